@@ -1,0 +1,170 @@
+"""One connection to one database server: deadlines, errors told apart, reads kept apart from changes.
+
+Nothing reconnects by itself: a session that has lost its connection stays lost, because a lock, a temporary setting
+or a lease may have lived in it. Whoever needs a new one opens a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+
+import pymysql
+from pymysql.cursors import DictCursor
+
+from proxyroute.errors import LostReply, ServerError, StatementError, Unreachable
+from proxyroute.faults import act
+from proxyroute.model import Address, Deadline
+
+_READS = re.compile(r"\s*(SELECT|SHOW)\b", re.IGNORECASE)
+_CLIENT_ERRORS = range(2000, 3000)
+_CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Login:
+    """An account of the database servers. The password never appears in a ``repr``."""
+
+    user: str
+    password: str = field(repr=False)
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+
+
+class Session:
+    """One connection. Used by one thread at a time.
+
+    ``server`` is the server's name for error texts. :meth:`read` takes only SELECT and SHOW; everything that changes
+    something goes through :meth:`change`, which names its fault point.
+    """
+
+    def __init__(self, server: str, address: Address, login: Login) -> None:
+        self.server = server
+        self.address = address
+        self._login = login
+        self._connection: pymysql.Connection[DictCursor] | None = None
+        self.id = 0
+        """The server's id of this connection; 0 when not open."""
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    def open(self, deadline: Deadline) -> Session:
+        """Connects. Returns itself. Raises Unreachable (nothing was sent) or StatementError (login refused)."""
+        if self._connection is not None:
+            return self
+        left = deadline.require(f"a connection to {self.server} at {self.address}")
+        try:
+            connection: pymysql.Connection[DictCursor] = pymysql.connect(
+                host=self.address.host,
+                port=self.address.port,
+                user=self._login.user,
+                password=self._login.password,
+                ssl=self._login.tls,
+                ssl_disabled=self._login.tls is None,
+                cursorclass=DictCursor,
+                autocommit=True,
+                charset="utf8mb4",
+                connect_timeout=max(1, min(int(left) or 1, int(_CONNECT_SECONDS))),
+                read_timeout=left,
+                write_timeout=left,
+                program_name="proxyroute",
+            )
+        except pymysql.err.Error as error:
+            raise self._connect_error(error) from error
+        except OSError as error:
+            raise Unreachable(self.server, f"cannot connect to {self.address}: {error}") from error
+        self._connection = connection
+        self.id = connection.thread_id()
+        return self
+
+    def _connect_error(self, error: pymysql.err.Error) -> ServerError:
+        number, text = _number_and_text(error)
+        if number in _CLIENT_ERRORS or number == 0:
+            return Unreachable(self.server, f"cannot connect to {self.address}: {text}")
+        return StatementError(self.server, number, f"{text} (at {self.address})")
+
+    def read(self, sql: str, deadline: Deadline, args: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+        """Returns the rows of a SELECT or SHOW. Raises Unreachable when no answer came in time."""
+        if not _READS.match(sql):
+            raise ValueError(f"read() was given a statement that may change something: {sql}")
+        return self._run(sql, args, deadline, sent_is_unknown=False)
+
+    def one(self, sql: str, deadline: Deadline, args: tuple[Any, ...] = ()) -> dict[str, Any]:
+        """Returns the first row of a SELECT or SHOW, or an empty mapping."""
+        rows = self.read(sql, deadline, args)
+        return rows[0] if rows else {}
+
+    def change(self, point: str, sql: str, deadline: Deadline, args: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+        """Runs a statement that changes something, as the fault point ``point``.
+
+        Raises StatementError when the server says no, and LostReply when no answer came: then the statement has been
+        ended from a side connection if that could be done, and what it did is unknown until it is read back.
+        """
+        deadline.require(f"{self.server}: {sql.split(' FOR ')[-1][:60]}")
+        with act(point):
+            return self._run(sql, args, deadline, sent_is_unknown=True)
+
+    def _run(
+        self, sql: str, args: tuple[Any, ...], deadline: Deadline, *, sent_is_unknown: bool
+    ) -> list[dict[str, Any]]:
+        connection = self._connection
+        if connection is None:
+            raise Unreachable(self.server, "the connection is closed")
+        left = deadline.require(f"{self.server} to answer")
+        # PyMySQL has no public way to give one statement its own time-out
+        connection._read_timeout = left  # type: ignore[attr-defined]
+        connection._write_timeout = left  # type: ignore[attr-defined]
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, args or None)
+                return list(cursor.fetchall())
+        except (pymysql.err.Error, OSError) as error:
+            number, text = _number_and_text(error)
+            if isinstance(error, pymysql.err.Error) and number not in _CLIENT_ERRORS and number != 0:
+                if number in (1053, 1927):
+                    self.abandon()
+                raise StatementError(self.server, number, text) from error
+            stuck = self.id
+            self.abandon()
+            if not sent_is_unknown:
+                raise Unreachable(self.server, f"no answer: {text}") from error
+            if deadline.passed:
+                self._end_stuck(stuck)
+            raise LostReply(self.server, f"no answer to a change: {text}") from error
+
+    def _end_stuck(self, session: int) -> None:
+        """Ends our own statement from a side connection, so that it does not take effect at some later time."""
+        side = Session(self.server, self.address, self._login)
+        with contextlib.suppress(ServerError):
+            side.open(Deadline.after(1.0))
+            try:
+                with act("mariadb.end_stuck"):
+                    side._run(f"KILL HARD CONNECTION {session:d}", (), Deadline.after(1.0), sent_is_unknown=True)
+            finally:
+                side.close()
+
+    def abandon(self) -> None:
+        """Drops the connection without a word to the server."""
+        connection, self._connection = self._connection, None
+        self.id = 0
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                connection._force_close()  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Ends the connection; never raises."""
+        connection, self._connection = self._connection, None
+        self.id = 0
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                connection.close()
+
+
+def _number_and_text(error: BaseException) -> tuple[int, str]:
+    number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    text = str(error.args[1]) if len(error.args) > 1 else str(error)
+    return number, text

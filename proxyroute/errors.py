@@ -1,0 +1,135 @@
+"""Everything ProxyRoute raises on purpose.
+
+::
+
+    ProxyRouteError
+    ├── ConfigError        the configuration is wrong; names file, line and field
+    ├── Refused            nothing was touched; carries the findings that say why
+    │   └── Busy           another operation holds the cluster's lease
+    ├── Aborted            everything was undone; the old primary takes writes
+    ├── Unfinished         committed; ``proxyroute heal`` will finish it
+    ├── Superseded         a higher epoch was seen; we closed our record and touched nothing
+    ├── SplitBrain         two servers take writes; nothing is opened or closed until a person decides
+    ├── LeaseLost          somebody else may act now
+    ├── JournalError       the journal cannot be written or read
+    ├── TimedOut           a deadline passed: the outcome is *unknown*, look again
+    ├── ServerError        a database server
+    │   ├── Unreachable    no connection; nothing was sent
+    │   ├── LostReply      sent, but no answer came: the outcome is *unknown*, look again
+    │   └── StatementError the server answered with an error
+    ├── AdapterError       a proxy could not be asked or told
+    └── ScriptFailed       a script of the site's owner failed or did not end in time
+
+An operation ends in one of three ways, and the first of ``Refused``, ``Aborted`` and ``Unfinished`` that fits
+says which. ``TimedOut`` and ``LostReply`` are none of them: they mean *unknown*, and unknown is answered by
+looking again, never by rolling back blind.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxyroute.model import Finding
+
+
+class ProxyRouteError(Exception):
+    """Base of the tree. ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(ProxyRouteError):
+    """The configuration is wrong. The text names file, line, field, what is wrong and what would be right."""
+
+    exit_code = 2
+
+
+class Refused(ProxyRouteError):
+    """Nothing was touched. ``findings`` holds what stands in the way, each with its cure."""
+
+    exit_code = 3
+
+    def __init__(self, text: str, findings: Sequence[Finding] = ()) -> None:
+        super().__init__(text)
+        self.findings = tuple(findings)
+
+
+class Busy(Refused):
+    """Another operation holds the cluster's lease; the text names it."""
+
+    exit_code = 6
+
+
+class Aborted(ProxyRouteError):
+    """Everything was undone; the old primary takes writes."""
+
+    exit_code = 4
+
+
+class Unfinished(ProxyRouteError):
+    """The operation is on record but the world has not converged yet; ``proxyroute heal`` goes on."""
+
+    exit_code = 5
+
+
+class Superseded(ProxyRouteError):
+    """Somebody with a higher epoch acted meanwhile. The record is closed and nothing was touched."""
+
+    exit_code = 6
+
+
+class SplitBrain(ProxyRouteError):
+    """More than one server takes writes. Nothing is opened or closed until a person decides."""
+
+    exit_code = 5
+
+
+class LeaseLost(ProxyRouteError):
+    """The lease is no longer ours: no new action may start."""
+
+
+class JournalError(ProxyRouteError):
+    """The journal cannot be written or read."""
+
+
+class TimedOut(ProxyRouteError):
+    """A deadline passed while waiting. The outcome is unknown: look again."""
+
+
+class ServerError(ProxyRouteError):
+    """Something about a database server. ``server`` is its name in the configuration."""
+
+    def __init__(self, server: str, text: str) -> None:
+        super().__init__(f"{server}: {text}")
+        self.server = server
+
+
+class Unreachable(ServerError):
+    """No connection to the server; nothing was sent."""
+
+
+class LostReply(ServerError):
+    """A statement was sent and no answer came. The outcome is unknown: look again."""
+
+
+class StatementError(ServerError):
+    """The server answered with an error. ``errno`` is the server's error number."""
+
+    def __init__(self, server: str, errno: int, text: str) -> None:
+        super().__init__(server, f"error {errno}: {text}")
+        self.errno = errno
+
+
+class AdapterError(ProxyRouteError):
+    """A proxy could not be asked or told."""
+
+    def __init__(self, proxy: str, text: str) -> None:
+        super().__init__(f"{proxy}: {text}")
+        self.proxy = proxy
+
+
+class ScriptFailed(ProxyRouteError):
+    """A script of the site's owner exited non-zero or did not end in time."""

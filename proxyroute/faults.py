@@ -1,0 +1,87 @@
+"""Every act that changes something outside this process, in one list, so that tests can die around each.
+
+``with act("mariadb.refuse_writes"): …`` does nothing but run its body, unless the environment variable
+``PROXYROUTE_FAULT`` names the point: ``mariadb.refuse_writes:before`` or ``…:after`` (optionally ``:N`` for the
+N-th time) makes the process end itself by SIGKILL there. ``journal:N`` does so after the N-th journal record.
+``PROXYROUTE_FAULT_TRACE`` names a file to which each point that is passed is appended, which is how a sweep learns
+what there is. ``PROXYROUTE_FAULT_ROLE`` restricts both to ``engine``, ``guard`` or ``heal``.
+
+A test reads the sources and fails when an act uses a name that is not listed here, when a listed name has no act,
+and when a driver changes something outside an ``act``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+POINTS: dict[str, str] = {
+    # database servers: one per statement that changes something
+    "mariadb.block_writes": "FLUSH TABLES WITH READ LOCK / BACKUP STAGE BLOCK_COMMIT",
+    "mariadb.name_lock": "GET_LOCK that names the holder of the write lock",
+    "mariadb.unblock_writes": "UNLOCK TABLES / BACKUP STAGE END",
+    "mariadb.end_holder": "KILL of another holder's lock session",
+    "mariadb.limit_connections": "SET GLOBAL max_connections",
+    "mariadb.kill_client": "KILL HARD CONNECTION of a client",
+    "mariadb.refuse_writes": "SET GLOBAL read_only=1",
+    "mariadb.accept_writes": "SET GLOBAL read_only=0",
+    "mariadb.lock_account": "ALTER USER … ACCOUNT LOCK",
+    "mariadb.unlock_account": "ALTER USER … ACCOUNT UNLOCK",
+    "mariadb.stop_replica": "STOP SLAVE",
+    "mariadb.stop_receiver": "STOP SLAVE IO_THREAD",
+    "mariadb.start_replica": "START SLAVE",
+    "mariadb.change_source": "CHANGE MASTER TO …",
+    "mariadb.forget_source": "RESET SLAVE ALL",
+    "mariadb.set_position": "SET GLOBAL gtid_slave_pos",
+    "mariadb.semi_sync": "SET GLOBAL rpl_semi_sync_master_enabled",
+    "mariadb.event_scheduler": "SET GLOBAL event_scheduler",
+    "mariadb.alter_event": "ALTER EVENT …",
+    "mariadb.write_probe": "INSERT of the probe row",
+    "mariadb.restore": "SET GLOBAL of a setting that was lowered",
+    "mariadb.end_stuck": "KILL of our own statement whose reply did not come in time",
+    # HAProxy on this host
+    "haproxy.runtime": "a command to the runtime socket that changes something",
+    "haproxy.master": "a command to the master socket (reload)",
+    "haproxy.write_file": "rename of a rendered file into place",
+    # anything else
+    "hook.run": "an argv of a hook adapter",
+    "script.run": "a script of the site's owner",
+    "lease.claim": "mkdir that claims an epoch",
+    "guard.start": "start of the guard process",
+}
+
+_seen: Counter[str] = Counter()
+role = "engine"
+"""Set once by the guard and by heal, so that a sweep can choose who dies."""
+
+
+def _pass(point: str) -> None:
+    _seen[point] += 1
+    wanted_role = os.environ.get("PROXYROUTE_FAULT_ROLE", role)
+    if wanted_role != role:
+        return
+    trace = os.environ.get("PROXYROUTE_FAULT_TRACE")
+    if trace:
+        with open(trace, "a", encoding="utf-8") as file:
+            file.write(f"{role} {point} {_seen[point]}\n")
+    wanted = os.environ.get("PROXYROUTE_FAULT")
+    if wanted and wanted in (point, f"{point}:{_seen[point]}"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def act(point: str) -> Iterator[None]:
+    """Marks the body as the external act ``point``. Raises KeyError for a name that is not in ``POINTS``."""
+    if point not in POINTS:
+        raise KeyError(f"{point} is not listed in faults.POINTS")
+    _pass(f"{point}:before")
+    yield
+    _pass(f"{point}:after")
+
+
+def recorded() -> None:
+    """Marks that one journal record has been written."""
+    _pass("journal")

@@ -1,0 +1,26 @@
+"""placeholder: the interface that the rest is built on; the implementation lands next."""
+
+from __future__ import annotations
+from enum import StrEnum
+from typing import Protocol
+
+
+class Containment(StrEnum):
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+class Position(Protocol):
+    @property
+    def flavour(self) -> str: ...
+    @property
+    def empty(self) -> bool: ...
+    def contains(self, other: Position) -> Containment: ...
+    def equals(self, other: Position) -> Containment: ...
+    def minus(self, other: Position) -> Position: ...
+    def merge(self, other: Position) -> Position: ...
+    def to_json(self) -> dict[str, str]: ...
+
+
+def from_json(value: dict[str, str]) -> Position: ...

@@ -1,0 +1,207 @@
+"""What the engine needs from the outside, as protocols: a database server, a proxy, a lease, hooks.
+
+The verbs say what must be true afterwards, never how: no statement, variable or position format of a particular
+database appears in a signature. Every verb is idempotent. Every verb that can wait takes a
+:class:`~proxyroute.model.Deadline` and raises ``TimedOut`` or ``LostReply`` when the outcome is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from proxyroute.gtid import Position
+from proxyroute.model import (
+    Address,
+    Deadline,
+    Epoch,
+    Event,
+    Finding,
+    Inspection,
+    Observed,
+    Policy,
+    Receipt,
+    RouteTable,
+    Status,
+    WriteState,
+)
+
+
+class Server(Protocol):
+    """One database server. An object is used by one thread at a time and owns its connections."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def address(self) -> Address: ...
+
+    # Reading
+
+    def connect(self, deadline: Deadline) -> None:
+        """Opens the connections that an operation will need, before any limit is lowered."""
+
+    def look(self, deadline: Deadline) -> Status:
+        """Returns a fresh reading."""
+
+    def inspect(self, deadline: Deadline, policy: Policy) -> Inspection:
+        """Returns what is too dear for every second; privileges are read on a fresh connection."""
+
+    def position(self, deadline: Deadline) -> Position:
+        """Returns everything executed so far."""
+
+    def write_state(self, deadline: Deadline, operation: str) -> WriteState:
+        """Returns what stands between this server and a write, with the lock holders of ``operation``."""
+
+    def wait_for(self, goal: Position, deadline: Deadline) -> None:
+        """Returns once everything in ``goal`` is applied here; the caller compares exactly afterwards.
+
+        Raises TimedOut, and StatementError when replication has stopped and cannot get there.
+        """
+
+    # Freezing
+
+    def write_settings(self, deadline: Deadline) -> Mapping[str, Any]:
+        """Returns, as JSON values, what ``restore`` needs to make this server take writes as it does now."""
+
+    def client_sessions(self, deadline: Deadline) -> frozenset[int]:
+        """Returns the ids of ordinary client sessions (no replication, no engine, no monitor user)."""
+
+    def block_writes(self, operation: str, holder: str, deadline: Deadline, policy: Policy) -> None:
+        """Makes writes wait, in short bounded attempts. Holds until ``unblock_writes`` or until we die.
+
+        Several holders (``engine``, ``guard``) may hold at once. Raises TimedOut when no attempt succeeded;
+        then nothing is held.
+        """
+
+    def unblock_writes(self, operation: str, deadline: Deadline) -> None:
+        """Lets waiting writes go on; ends every other holder of ``operation`` too."""
+
+    def limit_connections(self, limit: int, deadline: Deadline) -> None:
+        """Lowers the connection limit; our own connections stay."""
+
+    def kill_clients(self, deadline: Deadline) -> int:
+        """Ends all ordinary client sessions, waits until they are gone, and returns how many there were."""
+
+    def kill_session(self, session: int, deadline: Deadline) -> None:
+        """Ends one session; done if it is gone already."""
+
+    def refuse_writes(self, deadline: Deadline) -> None:
+        """Ordinary accounts get an error for a write from now on; survives our death."""
+
+    def accept_writes(self, deadline: Deadline) -> None:
+        """Ordinary accounts may write again."""
+
+    def restore(self, settings: Mapping[str, Any], deadline: Deadline) -> None:
+        """Puts back what ``write_settings`` returned, except whether writes are accepted."""
+
+    def lock_account(self, account: str, deadline: Deadline) -> None:
+        """Refuses new logins of ``account`` on this server only."""
+
+    def unlock_account(self, account: str, deadline: Deadline) -> None:
+        """Takes ``lock_account`` back."""
+
+    # Roles
+
+    def detach(self, deadline: Deadline) -> None:
+        """Stops replicating; keeps the configuration, so that it can be started again."""
+
+    def resume(self, deadline: Deadline) -> None:
+        """Starts replicating again from the source that is configured; takes ``detach`` back."""
+
+    def follow(self, source: Address, deadline: Deadline, options: Mapping[str, Any]) -> None:
+        """Replicates from ``source``. ``options`` are kept connection options of the former channel.
+
+        Refuses to drop received events that are not applied and that ``source`` may not have: it applies them
+        first. Reads back before and after; returns only when receiver and applier run.
+        """
+
+    def forget_source(self, deadline: Deadline) -> None:
+        """Drops the replication configuration; this server is a primary."""
+
+    def semi_sync_primary(self, enabled: bool, deadline: Deadline) -> None:
+        """Switches waiting for acknowledgements on or off."""
+
+    def stop_events(self, deadline: Deadline) -> None:
+        """No scheduled event starts from now on (the scheduler, not the single events)."""
+
+    def start_events(self, deadline: Deadline) -> None: ...
+
+    def set_events(self, events: Sequence[Event], status: str, deadline: Deadline) -> None:
+        """Gives each event the ``status`` of :class:`~proxyroute.model.Event`; definer and charset are kept."""
+
+    # The probe row
+
+    def write_probe(self, schema: str, operation: str, epoch: Epoch, deadline: Deadline) -> None:
+        """Writes the probe row of ``operation`` into ``schema`` through a new connection to this address."""
+
+    def read_probe(self, schema: str, deadline: Deadline) -> str:
+        """Returns the operation of the last probe row, or an empty string."""
+
+    def close(self) -> None:
+        """Closes all connections; never raises."""
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """One proxy. Receives values and never calls the engine. Found by the entry points ``proxyroute.adapters``."""
+
+    @property
+    def name(self) -> str: ...
+
+    def check(self, deadline: Deadline) -> Sequence[Finding]:
+        """Returns what would keep this proxy from following, each with its cure."""
+
+    def prepare(self, target: RouteTable, abort: RouteTable, deadline: Deadline) -> Receipt:
+        """Validates and stages both routes; after it only a runtime command is left to do."""
+
+    def hold(self, operation: str, deadline: Deadline) -> Receipt:
+        """Makes newcomers of the write route wait, at the latest until ``deadline``, then they go on by themselves."""
+
+    def release(self, deadline: Deadline) -> Receipt:
+        """Lets those who wait go where the route points now."""
+
+    def apply(self, table: RouteTable, deadline: Deadline) -> Receipt:
+        """New sessions go by ``table`` from now on; at once, by a runtime command. Does not wait for a disk."""
+
+    def settle(self, table: RouteTable, deadline: Deadline) -> Receipt:
+        """Makes ``table`` lasting, cuts write sessions that are elsewhere, proves it by reading back. Idempotent."""
+
+    def observe(self, deadline: Deadline) -> Observed:
+        """Returns what the proxy really does. Never raises: an unreachable proxy is ``reachable=False``."""
+
+    def routes(self, kind: str) -> Sequence[Address]:
+        """Returns the addresses at which clients reach the ``write`` or ``read`` route; empty if not known."""
+
+    def close(self) -> None: ...
+
+
+class Lease(Protocol):
+    """Who may act on a cluster. One operation at a time, across processes and engines."""
+
+    def acquire(self, purpose: str, deadline: Deadline) -> int:
+        """Returns the term, higher than every term before. Raises Busy, naming the holder, at the deadline."""
+
+    def check(self) -> None:
+        """Raises LeaseLost when somebody else may act now."""
+
+    def claim(self, above: Epoch) -> Epoch:
+        """Returns a fresh epoch of this term above ``above``, claimed so that nobody else can have it."""
+
+    def highest(self) -> Epoch:
+        """Returns the highest epoch claimed by anybody."""
+
+    def release(self) -> None: ...
+
+
+class Hooks(Protocol):
+    """Scripts of the site's owner, called at named moments."""
+
+    def run(self, moment: str, environment: Mapping[str, str], deadline: Deadline) -> None:
+        """Runs the script configured for ``moment`` (``address_down``, ``address_up``, …), if any.
+
+        Raises ScriptFailed when it exits non-zero or does not end in time.
+        """
+
+    def configured(self, moment: str) -> Sequence[str]:
+        """Returns the argv that ``run`` would call, or nothing."""
