@@ -10,13 +10,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any
 
 from proxyroute.errors import TimedOut
 from proxyroute.gtid import Position
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ class Source:
     uses_gtid: bool = True
     filtered: bool = False
     error: str = ""
-    options: Mapping[str, Any] = NOTHING
+    options: Mapping[str, Any] = field(default_factory=dict)
     """Connection options worth keeping when the channel is repointed (TLS, retry, heartbeat); JSON values."""
 
     @property
@@ -184,7 +181,7 @@ class Status:
     event_scheduler: bool = False
     uptime_seconds: float = 0.0
     round_trip_seconds: float = 0.0
-    settings: Mapping[str, str] = NOTHING
+    settings: Mapping[str, str] = field(default_factory=dict)
     """Further server variables, for display and findings."""
 
     @property
@@ -255,7 +252,7 @@ class View:
 
     cluster: str
     servers: Mapping[str, Status | Silent]
-    inspections: Mapping[str, Inspection] = NOTHING
+    inspections: Mapping[str, Inspection] = field(default_factory=dict)
     taken_at: float = 0.0
     """Unix time."""
 
@@ -409,7 +406,7 @@ class Undo:
 
     verb: str
     server: str = ""
-    arguments: Mapping[str, Any] = NOTHING
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -480,7 +477,7 @@ class Receipt:
     state: ReceiptState
     epoch: Epoch
     detail: str = ""
-    evidence: Mapping[str, Any] = NOTHING
+    evidence: Mapping[str, Any] = field(default_factory=dict)
     """What was read back to support ``state``; JSON values."""
 
 
@@ -494,7 +491,7 @@ class Observed:
     primary: str | None = None
     """Name of the server that gets the writes; None when closed or not to be told."""
     readers: tuple[str, ...] = ()
-    sessions: Mapping[str, int] = NOTHING
+    sessions: Mapping[str, int] = field(default_factory=dict)
     """Open sessions of the write route by server, those in old proxy processes included."""
     held: bool = False
     """Newcomers are waiting."""
