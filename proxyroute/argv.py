@@ -22,8 +22,8 @@ def run_argv(argv: Sequence[str], environment: Mapping[str, str], deadline: Dead
     """Runs ``argv`` with ``environment`` and returns what it wrote to its standard output.
 
     Of our own environment the program sees only what any program needs (``PATH``, ``HOME``, the locale),
-    because ours may hold passwords. It runs in a process group of its own; when the deadline passes, the whole
-    group is killed. What it leaves in the background after a good exit is left alone.
+    because ours may hold passwords. It runs in a process group of its own, which is killed when the
+    deadline passes. What it leaves in the background after a good exit is left alone.
 
     Raises ScriptFailed when it cannot be started, exits non-zero (with the status and the last lines of its
     standard error) or does not end in time.
