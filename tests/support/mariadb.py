@@ -1,0 +1,381 @@
+"""A private MariaDB cluster from the local binaries: own folders, sockets and ports, gone when the test is.
+
+db1 is the primary, the others follow it by GTID with a heartbeat of one second. Every option file says
+``read_only=1``, as it should in the field; only db1 is opened, by hand. Nothing here is shared with a server
+of the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeAlias
+
+import pymysql
+from pymysql.cursors import DictCursor
+
+from proxyroute.model import Address
+from tests.support.accounts import APPLICATION, ENGINE, PROBE, REPLICATION, ROOT, Account
+from tests.support.process import Daemon, find_program, free_port, workspace
+from tests.support.template import template
+from tests.support.wait import until
+
+__all__ = ["APPLICATION", "ENGINE", "PROBE", "REPLICATION", "ROOT", "Account", "LocalCluster", "Node"]
+
+Connection: TypeAlias = "pymysql.Connection[DictCursor]"
+Options = Mapping[str, str | int | None]
+"""Option file entries; None stands for an option without a value (``skip-log-bin``)."""
+
+
+class Process(Protocol):
+    """The running server behind a node: a child process, or a container."""
+
+    @property
+    def running(self) -> bool: ...
+
+    def send(self, number: signal.Signals) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def terminate(self, seconds: float = 20.0) -> None: ...
+
+
+class Node:
+    """One server. Its methods connect anew each time, so that no session of ours stays on it."""
+
+    def __init__(self, name: str, server_id: int, folder: Path, options: Options, *, outlive: bool) -> None:
+        self.name = name
+        self.server_id = server_id
+        self.folder = folder
+        self.port = free_port()
+        self.options: dict[str, str | int | None] = {}
+        self._base(folder, server_id)
+        self.set_options(options)
+        self.process: Process | None = None
+        self._outlive = outlive
+
+    def _base(self, folder: Path, server_id: int) -> None:
+        self.options |= {
+            "user": getpass.getuser(),
+            "datadir": str(folder / "data"),
+            "tmpdir": str(folder),
+            "socket": str(self.socket_file),
+            "pid-file": str(folder / "mariadb.pid"),
+            "log-error": str(self.log_file),
+            "bind-address": "127.0.0.1",
+            "port": self.port,
+            "server-id": server_id,
+            "log-bin": "binlog",
+            "relay-log": "relay",
+            "log-slave-updates": 1,
+            "binlog-format": "ROW",
+            "gtid-strict-mode": 1,
+            "sync-binlog": 1,
+            "innodb-flush-log-at-trx-commit": 1,
+            "read-only": 1,
+            "slave-net-timeout": 4,
+            "skip-name-resolve": None,
+            "character-set-server": "utf8mb4",
+            "performance-schema": 0,
+            "innodb-buffer-pool-size": "8M",
+            "innodb-log-file-size": "4M",
+            "innodb-log-buffer-size": "1M",
+            "aria-pagecache-buffer-size": "1M",
+            "key-buffer-size": "1M",
+            "max-connections": 150,
+            "skip-slave-start": 0,
+        }
+
+    @property
+    def socket_file(self) -> Path:
+        return self.folder / "mariadb.sock"
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "error.log"
+
+    @property
+    def address(self) -> Address:
+        return Address("127.0.0.1", self.port)
+
+    def __repr__(self) -> str:
+        return f"<{self.name} at {self.address}>"
+
+    def log(self) -> str:
+        """What the server has written to its error log."""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    # Life
+
+    def set_options(self, options: Options) -> None:
+        """Changes the option file; the server reads it at its next start."""
+        self.options |= {name.replace("_", "-"): value for name, value in options.items()}
+        if "skip-log-bin" in self.options:
+            self.options.pop("log-bin", None)
+        lines = [name if value is None else f"{name}={value}" for name, value in self.options.items()]
+        (self.folder / "my.cnf").write_text("\n".join(("[mariadbd]", *lines, "")))
+
+    def launch(self) -> None:
+        """Starts the server without waiting for it."""
+        if self.process is not None and self.process.running:
+            raise RuntimeError(f"{self.name} runs already")
+        self.process = Daemon(
+            [find_program("mariadbd"), f"--defaults-file={self.folder / 'my.cnf'}"],
+            self.log_file,
+            outlive=self._outlive,
+        )
+
+    def start(self) -> None:
+        """Starts the server; returns when it lets a client in."""
+        self.launch()
+        self.wait_ready()
+
+    def wait_ready(self, seconds: float = 30.0) -> None:
+        """Returns when a connection succeeds. Raises RuntimeError, with the server's words, when it ends."""
+
+        def answers() -> bool:
+            if self.process is None or not self.process.running:
+                raise RuntimeError(f"{self.name} has ended:\n{self.log()[-3000:]}")
+            # asked first with a socket of our own: PyMySQL leaves one open when a socket file refuses it
+            with contextlib.suppress(OSError, pymysql.err.OperationalError):
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.connect(str(self.socket_file))
+                self.connect().close()
+                return True
+            return False
+
+        until(answers, f"{self.name} to answer", seconds)
+
+    def stop(self) -> None:
+        """Shuts the server down cleanly; does nothing when it does not run."""
+        if self.process is not None and self.process.running:
+            self.process.terminate()
+
+    def kill9(self) -> None:
+        """Ends the server as a power cut would end its process."""
+        if self.process is not None and self.process.running:
+            self.process.kill()
+
+    def sigstop(self) -> None:
+        """Hangs the server: it accepts connections and answers nothing."""
+        self._running().send(signal.SIGSTOP)
+
+    def sigcont(self) -> None:
+        self._running().send(signal.SIGCONT)
+
+    def restart(self, **options: str | int | None) -> None:
+        """Stops the server, changes its option file (``read_only=0``) and starts it again."""
+        self.stop()
+        self.set_options(options)
+        self.start()
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.running
+
+    def _running(self) -> Process:
+        if self.process is None or not self.process.running:
+            raise RuntimeError(f"{self.name} does not run")
+        return self.process
+
+    # Talking to it
+
+    def connect(self, account: Account = ROOT, **settings: Any) -> Connection:
+        """Opens a connection: root through the socket, everybody else over TCP. The caller closes it."""
+        where: dict[str, Any] = {"unix_socket": str(self.socket_file)}
+        if account is not ROOT:
+            where = {"host": "127.0.0.1", "port": self.port}
+        usual = {"autocommit": True, "connect_timeout": 5, "read_timeout": 30, "charset": "utf8mb4"}
+        return pymysql.connect(
+            user=account.user,
+            password=account.password,
+            cursorclass=DictCursor,
+            ssl_disabled=True,
+            **(where | usual | settings),
+        )
+
+    @contextlib.contextmanager
+    def session(self, account: Account = ROOT, **settings: Any) -> Iterator[Connection]:
+        """A connection for a ``with`` block, closed at its end even if the server has gone meanwhile."""
+        connection = self.connect(account, **settings)
+        try:
+            yield connection
+        finally:
+            with contextlib.suppress(pymysql.err.Error):
+                connection.close()
+
+    def sql(
+        self, statement: str, args: tuple[Any, ...] = (), account: Account = ROOT
+    ) -> list[dict[str, Any]]:
+        """Runs one statement in a connection of its own; returns its rows."""
+        with self.session(account) as connection, connection.cursor() as cursor:
+            cursor.execute(statement, args or None)
+            return list(cursor.fetchall())
+
+    def value(self, expression: str, account: Account = ROOT) -> Any:
+        """Returns the value of an expression, e.g. ``@@read_only`` or ``(SELECT COUNT(*) FROM app.t)``."""
+        return self.sql(f"SELECT {expression} AS value", account=account)[0]["value"]
+
+    def is_writable(self) -> bool:
+        """Whether ordinary accounts may write."""
+        return not self.value("@@global.read_only")
+
+    def gtid(self) -> str:
+        """Everything in its binary log, as MariaDB writes it."""
+        return str(self.value("@@global.gtid_binlog_pos"))
+
+    def replication(self) -> dict[str, Any]:
+        """The first row of SHOW ALL SLAVES STATUS; empty for a server that follows nobody."""
+        rows = self.sql("SHOW ALL SLAVES STATUS")
+        return rows[0] if rows else {}
+
+    def follow(self, source: Node, options: str = "") -> None:
+        """Replicates from ``source``, with more CHANGE MASTER ``options``; returns when both threads run."""
+        self.sql("STOP SLAVE")
+        self.sql(
+            f"CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={source.port},"
+            f" MASTER_USER='{REPLICATION.user}', MASTER_PASSWORD='{REPLICATION.password}',"
+            f" MASTER_USE_GTID=slave_pos, MASTER_HEARTBEAT_PERIOD=1, MASTER_CONNECT_RETRY=1"
+            f"{', ' + options if options else ''}"
+        )
+        self.sql("START SLAVE")
+        until(self.replicates, f"{self.name} to follow {source.name}")
+
+    def replicates(self) -> bool:
+        """Whether receiver and applier run."""
+        row = self.replication()
+        return row.get("Slave_IO_Running") == "Yes" and row.get("Slave_SQL_Running") == "Yes"
+
+    def source_port(self) -> int | None:
+        """The port of the server it is told to follow; None for a server that follows nobody."""
+        row = self.replication()
+        return int(row["Master_Port"]) if row else None
+
+
+class LocalCluster:
+    """Servers db1…dbN. Use :meth:`start`, best in a ``with`` statement."""
+
+    def __init__(self, folder: Path, nodes: dict[str, Node]) -> None:
+        self.folder = folder
+        self.nodes = nodes
+
+    @classmethod
+    def start(
+        cls,
+        n: int = 3,
+        *,
+        semi_sync: bool = False,
+        options: Options | None = None,
+        node_options: Mapping[str, Options] | None = None,
+        base: Path | None = None,
+        disk: bool = False,
+        outlive: bool = False,
+    ) -> LocalCluster:
+        """Starts ``n`` servers, replicating from db1, and returns when all is well.
+
+        ``options`` go into every option file, ``node_options["db2"]`` into that of db2. The folder is made
+        below ``base``, else in memory, else (``disk``) where temporary files go. ``outlive`` lets the servers
+        live on when the calling thread ends. Raises RuntimeError with the words of a server that failed.
+        """
+        cluster = cls(workspace(base, disk=disk), {})
+        try:
+            cluster._build(n, semi_sync, options or {}, node_options or {}, outlive)
+        except BaseException:
+            cluster.close()
+            raise
+        return cluster
+
+    def _build(
+        self, n: int, semi_sync: bool, options: Options, node_options: Mapping[str, Options], outlive: bool
+    ) -> None:
+        data = template()
+        for number in range(1, n + 1):
+            name = f"db{number}"
+            folder = self.folder / name
+            folder.mkdir()
+            # cp knows how to share blocks where the file system can; shutil does not
+            subprocess.run(["cp", "-a", "--reflink=auto", str(data), str(folder / "data")], check=True)
+            mine = {"rpl-semi-sync-slave-enabled": int(semi_sync), **options, **node_options.get(name, {})}
+            self.nodes[name] = self.make_node(name, number, folder, mine, outlive)
+            self.nodes[name].launch()
+        for node in self:
+            node.wait_ready()
+        first = self["db1"]
+        if semi_sync:
+            first.sql("SET GLOBAL rpl_semi_sync_master_wait_point=AFTER_SYNC")
+            first.sql("SET GLOBAL rpl_semi_sync_master_enabled=1")
+        for node in self:
+            if node is not first:
+                node.follow(first)
+        first.sql("SET GLOBAL read_only=0")
+        if semi_sync and n > 1:
+            status = "Rpl_semi_sync_master_clients"
+            until(
+                lambda: int(first.sql("SHOW STATUS LIKE %s", (status,))[0]["Value"]) == n - 1,
+                "semi-synchronous replicas to connect",
+            )
+
+    def make_node(self, name: str, server_id: int, folder: Path, options: Options, outlive: bool) -> Node:
+        """Makes one node; another provider makes another kind."""
+        return Node(name, server_id, folder, options, outlive=outlive)
+
+    def __getitem__(self, name: str) -> Node:
+        return self.nodes[name]
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def at(self, port: int) -> Node:
+        """Returns the node that listens on ``port``. Raises KeyError."""
+        for node in self:
+            if node.port == port:
+                return node
+        raise KeyError(port)
+
+    @property
+    def writable(self) -> tuple[str, ...]:
+        """Names of the running servers that take writes of ordinary accounts."""
+        return tuple(node.name for node in self if node.running and node.is_writable())
+
+    @property
+    def primary(self) -> Node:
+        """The one writable server. Raises AssertionError when there is none, or more than one."""
+        writable = self.writable
+        if len(writable) != 1:
+            raise AssertionError(f"exactly one server should take writes, but these do: {writable}")
+        return self[writable[0]]
+
+    def await_synced(self, seconds: float = 20.0) -> str:
+        """Waits until all running servers have the primary's position, and returns it."""
+        running = [node for node in self if node.running]
+        goal = self.primary.gtid()
+        until(lambda: all(node.gtid() == goal for node in running), f"everybody to reach {goal}", seconds)
+        return goal
+
+    def kill(self) -> None:
+        """Ends all servers at once; the data stays."""
+        for node in self:
+            node.kill9()
+
+    def close(self) -> None:
+        """Ends all servers and removes their data."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> LocalCluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

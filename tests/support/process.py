@@ -1,0 +1,117 @@
+"""Daemons that belong to a test, and the folders they live in: both end with the test, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+_OWNED = re.compile(r"proxyroute-(\d+)-")
+
+
+def find_program(*names: str) -> str:
+    """Returns the path of the first program that exists, looked for where daemons live as well as in PATH.
+
+    Raises FileNotFoundError, saying what to type, when there is none.
+    """
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS))
+    for name in names:
+        found = shutil.which(name, path=path)
+        if found:
+            return found
+    raise FileNotFoundError(f"{' or '.join(names)} is not installed; run scripts/setup")
+
+
+def free_port() -> int:
+    """Returns a TCP port of 127.0.0.1 that nobody listens on.
+
+    It lies below the range from which the kernel takes the ports of outgoing connections, so that no client
+    can sit on a server's port while that server is down.
+    """
+    for _ in range(200):
+        port = random.randrange(15000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port between 15000 and 32000 on 127.0.0.1")
+
+
+def workspace(base: Path | None = None, *, disk: bool = False) -> Path:
+    """Makes a folder for one cluster, in memory if that is possible and ``disk`` is not asked for.
+
+    Folders left by processes that are no more are removed on the way.
+    """
+    if base is None:
+        memory = Path("/dev/shm")
+        base = memory if not disk and os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+    for folder in base.glob("proxyroute-*-*"):
+        match = _OWNED.match(folder.name)
+        if match and not Path(f"/proc/{match[1]}").exists() and folder.stat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"proxyroute-{os.getpid()}-", dir=base))
+
+
+class Daemon:
+    """A child process in a session of its own, so that Ctrl-C at a terminal reaches us and not it.
+
+    The kernel kills it when the thread that started it ends, unless ``outlive``: start daemons from a thread
+    that lives as long as they should.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        log: Path,
+        *,
+        outlive: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.argv = tuple(argv)
+        wrapper = () if outlive else (find_program("setpriv"), "--pdeathsig", "KILL", "--")
+        with log.open("ab") as output:
+            self._child = subprocess.Popen(
+                (*wrapper, *argv),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env=None if environment is None else {**os.environ, **environment},
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        return self._child.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal; nothing happens when the process has ended."""
+        self._child.send_signal(number)
+
+    def wait(self, seconds: float = 20.0) -> int:
+        """Returns the exit status. Raises subprocess.TimeoutExpired."""
+        return self._child.wait(seconds)
+
+    def kill(self) -> None:
+        """Ends the process at once (SIGKILL), stopped or not, and waits until it is gone."""
+        self._child.kill()
+        self._child.wait()
+
+    def terminate(self, seconds: float = 20.0) -> None:
+        """Asks the process to end (SIGTERM) and waits; kills it when it does not."""
+        self._child.terminate()
+        try:
+            self._child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
