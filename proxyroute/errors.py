@@ -16,7 +16,8 @@
     ├── ServerError        a database server
     │   ├── Unreachable    no connection; nothing was sent
     │   ├── LostReply      sent, but no answer came: the outcome is *unknown*, look again
-    │   └── StatementError the server answered with an error
+    │   ├── StatementError the server answered with an error
+    │   └── Diverged       it has executed events that its source does not have
     ├── AdapterError       a proxy could not be asked or told
     └── ScriptFailed       a script of the site's owner failed or did not end in time
 
@@ -121,6 +122,10 @@ class StatementError(ServerError):
     def __init__(self, server: str, errno: int, text: str) -> None:
         super().__init__(server, f"error {errno}: {text}")
         self.errno = errno
+
+
+class Diverged(ServerError):
+    """The server has executed events that its new source does not have, or may not have."""
 
 
 class AdapterError(ProxyRouteError):

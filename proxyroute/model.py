@@ -97,6 +97,15 @@ class Address:
         return cls(host, number)
 
 
+@dataclass(frozen=True)
+class Peer:
+    """A member of the cluster as another member refers to it: by address, or by the server id it has seen there."""
+
+    name: str
+    address: Address
+    server_id: int | None = None
+
+
 # -- What a server looks like ---------------------------------------------------------------------------------
 
 
@@ -268,6 +277,11 @@ class View:
     @property
     def writable(self) -> tuple[Status, ...]:
         return tuple(s for s in self.seen if s.writable)
+
+    def peer(self, name: str) -> Peer:
+        """Returns how others refer to server ``name``. Raises KeyError when it is not a member."""
+        found = self.servers[name]
+        return Peer(name, found.address, found.server_id if isinstance(found, Status) else None)
 
     def status(self, name: str) -> Status | None:
         """Returns the reading of server ``name``, or None when it did not answer."""

@@ -19,6 +19,7 @@ from proxyroute.model import (
     Finding,
     Inspection,
     Observed,
+    Peer,
     Policy,
     Receipt,
     RouteTable,
@@ -103,24 +104,34 @@ class Server(Protocol):
 
     # Roles
 
-    def detach(self, deadline: Deadline) -> None:
-        """Stops replicating; keeps the configuration, so that it can be started again."""
+    def detach(self, source: Peer, deadline: Deadline) -> None:
+        """Stops the channel that follows ``source``; keeps its configuration, so that it can be started again."""
 
-    def resume(self, deadline: Deadline) -> None:
-        """Starts replicating again from the source that is configured; takes ``detach`` back."""
+    def resume(self, source: Peer, deadline: Deadline) -> None:
+        """Starts the channel that is configured to follow ``source``; takes ``detach`` back."""
 
-    def follow(self, source: Address, deadline: Deadline, options: Mapping[str, Any]) -> None:
-        """Replicates from ``source``. ``options`` are kept connection options of the former channel.
+    def follow(
+        self,
+        source: Peer,
+        deadline: Deadline,
+        *,
+        instead_of: Peer | None = None,
+        source_has: Position | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Replicates from ``source``, by the channel that followed ``instead_of`` if there is one.
 
-        Refuses to drop received events that are not applied and that ``source`` may not have: it applies them
-        first. Reads back before and after; returns only when receiver and applier run.
+        ``source_has`` is what the source is known to have: received events outside it are applied before the channel
+        is repointed, and a server with executed events outside it is refused (Diverged). ``options`` are connection
+        options for a channel that did not exist. Reads back before and after; returns only when receiver and
+        applier run.
         """
 
-    def forget_source(self, deadline: Deadline) -> None:
-        """Drops the replication configuration; this server is a primary."""
+    def forget_source(self, source: Peer, deadline: Deadline) -> None:
+        """Drops the channel that follows ``source``, if there is one and it is stopped."""
 
-    def semi_sync_primary(self, enabled: bool, deadline: Deadline) -> None:
-        """Switches waiting for acknowledgements on or off."""
+    def semi_sync(self, deadline: Deadline, *, primary: bool | None = None, replica: bool | None = None) -> None:
+        """Switches waiting for acknowledgements (``primary``) and sending them (``replica``) on or off."""
 
     def stop_events(self, deadline: Deadline) -> None:
         """No scheduled event starts from now on (the scheduler, not the single events)."""
@@ -130,16 +141,34 @@ class Server(Protocol):
     def set_events(self, events: Sequence[Event], status: str, deadline: Deadline) -> None:
         """Gives each event the ``status`` of :class:`~proxyroute.model.Event`; definer and charset are kept."""
 
-    # The probe row
-
-    def write_probe(self, schema: str, operation: str, epoch: Epoch, deadline: Deadline) -> None:
-        """Writes the probe row of ``operation`` into ``schema`` through a new connection to this address."""
-
-    def read_probe(self, schema: str, deadline: Deadline) -> str:
-        """Returns the operation of the last probe row, or an empty string."""
-
     def close(self) -> None:
         """Closes all connections; never raises."""
+
+
+class Probe(Protocol):
+    """Writes and reads the proof's own row, as a client would: through a route, by a new connection."""
+
+    def write(self, route: Address, operation: str, epoch: Epoch, deadline: Deadline) -> str:
+        """Writes the row of ``operation``; returns the name under which the answering server knows itself."""
+
+    def read(self, route: Address, deadline: Deadline) -> str:
+        """Returns the operation of the row, or an empty string."""
+
+
+class Sentinel(Protocol):
+    """Somebody outside this process who heals when we die: the guard."""
+
+    def start(self, deadline: Deadline) -> None:
+        """Returns when it watches. Raises ProxyRouteError when it cannot: then nothing must be touched."""
+
+    def ask_lock(self, server: str, seconds: float) -> None:
+        """Asks it to block writes on ``server`` too, and to take over after ``seconds``. Does not wait."""
+
+    def locked(self, deadline: Deadline) -> bool:
+        """Returns whether it holds the lock, waiting for its answer."""
+
+    def dismiss(self) -> None:
+        """The operation is over; it ends without doing anything."""
 
 
 @runtime_checkable

@@ -147,6 +147,12 @@ class Session:
             finally:
                 side.close()
 
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def abandon(self) -> None:
         """Drops the connection without a word to the server."""
         connection, self._connection = self._connection, None

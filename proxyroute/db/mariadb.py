@@ -1,0 +1,307 @@
+"""The MariaDB driver: what it does to one server. How it reads one is in ``mariadb_read`` and ``mariadb_inspect``.
+
+Tried on MariaDB 10.11. Three connections at the most: *control* for everything, *lock* for the one session in which
+the write lock lives, and a short side connection to end a statement whose reply does not come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from proxyroute.db.mariadb_events import set_event_status
+from proxyroute.db.mariadb_inspect import inspect
+from proxyroute.db.mariadb_read import read_position, read_status
+from proxyroute.db.mariadb_replication import Replication, ReplicationLogin
+from proxyroute.db.session import Login, Session
+from proxyroute.errors import LostReply, StatementError, TimedOut, Unreachable
+from proxyroute.gtid import MariaDBPosition, Position
+from proxyroute.model import (
+    Address,
+    Deadline,
+    Event,
+    Inspection,
+    Peer,
+    Policy,
+    Status,
+    WriteState,
+)
+
+HOLDERS = ("engine", "guard")
+_LOCK_TIMEOUTS = frozenset({1205, 1969, 1317, 3024})
+_NO_SUCH_THREAD = 1094
+_POLL = 0.002
+
+_CLIENTS = """
+SELECT id FROM information_schema.processlist
+WHERE command NOT IN ('Binlog Dump', 'Binlog Dump GTID', 'Daemon', 'Slave_IO', 'Slave_SQL', 'Slave_worker')
+AND user NOT IN ('system user', 'event_scheduler'{excluded})
+"""
+
+
+class MariaDB:
+    """One MariaDB server, as :class:`proxyroute.ports.Server`."""
+
+    def __init__(
+        self,
+        name: str,
+        address: Address,
+        login: Login,
+        replication: ReplicationLogin,
+        monitor_users: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.address = address
+        self._login = login
+        self._control = Session(name, address, login)
+        self._lock = Session(name, address, login)
+        self._excluded = (login.user, *monitor_users)
+        self._replication = Replication(self._open, replication)
+        self._stage_held = False
+
+    def _open(self, deadline: Deadline) -> Session:
+        return self._control.open(deadline)
+
+    # -- Reading --
+
+    def connect(self, deadline: Deadline) -> None:
+        """Opens the control connection and the one the lock will live in."""
+        self._open(deadline)
+        self._lock.open(deadline)
+
+    def look(self, deadline: Deadline) -> Status:
+        return read_status(self._open(deadline), self.name, self.address, deadline)
+
+    def inspect(self, deadline: Deadline, policy: Policy) -> Inspection:
+        with Session(self.name, self.address, self._login).open(deadline) as fresh:
+            return inspect(fresh, deadline, policy)
+
+    def position(self, deadline: Deadline) -> Position:
+        return read_position(self._open(deadline), deadline)
+
+    def write_state(self, deadline: Deadline, operation: str) -> WriteState:
+        """Returns it in one round trip, so that its parts belong together."""
+        row = self._open(deadline).one(
+            "SELECT @@global.read_only AS ro, @@global.gtid_binlog_state AS state, @@global.gtid_slave_pos AS applied,"
+            " IS_USED_LOCK(%s) AS engine, IS_USED_LOCK(%s) AS guard",
+            deadline,
+            tuple(_lock_name(operation, holder) for holder in HOLDERS),
+        )
+        position = MariaDBPosition.parse(row["state"]).merge(MariaDBPosition.parse(row["applied"]))
+        # MariaDB 12 names the levels of read_only; before that it is 0 or 1
+        writable = str(row["ro"]).upper() in ("0", "OFF")
+        return WriteState(writable, frozenset(h for h in HOLDERS if row[h] is not None), position)
+
+    def wait_for(self, goal: Position, deadline: Deadline) -> None:
+        """Waits by MASTER_GTID_WAIT, in slices, so that a stopped applier is an error and not an endless wait."""
+        if not isinstance(goal, MariaDBPosition):
+            raise TypeError(f"{self.name} is a MariaDB server and cannot wait for a {goal.flavour} position")
+        text = goal.latest_text
+        while True:
+            left = deadline.require(f"{self.name} to apply {text}")
+            row = self._open(deadline).one(
+                "SELECT MASTER_GTID_WAIT(%s, %s) AS waited",
+                Deadline.after(min(left, 1.0) + 1.0),
+                (text, round(min(left, 1.0), 3)),
+            )
+            if row["waited"] == 0:
+                return
+            self._replication.require_applying(self.name, deadline)
+
+    # -- Freezing --
+
+    def write_settings(self, deadline: Deadline) -> Mapping[str, Any]:
+        row = self._open(deadline).one(
+            "SELECT @@global.read_only AS ro, @@global.max_connections AS connections,"
+            " @@global.event_scheduler AS scheduler",
+            deadline,
+        )
+        return {
+            "read_only": str(row["ro"]),
+            "max_connections": int(row["connections"]),
+            "event_scheduler": str(row["scheduler"]).upper(),
+        }
+
+    def client_sessions(self, deadline: Deadline) -> frozenset[int]:
+        excluded = "".join(", %s" for _ in self._excluded)
+        rows = self._open(deadline).read(_CLIENTS.format(excluded=excluded), deadline, self._excluded)
+        return frozenset(int(row["id"]) for row in rows)
+
+    def block_writes(self, operation: str, holder: str, deadline: Deadline, policy: Policy) -> None:
+        """FLUSH TABLES WITH READ LOCK (or BACKUP STAGE BLOCK_COMMIT) in the lock session.
+
+        Bounded attempts with pauses between them: while the lock is pending, everybody's writes stall.
+        """
+        while True:
+            attempt = min(policy.lock_attempt, deadline.require(f"the write lock on {self.name}"))
+            bound = f"SET STATEMENT max_statement_time={max(attempt, 0.01):.3f} FOR "
+            reply_by = Deadline.after(attempt + 1.0)
+            try:
+                if policy.freeze == "backup_stage":
+                    self._stage_held = True
+                    self._lock.change("mariadb.block_writes", "BACKUP STAGE START", reply_by)
+                    self._lock.change("mariadb.block_writes", bound + "BACKUP STAGE BLOCK_COMMIT", reply_by)
+                else:
+                    self._lock.change("mariadb.block_writes", bound + "FLUSH TABLES WITH READ LOCK", reply_by)
+                break
+            except StatementError as error:
+                self._leave_stage(reply_by)
+                if error.errno not in _LOCK_TIMEOUTS:
+                    raise
+            if deadline.left <= policy.lock_pause:
+                raise TimedOut(f"{self.name}: no write lock within the budget: something holds writes open")
+            time.sleep(policy.lock_pause)
+        # the name is how another process can see that this lock is alive, and whose it is
+        name = _lock_name(operation, holder)
+        self._lock.change("mariadb.name_lock", "SELECT GET_LOCK(%s, 0)", deadline, (name,))
+
+    def _leave_stage(self, deadline: Deadline) -> None:
+        if self._stage_held:
+            self._lock.change("mariadb.unblock_writes", "BACKUP STAGE END", deadline)
+            self._stage_held = False
+
+    def unblock_writes(self, operation: str, deadline: Deadline) -> None:
+        """Ends the other holders first: when our own lock goes, nothing else must still hold."""
+        for holder in HOLDERS:
+            name = _lock_name(operation, holder)
+            while True:
+                owner = self._open(deadline).one("SELECT IS_USED_LOCK(%s) AS id", deadline, (name,))["id"]
+                if owner is None or int(owner) == self._lock.id:
+                    break
+                deadline.require(f"the write lock of {holder} on {self.name} to end")
+                self._kill("mariadb.end_holder", int(owner), deadline)
+        if not self._lock.is_open:
+            return
+        try:
+            self._leave_stage(deadline)
+            self._lock.change("mariadb.unblock_writes", "UNLOCK TABLES", deadline)
+            for holder in HOLDERS:
+                self._lock.change("mariadb.unblock_writes", "SELECT RELEASE_LOCK(%s)", deadline,
+                                  (_lock_name(operation, holder),))  # fmt: skip
+        except (LostReply, Unreachable):
+            self._lock.abandon()  # the lock dies with its session
+
+    def limit_connections(self, limit: int, deadline: Deadline) -> None:
+        self._open(deadline).change(
+            "mariadb.limit_connections", f"SET GLOBAL max_connections={limit:d}", deadline
+        )
+
+    def kill_clients(self, deadline: Deadline) -> int:
+        """KILL HARD, all in one round trip, until none is left: rollbacks of killed work are awaited."""
+        killed: set[int] = set()
+        while True:
+            found = self.client_sessions(deadline)
+            if not found:
+                return len(killed)
+            deadline.require(f"{len(found)} killed sessions on {self.name} to be gone")
+            fresh = sorted(found - killed)
+            if fresh:
+                kills = " ".join(f"KILL HARD CONNECTION {session:d};" for session in fresh)
+                block = (
+                    f"BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR {_NO_SUCH_THREAD} BEGIN END; {kills} END"
+                )
+                self._open(deadline).change("mariadb.kill_client", block, deadline)
+                killed |= set(fresh)
+            else:
+                time.sleep(_POLL)
+
+    def kill_session(self, session: int, deadline: Deadline) -> None:
+        self._kill("mariadb.kill_client", session, deadline)
+
+    def _kill(self, point: str, session: int, deadline: Deadline) -> None:
+        try:
+            self._open(deadline).change(point, f"KILL HARD CONNECTION {session:d}", deadline)
+        except StatementError as error:
+            if error.errno != _NO_SUCH_THREAD:
+                raise
+
+    def refuse_writes(self, deadline: Deadline) -> None:
+        self._open(deadline).change("mariadb.refuse_writes", "SET GLOBAL read_only=1", deadline)
+
+    def accept_writes(self, deadline: Deadline) -> None:
+        self._open(deadline).change("mariadb.accept_writes", "SET GLOBAL read_only=0", deadline)
+
+    def restore(self, settings: Mapping[str, Any], deadline: Deadline) -> None:
+        limit = int(settings["max_connections"])
+        self._open(deadline).change("mariadb.restore", f"SET GLOBAL max_connections={limit:d}", deadline)
+
+    def lock_account(self, account: str, deadline: Deadline) -> None:
+        self._alter_account("mariadb.lock_account", account, "LOCK", deadline)
+
+    def unlock_account(self, account: str, deadline: Deadline) -> None:
+        self._alter_account("mariadb.unlock_account", account, "UNLOCK", deadline)
+
+    def _alter_account(self, point: str, account: str, what: str, deadline: Deadline) -> None:
+        """On this server only: in a session of its own, without the binary log."""
+        user, _, host = account.rpartition("@")
+        with Session(self.name, self.address, self._login).open(deadline) as session:
+            session.change(point, "SET SESSION sql_log_bin=0", deadline)
+            session.change(
+                point, f"ALTER USER %s@%s ACCOUNT {what}", deadline, (user.strip("'"), host.strip("'"))
+            )
+
+    # -- Roles --
+
+    def detach(self, source: Peer, deadline: Deadline) -> None:
+        self._replication.stop(source, deadline)
+
+    def resume(self, source: Peer, deadline: Deadline) -> None:
+        self._replication.start(source, deadline)
+
+    def follow(
+        self,
+        source: Peer,
+        deadline: Deadline,
+        *,
+        instead_of: Peer | None = None,
+        source_has: Position | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._replication.follow(
+            source, deadline, instead_of=instead_of, source_has=source_has, options=options
+        )
+
+    def forget_source(self, source: Peer, deadline: Deadline) -> None:
+        self._replication.forget(source, deadline)
+
+    def semi_sync(
+        self, deadline: Deadline, *, primary: bool | None = None, replica: bool | None = None
+    ) -> None:
+        for variable, wanted in (
+            ("rpl_semi_sync_master_enabled", primary),
+            ("rpl_semi_sync_slave_enabled", replica),
+        ):
+            if wanted is not None:
+                self._open(deadline).change(
+                    "mariadb.semi_sync", f"SET GLOBAL {variable}={int(wanted)}", deadline
+                )
+
+    def stop_events(self, deadline: Deadline) -> None:
+        self._event_scheduler("OFF", deadline)
+
+    def start_events(self, deadline: Deadline) -> None:
+        self._event_scheduler("ON", deadline)
+
+    def _event_scheduler(self, wanted: str, deadline: Deadline) -> None:
+        now = self._open(deadline).one("SELECT @@global.event_scheduler AS now", deadline)["now"]
+        if str(now).upper() in ("DISABLED", wanted):
+            return
+        self._open(deadline).change(
+            "mariadb.event_scheduler", f"SET GLOBAL event_scheduler={wanted}", deadline
+        )
+
+    def set_events(self, events: Sequence[Event], status: str, deadline: Deadline) -> None:
+        if not events:
+            return
+        with Session(self.name, self.address, self._login).open(deadline) as session:
+            for event in events:
+                set_event_status(session, event, status, deadline)
+
+    def close(self) -> None:
+        self._control.close()
+        self._lock.close()
+
+
+def _lock_name(operation: str, holder: str) -> str:
+    return f"proxyroute/{operation}/{holder}"

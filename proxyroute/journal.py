@@ -1,0 +1,170 @@
+"""The journal: one append-only file of JSON lines per operation, a write-ahead log.
+
+What an operation is about to do is on disk before it is done: an undo before the act it takes back, the commit record
+before the first act that is not taken back. Each record is written by one ``write`` call and synced to disk. Records
+that something depends on are waited for (``wait=True``); a progress record is in the kernel's hands when ``write``
+returns, which survives our death, and is synced by a thread right afterwards, so that it costs the frozen cluster
+nothing.
+
+Format version 1. Every record has ``v`` (format version), ``n`` (1, 2, 3…), ``t`` (unix time) and ``kind``:
+
+``begin``     operation, kind of operation, cluster, epoch, plan, configuration snapshot, who and where
+``step``      a step starts: ``name``
+``stepped``   a step is over: ``name``, ``seconds``, ``detail``; ``error`` when it failed
+``undo``      an act is about to happen and this takes it back: ``verb``, ``server``, ``arguments``
+``keep``      a value a later heal needs: ``name``, ``value``
+``commit``    the point of no return, with the frozen position
+``leftover``  work that could not be done now and that heal picks up: ``verb``, ``server``, ``reason``
+``resumed``   another process goes on with this operation
+``note``      something worth reading later: ``text``
+``proof``     what was looked at afterwards, and the verdict
+``end``       the operation is closed: ``outcome``
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from proxyroute import faults
+from proxyroute.errors import JournalError
+
+FORMAT = 1
+Record = dict[str, Any]
+Listener = Callable[[Record], None]
+
+
+class Journal:
+    """The journal of one operation, open for appending. Used by one thread at a time, but for the syncing one."""
+
+    def __init__(self, path: Path, listener: Listener | None = None) -> None:
+        """Opens ``path``, created if need be; a torn last line, never a whole record, is cut off.
+
+        Raises JournalError, naming the file, when it cannot be opened.
+        """
+        self.path = path
+        self._listener = listener
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.records = read(path) if path.exists() else []
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._cut_torn_line()
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise JournalError(f"{path}: {error.strerror}; the journal must be writable") from error
+        self._unsynced = threading.Event()
+        self._stop = False
+        self._syncer = threading.Thread(target=self._sync_loop, name="journal-sync", daemon=True)
+        self._syncer.start()
+
+    def _cut_torn_line(self) -> None:
+        size = os.fstat(self._file).st_size
+        whole = os.pread(self._file, size, 0).rfind(b"\n") + 1
+        if whole != size:
+            os.ftruncate(self._file, whole)
+
+    def write(self, kind: str, *, wait: bool = True, **fields: Any) -> Record:
+        """Appends a record and returns it. With ``wait`` it is on disk when this returns.
+
+        Raises JournalError when it could not be written; then the file is as it was, unless it was the sync that
+        failed: then the record may or may not be there.
+        """
+        record: Record = {"v": FORMAT, "n": len(self.records) + 1, "t": time.time(), "kind": kind, **fields}
+        line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        size = os.fstat(self._file).st_size
+        try:
+            written = os.write(self._file, line)
+            if written != len(line):
+                raise OSError(None, f"only {written} of {len(line)} bytes fitted")
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, size)
+            raise JournalError(f"{self.path}: {error.strerror}; free space there") from error
+        self.records.append(record)
+        if wait:
+            try:
+                os.fsync(self._file)
+            except OSError as error:
+                raise JournalError(f"{self.path}: cannot sync: {error.strerror}") from error
+        else:
+            self._unsynced.set()
+        faults.recorded()
+        if self._listener is not None:
+            self._listener(record)
+        return record
+
+    def _sync_loop(self) -> None:
+        while True:
+            self._unsynced.wait()
+            self._unsynced.clear()
+            if self._stop:
+                return
+            with contextlib.suppress(OSError):  # the next waited-for record reports it
+                os.fsync(self._file)
+
+    def close(self) -> None:
+        """Syncs and closes the file."""
+        if self._stop:
+            return
+        self._stop = True
+        self._unsynced.set()
+        self._syncer.join(timeout=5.0)
+        with contextlib.suppress(OSError):
+            os.fsync(self._file)
+        os.close(self._file)
+
+
+def read(path: Path) -> list[Record]:
+    """Returns the records of a journal; a torn last line is left out.
+
+    Raises JournalError when the file cannot be read, a line in the middle is damaged, or the format is a newer one.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise JournalError(f"{path}: {error.strerror}") from error
+    records: list[Record] = []
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is empty or torn
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise JournalError(
+                f"{path}, line {number}: not a record ({error}); restore it from a copy"
+            ) from error
+        if record.get("v") != FORMAT:
+            raise JournalError(
+                f"{path}, line {number}: format {record.get('v')}, and this version reads {FORMAT}; "
+                "use the version that wrote it"
+            )
+        records.append(record)
+    return records
+
+
+def first(records: list[Record], kind: str) -> Record | None:
+    """Returns the first record of ``kind``, or None."""
+    return next((r for r in records if r["kind"] == kind), None)
+
+
+def outcome(records: list[Record]) -> str | None:
+    """Returns how the operation ended, or None while it is open."""
+    end = next((r for r in reversed(records) if r["kind"] == "end"), None)
+    return None if end is None else str(end["outcome"])
+
+
+def journals(folder: Path) -> list[Path]:
+    """Returns all journals in ``folder``, oldest first (their names begin with the time)."""
+    return sorted(folder.glob("*.jsonl"))
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,142 @@
+"""A lease for engines that share one state folder: a file lock, a counter of terms, claimed epochs as folders.
+
+The kernel releases the lock when its holder dies, however it dies, so a dead holder never blocks anybody. Two hosts
+with two state folders do not see each other: that is what the distributed leases are for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from proxyroute.errors import Busy, JournalError, LeaseLost
+from proxyroute.faults import act
+from proxyroute.model import NO_EPOCH, Deadline, Epoch
+
+_KEPT_EPOCHS = 50
+
+
+class LocalLease:
+    """One operation per cluster at a time, across the processes that use ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: int | None = None
+        self._term = 0
+
+    def acquire(self, purpose: str, deadline: Deadline) -> int:
+        """Returns the new term. Raises Busy, naming the holder, when it is not free by ``deadline``."""
+        if self._file is not None:
+            return self._term
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file = os.open(self._folder / "lease.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise JournalError(f"{self._folder}: {error.strerror}; state_dir must be writable") from error
+        try:
+            while not _try_lock(file):
+                if deadline.passed:
+                    raise Busy(
+                        f"the cluster is busy: {_holder(file)}; wait for it, or see 'proxyroute status'"
+                    )
+                time.sleep(min(0.02, deadline.left))
+            self._term = max(_number(file), self.highest().term) + 1
+            text = {"term": self._term, "holder": f"{socket.gethostname()}:{os.getpid()}", "purpose": purpose}
+            os.pwrite(file, json.dumps(text).encode().ljust(512), 0)
+            os.fsync(file)
+        except OSError as error:
+            os.close(file)
+            raise JournalError(f"{self._folder}: {error.strerror}; state_dir must be writable") from error
+        except BaseException:
+            os.close(file)
+            raise
+        self._file = file
+        return self._term
+
+    def check(self) -> None:
+        """Raises LeaseLost when the lock file is not the one we hold any more."""
+        if self._file is None:
+            raise LeaseLost("the lease is not held")
+        with contextlib.suppress(OSError):
+            mine = os.fstat(self._file)
+            now = (self._folder / "lease.lock").stat()
+            if (mine.st_dev, mine.st_ino) == (now.st_dev, now.st_ino):
+                return
+        raise LeaseLost(f"{self._folder}/lease.lock was replaced or removed while it was held")
+
+    def claim(self, above: Epoch) -> Epoch:
+        """Returns a fresh epoch of this term, higher than ``above`` and than every claimed one."""
+        self.check()
+        highest = max(above, self.highest())
+        if highest.term > self._term:
+            # a proxy or another engine has seen a later term than our counter: go above it
+            self._term = highest.term + 1
+        epoch = Epoch(self._term, highest.serial + 1 if highest.term == self._term else 1)
+        folder = self._folder / "epochs"
+        try:
+            folder.mkdir(exist_ok=True, mode=0o700)
+            while True:
+                try:
+                    with act("lease.claim"):
+                        (folder / str(epoch)).mkdir(mode=0o700)
+                    break
+                except FileExistsError:
+                    epoch = Epoch(epoch.term, epoch.serial + 1)
+            self._forget_old(folder)
+        except OSError as error:
+            raise JournalError(f"{folder}: {error.strerror}; state_dir must be writable") from error
+        return epoch
+
+    def highest(self) -> Epoch:
+        """Returns the highest epoch claimed in this folder by anybody."""
+        return max(_claimed(self._folder / "epochs"), default=NO_EPOCH)
+
+    def release(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    @staticmethod
+    def _forget_old(folder: Path) -> None:
+        for epoch in sorted(_claimed(folder))[:-_KEPT_EPOCHS]:
+            (folder / str(epoch)).rmdir()
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _text(file: int) -> dict[str, object]:
+    try:
+        found = json.loads(os.pread(file, 512, 0) or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _number(file: int) -> int:
+    term = _text(file).get("term", 0)
+    return term if isinstance(term, int) else 0
+
+
+def _holder(file: int) -> str:
+    text = _text(file)
+    return f"{text.get('purpose', 'an operation')} by {text.get('holder', 'another process')}"
+
+
+def _claimed(folder: Path) -> list[Epoch]:
+    epochs = []
+    with contextlib.suppress(FileNotFoundError):
+        for entry in folder.iterdir():
+            with contextlib.suppress(ValueError):
+                epochs.append(Epoch.parse(entry.name))
+    return epochs

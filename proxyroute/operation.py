@@ -1,0 +1,251 @@
+"""An operation: steps that are shown and recorded, undos that are on disk before the act, one commit record.
+
+Also :func:`each`, the one place where work fans out over servers and proxies.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from proxyroute.errors import ProxyRouteError, TimedOut
+from proxyroute.gtid import Position, from_json
+from proxyroute.journal import Journal, Record, first, outcome
+from proxyroute.model import Deadline, Epoch, Plan, Policy, Proof, Undo
+from proxyroute.ports import Lease
+
+T = TypeVar("T")
+
+_UNDO_URGENCY = ("restore_writes", "release_routes", "unlock_account", "address_up", "start_events", "follow")
+"""By urgency, not last in first out: writes first, and what may become a leftover last."""
+
+
+def new_id() -> str:
+    """Returns an id that sorts by time: ``20261123T031500-4f2a9c``."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+@dataclass
+class Outcome(Generic[T]):
+    """What became of one piece of fanned-out work: a value, or the error it raised."""
+
+    value: T | None = None
+    error: Exception | None = None
+
+    def get(self) -> T:
+        """Returns the value. Raises the error."""
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]  # set whenever there is no error
+
+
+def each(work: Mapping[str, Callable[[], T]], deadline: Deadline) -> dict[str, Outcome[T]]:
+    """Runs each callable in a thread of its own and returns what became of it, by name.
+
+    Whatever does not return by ``deadline`` is left behind, as TimedOut: file I/O on a dead network disk can hang for
+    ever and must not block the caller.
+    """
+    outcomes: dict[str, Outcome[T]] = {}
+
+    def run(name: str, call: Callable[[], T]) -> None:
+        try:
+            outcome = Outcome(value=call())
+        except Exception as error:  # noqa: BLE001 - handed to the caller, who decides
+            outcome = Outcome(error=error)
+        outcomes[name] = outcome
+
+    threads = {
+        name: threading.Thread(target=run, args=(name, call), name=f"each-{name}", daemon=True)
+        for name, call in work.items()
+    }
+    for thread in threads.values():
+        thread.start()
+    for thread in threads.values():
+        thread.join(deadline.left)
+    return {
+        name: outcomes.get(name, Outcome(error=TimedOut(f"{name} did not answer in time")))
+        for name in threads
+    }
+
+
+class Operation:
+    """One switchover or failover, on disk. ``resume`` makes one from a journal that another process left open."""
+
+    def __init__(self, journal: Journal, lease: Lease) -> None:
+        begin = first(journal.records, "begin")
+        if begin is None:
+            raise ProxyRouteError(f"{journal.path} has no begin record; nothing was touched by it, delete it")
+        self.journal = journal
+        self.lease = lease
+        self.id: str = begin["operation"]
+        self.kind: str = begin["operation_kind"]
+        self.cluster: str = begin["cluster"]
+        self.epoch = Epoch.parse(begin["epoch"])
+        self.plan = plan_from_json(begin["plan"])
+        self.begin = begin
+        self.marks: dict[str, float] = {}
+        """Moments on the monotonic clock, by name: the blackout is measured between two of them."""
+
+    @classmethod
+    def create(
+        cls, journal: Journal, lease: Lease, operation: str, kind: str, epoch: Epoch, plan: Plan, **more: Any
+    ) -> Operation:
+        """Writes the begin record and returns the operation."""
+        journal.write(
+            "begin",
+            operation=operation,
+            operation_kind=kind,
+            cluster=plan.cluster,
+            epoch=str(epoch),
+            plan=plan_to_json(plan),
+            **more,
+        )
+        return cls(journal, lease)
+
+    # -- what is on disk --
+
+    @property
+    def committed(self) -> bool:
+        return first(self.journal.records, "commit") is not None
+
+    @property
+    def outcome(self) -> str | None:
+        return outcome(self.journal.records)
+
+    @property
+    def undos(self) -> list[Undo]:
+        """The registered undos, most urgent first; the same one registered twice counts once."""
+        found: dict[tuple[str, str], Undo] = {}
+        for record in self.journal.records:
+            if record["kind"] == "undo":
+                undo = Undo(record["verb"], record["server"], record["arguments"])
+                key = undo.server + str(undo.arguments.get("account", ""))
+                found.setdefault((undo.verb, key), undo)
+        return sorted(found.values(), key=lambda u: _UNDO_URGENCY.index(u.verb))
+
+    def kept(self, name: str, default: Any = None) -> Any:
+        """Returns the last value kept under ``name``."""
+        for record in reversed(self.journal.records):
+            if record["kind"] == "keep" and record["name"] == name:
+                return record["value"]
+        return default
+
+    @property
+    def goal(self) -> Position | None:
+        """The frozen position, once it is known."""
+        commit = first(self.journal.records, "commit")
+        value = commit["goal"] if commit else self.kept("goal")
+        return from_json(value) if value else None
+
+    # -- what is done --
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[StepNote]:
+        """Shows and records one step with its duration; the body may set ``detail`` on what it gets."""
+        note = StepNote()
+        self.journal.write("step", name=name, wait=False)
+        started = time.monotonic()
+        try:
+            yield note
+        except BaseException as error:
+            seconds = round(time.monotonic() - started, 6)
+            text = str(error) or type(error).__name__
+            self.journal.write(
+                "stepped", name=name, seconds=seconds, detail=note.detail, error=text, wait=False
+            )
+            raise
+        seconds = round(time.monotonic() - started, 6)
+        self.journal.write("stepped", name=name, seconds=seconds, detail=note.detail, wait=False)
+
+    def on_abort(self, undo: Undo) -> None:
+        """Registers ``undo``; it is on disk when this returns, before the act that it takes back."""
+        self.lease.check()
+        self.journal.write("undo", verb=undo.verb, server=undo.server, arguments=dict(undo.arguments))
+
+    def keep(self, name: str, value: Any, *, wait: bool = False) -> None:
+        """Keeps a JSON value for those who may have to go on."""
+        self.journal.write("keep", name=name, value=value, wait=wait)
+
+    def commit(self, goal: Position) -> None:
+        """The point of no return, if the lease is still ours. When this fails the outcome is unknown."""
+        self.lease.check()
+        self.journal.write("commit", goal=goal.to_json())
+
+    def mark(self, name: str) -> None:
+        self.marks.setdefault(name, time.monotonic())
+
+    def note(self, text: str) -> None:
+        self.journal.write("note", text=text, wait=False)
+
+    @contextmanager
+    def attempt(self, verb: str, server: str) -> Iterator[None]:
+        """Marks work whose failure becomes a leftover: heal picks it up, and nothing else waits for it."""
+        try:
+            yield
+        except (ProxyRouteError, OSError) as error:
+            self.leftover(verb, server, str(error))
+        else:
+            if (verb, server) in self.leftovers:
+                self.journal.write("leftover", verb=verb, server=server, reason="", wait=False)
+
+    def leftover(self, verb: str, server: str, reason: str) -> None:
+        """Records work that is left to do; with an empty ``reason`` it is done after all."""
+        self.journal.write("leftover", verb=verb, server=server, reason=reason, wait=False)
+
+    @property
+    def leftovers(self) -> dict[tuple[str, str], str]:
+        """What is left to do, with the last reason, by verb and server."""
+        left: dict[tuple[str, str], str] = {}
+        for record in self.journal.records:
+            if record["kind"] == "leftover":
+                key = (record["verb"], record["server"])
+                left.pop(key, None)
+                if record["reason"]:
+                    left[key] = record["reason"]
+        return left
+
+    def prove(self, proof: Proof) -> None:
+        self.journal.write(
+            "proof",
+            verdict=str(proof.verdict),
+            blackout_seconds=proof.blackout_seconds,
+            evidence=[
+                {"subject": e.subject, "claim": e.claim, "verdict": str(e.verdict), "seen": e.seen}
+                for e in proof.evidence
+            ],
+        )
+
+    def end(self, result: str, text: str = "") -> None:
+        """Closes the operation: ``done``, ``refused``, ``aborted`` or ``superseded``."""
+        self.journal.write("end", outcome=result, text=text)
+
+
+@dataclass
+class StepNote:
+    """What a step says of itself once it is over."""
+
+    detail: str = ""
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """Returns the plan as JSON values."""
+    return {**_fields(plan), "policy": _fields(plan.policy)}
+
+
+def plan_from_json(value: Mapping[str, Any]) -> Plan:
+    """Reads what :func:`plan_to_json` returned, or what JSON made of it."""
+    policy = Policy(**_with_tuples(value["policy"]))
+    return Plan(**{**_with_tuples(value), "policy": policy})
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in type(value).__dataclass_fields__}
+
+
+def _with_tuples(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}

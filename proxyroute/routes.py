@@ -1,0 +1,114 @@
+"""All proxies of a cluster, told and asked together: each verb fans out and collects a receipt per proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from proxyroute.errors import ProxyRouteError
+from proxyroute.model import (
+    NO_EPOCH,
+    Deadline,
+    Epoch,
+    Finding,
+    Observed,
+    Receipt,
+    ReceiptState,
+    RouteTable,
+    Severity,
+)
+from proxyroute.operation import each
+from proxyroute.ports import Adapter
+
+
+class Routes:
+    """The proxies of one cluster. Those in ``absent`` are told if they can be, and never waited for or required."""
+
+    def __init__(self, adapters: Iterable[Adapter], absent: Iterable[str] = ()) -> None:
+        self._adapters = {a.name: a for a in adapters}
+        self._absent = frozenset(absent)
+
+    def __bool__(self) -> bool:
+        return bool(self._adapters)
+
+    @property
+    def required(self) -> tuple[Adapter, ...]:
+        return tuple(a for a in self._adapters.values() if a.name not in self._absent)
+
+    @property
+    def all(self) -> tuple[Adapter, ...]:
+        return tuple(self._adapters.values())
+
+    def is_required(self, proxy: str) -> bool:
+        return proxy not in self._absent
+
+    def check(self, deadline: Deadline) -> tuple[Finding, ...]:
+        """Returns the findings of every proxy; one that does not answer is a finding too."""
+        outcomes = each({a.name: lambda a=a: tuple(a.check(deadline)) for a in self.all}, deadline)  # type: ignore[misc]
+        findings: list[Finding] = []
+        for name, found in outcomes.items():
+            if found.error is not None:
+                findings.append(
+                    Finding("proxy.silent", Severity.ERROR, name, str(found.error), "proxyroute check")
+                )
+            else:
+                findings.extend(found.get())
+        return tuple(findings)
+
+    def prepare(self, target: RouteTable, abort: RouteTable, deadline: Deadline) -> tuple[Receipt, ...]:
+        return self._tell(lambda a: a.prepare(target, abort, deadline), target.epoch, deadline)
+
+    def hold(self, operation: str, deadline: Deadline, answer_by: Deadline) -> tuple[Receipt, ...]:
+        """Makes newcomers wait until ``deadline``; the proxies must say so by ``answer_by``."""
+        return self._tell(lambda a: a.hold(operation, deadline), NO_EPOCH, answer_by)
+
+    def release(self, deadline: Deadline) -> tuple[Receipt, ...]:
+        return self._tell(lambda a: a.release(deadline), NO_EPOCH, deadline)
+
+    def apply(self, table: RouteTable, deadline: Deadline) -> tuple[Receipt, ...]:
+        return self._tell(lambda a: a.apply(table, deadline), table.epoch, deadline)
+
+    def settle(self, table: RouteTable, deadline: Deadline) -> tuple[Receipt, ...]:
+        return self._tell(lambda a: a.settle(table, deadline), table.epoch, deadline)
+
+    def observe(self, deadline: Deadline) -> tuple[Observed, ...]:
+        outcomes = each({a.name: lambda a=a: a.observe(deadline) for a in self.all}, deadline)  # type: ignore[misc]
+        return tuple(
+            found.value
+            if found.value is not None
+            else Observed(name, reachable=False, detail=str(found.error))
+            for name, found in outcomes.items()
+        )
+
+    def missing(self, receipts: Iterable[Receipt], wanted: ReceiptState) -> list[Receipt]:
+        """Returns the receipts of required proxies that are not what is wanted."""
+        return [r for r in receipts if r.state is not wanted and self.is_required(r.proxy)]
+
+    def _tell(
+        self, verb: Callable[[Adapter], Receipt], epoch: Epoch, deadline: Deadline
+    ) -> tuple[Receipt, ...]:
+        if len(self._adapters) == 1:  # no thread for the usual sidecar: it is inside the blackout
+            (adapter,) = self.all
+            return (_receipt(adapter.name, lambda: verb(adapter), epoch),)
+        outcomes = each(
+            {a.name: lambda a=a: _receipt(a.name, lambda: verb(a), epoch) for a in self.all}, deadline
+        )  # type: ignore[misc]
+        return tuple(
+            found.value or Receipt(name, ReceiptState.UNKNOWN, epoch, str(found.error))
+            for name, found in outcomes.items()
+        )
+
+    def close(self) -> None:
+        for adapter in self.all:
+            adapter.close()
+
+
+def _receipt(proxy: str, call: Callable[[], Receipt], epoch: Epoch) -> Receipt:
+    try:
+        return call()
+    except ProxyRouteError as error:
+        return Receipt(proxy, ReceiptState.UNKNOWN, epoch, str(error))
+
+
+def highest_epoch(observed: Iterable[Observed]) -> Epoch:
+    """Returns the highest epoch that any proxy has loaded."""
+    return max((o.epoch for o in observed if o.epoch is not None), default=NO_EPOCH)

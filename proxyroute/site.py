@@ -1,0 +1,81 @@
+"""The database servers of a cluster, together: read at once, picked by name, closed at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+from proxyroute.errors import ProxyRouteError
+from proxyroute.model import Deadline, Endpoint, Inspection, Policy, Silent, Status, View
+from proxyroute.operation import each
+from proxyroute.ports import Server
+
+
+class Site:
+    """All servers of one cluster, in configuration order."""
+
+    def __init__(self, cluster: str, servers: Mapping[str, Server]) -> None:
+        self.cluster = cluster
+        self._servers = dict(servers)
+
+    def __getitem__(self, name: str) -> Server:
+        return self._servers[name]
+
+    def __iter__(self) -> Iterator[Server]:
+        return iter(self._servers.values())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._servers)
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        return tuple(Endpoint(s.name, s.address) for s in self)
+
+    def pick(self, names: Iterable[str]) -> list[Server]:
+        return [self._servers[name] for name in names]
+
+    def others(self, name: str) -> list[Server]:
+        """Returns every server but ``name``."""
+        return [s for s in self if s.name != name]
+
+    def connect(self, names: Iterable[str], deadline: Deadline) -> dict[str, ProxyRouteError]:
+        """Opens the connections that an operation will need; returns the errors of those that could not be reached."""
+        outcomes = each({s.name: lambda s=s: s.connect(deadline) for s in self.pick(names)}, deadline)  # type: ignore[misc]
+        return {n: o.error for n, o in outcomes.items() if isinstance(o.error, ProxyRouteError)}
+
+    def look(self, deadline: Deadline) -> View:
+        """Returns one reading of all servers, taken at once; a server that does not answer is Silent."""
+        outcomes = each({s.name: lambda s=s: s.look(deadline) for s in self}, deadline)  # type: ignore[misc]
+        servers: dict[str, Status | Silent] = {}
+        for server in self:
+            found = outcomes[server.name]
+            if found.value is not None:
+                servers[server.name] = found.value
+            elif isinstance(found.error, ProxyRouteError):
+                servers[server.name] = Silent(server.name, server.address, str(found.error))
+            else:
+                found.get()
+        return View(self.cluster, servers, taken_at=time.time())
+
+    def inspect(self, view: View, policy: Policy, deadline: Deadline) -> View:
+        """Returns ``view`` with the inspections of every server that answered.
+
+        A server that answers but cannot be inspected becomes Silent: what is not known is not assumed to be well.
+        """
+        work = {s.name: lambda s=s: self[s.name].inspect(deadline, policy) for s in view.seen}
+        outcomes = each(work, deadline)
+        servers = dict(view.servers)
+        inspections: dict[str, Inspection] = {}
+        for name, found in outcomes.items():
+            if found.value is not None:
+                inspections[name] = found.value
+            elif isinstance(found.error, ProxyRouteError):
+                servers[name] = Silent(name, self[name].address, f"cannot be inspected: {found.error}")
+            else:
+                found.get()
+        return View(view.cluster, servers, inspections, view.taken_at)
+
+    def close(self) -> None:
+        for server in self:
+            server.close()
