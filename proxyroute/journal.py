@@ -134,9 +134,7 @@ def read(path: Path) -> list[Record]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise JournalError(
-                f"{path}, line {number}: not a record ({error}); restore it from a copy"
-            ) from error
+            raise JournalError(f"{path}, line {number}: not a record ({error}); restore it from a copy") from error
         if record.get("v") != FORMAT:
             raise JournalError(
                 f"{path}, line {number}: format {record.get('v')}, and this version reads {FORMAT}; "

@@ -8,14 +8,14 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from proxyroute.errors import ProxyRouteError, TimedOut
 from proxyroute.gtid import Position, from_json
-from proxyroute.journal import Journal, Record, first, outcome
+from proxyroute.journal import Journal, first, outcome
 from proxyroute.model import Deadline, Epoch, Plan, Policy, Proof, Undo
 from proxyroute.ports import Lease
 
@@ -44,33 +44,35 @@ class Outcome(Generic[T]):
         return self.value  # type: ignore[return-value]  # set whenever there is no error
 
 
-def each(work: Mapping[str, Callable[[], T]], deadline: Deadline) -> dict[str, Outcome[T]]:
-    """Runs each callable in a thread of its own and returns what became of it, by name.
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+def each(items: Iterable[N], call: Callable[[N], T], deadline: Deadline) -> dict[str, Outcome[T]]:
+    """Calls ``call`` for each item in a thread of its own and returns what became of it, by the item's name.
 
     Whatever does not return by ``deadline`` is left behind, as TimedOut: file I/O on a dead network disk can hang for
     ever and must not block the caller.
     """
     outcomes: dict[str, Outcome[T]] = {}
 
-    def run(name: str, call: Callable[[], T]) -> None:
+    def run(item: N) -> None:
         try:
-            outcome = Outcome(value=call())
+            outcome = Outcome(value=call(item))
         except Exception as error:  # noqa: BLE001 - handed to the caller, who decides
             outcome = Outcome(error=error)
-        outcomes[name] = outcome
+        outcomes[item.name] = outcome
 
-    threads = {
-        name: threading.Thread(target=run, args=(name, call), name=f"each-{name}", daemon=True)
-        for name, call in work.items()
-    }
+    threads = {i.name: threading.Thread(target=run, args=(i,), name=f"each-{i.name}", daemon=True) for i in items}
     for thread in threads.values():
         thread.start()
     for thread in threads.values():
         thread.join(deadline.left)
-    return {
-        name: outcomes.get(name, Outcome(error=TimedOut(f"{name} did not answer in time")))
-        for name in threads
-    }
+    return {n: outcomes.get(n, Outcome(error=TimedOut(f"{n} did not answer in time"))) for n in threads}
 
 
 class Operation:
@@ -155,9 +157,7 @@ class Operation:
         except BaseException as error:
             seconds = round(time.monotonic() - started, 6)
             text = str(error) or type(error).__name__
-            self.journal.write(
-                "stepped", name=name, seconds=seconds, detail=note.detail, error=text, wait=False
-            )
+            self.journal.write("stepped", name=name, seconds=seconds, detail=note.detail, error=text, wait=False)
             raise
         seconds = round(time.monotonic() - started, 6)
         self.journal.write("stepped", name=name, seconds=seconds, detail=note.detail, wait=False)

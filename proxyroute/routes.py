@@ -43,13 +43,11 @@ class Routes:
 
     def check(self, deadline: Deadline) -> tuple[Finding, ...]:
         """Returns the findings of every proxy; one that does not answer is a finding too."""
-        outcomes = each({a.name: lambda a=a: tuple(a.check(deadline)) for a in self.all}, deadline)  # type: ignore[misc]
+        outcomes = each(self.all, lambda a: tuple(a.check(deadline)), deadline)
         findings: list[Finding] = []
         for name, found in outcomes.items():
             if found.error is not None:
-                findings.append(
-                    Finding("proxy.silent", Severity.ERROR, name, str(found.error), "proxyroute check")
-                )
+                findings.append(Finding("proxy.silent", Severity.ERROR, name, str(found.error), "proxyroute check"))
             else:
                 findings.extend(found.get())
         return tuple(findings)
@@ -71,11 +69,9 @@ class Routes:
         return self._tell(lambda a: a.settle(table, deadline), table.epoch, deadline)
 
     def observe(self, deadline: Deadline) -> tuple[Observed, ...]:
-        outcomes = each({a.name: lambda a=a: a.observe(deadline) for a in self.all}, deadline)  # type: ignore[misc]
+        outcomes = each(self.all, lambda a: a.observe(deadline), deadline)
         return tuple(
-            found.value
-            if found.value is not None
-            else Observed(name, reachable=False, detail=str(found.error))
+            found.value if found.value is not None else Observed(name, reachable=False, detail=str(found.error))
             for name, found in outcomes.items()
         )
 
@@ -83,15 +79,11 @@ class Routes:
         """Returns the receipts of required proxies that are not what is wanted."""
         return [r for r in receipts if r.state is not wanted and self.is_required(r.proxy)]
 
-    def _tell(
-        self, verb: Callable[[Adapter], Receipt], epoch: Epoch, deadline: Deadline
-    ) -> tuple[Receipt, ...]:
+    def _tell(self, verb: Callable[[Adapter], Receipt], epoch: Epoch, deadline: Deadline) -> tuple[Receipt, ...]:
         if len(self._adapters) == 1:  # no thread for the usual sidecar: it is inside the blackout
             (adapter,) = self.all
             return (_receipt(adapter.name, lambda: verb(adapter), epoch),)
-        outcomes = each(
-            {a.name: lambda a=a: _receipt(a.name, lambda: verb(a), epoch) for a in self.all}, deadline
-        )  # type: ignore[misc]
+        outcomes = each(self.all, lambda a: _receipt(a.name, lambda: verb(a), epoch), deadline)
         return tuple(
             found.value or Receipt(name, ReceiptState.UNKNOWN, epoch, str(found.error))
             for name, found in outcomes.items()

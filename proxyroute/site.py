@@ -40,13 +40,13 @@ class Site:
         return [s for s in self if s.name != name]
 
     def connect(self, names: Iterable[str], deadline: Deadline) -> dict[str, ProxyRouteError]:
-        """Opens the connections that an operation will need; returns the errors of those that could not be reached."""
-        outcomes = each({s.name: lambda s=s: s.connect(deadline) for s in self.pick(names)}, deadline)  # type: ignore[misc]
+        """Opens the connections that an operation will need; returns the errors of those not reached."""
+        outcomes = each(self.pick(names), lambda s: s.connect(deadline), deadline)
         return {n: o.error for n, o in outcomes.items() if isinstance(o.error, ProxyRouteError)}
 
     def look(self, deadline: Deadline) -> View:
         """Returns one reading of all servers, taken at once; a server that does not answer is Silent."""
-        outcomes = each({s.name: lambda s=s: s.look(deadline) for s in self}, deadline)  # type: ignore[misc]
+        outcomes = each(self, lambda s: s.look(deadline), deadline)
         servers: dict[str, Status | Silent] = {}
         for server in self:
             found = outcomes[server.name]
@@ -63,8 +63,7 @@ class Site:
 
         A server that answers but cannot be inspected becomes Silent: what is not known is not assumed to be well.
         """
-        work = {s.name: lambda s=s: self[s.name].inspect(deadline, policy) for s in view.seen}
-        outcomes = each(work, deadline)
+        outcomes = each(self.pick(s.name for s in view.seen), lambda s: s.inspect(deadline, policy), deadline)
         servers = dict(view.servers)
         inspections: dict[str, Inspection] = {}
         for name, found in outcomes.items():

@@ -23,12 +23,12 @@ _HEARTBEAT = 1.0
 _COPIED = tuple(
     key for key in SOURCE_OPTIONS if key.startswith("ssl") or key in ("connect_retry", "heartbeat")
 )
-"""What a new channel takes from the one it stands in for; a delay or a filter belongs to one replica."""
+"""What a new channel takes from the one it stands in for; delays and filters belong to one replica."""
 
 
 @dataclass(frozen=True)
 class ReplicationLogin:
-    """What a channel needs to log in at its source. ``options`` are TLS options by our names (``ssl``, ``ssl_ca`` …)."""
+    """What a channel needs to log in at its source. ``options``: TLS, by the keys of ``SOURCE_OPTIONS``."""
 
     user: str
     password: str = field(repr=False)
