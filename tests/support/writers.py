@@ -1,0 +1,154 @@
+"""The process that writes: threads that insert numbered rows at a steady rate and remember their fate.
+
+Run as ``python -m tests.support.writers``, driven over standard input by :class:`tests.support.load.Load`. It
+has an interpreter of its own, so that it shares none with the engine it measures, and it ends when its
+standard input does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+
+import pymysql
+
+_RETRY_PAUSE = 0.002
+_CONNECT_SECONDS = 15
+_READ_SECONDS = 60
+
+Acknowledged = tuple[int, int, float, float]
+"""writer, number, sent, acknowledged"""
+Failed = tuple[int, int, float, float, str, int, str]
+"""writer, number, begun, ended, phase (``connect`` or ``statement``), error number, text"""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What the writers are to do; ``rate`` is per writer and second, ``first`` the first writer's number."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    table: str
+    writers: int
+    rate: float
+    mode: str
+    first: int = 0
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+class Writer(threading.Thread):
+    """One client. ``pooled`` keeps its session until an error, ``fresh`` connects for each write."""
+
+    def __init__(self, number: int, orders: Orders, phase: float, stop: threading.Event) -> None:
+        super().__init__(name=f"writer {number}", daemon=True)
+        self.number = number
+        self.acknowledged: list[Acknowledged] = []
+        self.failed: list[Failed] = []
+        self.sessions = 0
+        self._orders = orders
+        self._phase = phase
+        self._stop_asked = stop
+        self._insert = f"INSERT INTO {orders.table} (writer, n, server) VALUES (%s, %s, @@server_id)"
+        self._connection: pymysql.Connection[pymysql.cursors.Cursor] | None = None
+
+    def run(self) -> None:
+        period = 1 / self._orders.rate
+        due = time.monotonic() + self._phase
+        n = 0
+        while not self._stop_asked.is_set():
+            now = time.monotonic()
+            if now < due:
+                time.sleep(due - now)
+            else:
+                due = now  # writes that fell into a gap are not made up for
+            due += period
+            n += 1
+            self._write(n)
+            if self._orders.mode == "fresh":
+                self._drop()
+        self._drop()
+
+    def _write(self, n: int) -> None:
+        begun = time.monotonic()
+        phase = "connect"
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+                self.sessions += 1
+            phase = "statement"
+            sent = time.monotonic()
+            with self._connection.cursor() as cursor:
+                cursor.execute(self._insert, (self.number, n))
+            self.acknowledged.append((self.number, n, sent, time.monotonic()))
+        except (pymysql.err.Error, OSError) as error:
+            number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+            self.failed.append((self.number, n, begun, time.monotonic(), phase, number, str(error)))
+            self._drop()
+            if phase == "connect":
+                time.sleep(_RETRY_PAUSE)
+
+    def _connect(self) -> pymysql.Connection[pymysql.cursors.Cursor]:
+        # without ssl_disabled each connection would cost a TLS context: tens of milliseconds of computing
+        return pymysql.connect(
+            host=self._orders.host,
+            port=self._orders.port,
+            user=self._orders.user,
+            password=self._orders.password,
+            ssl_disabled=True,
+            autocommit=True,
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            write_timeout=_READ_SECONDS,
+        )
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(pymysql.err.Error):
+                connection.close()
+
+
+def main() -> None:
+    """Reads the orders, then commands (``count``, ``stop``), and answers each with a line of JSON."""
+    orders = Orders(**json.loads(sys.stdin.readline()))
+    gc.disable()  # a collection over the growing records would show as a gap
+    sys.setswitchinterval(0.0005)
+    stop = threading.Event()
+    step = 1 / orders.rate / orders.writers
+    writers = [Writer(orders.first + i, orders, i * step, stop) for i in range(orders.writers)]
+    for writer in writers:
+        writer.start()
+    for line in sys.stdin:
+        if line.strip() != "count":
+            break
+        counts = [len(writer.acknowledged) for writer in writers]
+        failed = sum(len(writer.failed) for writer in writers)
+        print(json.dumps({"acknowledged": sum(counts), "least": min(counts), "failed": failed}), flush=True)
+    stop.set()
+    for writer in writers:
+        writer.join(_READ_SECONDS)
+    alive = [writer.name for writer in writers if writer.is_alive()]
+    answer = {
+        "stuck": alive,
+        "acknowledged": [record for writer in writers for record in writer.acknowledged],
+        "failed": [record for writer in writers for record in writer.failed],
+        "sessions": {writer.number: writer.sessions for writer in writers},
+    }
+    try:
+        print(json.dumps(answer), flush=True)
+    except BrokenPipeError:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
