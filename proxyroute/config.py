@@ -1,0 +1,313 @@
+"""Reads the configuration file, tells all its mistakes at once, and hands out plain values.
+
+An operation keeps a snapshot of its cluster's configuration in its journal and is healed with that one,
+whatever the file says by then: :func:`snapshot` and :func:`from_snapshot` are each other's inverse. A snapshot
+has absolute paths and names where secrets are; it never holds one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from proxyroute.adapters import find_adapters
+from proxyroute.config_secrets import KINDS, Secret
+from proxyroute.config_shape import (
+    EXAMPLES,
+    NAME_HELP,
+    AccountShape,
+    ClusterShape,
+    FileShape,
+    TlsShape,
+    check_shape,
+    fill,
+    is_name,
+    parse_address,
+)
+from proxyroute.config_values import (
+    Account,
+    ClusterConfig,
+    Config,
+    ProofConfig,
+    ProxyConfig,
+    ScriptsConfig,
+    ServerConfig,
+    Tls,
+)
+from proxyroute.config_yaml import Document, InvalidConfigError, Problem, Where, read_document, suggest
+from proxyroute.model import Policy
+
+__all__ = [
+    "DEFAULT_PATH",
+    "Account",
+    "ClusterConfig",
+    "Config",
+    "InvalidConfigError",
+    "Problem",
+    "ProofConfig",
+    "ProxyConfig",
+    "ScriptsConfig",
+    "Secret",
+    "ServerConfig",
+    "Tls",
+    "config_path",
+    "from_snapshot",
+    "load",
+    "snapshot",
+]
+
+VERSION = 1
+DEFAULT_PATH = Path("/etc/proxyroute/proxyroute.yml")
+PATH_VARIABLE = "PROXYROUTE_CONFIG"
+
+_MOMENTS = ("address_down", "address_up")
+_POLICY_HIDDEN = ("probe_schema",)
+_POLICY_CHOICES = {"freeze": ("flush_tables", "backup_stage"), "order": ("lock_early", "read_only_first")}
+_POLICY_ABOVE_ZERO = ("freeze_budget", "lock_attempt", "warm_up", "settle", "undo")
+
+
+def config_path(option: str | Path | None = None) -> Path:
+    """Returns the file to read: ``option`` (``--config``), else ``$PROXYROUTE_CONFIG``, else the default."""
+    return Path(option or os.environ.get(PATH_VARIABLE) or DEFAULT_PATH)
+
+
+def load(path: Path) -> Config:
+    """Reads a configuration file.
+
+    Raises ConfigError when it cannot be read, and InvalidConfigError with every mistake in it: file, line, field,
+    what is wrong and what would be right. Secrets are not read.
+    """
+    document = read_document(path)
+    values = document.values
+    _check_file(values, document)
+    clusters = _mapping(_mapping(values).get("clusters"))
+    built = {name: _Cluster(name, _mapping(v), document, ("clusters", name)) for name, v in clusters.items()}
+    _check_addresses(built, document)
+    document.finish()
+    shape = FileShape.model_validate(values)
+    state_dir = document.base / shape.state_dir
+    return Config(path, {name: built[name].assemble(part, state_dir) for name, part in shape.clusters.items()})
+
+
+def snapshot(cluster: ClusterConfig) -> dict[str, Any]:
+    """Returns ``cluster`` as JSON values: absolute paths, references to secrets, never a secret."""
+    policy = {k: _json(v) for k, v in dataclasses.asdict(cluster.policy).items() if k not in _POLICY_HIDDEN}
+    servers = {
+        s.name: {"address": str(s.address)} | ({"replication": _account_json(s.replication)} if s.replication else {})
+        for s in cluster.servers.values()
+    }
+    values: dict[str, Any] = {
+        "account": _account_json(cluster.account),
+        "replication": _account_json(cluster.replication),
+        "servers": servers,
+        "switchover": policy,
+        "scripts": {
+            "timeout": cluster.scripts.timeout,
+            "arguments": cluster.scripts.arguments,
+            **{moment: list(argv) for moment, argv in cluster.scripts.moments.items()},
+        },
+        "proxies": [
+            {"type": p.type, "name": p.name, "absent": p.absent, **_settings_json(p.settings)} for p in cluster.proxies
+        ],
+    }
+    if cluster.proof:
+        values["proof"] = {"schema": cluster.proof.schema, "account": _account_json(cluster.proof.account)}
+    return {
+        "version": VERSION,
+        "file": cluster.file,
+        "state_dir": str(cluster.state_dir),
+        "name": cluster.name,
+        "cluster": values,
+    }
+
+
+def from_snapshot(value: Mapping[str, Any]) -> ClusterConfig:
+    """Rebuilds what :func:`snapshot` was given. Raises InvalidConfigError, e.g. when an adapter is gone."""
+    name = str(value["name"])
+    document = Document(file=f"{value['file']} as it was when the operation began", base=Path("/"))
+    if value["version"] != VERSION:
+        text = f"has version {value['version']}, and this program reads {VERSION}; use the program that wrote it"
+        raise InvalidConfigError([Problem(document.file, 0, "version", text)])
+    check_shape(ClusterShape, value["cluster"], document, ("clusters", name))
+    built = _Cluster(name, value["cluster"], document, ("clusters", name))
+    document.finish()
+    config = built.assemble(ClusterShape.model_validate(value["cluster"]), Path(value["state_dir"]))
+    return dataclasses.replace(config, file=str(value["file"]))
+
+
+def _check_file(values: Any, document: Document) -> None:
+    check_shape(FileShape, values, document)
+    clusters = _mapping(values).get("clusters")
+    if isinstance(clusters, dict) and not clusters:
+        document.report(("clusters",), f"is empty; write {EXAMPLES['clusters']}")
+    for name in _mapping(clusters):
+        if not is_name(name):
+            document.report(("clusters", name), f"is not a name; {NAME_HELP}")
+
+
+def _check_addresses(clusters: Mapping[str, _Cluster], document: Document) -> None:
+    """One server in two places would be switched twice at once: addresses are unique in the whole file."""
+    seen: dict[tuple[str, int], str] = {}
+    for cluster in clusters.values():
+        for where, text in cluster.addresses():
+            try:
+                address = parse_address(text)
+            except ValueError:
+                continue  # noted by the shape
+            key = (address.host.lower().rstrip("."), address.port)
+            if key in seen:
+                document.report(where, f"{address} is already the address of {seen[key]}; one of the two is wrong")
+            seen.setdefault(key, f"{cluster.name}.{where[3]}")
+
+
+class _Cluster:
+    """One cluster of the file: judges what the shape alone cannot, and assembles the values.
+
+    It works on the raw values, so that a mistake in one place does not hide those in others.
+    """
+
+    def __init__(self, name: str, values: Mapping[str, Any], document: Document, where: Where) -> None:
+        self.name = name
+        self._values = values
+        self._document = document
+        self._where = where
+        self._servers = _mapping(values.get("servers"))
+        self._check_servers()
+        self._policy = self._read_policy()
+        self._proxies = self._read_proxies()
+
+    def addresses(self) -> list[tuple[Where, Any]]:
+        """Returns each configured server address and where it stands."""
+        found: list[tuple[Where, Any]] = []
+        for name, server in self._servers.items():
+            here = (*self._where, "servers", name)
+            if isinstance(server, Mapping):
+                found.append(((*here, "address"), server.get("address")))
+            else:
+                found.append((here, server))
+        return found
+
+    def _check_servers(self) -> None:
+        if isinstance(self._values.get("servers"), dict) and not self._servers:
+            self._document.report((*self._where, "servers"), f"is empty; write {EXAMPLES['servers']}")
+        for name in self._servers:
+            if not is_name(name):
+                self._document.report((*self._where, "servers", name), f"is not a name; {NAME_HELP}")
+
+    def _read_policy(self) -> Policy | None:
+        where = (*self._where, "switchover")
+        values = _mapping(self._values.get("switchover"))
+        for key in ("prefer", "never"):
+            names = values.get(key)
+            for n, name in enumerate(names if isinstance(names, list) else []):
+                if str(name) not in self._servers:
+                    text = f"there is no server {name!r}; {suggest(str(name), self._servers)}"
+                    self._document.report((*where, key, n), text)
+                elif key == "never" and name in _sequence(values.get("prefer")):
+                    self._document.report((*where, key, n), f"{name} is preferred as well; remove it from one of them")
+        for key, choices in _POLICY_CHOICES.items():
+            if values.get(key) is not None and values[key] not in choices:
+                self._document.report((*where, key), f"must be {' or '.join(choices)}")
+        policy = fill(Policy, values, self._document, where, hidden=_POLICY_HIDDEN)
+        if policy is not None:
+            for key in _POLICY_ABOVE_ZERO:
+                if getattr(policy, key) <= 0:
+                    self._document.report((*where, key), "must be above zero, or nothing could ever be done in it")
+            if policy.max_connections < 0:
+                self._document.report((*where, "max_connections"), "must be 1 or more, or 0 to leave the limit alone")
+        return policy
+
+    def _read_proxies(self) -> tuple[ProxyConfig, ...]:
+        proxies = []
+        names: set[str] = set()
+        for n, values in enumerate(_sequence(self._values.get("proxies"))):
+            if isinstance(values, Mapping):
+                proxies.append(self._read_proxy(values, (*self._where, "proxies", n), names))
+        return tuple(proxy for proxy in proxies if proxy is not None)
+
+    def _read_proxy(self, values: Mapping[str, Any], where: Where, names: set[str]) -> ProxyConfig | None:
+        rest = dict(values)
+        kind, name, absent = rest.pop("type", None), rest.pop("name", None), rest.pop("absent", None)
+        if name is None:
+            self._document.report((*where, "name"), f"is missing; write {EXAMPLES['name']}")
+        elif not isinstance(name, str) or not is_name(name):
+            self._document.report((*where, "name"), f"is not a name; {NAME_HELP}")
+        elif name in names:
+            self._document.report((*where, "name"), f"another proxy is already called {name}; names are unique")
+        names.add(str(name))
+        if not isinstance(absent, bool | None):
+            self._document.report((*where, "absent"), "must be true or false")
+        adapters = find_adapters()
+        if kind not in adapters:
+            text = f"is missing; write {EXAMPLES['type']}" if kind is None else f"there is no adapter {kind!r}"
+            self._document.report((*where, "type"), f"{text}; {suggest(str(kind), adapters)}")
+            return None
+        settings = fill(adapters[kind].Settings, rest, self._document, where)
+        return ProxyConfig(kind, str(name), bool(absent), settings) if settings is not None else None
+
+    def assemble(self, shape: ClusterShape, state_dir: Path) -> ClusterConfig:
+        """Returns the values; called only when nothing was noted."""
+        assert self._policy is not None
+        base = self._document.base
+        proof = None
+        if shape.proof is not None:
+            proof = ProofConfig(shape.proof.schema_, _account(shape.proof.account, base))
+        moments = {moment: getattr(shape.scripts, moment) for moment in _MOMENTS if getattr(shape.scripts, moment)}
+        return ClusterConfig(
+            name=self.name,
+            file=self._document.file,
+            state_dir=state_dir,
+            account=_account(shape.account, base),
+            replication=_account(shape.replication, base),
+            servers={
+                name: ServerConfig(name, s.address, _account(s.replication, base) if s.replication else None)
+                for name, s in shape.servers.items()
+            },
+            policy=dataclasses.replace(self._policy, probe_schema=proof.schema if proof else ""),
+            proof=proof,
+            scripts=ScriptsConfig(shape.scripts.timeout, shape.scripts.arguments, moments),
+            proxies=self._proxies,
+        )
+
+
+def _account(shape: AccountShape, base: Path) -> Account:
+    kind = next(kind for kind in KINDS if getattr(shape.password, kind))
+    source = getattr(shape.password, kind)
+    secret = Secret(kind, str(base / source) if kind == "file" else source)
+    return Account(shape.user, secret, _tls(shape.tls, base) if shape.tls else None)
+
+
+def _tls(shape: TlsShape, base: Path) -> Tls:
+    paths = {name: base / path for name in ("ca", "cert", "key") if (path := getattr(shape, name)) is not None}
+    return Tls(**paths, verify=shape.verify)
+
+
+def _account_json(account: Account) -> dict[str, Any]:
+    value: dict[str, Any] = {"user": account.user, "password": account.password.reference}
+    if account.tls:
+        value["tls"] = {name: _json(item) for name, item in dataclasses.asdict(account.tls).items()}
+    return value
+
+
+def _settings_json(settings: Any) -> dict[str, Any]:
+    values: dict[str, Any] = TypeAdapter(type(settings)).dump_python(settings, mode="json")
+    return values
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _sequence(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

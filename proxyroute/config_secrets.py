@@ -1,0 +1,101 @@
+"""Passwords by reference: a file, an environment variable or a systemd credential, read only when needed.
+
+A :class:`Secret` is what the configuration holds, what a snapshot repeats and what a ``repr`` shows. The
+password itself exists only as the return value of :meth:`Secret.reveal`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxyroute.errors import ConfigError
+from proxyroute.model import Finding, Severity
+
+KINDS = ("file", "env", "credential")
+CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
+
+
+@dataclass(frozen=True)
+class Secret:
+    """Where a password is. ``kind`` is one of ``KINDS``; ``source`` a path or a name."""
+
+    kind: str
+    source: str
+
+    def __str__(self) -> str:
+        return {
+            "file": f"the file {self.source}",
+            "env": f"the environment variable {self.source}",
+            "credential": f"the systemd credential {self.source}",
+        }[self.kind]
+
+    @property
+    def reference(self) -> dict[str, str]:
+        """The secret as it is written in the configuration."""
+        return {self.kind: self.source}
+
+    def reveal(self) -> str:
+        """Returns the password, without the line end that editors put after it.
+
+        Raises ConfigError, naming what cannot be read and what to type, never what has been read.
+        """
+        if self.kind == "env":
+            text = os.environ.get(self.source)
+            if text is None:
+                raise ConfigError(
+                    f"{self} is not set; set it where proxyroute is started, e.g.\n"
+                    f"  read -rs {self.source} && export {self.source}"
+                )
+        else:
+            text = self._read(self._path())
+        text = text.rstrip("\r\n")
+        if not text:
+            raise ConfigError(f"{self} is empty; it must hold the password and nothing else")
+        return text
+
+    def finding(self, subject: str) -> Finding | None:
+        """Returns what is wrong with this secret, as a finding about ``subject``, or None. Never raises."""
+        try:
+            self.reveal()
+        except ConfigError as error:
+            what, _, cure = str(error).partition("; ")
+            return Finding("config.secret", Severity.ERROR, subject, what, cure)
+        if self.kind == "file" and os.stat(self.source).st_mode & stat.S_IROTH:
+            return Finding(
+                "config.secret-readable",
+                Severity.WARNING,
+                subject,
+                f"everyone on this machine can read {self}",
+                f"chmod o-rwx {self.source}",
+            )
+        return None
+
+    def _path(self) -> Path:
+        if self.kind == "file":
+            return Path(self.source)
+        directory = os.environ.get(CREDENTIALS_DIRECTORY)
+        if not directory:
+            raise ConfigError(
+                f"{self} can only be read in a unit that systemd started; add to the unit\n"
+                f"  LoadCredential={self.source}:/etc/proxyroute/{self.source}\n"
+                f"or, to try by hand, start with {CREDENTIALS_DIRECTORY}=/etc/proxyroute"
+            )
+        return Path(directory, self.source)
+
+    def _read(self, path: Path) -> str:
+        try:
+            return path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{self} does not exist; write the password into it:\n"
+                f"  install -m 600 /dev/null {path} && $EDITOR {path}"
+            ) from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{self} is not UTF-8 text; it must hold the password and nothing else") from None
+        except OSError as error:
+            raise ConfigError(
+                f"{self} cannot be read: {error.strerror}; make it readable for the user who runs proxyroute"
+            ) from None

@@ -1,0 +1,328 @@
+"""The shape of the configuration file, checked by pydantic, and how its errors are told to people.
+
+Nothing of pydantic leaves the configuration: what the rest of the program gets are the plain values of
+``config_values``. Dataclasses that belong to others (the policy, the settings of an adapter) are filled by
+:func:`fill`, which understands durations and addresses wherever a field has the type for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import shlex
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from proxyroute.config_secrets import KINDS
+from proxyroute.config_yaml import Document, Where
+from proxyroute.model import Address
+
+T = TypeVar("T")
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+SECRET_HELP = "write {file: /path}, {env: NAME} or {credential: NAME}"
+NAME_HELP = "a name starts with a letter or digit and goes on with letters, digits, _ . and -"
+ADDRESS_HELP = "write host:port, e.g. 10.0.0.1:3306"
+
+EXAMPLES = {
+    "version": "version: 1",
+    "state_dir": "state_dir: /var/lib/proxyroute",
+    "clusters": "clusters: {NAME: {…}}",
+    "account": "account: {user: proxyroute, password: {file: /etc/proxyroute/engine.password}}",
+    "replication": "replication: {user: repl, password: {file: /etc/proxyroute/replication.password}}",
+    "servers": "servers: {db1: 10.0.0.1:3306, db2: 10.0.0.2:3306}",
+    "address": "address: 10.0.0.1:3306",
+    "user": "user: NAME",
+    "password": "password: {file: /path}, {env: NAME} or {credential: NAME}",
+    "schema": "schema: proxyroute",
+    "type": "type: haproxy",
+    "name": "name: edge1",
+}
+"""What to write for a field that is missing or of the wrong kind."""
+
+_WORDS = {
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "dataclass_type": "must be a mapping",
+    "dict_type": "must be a mapping",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "too_short": "must not be empty",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "path_type": "must be a path",
+    "finite_number": "must be a finite number",
+}
+
+
+def parse_duration(value: object) -> float:
+    """Returns seconds for ``250ms``, ``3s``, ``2m``, ``1h`` or a number of seconds. Raises ValueError."""
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match:
+        return round(float(match[1]) * _UNITS[match[2]], 9)
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and math.isfinite(value):
+        return float(value)
+    raise ValueError(f"{value!r} is not a duration; write a number of seconds, or 250ms, 3s, 2m, 1h")
+
+
+def parse_address(value: object) -> Address:
+    """Returns the address in ``host:port``. Raises ValueError."""
+    if isinstance(value, Address):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"must be an address; {ADDRESS_HELP}")
+    return Address.parse(value)
+
+
+def is_name(text: str) -> bool:
+    """Tells whether ``text`` can name a cluster, a server or a proxy: it becomes part of file names."""
+    return _NAME.fullmatch(text) is not None
+
+
+def _say(text: str) -> PydanticCustomError:
+    return PydanticCustomError("said", "{text}", {"text": text})
+
+
+def _duration(value: object) -> float:
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise _say(str(error)) from None
+
+
+def _address(value: object) -> Address:
+    try:
+        return parse_address(value)
+    except ValueError as error:
+        raise _say(str(error)) from None
+
+
+def _argv(value: object) -> object:
+    if isinstance(value, str):
+        raise _say(_as_list(value))
+    if isinstance(value, list):
+        if not value:
+            raise _say("is empty; write the program and its arguments, or leave the field out")
+        return [str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in value]
+    return value
+
+
+def _as_list(text: str) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = [text]
+    return f"must be a list; write [{', '.join(words)}]"
+
+
+Duration = Annotated[float, BeforeValidator(_duration)]
+Argv = Annotated[tuple[str, ...], BeforeValidator(_argv)]
+Text = Annotated[str, BeforeValidator(lambda v: v.strip() if isinstance(v, str) else v)]
+
+
+class Shape(BaseModel):
+    """Base of all parts of the file: unknown fields are errors, an empty field counts as left out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_fields(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
+
+
+class SecretShape(Shape):
+    file: str = ""
+    env: str = ""
+    credential: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _exactly_one(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            raise _say(f"a secret is never written into this file; {SECRET_HELP}")
+        given = [kind for kind in KINDS if data.get(kind)]
+        if len(given) != 1 and set(data) <= set(KINDS):
+            raise _say(f"names {len(given) or 'no'} places for one secret; {SECRET_HELP}")
+        if "/" in str(data.get("credential", "")):
+            raise _say("a credential is a name, not a path; for a path write {file: /path}")
+        return data
+
+
+class TlsShape(Shape):
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    verify: bool = True
+
+    @model_validator(mode="after")
+    def _pair(self) -> TlsShape:
+        if (self.cert is None) != (self.key is None):
+            raise _say("cert and key come together; give both or none")
+        return self
+
+
+class AccountShape(Shape):
+    user: Text
+    password: SecretShape
+    tls: TlsShape | None = None
+
+
+class ServerShape(Shape):
+    address: Annotated[Address, BeforeValidator(_address)]
+    replication: AccountShape | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, data: object) -> object:
+        if isinstance(data, dict):
+            return data
+        return {"address": data if data is not None else ""}
+
+
+class ProofShape(Shape):
+    schema_: Text
+    account: AccountShape
+
+    model_config = ConfigDict(alias_generator=lambda name: name.rstrip("_"))
+
+    @model_validator(mode="after")
+    def _plain_schema(self) -> ProofShape:
+        if not re.fullmatch(r"[A-Za-z0-9_$]{1,64}", self.schema_):
+            raise _say(f"schema {self.schema_!r} is not plain; use letters, digits and _, e.g. proxyroute")
+        return self
+
+
+class ScriptsShape(Shape):
+    timeout: Duration = 10.0
+    arguments: Literal["environment", "replication-manager"] = "environment"
+    address_down: Argv = ()
+    address_up: Argv = ()
+
+
+class ClusterShape(Shape):
+    account: AccountShape
+    replication: AccountShape
+    servers: dict[str, ServerShape]
+    switchover: dict[str, Any] = {}
+    proof: ProofShape | None = None
+    scripts: ScriptsShape = ScriptsShape()
+    proxies: list[dict[str, Any]] = []
+
+
+class FileShape(Shape):
+    version: Literal[1]
+    state_dir: Path = Path("/var/lib/proxyroute")
+    clusters: dict[str, ClusterShape]
+
+
+def check_shape(shape: type[BaseModel], values: object, document: Document, where: Where = ()) -> None:
+    """Notes in ``document`` everything about ``values`` that does not fit ``shape``."""
+    try:
+        shape.model_validate(values)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=False):
+            _tell(detail, _known(shape, detail["loc"][:-1]), document, where)
+
+
+def _tell(detail: ErrorDetails, known: Collection[str], document: Document, where: Where) -> None:
+    """Notes one pydantic error in our words. Never repeats the value: it may be a secret."""
+    here = (*where, *detail["loc"])
+    example = EXAMPLES.get(str(here[-1]) if here else "", "")
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        document.unknown(here, known)
+    elif kind == "missing":
+        document.report(here, f"is missing; write {example}" if example else "is missing")
+    elif kind == "said":
+        document.report(here, detail["msg"])
+    elif kind == "literal_error":
+        document.report(here, f"must be {detail['ctx']['expected']}")
+    else:
+        text = _WORDS.get(kind) or detail["msg"].removeprefix("Value error, ")
+        document.report(here, f"{text}; write {example}" if example else text)
+
+
+def _known(shape: Any, where: tuple[int | str, ...]) -> list[str]:
+    """Returns the fields that exist at ``where`` below ``shape``."""
+    if isinstance(shape, type) and issubclass(shape, BaseModel):
+        if not where:
+            return [field.alias or name for name, field in shape.model_fields.items()]
+        for name, field in shape.model_fields.items():
+            if where[0] in (name, field.alias):
+                return _known(field.annotation, where[1:])
+        return []
+    options = get_args(shape)
+    if get_origin(shape) in (dict, list, tuple):
+        return _known(options[-1], where[1:])
+    return next((found for option in options if (found := _known(option, where))), [])
+
+
+def fill(
+    cls: type[T], values: Mapping[str, Any], document: Document, where: Where, *, hidden: Collection[str] = ()
+) -> T | None:
+    """Builds the dataclass ``cls`` from ``values``, or notes in ``document`` why not and returns None.
+
+    A ``float`` field is a duration in seconds and takes ``3s``; an ``Address`` takes ``host:port``; a
+    relative ``Path`` starts at the configuration's directory. Fields in ``hidden`` cannot be set.
+    """
+    hints = get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in hidden]  # type: ignore[arg-type]
+    before = len(document.problems)
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            document.unknown((*where, key), known)
+        elif value is not None:
+            try:
+                given[key] = _coerce(hints[key], value)
+            except ValueError as error:
+                document.report((*where, key), str(error))
+    if len(document.problems) > before:
+        return None
+    try:
+        built = TypeAdapter(cls).validate_python(given)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=False):
+            _tell(detail, known, document, where)
+        return None
+    paths = {name: getattr(built, name) for name in known if isinstance(getattr(built, name), Path)}
+    absolute = {name: document.base / path for name, path in paths.items()}
+    return dataclasses.replace(built, **absolute) if absolute != paths else built  # type: ignore[type-var]
+
+
+def _coerce(hint: Any, value: Any) -> Any:
+    """Turns what people write into what a field of type ``hint`` takes. Raises ValueError."""
+    kinds = {hint, *get_args(hint)}
+    if float in kinds:
+        return parse_duration(value)
+    if Address in kinds and isinstance(value, str):
+        return parse_address(value)
+    is_list = hint if get_origin(hint) is tuple else next((k for k in kinds if get_origin(k) is tuple), None)
+    if is_list is not None and str in get_args(is_list):
+        return _strings(value)
+    return value
+
+
+def _strings(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(_as_list(value))
+    if isinstance(value, list):
+        return [str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in value]
+    return value

@@ -1,0 +1,179 @@
+"""What a configuration says, as plain values: nothing here knows YAML, lines or pydantic."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from proxyroute.config_secrets import Secret
+from proxyroute.config_yaml import suggest
+from proxyroute.db.session import Login
+from proxyroute.errors import ConfigError
+from proxyroute.model import Address, Endpoint, Finding, Policy, Severity
+
+
+@dataclass(frozen=True)
+class Tls:
+    """TLS towards a server. Without ``ca`` the machine's own certificate authorities count."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    verify: bool = True
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(path for path in (self.ca, self.cert, self.key) if path is not None)
+
+    def context(self) -> ssl.SSLContext:
+        """Returns a context to share between connections. Raises ConfigError when a file cannot be used."""
+        for path in self.files:
+            if not os.access(path, os.R_OK):
+                raise ConfigError(f"the TLS file {path} cannot be read; check its path and its owner")
+        try:
+            context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
+            if self.cert is not None:
+                context.load_cert_chain(str(self.cert), str(self.key))
+        except (ssl.SSLError, OSError) as error:
+            names = ", ".join(str(path) for path in self.files)
+            raise ConfigError(f"the TLS files cannot be used: {error}; check {names}") from error
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account of the database servers."""
+
+    user: str
+    password: Secret
+    tls: Tls | None = None
+
+    def login(self) -> Login:
+        """Returns what a session needs. Raises ConfigError when the password or a TLS file cannot be read."""
+        return Login(self.user, self.password.reveal(), self.tls.context() if self.tls else None)
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """One database server. ``replication`` is set when replicas of this server log in differently."""
+
+    name: str
+    address: Address
+    replication: Account | None = None
+
+
+@dataclass(frozen=True)
+class ProofConfig:
+    """The probe row of the proof: in which schema, and by which account."""
+
+    schema: str
+    account: Account
+
+
+@dataclass(frozen=True)
+class ScriptsConfig:
+    """The site's own scripts, as argv by moment."""
+
+    timeout: float = 10.0
+    """Seconds each of them may take."""
+    arguments: str = "environment"
+    """``replication-manager`` appends that tool's seven positional arguments."""
+    moments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProxyConfig:
+    """One proxy. ``settings`` is an instance of its adapter's ``Settings``."""
+
+    type: str
+    name: str
+    absent: bool
+    settings: Any
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Everything configured about one cluster."""
+
+    name: str
+    file: str
+    """Where it came from, for messages."""
+    state_dir: Path
+    account: Account
+    replication: Account
+    servers: Mapping[str, ServerConfig]
+    policy: Policy
+    proof: ProofConfig | None
+    scripts: ScriptsConfig
+    proxies: tuple[ProxyConfig, ...]
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All servers, in the order of the file."""
+        return tuple(Endpoint(server.name, server.address) for server in self.servers.values())
+
+    def replication_at(self, server: str) -> Account:
+        """Returns the account with which replicas log in at ``server``. Raises KeyError for another name."""
+        return self.servers[server].replication or self.replication
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Returns what is wrong with the files, variables and programs this configuration refers to."""
+        accounts = {"account": self.account, "replication": self.replication}
+        accounts |= {f"{s.name}.replication": s.replication for s in self.servers.values() if s.replication}
+        if self.proof:
+            accounts["proof.account"] = self.proof.account
+        found = [
+            finding
+            for subject, account in accounts.items()
+            for finding in (account.password.finding(subject), *_tls_findings(subject, account.tls))
+            if finding is not None
+        ]
+        found += [f for moment, argv in self.scripts.moments.items() for f in _program_findings(moment, argv)]
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration file: its clusters by name."""
+
+    path: Path
+    clusters: Mapping[str, ClusterConfig]
+
+    def cluster(self, name: str | None) -> ClusterConfig:
+        """Returns cluster ``name``; without a name the only one. Raises ConfigError, saying what to type."""
+        names = ", ".join(self.clusters)
+        if name is None:
+            if len(self.clusters) == 1:
+                return next(iter(self.clusters.values()))
+            raise ConfigError(f"{self.path} has several clusters; add --cluster NAME with one of: {names}")
+        if name not in self.clusters:
+            raise ConfigError(f"{self.path} has no cluster {name!r}; {suggest(name, self.clusters)}")
+        return self.clusters[name]
+
+
+def _tls_findings(subject: str, tls: Tls | None) -> list[Finding]:
+    if tls is None:
+        return []
+    try:
+        tls.context()
+    except ConfigError as error:
+        what, _, cure = str(error).partition("; ")
+        return [Finding("config.tls", Severity.ERROR, subject, what, cure)]
+    if tls.verify:
+        return []
+    text = "the server's certificate is not verified: anybody in between can read the password"
+    return [Finding("config.tls-unverified", Severity.WARNING, subject, text, "set verify: true and name the ca")]
+
+
+def _program_findings(moment: str, argv: tuple[str, ...]) -> list[Finding]:
+    if any(os.access(Path(folder, argv[0]), os.X_OK) for folder in os.get_exec_path()):
+        return []
+    text = f"the program {argv[0]} does not exist or is not executable"
+    return [Finding("config.script", Severity.ERROR, moment, text, f"correct scripts.{moment}, or chmod +x {argv[0]}")]

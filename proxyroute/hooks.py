@@ -1,0 +1,86 @@
+"""The site's own scripts: taking an address down before writes are refused, and up once they are taken again.
+
+Each script is an argv and runs without a shell, with a time-out; its exit status is honoured. It is told what
+happens by environment variables, and nothing else of the engine's own environment reaches it:
+
+=============================== ====================================================================
+``PROXYROUTE_KIND``             ``switchover`` or ``failover``
+``PROXYROUTE_MOMENT``           ``address_down`` or ``address_up``
+``PROXYROUTE_OPERATION``        id of the operation, as in ``proxyroute show``
+``PROXYROUTE_CLUSTER``          name of the cluster
+``PROXYROUTE_OLD_PRIMARY``      name of the primary that gives up its role
+``PROXYROUTE_OLD_PRIMARY_HOST`` its host
+``PROXYROUTE_OLD_PRIMARY_PORT`` its port
+``PROXYROUTE_NEW_PRIMARY``      name of the server that takes over
+``PROXYROUTE_NEW_PRIMARY_HOST`` its host
+``PROXYROUTE_NEW_PRIMARY_PORT`` its port
+=============================== ====================================================================
+
+When a switchover is undone after the address went down, ``address_up`` runs with the old primary in both places:
+it stays what it was.
+
+With ``arguments: replication-manager`` the seven positional arguments of that tool's ``failover-pre-script`` and
+``failover-post-script`` are appended, so that scripts written for it can be kept. They are, by its documentation
+(docs.signal18.io, "Failover and Replication Hook Scripts"): old host, new host, old port, new port, the old and
+the new server's name in MaxScale, and ``failover`` or ``switchover``. The names given are those of our
+configuration; call the servers there as MaxScale does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from proxyroute.argv import run_argv
+from proxyroute.faults import act
+from proxyroute.model import Deadline, Endpoint
+
+REPLICATION_MANAGER = "replication-manager"
+
+_SEVEN = (
+    "PROXYROUTE_OLD_PRIMARY_HOST",
+    "PROXYROUTE_NEW_PRIMARY_HOST",
+    "PROXYROUTE_OLD_PRIMARY_PORT",
+    "PROXYROUTE_NEW_PRIMARY_PORT",
+    "PROXYROUTE_OLD_PRIMARY",
+    "PROXYROUTE_NEW_PRIMARY",
+    "PROXYROUTE_KIND",
+)
+
+
+def script_environment(kind: str, operation: str, cluster: str, old: Endpoint, new: Endpoint) -> dict[str, str]:
+    """Returns what a script is told about an operation; the moment is added when it runs."""
+    told = {"PROXYROUTE_KIND": kind, "PROXYROUTE_OPERATION": operation, "PROXYROUTE_CLUSTER": cluster}
+    for role, server in (("OLD", old), ("NEW", new)):
+        told[f"PROXYROUTE_{role}_PRIMARY"] = server.name
+        told[f"PROXYROUTE_{role}_PRIMARY_HOST"] = server.address.host
+        told[f"PROXYROUTE_{role}_PRIMARY_PORT"] = str(server.address.port)
+    return told
+
+
+class Scripts:
+    """The scripts of one cluster, by moment; implements :class:`proxyroute.ports.Hooks`.
+
+    ``timeout`` is in seconds. ``arguments`` is ``environment`` or ``replication-manager``.
+    """
+
+    def __init__(self, moments: Mapping[str, Sequence[str]], timeout: float, arguments: str = "environment") -> None:
+        self._moments = {moment: tuple(argv) for moment, argv in moments.items()}
+        self._timeout = timeout
+        self._seven = arguments == REPLICATION_MANAGER
+
+    def configured(self, moment: str) -> tuple[str, ...]:
+        """Returns the argv of ``moment``, without what ``arguments`` appends, or nothing."""
+        return self._moments.get(moment, ())
+
+    def run(self, moment: str, environment: Mapping[str, str], deadline: Deadline) -> None:
+        """Runs the script of ``moment``, if there is one, until ``deadline`` or its own time-out.
+
+        Raises ScriptFailed when it cannot be started, exits non-zero or does not end in time.
+        """
+        argv = self.configured(moment)
+        if not argv:
+            return
+        appended = tuple(environment[name] for name in _SEVEN) if self._seven else ()
+        told = {**environment, "PROXYROUTE_MOMENT": moment}
+        with act("script.run"):
+            run_argv((*argv, *appended), told, deadline.within(self._timeout))
