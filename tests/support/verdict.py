@@ -93,7 +93,7 @@ def _overlap(writes: tuple[Write, ...], origin: Mapping[RowId, int]) -> Iterable
     known = [write for write in writes if (write.writer, write.n) in origin]
     if not known:
         return
-    new = origin[max(known, key=lambda w: w.acknowledged)[:2]]
+    new = origin[max(known, key=lambda w: w.sent)[:2]]
     opened = min(w.acknowledged for w in known if origin[w.writer, w.n] == new)
     for write in known:
         if origin[write.writer, write.n] != new and write.sent > opened:
