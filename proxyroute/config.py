@@ -23,7 +23,6 @@ from proxyroute.config_shape import (
     AccountShape,
     ClusterShape,
     FileShape,
-    TlsShape,
     check_shape,
     fill,
     is_name,
@@ -39,7 +38,7 @@ from proxyroute.config_values import (
     ServerConfig,
     Tls,
 )
-from proxyroute.config_yaml import Document, InvalidConfigError, Problem, Where, read_document, suggest
+from proxyroute.config_yaml import Document, InvalidConfig, Problem, Where, read_document, suggest
 from proxyroute.model import Policy
 
 __all__ = [
@@ -47,7 +46,7 @@ __all__ = [
     "Account",
     "ClusterConfig",
     "Config",
-    "InvalidConfigError",
+    "InvalidConfig",
     "Problem",
     "ProofConfig",
     "ProxyConfig",
@@ -79,7 +78,7 @@ def config_path(option: str | Path | None = None) -> Path:
 def load(path: Path) -> Config:
     """Reads a configuration file.
 
-    Raises ConfigError when it cannot be read, and InvalidConfigError with every mistake in it: file, line, field,
+    Raises ConfigError when it cannot be read, and InvalidConfig with every mistake in it: file, line, field,
     what is wrong and what would be right. Secrets are not read.
     """
     document = read_document(path)
@@ -127,12 +126,12 @@ def snapshot(cluster: ClusterConfig) -> dict[str, Any]:
 
 
 def from_snapshot(value: Mapping[str, Any]) -> ClusterConfig:
-    """Rebuilds what :func:`snapshot` was given. Raises InvalidConfigError, e.g. when an adapter is gone."""
+    """Rebuilds what :func:`snapshot` was given. Raises InvalidConfig, e.g. when an adapter is gone."""
     name = str(value["name"])
     document = Document(file=f"{value['file']} as it was when the operation began", base=Path("/"))
     if value["version"] != VERSION:
         text = f"has version {value['version']}, and this program reads {VERSION}; use the program that wrote it"
-        raise InvalidConfigError([Problem(document.file, 0, "version", text)])
+        raise InvalidConfig([Problem(document.file, 0, "version", text)])
     check_shape(ClusterShape, value["cluster"], document, ("clusters", name))
     built = _Cluster(name, value["cluster"], document, ("clusters", name))
     document.finish()
@@ -211,7 +210,7 @@ class _Cluster:
                 elif key == "never" and name in _sequence(values.get("prefer")):
                     self._document.report((*where, key, n), f"{name} is preferred as well; remove it from one of them")
         for key, choices in _POLICY_CHOICES.items():
-            if values.get(key) is not None and values[key] not in choices:
+            if isinstance(values.get(key), str) and values[key] not in choices:
                 self._document.report((*where, key), f"must be {' or '.join(choices)}")
         policy = fill(Policy, values, self._document, where, hidden=_POLICY_HIDDEN)
         if policy is not None:
@@ -263,9 +262,11 @@ class _Cluster:
             file=self._document.file,
             state_dir=state_dir,
             account=_account(shape.account, base),
-            replication=_account(shape.replication, base),
+            replication=_account(shape.replication, base, remote=True),
             servers={
-                name: ServerConfig(name, s.address, _account(s.replication, base) if s.replication else None)
+                name: ServerConfig(
+                    name, s.address, _account(s.replication, base, remote=True) if s.replication else None
+                )
                 for name, s in shape.servers.items()
             },
             policy=dataclasses.replace(self._policy, probe_schema=proof.schema if proof else ""),
@@ -275,16 +276,16 @@ class _Cluster:
         )
 
 
-def _account(shape: AccountShape, base: Path) -> Account:
+def _account(shape: AccountShape, base: Path, *, remote: bool = False) -> Account:
+    """Returns the account; the TLS files of a ``remote`` one lie on the database servers, not here."""
     kind = next(kind for kind in KINDS if getattr(shape.password, kind))
     source = getattr(shape.password, kind)
     secret = Secret(kind, str(base / source) if kind == "file" else source)
-    return Account(shape.user, secret, _tls(shape.tls, base) if shape.tls else None)
-
-
-def _tls(shape: TlsShape, base: Path) -> Tls:
-    paths = {name: base / path for name in ("ca", "cert", "key") if (path := getattr(shape, name)) is not None}
-    return Tls(**paths, verify=shape.verify)
+    if shape.tls is None:
+        return Account(shape.user, secret)
+    found = {name: path for name in ("ca", "cert", "key") if (path := getattr(shape.tls, name)) is not None}
+    paths = found if remote else {name: base / path for name, path in found.items()}
+    return Account(shape.user, secret, Tls(**paths, verify=shape.tls.verify))
 
 
 def _account_json(account: Account) -> dict[str, Any]:

@@ -184,9 +184,18 @@ class AccountShape(Shape):
     tls: TlsShape | None = None
 
 
+class ReplicationShape(AccountShape):
+    @model_validator(mode="after")
+    def _paths_on_the_servers(self) -> ReplicationShape:
+        relative = [p for p in (self.tls.ca, self.tls.cert, self.tls.key) if p] if self.tls else []
+        if not all(path.is_absolute() for path in relative):
+            raise _say("the tls files of replication lie on the database servers; write absolute paths")
+        return self
+
+
 class ServerShape(Shape):
     address: Annotated[Address, BeforeValidator(_address)]
-    replication: AccountShape | None = None
+    replication: ReplicationShape | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -218,7 +227,7 @@ class ScriptsShape(Shape):
 
 class ClusterShape(Shape):
     account: AccountShape
-    replication: AccountShape
+    replication: ReplicationShape
     servers: dict[str, ServerShape]
     switchover: dict[str, Any] = {}
     proof: ProofShape | None = None

@@ -11,6 +11,7 @@ from typing import Any
 
 from proxyroute.config_secrets import Secret
 from proxyroute.config_yaml import suggest
+from proxyroute.db.mariadb_replication import ReplicationLogin
 from proxyroute.db.session import Login
 from proxyroute.errors import ConfigError
 from proxyroute.model import Address, Endpoint, Finding, Policy, Severity
@@ -59,10 +60,22 @@ class Account:
         """Returns what a session needs. Raises ConfigError when the password or a TLS file cannot be read."""
         return Login(self.user, self.password.reveal(), self.tls.context() if self.tls else None)
 
+    def replication_login(self) -> ReplicationLogin:
+        """Returns what a replica needs to log in at its source; the paths of TLS files are those on that replica.
+
+        Without TLS settings a channel keeps the ones it has. Raises ConfigError when the password cannot be read.
+        """
+        options: dict[str, Any] = {}
+        if self.tls is not None:
+            paths = {"ssl_ca": self.tls.ca, "ssl_cert": self.tls.cert, "ssl_key": self.tls.key}
+            options = {"ssl": True, "ssl_verify": self.tls.verify}
+            options |= {option: str(path) for option, path in paths.items() if path is not None}
+        return ReplicationLogin(self.user, self.password.reveal(), options)
+
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """One database server. ``replication`` is set when replicas of this server log in differently."""
+    """One database server. ``replication`` is set when this server logs in at its source differently."""
 
     name: str
     address: Address
@@ -119,24 +132,19 @@ class ClusterConfig:
         """All servers, in the order of the file."""
         return tuple(Endpoint(server.name, server.address) for server in self.servers.values())
 
-    def replication_at(self, server: str) -> Account:
-        """Returns the account with which replicas log in at ``server``. Raises KeyError for another name."""
+    def replication_of(self, server: str) -> Account:
+        """Returns the account with which ``server`` logs in at its source. Raises KeyError for another name."""
         return self.servers[server].replication or self.replication
 
     def findings(self) -> tuple[Finding, ...]:
         """Returns what is wrong with the files, variables and programs this configuration refers to."""
-        accounts = {"account": self.account, "replication": self.replication}
-        accounts |= {f"{s.name}.replication": s.replication for s in self.servers.values() if s.replication}
-        if self.proof:
-            accounts["proof.account"] = self.proof.account
-        found = [
-            finding
-            for subject, account in accounts.items()
-            for finding in (account.password.finding(subject), *_tls_findings(subject, account.tls))
-            if finding is not None
-        ]
-        found += [f for moment, argv in self.scripts.moments.items() for f in _program_findings(moment, argv)]
-        return tuple(found)
+        local = {"account": self.account} | ({"proof.account": self.proof.account} if self.proof else {})
+        remote = {"replication": self.replication}
+        remote |= {f"{s.name}.replication": s.replication for s in self.servers.values() if s.replication}
+        found = [account.password.finding(subject) for subject, account in (local | remote).items()]
+        found += [_tls_finding(subject, account.tls) for subject, account in local.items()]
+        found += [_program_finding(moment, argv) for moment, argv in self.scripts.moments.items()]
+        return tuple(finding for finding in found if finding is not None)
 
 
 @dataclass(frozen=True)
@@ -158,22 +166,22 @@ class Config:
         return self.clusters[name]
 
 
-def _tls_findings(subject: str, tls: Tls | None) -> list[Finding]:
+def _tls_finding(subject: str, tls: Tls | None) -> Finding | None:
     if tls is None:
-        return []
+        return None
     try:
         tls.context()
     except ConfigError as error:
         what, _, cure = str(error).partition("; ")
-        return [Finding("config.tls", Severity.ERROR, subject, what, cure)]
+        return Finding("config.tls", Severity.ERROR, subject, what, cure)
     if tls.verify:
-        return []
+        return None
     text = "the server's certificate is not verified: anybody in between can read the password"
-    return [Finding("config.tls-unverified", Severity.WARNING, subject, text, "set verify: true and name the ca")]
+    return Finding("config.tls-unverified", Severity.WARNING, subject, text, "set verify: true and name the ca")
 
 
-def _program_findings(moment: str, argv: tuple[str, ...]) -> list[Finding]:
+def _program_finding(moment: str, argv: tuple[str, ...]) -> Finding | None:
     if any(os.access(Path(folder, argv[0]), os.X_OK) for folder in os.get_exec_path()):
-        return []
+        return None
     text = f"the program {argv[0]} does not exist or is not executable"
-    return [Finding("config.script", Severity.ERROR, moment, text, f"correct scripts.{moment}, or chmod +x {argv[0]}")]
+    return Finding("config.script", Severity.ERROR, moment, text, f"correct scripts.{moment}, or chmod +x {argv[0]}")

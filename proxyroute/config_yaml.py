@@ -36,7 +36,7 @@ class Problem:
         return f"{place}: {self.field}: {self.text}" if self.field else f"{place}: {self.text}"
 
 
-class InvalidConfigError(ConfigError):
+class InvalidConfig(ConfigError):
     """The configuration has mistakes; ``problems`` holds all of them, in the order of their lines."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
@@ -65,9 +65,9 @@ class Document:
         self.report(where, f"is not known here; {suggest(str(where[-1]), known)}")
 
     def finish(self) -> None:
-        """Raises InvalidConfigError when anything was noted."""
+        """Raises InvalidConfig when anything was noted."""
         if self.problems:
-            raise InvalidConfigError(self.problems)
+            raise InvalidConfig(self.problems)
 
 
 def dotted(where: Where) -> str:
@@ -88,7 +88,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def read_document(path: Path) -> Document:
-    """Reads ``path``. Raises ConfigError when it cannot be read, InvalidConfigError when it is not proper YAML."""
+    """Reads ``path``. Raises ConfigError when it cannot be read, InvalidConfig when it is not proper YAML."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -108,9 +108,9 @@ def read_document(path: Path) -> Document:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
         what = " ".join(part for part in (error.context, error.problem) if part)
-        raise InvalidConfigError([Problem(str(path), line, "", f"is not proper YAML: {what}")]) from None
+        raise InvalidConfig([Problem(str(path), line, "", f"is not proper YAML: {what}")]) from None
     except yaml.YAMLError as error:
-        raise InvalidConfigError([Problem(str(path), 0, "", f"is not proper YAML: {error}")]) from None
+        raise InvalidConfig([Problem(str(path), 0, "", f"is not proper YAML: {error}")]) from None
     document.values = {} if node is None else _Walk(document).value(node, ())
     document.lines.setdefault((), 1)
     document.finish()

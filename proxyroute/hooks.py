@@ -21,7 +21,7 @@ it stays what it was.
 
 With ``arguments: replication-manager`` the seven positional arguments of that tool's ``failover-pre-script`` and
 ``failover-post-script`` are appended, so that scripts written for it can be kept. They are, by its documentation
-(docs.signal18.io, "Failover and Replication Hook Scripts"): old host, new host, old port, new port, the old and
+(docs.signal18.io/provisioning/orchestrators/scripts, 10.2.5.7): old host, new host, old port, new port, the old and
 the new server's name in MaxScale, and ``failover`` or ``switchover``. The names given are those of our
 configuration; call the servers there as MaxScale does.
 """

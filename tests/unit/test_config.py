@@ -1,0 +1,443 @@
+"""The configuration file: what it becomes, and how its mistakes are told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxyroute import config as configuration
+from proxyroute.config import Config, InvalidConfig, Secret, config_path, from_snapshot, load, snapshot
+from proxyroute.errors import ConfigError
+from proxyroute.model import Address, Severity
+
+MINIMAL = """\
+version: 1
+clusters:
+  shop:
+    account: {user: proxyroute, password: {env: ENGINE_PASSWORD}}
+    replication: {user: repl, password: {env: REPL_PASSWORD}}
+    servers:
+      db1: 10.0.0.1:3306
+      db2: {address: "10.0.0.2"}
+"""
+
+FULL = """\
+version: 1
+state_dir: state
+clusters:
+  shop:
+    account:
+      user: proxyroute
+      password: {file: secrets/engine}
+      tls: {ca: ca.pem}
+    replication:
+      user: repl
+      password: {credential: repl}
+      tls: {ca: /etc/mysql/ca.pem, verify: false}
+    servers:
+      db1: 10.0.0.1:3306
+      db2: {address: "[fd00::2]:3307", replication: {user: other, password: {env: OTHER}}}
+      db3: db3.example.net:3306
+    switchover:
+      prefer: [db2]
+      never: [db3]
+      freeze_budget: 1500ms
+      long_wait: 2m
+      drain: 0.5
+      max_connections: 0
+    proof: {schema: proxyroute, account: {user: probe, password: {env: PROBE}}}
+    scripts:
+      timeout: 10s
+      arguments: replication-manager
+      address_down: [/usr/local/bin/vip, down, 5]
+    proxies:
+      - {type: toy, name: edge1, absent: true, socket: run/toy.sock, write: "127.0.0.1:3306", timeout: 250ms}
+      - {type: toy, name: edge2, socket: /run/toy.sock, write: "127.0.0.1:3307", set: [vip, set]}
+"""
+
+
+@dataclass(frozen=True)
+class ToySettings:
+    socket: Path
+    write: Address
+    timeout: float = 5.0
+    set: tuple[str, ...] = ()
+    read: Address | None = None
+
+
+class Toy:
+    Settings = ToySettings
+
+
+@pytest.fixture(autouse=True)
+def toy_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configuration, "find_adapters", lambda: {"toy": Toy})
+
+
+def read(folder: Path, text: str) -> Config:
+    path = folder / "proxyroute.yml"
+    path.write_text(text)
+    return load(path)
+
+
+def mistakes(folder: Path, text: str) -> list[tuple[int, str, str]]:
+    with pytest.raises(InvalidConfig) as caught:
+        read(folder, text)
+    assert all(p.file == str(folder / "proxyroute.yml") for p in caught.value.problems)
+    return [(p.line, p.field, p.text) for p in caught.value.problems]
+
+
+def one_mistake(folder: Path, text: str) -> tuple[int, str, str]:
+    found = mistakes(folder, text)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_a_full_file_becomes_plain_values(tmp_path: Path) -> None:
+    cluster = read(tmp_path, FULL).cluster("shop")
+    assert cluster.state_dir == tmp_path / "state"
+    assert cluster.account.user == "proxyroute"
+    assert cluster.account.password == Secret("file", str(tmp_path / "secrets/engine"))
+    assert cluster.account.tls is not None
+    assert cluster.account.tls.ca == tmp_path / "ca.pem"
+    assert cluster.replication.tls is not None
+    assert cluster.replication.tls.ca == Path("/etc/mysql/ca.pem")
+    assert not cluster.replication.tls.verify
+    assert [s.address for s in cluster.servers.values()] == [
+        Address("10.0.0.1", 3306),
+        Address("fd00::2", 3307),
+        Address("db3.example.net", 3306),
+    ]
+    assert cluster.replication_of("db1").user == "repl"
+    assert cluster.replication_of("db2").user == "other"
+    policy = cluster.policy
+    assert (policy.prefer, policy.never, policy.max_connections) == (("db2",), ("db3",), 0)
+    assert (policy.freeze_budget, policy.long_wait, policy.drain) == (1.5, 120.0, 0.5)
+    assert policy.probe_schema == "proxyroute"
+    assert cluster.scripts.moments == {"address_down": ("/usr/local/bin/vip", "down", "5")}
+    first, second = cluster.proxies
+    assert (first.type, first.name, first.absent) == ("toy", "edge1", True)
+    assert first.settings == ToySettings(tmp_path / "run/toy.sock", Address("127.0.0.1", 3306), 0.25)
+    assert second.settings.socket == Path("/run/toy.sock")
+    assert second.settings.set == ("vip", "set")
+    assert not second.absent
+
+
+def test_what_may_be_left_out_has_defaults(tmp_path: Path) -> None:
+    config = read(tmp_path, MINIMAL + "    scripts:\n    proxies:\n    proof:\n    switchover:\n")
+    cluster = config.cluster(None)
+    assert cluster.state_dir == Path("/var/lib/proxyroute")
+    assert (cluster.proof, cluster.proxies, cluster.scripts.moments) == (None, (), {})
+    assert cluster.policy.probe_schema == ""
+    assert cluster.servers["db2"].address == Address("10.0.0.2", 3306)
+
+
+def test_a_snapshot_survives_json_and_rebuilds_the_same_configuration(tmp_path: Path) -> None:
+    cluster = read(tmp_path, FULL).cluster("shop")
+    assert from_snapshot(json.loads(json.dumps(snapshot(cluster)))) == cluster
+
+
+def test_a_snapshot_of_a_proxy_whose_adapter_is_gone_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = snapshot(read(tmp_path, FULL).cluster("shop"))
+    monkeypatch.setattr(configuration, "find_adapters", lambda: {"toys": Toy})
+    with pytest.raises(InvalidConfig, match=r"when the operation began.*no adapter 'toy'; did you mean toys\?"):
+        from_snapshot(taken)
+
+
+def test_a_secret_is_in_no_snapshot_and_no_repr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGINE_PASSWORD", "s3cret")
+    monkeypatch.setenv("REPL_PASSWORD", "s3cret")
+    cluster = read(tmp_path, MINIMAL).cluster(None)
+    assert cluster.account.login().password == "s3cret"
+    for text in (repr(cluster), json.dumps(snapshot(cluster)), repr(cluster.account.login())):
+        assert "s3cret" not in text
+    assert cluster.replication.replication_login().password == "s3cret"
+
+
+def test_several_clusters_need_a_name_and_one_does_not(tmp_path: Path) -> None:
+    both = FULL + MINIMAL.split("clusters:\n")[1].replace("shop", "bar").replace("10.0.0.", "10.1.0.")
+    config = read(tmp_path, both)
+    assert config.cluster("bar").name == "bar"
+    with pytest.raises(ConfigError, match="--cluster NAME with one of: shop, bar"):
+        config.cluster(None)
+    with pytest.raises(ConfigError, match=r"no cluster 'shopp'; did you mean shop\?"):
+        config.cluster("shopp")
+
+
+def test_yaml_anchors_and_merges_work(tmp_path: Path) -> None:
+    text = MINIMAL.replace("account: {", "account: &a {").replace(
+        "replication: {user: repl, password: {env: REPL_PASSWORD}}", "replication: {<<: *a, user: repl}"
+    )
+    cluster = read(tmp_path, text).cluster(None)
+    assert (cluster.replication.user, cluster.replication.password) == ("repl", Secret("env", "ENGINE_PASSWORD"))
+
+
+MISTAKES: list[tuple[str, str, str, int, str, str]] = [
+    # what is replaced, by what, and the line, field and text that must be told
+    ("unknown field", "    servers:\n", "    servres: {}\n    servers:\n", 6, "clusters.shop.servres", "servers?"),
+    (
+        "unknown field far from all",
+        "user: repl,",
+        "user: repl, zzz: 1,",
+        5,
+        "clusters.shop.replication.zzz",
+        "known are password, tls, user",
+    ),
+    ("missing", "user: proxyroute, ", "", 4, "clusters.shop.account.user", "is missing; write user: NAME"),
+    (
+        "empty password",
+        "password: {env: REPL_PASSWORD}",
+        "password:",
+        5,
+        "clusters.shop.replication.password",
+        "is missing; write password: {file",
+    ),
+    (
+        "inline password",
+        "{env: ENGINE_PASSWORD}",
+        "hunter2",
+        4,
+        "clusters.shop.account.password",
+        "a secret is never written into this file; write {file: /path}",
+    ),
+    (
+        "two places for a secret",
+        "{env: ENGINE_PASSWORD}",
+        "{env: A, file: /b}",
+        4,
+        "clusters.shop.account.password",
+        "names 2 places",
+    ),
+    (
+        "misspelt kind of secret",
+        "{env: ENGINE_PASSWORD}",
+        "{enw: A}",
+        4,
+        "clusters.shop.account.password.enw",
+        "did you mean env?",
+    ),
+    ("wrong version", "version: 1", "version: 2", 1, "version", "must be 1"),
+    ("bad port", "10.0.0.1:3306", "10.0.0.1:99999", 7, "clusters.shop.servers.db1.address", "not between 1 and 65535"),
+    ("address not text", "10.0.0.1:3306", "3306", 7, "clusters.shop.servers.db1.address", "write host:port"),
+    ("duplicate address", '"10.0.0.2"', "10.0.0.1", 8, "clusters.shop.servers.db2.address", "address of shop.db1"),
+    ("bad server name", "db1:", '"db 1":', 7, "clusters.shop.servers.db 1", "is not a name"),
+    ("bad cluster name", "  shop:", "  ../shop:", 3, "clusters.../shop", "is not a name"),
+    ("duplicate key", "    servers:", "    servers: {}\n    servers:", 7, "clusters.shop.servers", "first in line 6"),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "line", "field", "text"), [m[1:] for m in MISTAKES], ids=lambda _: "")
+def test_a_mistake_names_line_field_and_what_would_be_right(
+    tmp_path: Path, before: str, after: str, line: int, field: str, text: str
+) -> None:
+    assert before in MINIMAL
+    found = one_mistake(tmp_path, MINIMAL.replace(before, after, 1))
+    assert found[:2] == (line, field)
+    assert text in found[2]
+    assert "hunter2" not in found[2]
+
+
+SECTION_MISTAKES: list[tuple[str, int, str, str]] = [
+    ("switchover: {freeze_budget: 3 parsecs}", 9, "switchover.freeze_budget", "'3 parsecs' is not a duration"),
+    ("switchover: {freeze_budget: -1}", 9, "switchover.freeze_budget", "is not a duration"),
+    ("switchover: {freeze_budget: 0}", 9, "switchover.freeze_budget", "above zero"),
+    ("switchover: {freeze_bugdet: 3s}", 9, "switchover.freeze_bugdet", "did you mean freeze_budget?"),
+    ("switchover: {freeze: gently}", 9, "switchover.freeze", "flush_tables or backup_stage"),
+    ("switchover: {order: soon}", 9, "switchover.order", "lock_early or read_only_first"),
+    ("switchover: {order: 3}", 9, "switchover.order", "must be text"),
+    ("switchover: {max_connections: many}", 9, "switchover.max_connections", "must be a whole number"),
+    ("switchover: {probe_schema: x}", 9, "switchover.probe_schema", "is not known here"),
+    (
+        "switchover:\n      prefer:\n      - db2\n      - db9",
+        12,
+        "switchover.prefer[1]",
+        "no server 'db9'; did you mean",
+    ),
+    ("switchover: {never: db1}", 9, "switchover.never", "must be a list; write [db1]"),
+    ("switchover: {prefer: [db1], never: [db1]}", 9, "switchover.never[0]", "preferred as well"),
+    ("scripts: {address_up: vip up}", 9, "scripts.address_up", "must be a list; write [vip, up]"),
+    ("scripts: {address_up: []}", 9, "scripts.address_up", "is empty"),
+    ("scripts: {arguments: mha}", 9, "scripts.arguments", "'environment' or 'replication-manager'"),
+    ("proof: {schema: 'a`b', account: {user: p, password: {env: P}}}", 9, "proof", "is not plain"),
+    ("proof: {schema: p}", 9, "proof.account", "is missing"),
+    ("proxies: [{name: e, socket: /s, write: w}]", 9, "proxies[0].type", "is missing"),
+    ("proxies: [{type: toi, name: e}]", 9, "proxies[0].type", "no adapter 'toi'; did you mean toy?"),
+    ("proxies: [{type: toy, name: e, sokcet: /s}]", 9, "proxies[0].sokcet", "did you mean socket?"),
+    ("proxies: [{type: toy, name: e, write: w}]", 9, "proxies[0].socket", "is missing"),
+    ("proxies: [{type: toy, socket: /s, write: 'a:1'}]", 9, "proxies[0].name", "is missing"),
+    ("proxies: [{type: toy, name: e, socket: /s, write: ':1'}]", 9, "proxies[0].write", "is not an address"),
+    ("proxies: [{type: toy, name: e, socket: /s, write: a, absent: 3}]", 9, "proxies[0].absent", "true or false"),
+    ("proxies:\n    - toy", 10, "proxies[0]", "must be a mapping"),
+]
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "field", "text"), SECTION_MISTAKES, ids=[m[0][:40] for m in SECTION_MISTAKES]
+)
+def test_a_mistake_in_a_section_is_told(tmp_path: Path, section: str, line: int, field: str, text: str) -> None:
+    found = one_mistake(tmp_path, MINIMAL + f"    {section}\n")
+    assert found[:2] == (line, f"clusters.shop.{field}")
+    assert text in found[2]
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = MINIMAL.replace("user: repl, ", "").replace("10.0.0.1:3306", "10.0.0.1:x")
+    text += "    switchover: {prefer: [db3], drain: soon}\n    proxies: [{type: tyo, name: '/'}]\n"
+    fields = [field for _, field, _ in mistakes(tmp_path, text)]
+    assert fields == [
+        "clusters.shop.replication.user",
+        "clusters.shop.servers.db1.address",
+        "clusters.shop.switchover.drain",
+        "clusters.shop.switchover.prefer[0]",
+        "clusters.shop.proxies[0].name",
+        "clusters.shop.proxies[0].type",
+    ]
+
+
+def test_one_server_in_two_clusters_is_a_mistake(tmp_path: Path) -> None:
+    other = MINIMAL.split("clusters:\n")[1].replace("shop", "bar").replace("10.0.0.1", "10.1.0.1")
+    line, field, text = one_mistake(tmp_path, MINIMAL + other)
+    assert (line, field) == (14, "clusters.bar.servers.db2.address")
+    assert "already the address of shop.db2" in text
+
+
+def test_two_proxies_of_one_name_are_a_mistake(tmp_path: Path) -> None:
+    proxy = "{type: toy, name: e, socket: /s, write: a}"
+    _, field, text = one_mistake(tmp_path, MINIMAL + f"    proxies: [{proxy}, {proxy}]\n")
+    assert field == "clusters.shop.proxies[1].name"
+    assert "already called e" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("version: [1\n", 2, "is not proper YAML"),
+        ("a: &a [*a]\n", 1, "contains itself"),
+        ("version: 1\nstate_dir: 2026-13-45\n", 2, "put it into quotes"),
+        ("? [a]\n: 1\n", 1, "key that is not plain text"),
+        ("[]\n", 1, "must be a mapping"),
+        ("", 1, "is missing; write version: 1"),
+    ],
+)
+def test_broken_yaml_is_told_with_its_line(tmp_path: Path, text: str, line: int, said: str) -> None:
+    found = mistakes(tmp_path, text)
+    assert any(at == line and said in what for at, _, what in found), found
+
+
+def test_a_missing_file_tells_the_command_that_writes_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="proxyroute init --config"):
+        load(tmp_path / "none.yml")
+
+
+def test_the_path_comes_from_the_option_then_the_environment_then_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("PROXYROUTE_CONFIG", raising=False)
+    assert config_path() == Path("/etc/proxyroute/proxyroute.yml")
+    monkeypatch.setenv("PROXYROUTE_CONFIG", "/a.yml")
+    assert config_path() == Path("/a.yml")
+    assert config_path("/b.yml") == Path("/b.yml")
+
+
+# -- secrets --
+
+
+def test_a_secret_is_read_without_the_line_end_of_an_editor(tmp_path: Path) -> None:
+    (tmp_path / "p").write_text(" pass word \r\n")
+    assert Secret("file", str(tmp_path / "p")).reveal() == " pass word "
+
+
+def test_a_credential_is_read_from_the_folder_that_systemd_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "engine").write_text("x\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert Secret("credential", "engine").reveal() == "x"
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "said"),
+    [
+        ("file", "none", "does not exist; write the password into it"),
+        ("file", "empty", "is empty; it must hold the password"),
+        ("file", "binary", "is not UTF-8"),
+        ("file", ".", "cannot be read"),
+        ("env", "PROXYROUTE_TEST_UNSET", "is not set; set it where proxyroute is started"),
+        ("credential", "engine", "LoadCredential=engine:"),
+    ],
+)
+def test_a_secret_that_cannot_be_read_says_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, source: str, said: str
+) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    secret = Secret(kind, str(tmp_path / source) if kind == "file" else source)
+    with pytest.raises(ConfigError, match=said):
+        secret.reveal()
+    finding = secret.finding("account")
+    assert finding is not None
+    assert (finding.severity, finding.subject) == (Severity.ERROR, "account")
+
+
+def test_a_secret_that_everyone_can_read_is_a_warning_with_its_cure(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    path.write_text("x")
+    path.chmod(0o644)
+    secret = Secret("file", str(path))
+    finding = secret.finding("account")
+    assert finding is not None
+    assert (finding.severity, finding.cure) == (Severity.WARNING, f"chmod o-rwx {path}")
+    path.chmod(0o600)
+    assert secret.finding("account") is None
+
+
+# -- findings --
+
+
+def test_findings_tell_what_the_file_refers_to_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTHER", "x")
+    monkeypatch.setenv("PROBE", "x")
+    cluster = read(tmp_path, FULL).cluster("shop")
+    found = {(f.code, f.subject) for f in cluster.findings()}
+    assert found == {
+        ("config.secret", "account"),
+        ("config.secret", "replication"),
+        ("config.tls", "account"),
+        ("config.script", "address_down"),
+    }
+
+
+def test_nothing_is_found_when_all_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGINE_PASSWORD", "x")
+    monkeypatch.setenv("REPL_PASSWORD", "x")
+    cluster = read(tmp_path, MINIMAL + "    scripts: {address_up: [sh, -c, 'true']}\n").cluster(None)
+    assert cluster.findings() == ()
+
+
+def test_unverified_tls_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGINE_PASSWORD", "x")
+    monkeypatch.setenv("REPL_PASSWORD", "x")
+    text = MINIMAL.replace("account: {user: proxyroute,", "account: {user: proxyroute, tls: {verify: false},")
+    (finding,) = read(tmp_path, text).cluster(None).findings()
+    assert (finding.code, finding.severity) == ("config.tls-unverified", Severity.WARNING)
+
+
+def test_replication_over_tls_becomes_options_of_the_channel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OTHER", "x")
+    cluster = read(tmp_path, FULL).cluster("shop")
+    account = replace(cluster.replication, password=Secret("env", "OTHER"))
+    options: dict[str, Any] = dict(account.replication_login().options)
+    assert options == {"ssl": True, "ssl_verify": False, "ssl_ca": "/etc/mysql/ca.pem"}
+    assert dict(cluster.replication_of("db2").replication_login().options) == {}
+
+
+def test_relative_tls_paths_of_replication_are_a_mistake(tmp_path: Path) -> None:
+    text = MINIMAL.replace("replication: {user: repl,", "replication: {user: repl, tls: {ca: ca.pem},")
+    line, field, said = one_mistake(tmp_path, text)
+    assert (line, field) == (5, "clusters.shop.replication")
+    assert "on the database servers; write absolute paths" in said
