@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 
 from proxyroute.argv import run_argv
 from proxyroute.faults import act
-from proxyroute.model import Deadline, Endpoint
+from proxyroute.model import Deadline
 
 REPLICATION_MANAGER = "replication-manager"
 
@@ -45,16 +45,6 @@ _SEVEN = (
     "PROXYROUTE_NEW_PRIMARY",
     "PROXYROUTE_KIND",
 )
-
-
-def script_environment(kind: str, operation: str, cluster: str, old: Endpoint, new: Endpoint) -> dict[str, str]:
-    """Returns what a script is told about an operation; the moment is added when it runs."""
-    told = {"PROXYROUTE_KIND": kind, "PROXYROUTE_OPERATION": operation, "PROXYROUTE_CLUSTER": cluster}
-    for role, server in (("OLD", old), ("NEW", new)):
-        told[f"PROXYROUTE_{role}_PRIMARY"] = server.name
-        told[f"PROXYROUTE_{role}_PRIMARY_HOST"] = server.address.host
-        told[f"PROXYROUTE_{role}_PRIMARY_PORT"] = str(server.address.port)
-    return told
 
 
 class Scripts:
