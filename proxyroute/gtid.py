@@ -311,9 +311,7 @@ class MySQLPosition:
         return cls(tuple(sets))
 
     @staticmethod
-    def _parse_pieces(
-        part: str, uuid: str, pieces: list[str]
-    ) -> Iterable[tuple[TaggedSource, tuple[Interval, ...]]]:
+    def _parse_pieces(part: str, uuid: str, pieces: list[str]) -> Iterable[tuple[TaggedSource, tuple[Interval, ...]]]:
         source, dangling = TaggedSource(uuid), True
         for piece in pieces:
             interval = _INTERVAL.fullmatch(piece)

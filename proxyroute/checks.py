@@ -1,0 +1,427 @@
+"""What preflight looks at, a small function for each rule; the table of rules is in preflight.py. Pure.
+
+Each function yields, for every case it finds, whom it is about, the facts, and the exact statement or command that
+helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from proxyroute import conditions, topology
+from proxyroute.conditions import Condition, Replica, seconds
+from proxyroute.election import direct_writers
+from proxyroute.model import Inspection, Plan, Policy, Status, Transaction, View
+
+CROWDED = 0.9
+"""Share of the connection limit from which on the application is about to exhaust it."""
+HEARTBEAT = 1.0
+NET_TIMEOUT = 4.0
+"""Seconds; a replica that waits longer notices a frozen primary late."""
+_BINLOG_FILTERS = ("binlog_do_db", "binlog_ignore_db")
+_RESTART_RECEIVER = "SET GLOBAL rpl_semi_sync_slave_enabled=1; STOP SLAVE IO_THREAD; START SLAVE IO_THREAD;"
+
+
+class Said(NamedTuple):
+    """One case that a rule has found."""
+
+    subject: str
+    text: str
+    cure: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is judged: a view, and a plan if there is one."""
+
+    view: View
+    policy: Policy
+    plan: Plan | None = None
+    target: str | None = None
+    """Who is to take over; None while nobody is chosen."""
+
+    @property
+    def primary(self) -> Status | None:
+        return self.view.primary
+
+    @property
+    def candidate(self) -> Status | None:
+        return self.view.status(self.target) if self.target else None
+
+    @property
+    def replicas(self) -> Iterator[Replica]:
+        """The servers that answered, besides primary and candidate."""
+        if self.primary is not None:
+            for server in self.view.seen:
+                if server.name not in (self.primary.name, self.target):
+                    yield Replica(self.view, self.primary.name, server, self.policy)
+
+    @property
+    def inspection(self) -> Inspection | None:
+        return self.view.inspections.get(self.primary.name) if self.primary else None
+
+
+# -- The cluster ----------------------------------------------------------------------------------------------
+
+
+def _names(servers: Iterable[Status]) -> str:
+    return ", ".join(server.name for server in servers)
+
+
+def galera(case: Case) -> Iterator[Said]:
+    nodes = [server for server in case.view.seen if server.galera]
+    if nodes:
+        yield Said(
+            case.view.cluster,
+            f"{_names(nodes)} run Galera, which chooses its writers itself",
+            "let the proxy choose by wsrep state; ProxyRoute moves primaries of ordinary replication",
+        )
+
+
+def ring(case: Case) -> Iterator[Said]:
+    members = topology.ring(case.view)
+    if members:
+        yield Said(
+            case.view.cluster,
+            f"a ring: {' follows '.join((*members, members[0]))}",
+            "decide for one primary; on it: STOP SLAVE; RESET SLAVE ALL; on the others: SET GLOBAL read_only=1;",
+        )
+
+
+def multi_primary(case: Case) -> Iterator[Said]:
+    independent = [server for server in case.view.writable if not server.sources]
+    if len(independent) > 1:
+        yield Said(
+            case.view.cluster,
+            f"{_names(independent)} all take writes and follow nobody: a multi-primary topology, or a split brain",
+            "decide whose data counts; on the others: SET GLOBAL read_only=1; then build them anew as replicas",
+        )
+
+
+def mixed_flavours(case: Case) -> Iterator[Said]:
+    flavours = {server.flavour for server in case.view.seen}
+    if len(flavours) > 1:
+        told = ", ".join(f"{server.name} is {server.flavour}" for server in case.view.seen)
+        yield Said(case.view.cluster, told, "a cluster holds servers of one flavour only")
+
+
+def duplicate_ids(case: Case) -> Iterator[Said]:
+    by_id: dict[int, list[Status]] = {}
+    for server in case.view.seen:
+        by_id.setdefault(server.server_id, []).append(server)
+    for server_id, servers in by_id.items():
+        if len(servers) > 1:
+            yield Said(
+                case.view.cluster,
+                f"{_names(servers)} share the server id {server_id}",
+                f"on {servers[-1].name}: another server_id in my.cnf, then restart it",
+            )
+
+
+def no_primary(case: Case) -> Iterator[Said]:
+    if case.primary or any(any(rule(case)) for rule in (multi_primary, ring, silent_primary)):
+        return
+    roots = {topology.path(case.view, server.name)[-1] for server in case.view.seen if server.sources}
+    followed = ", ".join(name for name in case.view.servers if name in roots)
+    hint = f"; {followed} is followed by the others and refuses writes" if followed else ""
+    yield Said(
+        case.view.cluster,
+        f"no server takes writes{hint}",
+        "proxyroute heal, if an operation was interrupted; else SET GLOBAL read_only=0; on the one with all data",
+    )
+
+
+def silent_primary(case: Case) -> Iterator[Said]:
+    for silent in case.view.silent:
+        followers = [s for s in case.view.seen if topology.channel(case.view, s, silent.name) is not None]
+        # below another primary it is only a replica that others follow
+        if followers and (case.primary is None or case.primary in followers):
+            yield Said(
+                silent.name,
+                f"is followed by {_names(followers)} and did not answer: {silent.reason}",
+                "if it is dead: proxyroute failover; a switchover needs a living primary",
+            )
+
+
+def moved_primary(case: Case) -> Iterator[Said]:
+    if case.plan and case.primary and case.primary.name != case.plan.primary:
+        yield Said(
+            case.plan.primary,
+            f"is not the primary any more, {case.primary.name} is",
+            f"proxyroute plan --to {case.plan.candidate}",
+        )
+
+
+def replicating_primary(case: Case) -> Iterator[Said]:
+    if case.primary and case.primary.source:
+        source = case.primary.source
+        above = topology.source_of(case.view, source) or source.address
+        yield Said(
+            case.primary.name,
+            f"takes writes and replicates from {above}",
+            f"on {case.primary.name}: SET GLOBAL read_only=1; or, if it is the primary, STOP SLAVE; RESET SLAVE ALL;",
+        )
+
+
+# -- The primary ----------------------------------------------------------------------------------------------
+
+
+def primary_without_binlog(case: Case) -> Iterator[Said]:
+    if case.primary and not case.primary.binlog:
+        yield Said(case.primary.name, "writes no binary log", "log_bin in my.cnf, then restart it")
+
+
+def statement_format(case: Case) -> Iterator[Said]:
+    yield from _settings(
+        case,
+        lambda server: server.binlog_format == "STATEMENT",
+        "has binlog_format=STATEMENT; statements may have other effects on replicas than on the primary",
+        "SET GLOBAL binlog_format='ROW'; and binlog_format=ROW in my.cnf",
+    )
+
+
+def mixed_format(case: Case) -> Iterator[Said]:
+    yield from _settings(
+        case,
+        lambda server: server.binlog_format == "MIXED",
+        "has binlog_format=MIXED; ROW is advised",
+        "SET GLOBAL binlog_format='ROW'; and binlog_format=ROW in my.cnf",
+    )
+
+
+def short_row_image(case: Case) -> Iterator[Said]:
+    yield from _settings(
+        case,
+        lambda server: server.row_image != "FULL",
+        "does not log full rows, so that errant transactions cannot be flashed back",
+        "SET GLOBAL binlog_row_image='FULL'; and binlog_row_image=FULL in my.cnf",
+    )
+
+
+def lenient(case: Case) -> Iterator[Said]:
+    yield from _settings(
+        case,
+        lambda server: not server.strict,
+        "accepts GTIDs out of order, so that a position does not prove what is before it",
+        "SET GLOBAL gtid_strict_mode=1; and gtid_strict_mode=1 in my.cnf",
+    )
+
+
+def binlog_filters(case: Case) -> Iterator[Said]:
+    for server in case.view.seen:
+        found = [f"{key}={server.settings[key]}" for key in _BINLOG_FILTERS if server.settings.get(key)]
+        if found:
+            yield Said(
+                server.name,
+                f"leaves schemas out of its binary log ({', '.join(found)}), so that replicas never get them",
+                f"take {' and '.join(_BINLOG_FILTERS)} out of my.cnf on {server.name}, then restart it",
+            )
+
+
+def _settings(case: Case, wrong: Callable[[Status], bool], text: str, cure: str) -> Iterator[Said]:
+    for server in case.view.seen:
+        if wrong(server):
+            yield Said(server.name, text, f"on {server.name}: {cure}")
+
+
+def crowded(case: Case) -> Iterator[Said]:
+    server = case.primary
+    if server and server.connections_limit and server.connections >= CROWDED * server.connections_limit:
+        yield Said(
+            server.name,
+            f"has {server.connections} of {server.connections_limit} connections in use",
+            f"on {server.name}: SET GLOBAL max_connections={2 * server.connections_limit}; or extra_port in my.cnf",
+        )
+
+
+# -- Accounts, transactions -----------------------------------------------------------------------------------
+
+
+def uninspected(case: Case) -> Iterator[Said]:
+    for server in case.view.seen:
+        if server.name not in case.view.inspections:
+            yield Said(server.name, "privileges and transactions could not be read", "proxyroute grants")
+
+
+def missing_privileges(case: Case) -> Iterator[Said]:
+    for name, inspection in case.view.inspections.items():
+        for privilege in inspection.missing_privileges:
+            on = "" if " ON " in privilege.upper() else " ON *.*"
+            where = case.primary.name if case.primary else name
+            yield Said(
+                name,
+                f"the account {inspection.account} lacks {privilege}",
+                f"on {where}: GRANT {privilege}{on} TO {quoted(inspection.account)};",
+            )
+
+
+def quoted(account: str) -> str:
+    """Returns ``user@host`` as it must be written in a statement."""
+    if account.startswith(("'", "`")):
+        return account
+    user, _, host = account.rpartition("@")
+    return f"'{user}'@'{host}'"
+
+
+def privileged_writers(case: Case) -> Iterator[Said]:
+    if case.primary is None:
+        return
+    locked = case.plan.lock_accounts if case.plan else ()
+    for account in direct_writers(case.view, case.primary.name, case.policy):
+        if account not in locked:
+            yield Said(
+                case.primary.name,
+                f"{account} may write although the server refuses ordinary writes",
+                "--force locks it during the switchover; or "
+                f"REVOKE SUPER, READ_ONLY ADMIN ON *.* FROM {quoted(account)};",
+            )
+
+
+def locked_writers(case: Case) -> Iterator[Said]:
+    if case.plan:
+        for account in case.plan.lock_accounts:
+            text = f"{account} will be locked during the switchover, because it may write past read_only"
+            yield Said(case.plan.primary, text)
+
+
+def prepared_xa(case: Case) -> Iterator[Said]:
+    if case.inspection and case.inspection.prepared_xa:
+        first = case.inspection.prepared_xa[0]
+        yield Said(
+            case.inspection.name,
+            f"XA transactions are prepared, and would stay behind: {', '.join(case.inspection.prepared_xa)}",
+            f"let their coordinator end them; or on {case.inspection.name}: XA COMMIT {first}; or XA ROLLBACK {first};",
+        )
+
+
+def long_transactions(case: Case) -> Iterator[Said]:
+    if case.inspection:
+        for transaction in case.inspection.transactions:
+            if transaction.writes and transaction.age_seconds > case.policy.long_transaction:
+                yield _long(case.inspection.name, transaction)
+
+
+def _long(server: str, transaction: Transaction) -> Said:
+    statement = f": {transaction.statement}" if transaction.statement else ""
+    return Said(
+        server,
+        f"a {transaction.kind} of {transaction.user}@{transaction.host} (session {transaction.session}) has been "
+        f"running for {seconds(transaction.age_seconds)}, {transaction.rows_modified} rows modified{statement}",
+        f"wait for it, or proxyroute switchover --kill-long, or on {server}: KILL {transaction.session};",
+    )
+
+
+# -- Semi-synchronous replication -----------------------------------------------------------------------------
+
+
+def semi_sync_missing(case: Case) -> Iterator[Said]:
+    if not case.primary or not case.primary.semi_sync.primary_enabled:
+        return
+    if case.candidate and not case.candidate.semi_sync.available:
+        yield Said(
+            case.candidate.name,
+            f"has no semi-synchronous replication, {case.primary.name} uses it; after the switchover no commit would "
+            "wait for a replica",
+            f"on {case.candidate.name}: INSTALL SONAME 'semisync_master'; INSTALL SONAME 'semisync_slave';",
+        )
+
+
+def semi_sync_alone(case: Case) -> Iterator[Said]:
+    if case.plan and case.primary and case.plan.semi_sync and case.plan.attach is None:
+        timeout = seconds(case.primary.semi_sync.timeout_seconds)
+        yield Said(
+            case.plan.candidate,
+            f"no other semi-synchronous replica runs: the first commit waits for up to {timeout}, until a replica "
+            "has been attached",
+            f"on another replica: {_RESTART_RECEIVER}",
+        )
+
+
+def semi_sync_degraded(case: Case) -> Iterator[Said]:
+    semi_sync = case.primary.semi_sync if case.primary else None
+    if case.primary and semi_sync and semi_sync.primary_enabled and not semi_sync.primary_active:
+        yield Said(
+            case.primary.name,
+            f"should wait for replicas and does not; {semi_sync.clients} of them acknowledge",
+            f"on the replicas: {_RESTART_RECEIVER}",
+        )
+
+
+# -- Witnesses ------------------------------------------------------------------------------------------------
+
+
+def slow_heartbeat(case: Case) -> Iterator[Said]:
+    for server in case.view.seen:
+        for source in server.sources:
+            if not 0 < source.heartbeat_seconds <= HEARTBEAT:
+                name = f" '{source.channel}'" if source.channel else ""
+                every = f"every {seconds(source.heartbeat_seconds)}" if source.heartbeat_seconds else "never"
+                yield Said(
+                    server.name,
+                    f"asks its source for a heartbeat {every}; a silent source is noticed late",
+                    f"on {server.name}: STOP SLAVE{name}; CHANGE MASTER{name} TO MASTER_HEARTBEAT_PERIOD=1; "
+                    f"START SLAVE{name};",
+                )
+
+
+def slow_net_timeout(case: Case) -> Iterator[Said]:
+    yield from _settings(
+        case,
+        lambda server: not 0 < server.net_timeout_seconds <= NET_TIMEOUT,
+        f"has slave_net_timeout above {seconds(NET_TIMEOUT)}; a frozen primary is noticed late",
+        f"SET GLOBAL slave_net_timeout={NET_TIMEOUT:.0f}; and the same in my.cnf; then STOP SLAVE; START SLAVE;",
+    )
+
+
+# -- Replicas besides the candidate ----------------------------------------------------------------------------
+
+
+def newer(case: Case) -> Iterator[Said]:
+    winner = case.candidate
+    for server in case.view.seen:
+        if winner and server.name != winner.name and server.version[:2] < winner.version[:2]:
+            yield Said(
+                server.name,
+                f"is {conditions.release(server)} and would follow {winner.name} with {conditions.release(winner)}; "
+                "an older server may not understand what a newer one logs",
+                f"upgrade {server.name} soon",
+            )
+
+
+def silent_replicas(case: Case) -> Iterator[Said]:
+    expected = {said.subject for said in silent_primary(case)} | {case.target}
+    for silent in case.view.silent:
+        if silent.name not in expected:
+            yield Said(
+                silent.name,
+                f"did not answer: {silent.reason}; it joins the new primary when it returns",
+                f"start it, or see whether {silent.address} can be reached from here",
+            )
+
+
+def each(condition: Condition, *, single: bool = False) -> Callable[[Case], Iterator[Said]]:
+    """Returns the look of a rule that applies ``condition`` to every replica besides the candidate.
+
+    ``single`` leaves multi-source replicas out: what came from elsewhere cannot be told from what is errant.
+    """
+
+    def look(case: Case) -> Iterator[Said]:
+        for replica in case.replicas:
+            if single and len(replica.server.sources) > 1:
+                continue
+            if objection := condition(replica):
+                yield Said(replica.server.name, *objection)
+
+    return look
+
+
+def kept(condition: Condition) -> Callable[[Case], Iterator[Said]]:
+    """As :func:`each`, for what only matters to a candidate and is left as it is on the others."""
+
+    def look(case: Case) -> Iterator[Said]:
+        for said in each(condition)(case):
+            yield Said(said.subject, f"{said.text}; it stays so, and is never elected unasked")
+
+    return look

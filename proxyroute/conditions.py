@@ -1,0 +1,280 @@
+"""What can be wrong with one replica, a small function each. Election and preflight pick from these. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from proxyroute import topology
+from proxyroute.gtid import Containment, Position
+from proxyroute.model import Policy, Receiver, Source, Status, View
+
+
+class Objection(NamedTuple):
+    """What is wrong, told without naming the server, and what to do or type about it."""
+
+    text: str
+    cure: str
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A server looked at as a replica of ``primary``, which need not have answered."""
+
+    view: View
+    primary: str
+    server: Status
+    policy: Policy
+
+    @property
+    def top(self) -> Status | None:
+        """The reading of the primary."""
+        return self.view.status(self.primary)
+
+    @property
+    def channel(self) -> Source | None:
+        """The channel that follows the primary, else the first there is."""
+        return topology.channel(self.view, self.server, self.primary) or self.server.source
+
+    @property
+    def upstream(self) -> str | None:
+        """The member that the channel follows."""
+        return topology.source_of(self.view, self.channel) if self.channel else None
+
+    @property
+    def chained(self) -> bool:
+        """It is below another replica of the primary."""
+        return self.upstream != self.primary and self.primary in topology.path(self.view, self.server.name)[2:]
+
+    def sql(self, *statements: str) -> str:
+        """Returns ``statements`` as a cure to be typed on this server; ``{}`` stands for its channel."""
+        name = f" '{self.channel.channel}'" if self.channel and self.channel.channel else ""
+        return f"on {self.server.name}: " + " ".join(f"{s};" for s in statements).format(name)
+
+
+Condition = Callable[[Replica], Objection | None]
+"""Returns what is wrong, or None."""
+
+
+def seconds(value: float) -> str:
+    """Returns a duration for people: ``0.25 s``, ``12.5 s``, ``3600 s``."""
+    return f"{value:.2f}".rstrip("0").rstrip(".") + " s"
+
+
+def release(server: Status) -> str:
+    return ".".join(map(str, server.version[:2]))
+
+
+def excess(position: Position, known: Position) -> str:
+    """Returns the transactions of ``position`` that are not in ``known``, counted where that is possible."""
+    count = position.distance(known)
+    return f"{position.minus(known)}" + (f" ({count} at the most)" if count is not None else "")
+
+
+# -- Replication ---------------------------------------------------------------------------------------------
+
+
+def unattached(replica: Replica) -> Objection | None:
+    if replica.server.sources:
+        return None
+    address = replica.view.servers[replica.primary].address
+    return Objection(
+        "replicates from nobody",
+        replica.sql(
+            f"CHANGE MASTER TO MASTER_HOST='{address.host}', MASTER_PORT={address.port}, MASTER_USER='…', "
+            "MASTER_PASSWORD='…', MASTER_USE_GTID=slave_pos",
+            "START SLAVE",
+        )
+        + " or take it out of the configuration",
+    )
+
+
+def astray(replica: Replica) -> Objection | None:
+    """It follows somebody, but neither the primary nor a replica of it."""
+    source = replica.channel
+    if source is None or replica.upstream == replica.primary or replica.chained:
+        return None
+    seen = f" (server id {source.source_id})" if source.source_id is not None else ""
+    top = replica.top
+    wanted = f"{replica.primary} (server id {top.server_id})" if top else replica.primary
+    address = replica.view.servers[replica.primary].address
+    return Objection(
+        f"replicates from {replica.upstream or source.address}{seen}, not from {wanted}",
+        replica.sql(
+            "STOP SLAVE{}",
+            f"CHANGE MASTER{{}} TO MASTER_HOST='{address.host}', MASTER_PORT={address.port}",
+            "START SLAVE{}",
+        ),
+    )
+
+
+def chained(replica: Replica) -> Objection | None:
+    if not replica.chained:
+        return None
+    return Objection(
+        f"is below {replica.upstream}, not directly below {replica.primary}",
+        f"choose {replica.upstream}, or point {replica.server.name} at {replica.primary} first",
+    )
+
+
+def multi_source(replica: Replica) -> Objection | None:
+    sources = replica.server.sources
+    if len(sources) < 2:
+        return None
+    return Objection(
+        f"replicates from {len(sources)} sources: " + ", ".join(str(s.address) for s in sources),
+        f"name it to have it all the same: proxyroute switchover --to {replica.server.name}",
+    )
+
+
+def receiver(replica: Replica) -> Objection | None:
+    source = replica.channel
+    if source is None or source.receiver is Receiver.RUNNING:
+        return None
+    error = f": {source.error}" if source.error else ""
+    return Objection(
+        f"its receiver is {source.receiver}{error}", replica.sql("START SLAVE{} IO_THREAD", "SHOW SLAVE{} STATUS")
+    )
+
+
+def applier(replica: Replica) -> Objection | None:
+    source = replica.channel
+    if source is None or source.applier:
+        return None
+    error = f": {source.error}" if source.error else ""
+    return Objection(f"its applier is stopped{error}", replica.sql("START SLAVE{} SQL_THREAD", "SHOW SLAVE{} STATUS"))
+
+
+def without_gtid(replica: Replica) -> Objection | None:
+    if replica.channel is None or replica.channel.uses_gtid:
+        return None
+    return Objection(
+        "its channel goes by file and offset, not by GTID",
+        replica.sql("STOP SLAVE{}", "CHANGE MASTER{} TO MASTER_USE_GTID=slave_pos", "START SLAVE{}"),
+    )
+
+
+def lag(replica: Replica) -> Objection | None:
+    """Behind by more than ``max_lag``, on top of a delay that is meant."""
+    source = replica.channel
+    if source is None or not source.running:
+        return None
+    cure = "wait until it has caught up; proxyroute status --watch shows it"
+    if source.lag_seconds is None:
+        return Objection("nobody knows how far behind it is", cure)
+    if source.lag_seconds - source.delay_seconds <= replica.policy.max_lag:
+        return None
+    return Objection(f"is {seconds(source.lag_seconds)} behind, max_lag is {seconds(replica.policy.max_lag)}", cure)
+
+
+def delayed(replica: Replica) -> Objection | None:
+    if replica.channel is None or not replica.channel.delay_seconds:
+        return None
+    return Objection(
+        f"is delayed by {replica.channel.delay_seconds} s on purpose",
+        replica.sql("STOP SLAVE{}", "CHANGE MASTER{} TO MASTER_DELAY=0", "START SLAVE{}") + " or allow_delayed: true",
+    )
+
+
+def filtered(replica: Replica) -> Objection | None:
+    if not any(source.filtered for source in replica.server.sources):
+        return None
+    return Objection(
+        "replicates through filters, so that it may lack data",
+        "take the replicate_* filters away and build it anew, or allow_filtered: true",
+    )
+
+
+# -- History -------------------------------------------------------------------------------------------------
+
+
+def _held(replica: Replica) -> Containment:
+    top = replica.top
+    if top is None or top.flavour != replica.server.flavour:
+        return Containment.YES
+    return top.executed.contains(replica.server.executed)
+
+
+def errant(replica: Replica) -> Objection | None:
+    """It has transactions that the primary certainly lacks."""
+    if replica.top is None or _held(replica) is not Containment.NO:
+        return None
+    return Objection(
+        f"has transactions that {replica.primary} lacks: {excess(replica.server.executed, replica.top.executed)}",
+        f"look at them with mariadb-binlog on {replica.server.name}, then build it anew from {replica.primary}",
+    )
+
+
+def obscure(replica: Replica) -> Objection | None:
+    """It has transactions of which the primary cannot tell whether it has them."""
+    if replica.top is None or _held(replica) is not Containment.UNKNOWN:
+        return None
+    extra = replica.server.executed.minus(replica.top.executed)
+    return Objection(
+        f"has transactions that {replica.primary} knows nothing of: {extra}; "
+        f"either the history of {replica.primary} is missing, or they are errant",
+        f"if {replica.primary} was built from a copy that had them, --force accepts it; "
+        f"else build {replica.server.name} anew from {replica.primary}",
+    )
+
+
+# -- Settings ------------------------------------------------------------------------------------------------
+
+
+def excluded(replica: Replica) -> Objection | None:
+    if replica.server.name not in replica.policy.never:
+        return None
+    return Objection("is in the list never", f"take {replica.server.name} out of switchover.never")
+
+
+def other_flavour(replica: Replica) -> Objection | None:
+    if replica.top is None or replica.top.flavour == replica.server.flavour:
+        return None
+    return Objection(
+        f"is {replica.server.flavour}, {replica.primary} is {replica.top.flavour}",
+        "ProxyRoute does not move a primary between MariaDB and MySQL",
+    )
+
+
+def without_binlog(replica: Replica) -> Objection | None:
+    if replica.server.binlog:
+        return None
+    return Objection("writes no binary log", f"log_bin in the configuration of {replica.server.name}, then restart it")
+
+
+def relays_nothing(replica: Replica) -> Objection | None:
+    if replica.server.relays_updates or not replica.server.binlog:
+        return None
+    return Objection(
+        "does not write what it replicates to its binary log",
+        f"log_slave_updates=1 in the configuration of {replica.server.name}, then restart it",
+    )
+
+
+def other_format(replica: Replica) -> Objection | None:
+    if replica.top is None or replica.top.binlog_format == replica.server.binlog_format:
+        return None
+    wanted = replica.top.binlog_format
+    return Objection(
+        f"has binlog_format={replica.server.binlog_format}, {replica.primary} has {wanted}",
+        replica.sql(f"SET GLOBAL binlog_format='{wanted}'") + " and the same in its my.cnf",
+    )
+
+
+def older(replica: Replica) -> Objection | None:
+    if replica.top is None or replica.server.version[:2] >= replica.top.version[:2]:
+        return None
+    return Objection(
+        f"is {release(replica.server)}, older than {replica.primary} with {release(replica.top)}",
+        f"upgrade {replica.server.name} first",
+    )
+
+
+def writable(replica: Replica) -> Objection | None:
+    if not replica.server.writable or not replica.server.sources:
+        return None
+    return Objection(
+        "takes writes although it is a replica",
+        replica.sql("SET GLOBAL read_only=1") + " and read_only=1 in its my.cnf",
+    )

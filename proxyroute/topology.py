@@ -1,0 +1,65 @@
+"""Who follows whom, worked out from one view. Pure."""
+
+from __future__ import annotations
+
+import itertools
+
+from proxyroute.model import Receiver, Source, Status, View
+
+
+def source_of(view: View, source: Source) -> str | None:
+    """Returns the name of the member that ``source`` fetches from, or None when it is no member.
+
+    A receiver that is in contact knows the server id of the other end, and that decides: an address may be an
+    alias, or may have been given to another machine. Without contact the id can be a stale one, so the
+    address comes first.
+    """
+    by_id = [s.name for s in view.seen if s.server_id == source.source_id]
+    by_address = [name for name, s in view.servers.items() if s.address == source.address]
+    if source.receiver is Receiver.RUNNING and source.source_id is not None:
+        unread = [name for name in by_address if view.status(name) is None]
+        ordered = [name for name in by_id if name in by_address] + by_id + unread
+    else:
+        ordered = by_address + by_id
+    return ordered[0] if ordered else None
+
+
+def channel(view: View, server: Status, name: str) -> Source | None:
+    """Returns the channel by which ``server`` follows member ``name`` directly, or None."""
+    return next((source for source in server.sources if source_of(view, source) == name), None)
+
+
+def path(view: View, name: str) -> tuple[str, ...]:
+    """Returns the members from ``name`` up to the one that follows nobody here, ``name`` first.
+
+    A ring ends before the first member that would come twice. Of several channels the first to a member
+    counts.
+    """
+    found = [name]
+    while (server := view.status(found[-1])) is not None:
+        above = [up for source in server.sources if (up := source_of(view, source)) is not None]
+        if not above or above[0] in found:
+            break
+        found.append(above[0])
+    return tuple(found)
+
+
+def ring(view: View) -> tuple[str, ...]:
+    """Returns members that follow each other in a circle, or nothing."""
+    for server in view.seen:
+        members = path(view, server.name)
+        top = view.status(members[-1])
+        if top is not None and channel(view, top, server.name) is not None:
+            return members
+    return ()
+
+
+def channels(view: View, name: str) -> tuple[Source, ...]:
+    """Returns the channels by which events come down the path of ``name``, its own first; none at the top."""
+    found = []
+    for lower, upper in itertools.pairwise(path(view, name)):
+        server = view.status(lower)
+        source = channel(view, server, upper) if server else None
+        if source is not None:
+            found.append(source)
+    return tuple(found)
