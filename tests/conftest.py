@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from tests.support.containers import ContainerCluster, find_image
 from tests.support.mariadb import LocalCluster
+
+PROVIDERS: dict[str, type[LocalCluster]] = {"local": LocalCluster, "containers": ContainerCluster}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--provider",
+        choices=sorted(PROVIDERS),
+        default="local",
+        help="where the database servers of the tests come from: installed binaries, or containers",
+    )
+
+
+def provider(name: str) -> type[LocalCluster]:
+    """Returns the kind of cluster called ``name``; skips the test, saying why, when it cannot be had here."""
+    if name == "containers":
+        try:
+            find_image()
+        except LookupError as reason:
+            pytest.skip(f"no clusters from containers: {reason}")
+    return PROVIDERS[name]
 
 
 @pytest.fixture
-def cluster() -> Iterator[LocalCluster]:
+def start_cluster(request: pytest.FixtureRequest) -> Iterator[Callable[..., LocalCluster]]:
+    """Starts clusters, with the arguments of :meth:`LocalCluster.start`, and ends them after the test."""
+    started: list[LocalCluster] = []
+
+    def start(*arguments: Any, **options: Any) -> LocalCluster:
+        kind = provider(request.config.getoption("--provider"))
+        started.append(kind.start(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for cluster in started:
+        cluster.close()
+
+
+@pytest.fixture
+def cluster(start_cluster: Callable[..., LocalCluster]) -> LocalCluster:
     """Three servers of the test's own: db1 takes writes, db2 and db3 follow it. Up in about 0.3 seconds."""
-    with LocalCluster.start(3) as started:
-        yield started
+    return start_cluster(3)

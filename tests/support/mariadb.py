@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias
@@ -24,7 +24,7 @@ from pymysql.cursors import DictCursor
 from proxyroute.model import Address
 from tests.support.accounts import APPLICATION, ENGINE, PROBE, REPLICATION, ROOT, Account
 from tests.support.process import Daemon, find_program, free_port, workspace
-from tests.support.template import template
+from tests.support.template import run_locally, template
 from tests.support.wait import until
 
 __all__ = ["APPLICATION", "ENGINE", "PROBE", "REPLICATION", "ROOT", "Account", "LocalCluster", "Node"]
@@ -211,9 +211,7 @@ class Node:
             with contextlib.suppress(pymysql.err.Error):
                 connection.close()
 
-    def sql(
-        self, statement: str, args: tuple[Any, ...] = (), account: Account = ROOT
-    ) -> list[dict[str, Any]]:
+    def sql(self, statement: str, args: tuple[Any, ...] = (), account: Account = ROOT) -> list[dict[str, Any]]:
         """Runs one statement in a connection of its own; returns its rows."""
         with self.session(account) as connection, connection.cursor() as cursor:
             cursor.execute(statement, args or None)
@@ -295,7 +293,7 @@ class LocalCluster:
     def _build(
         self, n: int, semi_sync: bool, options: Options, node_options: Mapping[str, Options], outlive: bool
     ) -> None:
-        data = template()
+        data = template(self.run_program)
         for number in range(1, n + 1):
             name = f"db{number}"
             folder = self.folder / name
@@ -321,6 +319,10 @@ class LocalCluster:
                 lambda: int(first.sql("SHOW STATUS LIKE %s", (status,))[0]["Value"]) == n - 1,
                 "semi-synchronous replicas to connect",
             )
+
+    def run_program(self, argv: Sequence[str], folder: Path) -> str:
+        """Runs a program of the server's, which may use ``folder``; another provider runs it elsewhere."""
+        return run_locally(argv, folder)
 
     def make_node(self, name: str, server_id: int, folder: Path, options: Options, outlive: bool) -> Node:
         """Makes one node; another provider makes another kind."""

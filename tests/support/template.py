@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.support.accounts import all_statements
@@ -18,60 +19,59 @@ from tests.support.process import find_program
 
 _KEEP_SECONDS = 7 * 86400
 
-
-def server_version() -> tuple[tuple[int, int, int], str]:
-    """Returns the version of the installed mariadbd, as numbers and as it tells it."""
-    text = subprocess.run(
-        [find_program("mariadbd"), "--version"], check=True, capture_output=True, text=True
-    ).stdout
-    match = re.search(r"Ver (\d+)\.(\d+)\.(\d+)\S*", text)
-    if not match:
-        raise ValueError(f"mariadbd does not tell its version: {text!r}")
-    return (int(match[1]), int(match[2]), int(match[3])), match[0]
+Run = Callable[[Sequence[str], Path], str]
+"""Runs a program of the server's with access to a folder, and returns its output; raises RuntimeError."""
 
 
-def template() -> Path:
+def run_locally(argv: Sequence[str], folder: Path) -> str:
+    """Runs an installed program. Raises RuntimeError with its words when it fails."""
+    done = subprocess.run([find_program(argv[0]), *argv[1:]], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(argv)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def template(run: Run = run_locally) -> Path:
     """Returns a data folder with system tables and accounts, never started; made when it is not there yet.
 
     Safe when several test runs need it at the same moment: it is made aside and renamed into place.
     """
-    version, text = server_version()
-    statements = ";\n".join(all_statements(version)) + ";\n"
-    key = hashlib.sha256(f"{text}\n{statements}".encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proxyroute-tests"
     cache.mkdir(parents=True, exist_ok=True)
+    told = run(["mariadbd", "--version"], cache)
+    match = re.search(r"Ver (\d+)\.(\d+)\.(\d+)\S*", told)
+    if not match:
+        raise RuntimeError(f"mariadbd does not tell its version: {told!r}")
+    version = (int(match[1]), int(match[2]), int(match[3]))
+    statements = ";\n".join(all_statements(version)) + ";\n"
+    key = hashlib.sha256(f"{match[0]}\n{statements}".encode()).hexdigest()[:16]
     wanted = cache / f"mariadb-{'.'.join(map(str, version))}-{key}"
     if not wanted.is_dir():
         _forget_old(cache)
-        _make(wanted, statements)
+        _make(wanted, statements, run)
     with contextlib.suppress(OSError):
         os.utime(wanted)
     return wanted
 
 
-def _make(wanted: Path, statements: str) -> None:
+def _make(wanted: Path, statements: str, run: Run) -> None:
     aside = Path(tempfile.mkdtemp(prefix=".making-", dir=wanted.parent))
     try:
         extra = aside / "accounts.sql"
         extra.write_text(statements)
         data = aside / "data"
-        done = subprocess.run(
-            [
-                find_program("mariadb-install-db"),
-                "--no-defaults",
-                f"--user={getpass.getuser()}",
-                f"--datadir={data}",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-                "--innodb-log-file-size=4M",
-                "--innodb-buffer-pool-size=8M",
-                f"--extra-file={extra}",
-            ],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise RuntimeError(f"mariadb-install-db failed:\n{done.stdout}{done.stderr}")
+        argv = [
+            "mariadb-install-db",
+            "--no-defaults",
+            f"--user={getpass.getuser()}",
+            f"--datadir={data}",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            "--innodb-log-file-size=4M",
+            "--innodb-buffer-pool-size=8M",
+            f"--extra-file={extra}",
+        ]
+        run(argv, aside)
         with contextlib.suppress(OSError):  # somebody else was quicker: theirs is as good
             data.rename(wanted)
     finally:
