@@ -19,7 +19,7 @@ from proxyroute.errors import LostReply, ServerError, StatementError, Unreachabl
 from proxyroute.faults import act
 from proxyroute.model import Address, Deadline
 
-_READS = re.compile(r"\s*(SELECT|SHOW)\b", re.IGNORECASE)
+_READS = re.compile(r"\s*(SELECT|SHOW|XA\s+RECOVER)\b", re.IGNORECASE)
 _CLIENT_ERRORS = range(2000, 3000)
 _CONNECT_SECONDS = 5.0
 
@@ -68,7 +68,7 @@ class Session:
                 cursorclass=DictCursor,
                 autocommit=True,
                 charset="utf8mb4",
-                connect_timeout=max(1, min(int(left) or 1, int(_CONNECT_SECONDS))),
+                connect_timeout=min(left, _CONNECT_SECONDS),
                 read_timeout=left,
                 write_timeout=left,
                 program_name="proxyroute",
@@ -78,7 +78,7 @@ class Session:
         except OSError as error:
             raise Unreachable(self.server, f"cannot connect to {self.address}: {error}") from error
         self._connection = connection
-        self.id = connection.thread_id()
+        self.id = connection.thread_id()  # type: ignore[no-untyped-call]
         return self
 
     def _connect_error(self, error: pymysql.err.Error) -> ServerError:
