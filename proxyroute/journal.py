@@ -14,6 +14,9 @@ Format version 1. Every record has ``v`` (format version), ``n`` (1, 2, 3…), `
 ``undo``      an act is about to happen and this takes it back: ``verb``, ``server``, ``arguments``
 ``keep``      a value a later heal needs: ``name``, ``value``
 ``commit``    the point of no return, with the frozen position
+``opening``   the candidate is about to be told to take writes
+``turned``    the candidate could not be opened: the way is back, under a new epoch
+``back``      the routes go back to the old primary under a new epoch, for proxies may have seen ours
 ``leftover``  work that could not be done now and that heal picks up: ``verb``, ``server``, ``reason``
 ``resumed``   another process goes on with this operation
 ``note``      something worth reading later: ``text``

@@ -5,17 +5,20 @@ Also :func:`each`, the one place where work fans out over servers and proxies.
 
 from __future__ import annotations
 
+import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from proxyroute.errors import ProxyRouteError, TimedOut
 from proxyroute.gtid import Position, from_json
-from proxyroute.journal import Journal, first, outcome
+from proxyroute.journal import Journal, Listener, Record, first, outcome
 from proxyroute.model import Deadline, Epoch, Plan, Policy, Proof, Undo
 from proxyroute.ports import Lease
 
@@ -113,7 +116,17 @@ class Operation:
 
     @property
     def committed(self) -> bool:
-        return first(self.journal.records, "commit") is not None
+        """Whether the way is forward: committed, and not turned around since."""
+        decisions = [r["kind"] for r in self.journal.records if r["kind"] in ("commit", "turned")]
+        return bool(decisions) and decisions[-1] == "commit"
+
+    @property
+    def route_epoch(self) -> Epoch:
+        """The epoch under which routes are published: the operation's own, or that of its way back."""
+        for record in reversed(self.journal.records):
+            if record["kind"] in ("turned", "back"):
+                return Epoch.parse(record["epoch"])
+        return self.epoch
 
     @property
     def outcome(self) -> str | None:
@@ -136,6 +149,10 @@ class Operation:
             if record["kind"] == "keep" and record["name"] == name:
                 return record["value"]
         return default
+
+    def has_done(self, step: str) -> bool:
+        """Tells whether the step named ``step`` has ended without an error, in this process or an earlier one."""
+        return any(r["kind"] == "stepped" and r["name"] == step and "error" not in r for r in self.journal.records)
 
     @property
     def goal(self) -> Position | None:
@@ -176,6 +193,26 @@ class Operation:
         self.lease.check()
         self.journal.write("commit", goal=goal.to_json())
 
+    def opening(self) -> None:
+        """The candidate is about to be told to open. Without this record it never was, by this operation."""
+        self.journal.write("opening", wait=False)
+
+    @property
+    def may_have_opened(self) -> bool:
+        return first(self.journal.records, "opening") is not None
+
+    def turn(self, epoch: Epoch, reason: str) -> None:
+        """The second point of no return: the way is back to the old primary from now on, under a higher epoch.
+
+        Only for those who have just seen that the candidate never opened, or that it is fenced.
+        """
+        self.lease.check()
+        self.journal.write("turned", epoch=str(epoch), reason=reason)
+
+    def back(self, epoch: Epoch) -> None:
+        """Routes to the old primary are published under ``epoch``, because proxies have seen ours already."""
+        self.journal.write("back", epoch=str(epoch))
+
     def mark(self, name: str) -> None:
         self.marks.setdefault(name, time.monotonic())
 
@@ -199,9 +236,13 @@ class Operation:
 
     @property
     def leftovers(self) -> dict[tuple[str, str], str]:
-        """What is left to do, with the last reason, by verb and server."""
+        return self.leftovers_of(self.journal.records)
+
+    @staticmethod
+    def leftovers_of(records: Iterable[Record]) -> dict[tuple[str, str], str]:
+        """Returns what is left to do, with the last reason, by verb and server."""
         left: dict[tuple[str, str], str] = {}
-        for record in self.journal.records:
+        for record in records:
             if record["kind"] == "leftover":
                 key = (record["verb"], record["server"])
                 left.pop(key, None)
@@ -223,6 +264,21 @@ class Operation:
     def end(self, result: str, text: str = "") -> None:
         """Closes the operation: ``done``, ``refused``, ``aborted`` or ``superseded``."""
         self.journal.write("end", outcome=result, text=text)
+
+
+def resume(file: Path, lease: Lease, by: str, listener: Listener | None = None) -> Operation | None:
+    """Returns the operation that ``file`` records, to go on with; None when it is closed and nothing is left to do.
+
+    ``lease`` must be held: two processes never go on with the same operation.
+    """
+    lease.check()
+    journal = Journal(file, listener)
+    op = Operation(journal, lease)
+    if op.outcome is not None and not (op.outcome == "done" and op.leftovers):
+        journal.close()
+        return None
+    journal.write("resumed", by=by, host=socket.gethostname(), pid=os.getpid())
+    return op
 
 
 @dataclass

@@ -141,6 +141,9 @@ class Server(Protocol):
     def set_events(self, events: Sequence[Event], status: str, deadline: Deadline) -> None:
         """Gives each event the ``status`` of :class:`~proxyroute.model.Event`; definer and charset are kept."""
 
+    def statements(self, verb: str, policy: Policy, peer: Peer) -> Sequence[str]:
+        """Returns what the verb would send, for a plan people read; ``peer`` is the other side of a role verb."""
+
     def close(self) -> None:
         """Closes all connections; never raises."""
 
@@ -148,8 +151,8 @@ class Server(Protocol):
 class Probe(Protocol):
     """Writes and reads the proof's own row, as a client would: through a route, by a new connection."""
 
-    def write(self, route: Address, operation: str, epoch: Epoch, deadline: Deadline) -> str:
-        """Writes the row of ``operation``; returns the name under which the answering server knows itself."""
+    def write(self, route: Address, operation: str, epoch: Epoch, deadline: Deadline) -> int:
+        """Writes the row of ``operation``; returns the server id of the server that took it."""
 
     def read(self, route: Address, deadline: Deadline) -> str:
         """Returns the operation of the row, or an empty string."""
@@ -214,11 +217,11 @@ class Lease(Protocol):
     def check(self) -> None:
         """Raises LeaseLost when somebody else may act now."""
 
-    def claim(self, above: Epoch) -> Epoch:
-        """Returns a fresh epoch of this term above ``above``, claimed so that nobody else can have it."""
+    def claim(self, above: Epoch, operation: str) -> Epoch:
+        """Returns a fresh epoch of this term above ``above``, claimed so that no other operation can have it."""
 
-    def highest(self) -> Epoch:
-        """Returns the highest epoch claimed by anybody."""
+    def highest(self, besides: str = "") -> Epoch:
+        """Returns the highest epoch claimed by anybody; with ``besides`` by any other operation."""
 
     def release(self) -> None: ...
 

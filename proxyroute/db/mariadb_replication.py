@@ -20,9 +20,7 @@ from proxyroute.model import Deadline, Peer, Receiver, Source, Status
 _POLL = 0.01
 _DEMOTE_SINCE = (10, 10, 0)
 _HEARTBEAT = 1.0
-_COPIED = tuple(
-    key for key in SOURCE_OPTIONS if key.startswith("ssl") or key in ("connect_retry", "heartbeat")
-)
+_COPIED = tuple(key for key in SOURCE_OPTIONS if key.startswith("ssl") or key in ("connect_retry", "heartbeat"))
 """What a new channel takes from the one it stands in for; delays and filters belong to one replica."""
 
 
@@ -46,9 +44,7 @@ class Replication:
         session = self._session(deadline)
         return read_status(session, session.server, session.address, deadline)
 
-    def _change(
-        self, point: str, sql: str, deadline: Deadline, args: tuple[Any, ...] = ()
-    ) -> ServerError | None:
+    def _change(self, point: str, sql: str, deadline: Deadline, args: tuple[Any, ...] = ()) -> ServerError | None:
         """Runs a replication statement; its error is returned, for the reading back decides."""
         try:
             self._session(deadline).change(point, sql, deadline, args)
@@ -77,9 +73,7 @@ class Replication:
         channel = channel_of(self._status(deadline), source)
         if channel is None:
             server = self._session(deadline).server
-            raise StatementError(
-                server, 1617, f"no replication channel follows {source.name} at {source.address}"
-            )
+            raise StatementError(server, 1617, f"no replication channel follows {source.name} at {source.address}")
         self._start(channel.channel, deadline)
 
     def _start(self, channel: str, deadline: Deadline) -> None:
@@ -92,9 +86,7 @@ class Replication:
             now = self._named(channel, deadline)
             if now is not None and now.running:
                 return
-            trouble = (now.error if now is not None else "the channel is gone") or (
-                str(error) if error else ""
-            )
+            trouble = (now.error if now is not None else "the channel is gone") or (str(error) if error else "")
             stopped = now is None or not now.applier or now.receiver is Receiver.STOPPED
             if trouble and stopped:
                 raise StatementError(server, 1201, f"replication does not run: {trouble}")
@@ -136,9 +128,7 @@ class Replication:
         else:
             self._repoint(channel, source, source_has, deadline)
 
-    def _repoint(
-        self, channel: Source, source: Peer, source_has: Position | None, deadline: Deadline
-    ) -> None:
+    def _repoint(self, channel: Source, source: Peer, source_has: Position | None, deadline: Deadline) -> None:
         """Relay logs are data: only when the source has everything received may they go with CHANGE MASTER."""
         if source_has is None or source_has.contains(channel.received) is not Containment.YES:
             self._apply_received(channel, deadline)
@@ -151,9 +141,7 @@ class Replication:
         quoted = _quoted(channel.channel)
         error = self._change("mariadb.stop_receiver", f"STOP SLAVE {quoted} IO_THREAD", deadline)
         if not channel.applier:
-            error = (
-                self._change("mariadb.start_replica", f"START SLAVE {quoted} SQL_THREAD", deadline) or error
-            )
+            error = self._change("mariadb.start_replica", f"START SLAVE {quoted} SQL_THREAD", deadline) or error
         while True:
             status = self._status(deadline)
             now = next((s for s in status.sources if s.channel == channel.channel), None)
@@ -162,9 +150,7 @@ class Replication:
             if status.executed.contains(now.received) is Containment.YES:
                 return
             if not now.applier:
-                raise StatementError(
-                    status.name, 1201, f"received events cannot be applied: {now.error or 'stopped'}"
-                )
+                raise StatementError(status.name, 1201, f"received events cannot be applied: {now.error or 'stopped'}")
             deadline.require(f"{status.name} to apply what it has received")
             time.sleep(_POLL)
 
@@ -180,9 +166,7 @@ class Replication:
         if source_has is not None and not status.executed.empty:
             contained = source_has.contains(status.executed)
             if contained is not Containment.YES:
-                raise Diverged(
-                    status.name, f"it cannot be shown that {source.name} has all of {status.executed}"
-                )
+                raise Diverged(status.name, f"it cannot be shown that {source.name} has all of {status.executed}")
         demote = ""
         if status.binlog and not status.executed.empty:
             if status.version >= _DEMOTE_SINCE:

@@ -69,8 +69,8 @@ class LocalLease:
                 return
         raise LeaseLost(f"{self._folder}/lease.lock was replaced or removed while it was held")
 
-    def claim(self, above: Epoch) -> Epoch:
-        """Returns a fresh epoch of this term, higher than ``above`` and than every claimed one."""
+    def claim(self, above: Epoch, operation: str) -> Epoch:
+        """Returns a fresh epoch of this term for ``operation``, higher than ``above`` and every claimed one."""
         self.check()
         highest = max(above, self.highest())
         if highest.term > self._term:
@@ -87,14 +87,20 @@ class LocalLease:
                     break
                 except FileExistsError:
                     epoch = Epoch(epoch.term, epoch.serial + 1)
+            # who claimed it is known before it is used: an epoch without an owner was never published
+            (folder / str(epoch) / "owner").write_text(operation, encoding="utf-8")
             self._forget_old(folder)
         except OSError as error:
             raise JournalError(f"{folder}: {error.strerror}; state_dir must be writable") from error
         return epoch
 
-    def highest(self) -> Epoch:
-        """Returns the highest epoch claimed in this folder by anybody."""
-        return max(_claimed(self._folder / "epochs"), default=NO_EPOCH)
+    def highest(self, besides: str = "") -> Epoch:
+        """Returns the highest epoch claimed here; with ``besides`` only those that other operations own."""
+        folder = self._folder / "epochs"
+        claimed = _claimed(folder)
+        if besides:
+            claimed = [e for e in claimed if _owner(folder / str(e)) not in ("", besides)]
+        return max(claimed, default=NO_EPOCH)
 
     def release(self) -> None:
         if self._file is not None:
@@ -104,7 +110,15 @@ class LocalLease:
     @staticmethod
     def _forget_old(folder: Path) -> None:
         for epoch in sorted(_claimed(folder))[:-_KEPT_EPOCHS]:
+            (folder / str(epoch) / "owner").unlink(missing_ok=True)
             (folder / str(epoch)).rmdir()
+
+
+def _owner(folder: Path) -> str:
+    try:
+        return (folder / "owner").read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _try_lock(file: int) -> bool:

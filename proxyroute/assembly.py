@@ -1,0 +1,59 @@
+"""Builds the parts of a cluster from its configuration: which driver, which adapter, which lease."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from proxyroute.adapters import find_adapters
+from proxyroute.config_values import ClusterConfig
+from proxyroute.db.mariadb import MariaDB
+from proxyroute.db.probe import RowProbe
+from proxyroute.hooks import Scripts
+from proxyroute.lease.local import LocalLease
+from proxyroute.parts import Parts
+from proxyroute.ports import Adapter, Sentinel
+from proxyroute.routes import Routes
+from proxyroute.site import Site
+
+
+def build_parts(config: ClusterConfig, *, guard: Sentinel | None = None, continuous: bool = False) -> Parts:
+    """Returns the parts of one cluster; nothing is connected yet. Raises ConfigError when a secret cannot be read."""
+    login = config.account.login()
+    servers = {
+        s.name: MariaDB(
+            s.name,
+            s.address,
+            login,
+            config.replication_of(s.name).replication_login(),
+            config.policy.monitor_users,
+        )
+        for s in config.servers.values()
+    }
+    return Parts(
+        site=Site(config.name, servers),
+        routes=Routes(build_adapters(config), [p.name for p in config.proxies if p.absent]),
+        hooks=Scripts(config.scripts.moments, config.scripts.timeout, config.scripts.arguments),
+        guard=guard,
+        probe=RowProbe(config.proof.schema, config.proof.account.login()) if config.proof else None,
+        continuous=continuous,
+    )
+
+
+def build_adapters(config: ClusterConfig) -> list[Adapter]:
+    """Returns an adapter for each configured proxy."""
+    classes = find_adapters()
+    return [classes[p.type](p.name, config.name, config.endpoints, p.settings) for p in config.proxies]
+
+
+def cluster_folder(config: ClusterConfig) -> Path:
+    """Returns where the lease and the epochs of the cluster are kept."""
+    return config.state_dir / config.name
+
+
+def journal_folder(config: ClusterConfig) -> Path:
+    """Returns where the cluster's journals are kept."""
+    return cluster_folder(config) / "journal"
+
+
+def build_lease(config: ClusterConfig) -> LocalLease:
+    return LocalLease(cluster_folder(config))

@@ -1,0 +1,372 @@
+"""The engine of one cluster: what the command line and the daemon ask for, each by one call."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxyroute import __version__, faults, journal
+from proxyroute.assembly import build_lease, build_parts, journal_folder
+from proxyroute.config import from_snapshot, snapshot
+from proxyroute.config_values import ClusterConfig
+from proxyroute.errors import ConfigError, JournalError, Refused
+from proxyroute.guard import Guard
+from proxyroute.journal import Journal, Listener, Record
+from proxyroute.model import (
+    Deadline,
+    Evidence,
+    Finding,
+    Observed,
+    Proof,
+    Receipt,
+    ReceiptState,
+    Result,
+    Severity,
+    Verdict,
+    View,
+)
+from proxyroute.operation import Operation, new_id, resume
+from proxyroute.parts import LOOK
+from proxyroute.preflight import blocking
+from proxyroute.prospect import WAITED_FOR, Prospect, foresee
+from proxyroute.recovery import recover
+from proxyroute.routes import highest_epoch
+from proxyroute.routing import route
+from proxyroute.switchover import switchover
+
+_LEASE = 0.5
+_HEAL_LEASE = 10.0
+_TELL = 20.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One operation in the history."""
+
+    operation: str
+    kind: str
+    outcome: str
+    """How it ended; ``open`` while it waits for heal."""
+    started: float
+    """Unix time."""
+    seconds: float
+    primary: str
+    candidate: str
+    blackout_seconds: float | None
+    verdict: str | None
+    leftovers: tuple[str, ...] = ()
+
+
+class Engine:
+    """One cluster. Use :func:`open_engine`; close it when done."""
+
+    def __init__(self, config: ClusterConfig, listener: Listener | None = None) -> None:
+        self._config = config
+        self._listener = listener
+        self._policy = config.policy
+        self._folder = journal_folder(config)
+        self._lease = build_lease(config)
+        self._parts = build_parts(config, continuous=True)
+
+    # -- reading --
+
+    def look(self) -> View:
+        """Returns one reading of all servers."""
+        return self._parts.site.look(Deadline.after(LOOK))
+
+    def inspect(self, view: View) -> View:
+        """Returns ``view`` with what is too dear for every second."""
+        return self._parts.site.inspect(view, self._policy, Deadline.after(LOOK))
+
+    def observe(self) -> tuple[Observed, ...]:
+        """Returns what every proxy really does."""
+        return self._parts.routes.observe(Deadline.after(LOOK))
+
+    def check(self) -> tuple[Finding, ...]:
+        """Returns everything that would keep a switchover from working: files, accounts, servers, proxies."""
+        found = list(self._config.findings())
+        prospect = self.plan(None, force=False)
+        found.extend(f for f in prospect.findings if f not in found)
+        found.extend(self._parts.routes.check(Deadline.after(_TELL)))
+        return tuple(found)
+
+    def plan(self, target: str | None, force: bool) -> Prospect:
+        """Returns what a switchover would do. Touches nothing. Raises Refused for a server that is not configured."""
+        if target is not None and target not in self._parts.site.names:
+            names = ", ".join(self._parts.site.names)
+            raise Refused(f"{self._config.name} has no server {target!r}; name one of: {names}")
+        view = self.inspect(self.look())
+        return foresee(
+            view,
+            self._policy,
+            target,
+            force=force,
+            parts=self._parts,
+            sync_seconds=self._sync_seconds(),
+            past=[s.blackout_seconds for s in self.history() if s.blackout_seconds is not None],
+            more=self._open_findings(),
+        )
+
+    def history(self) -> tuple[Summary, ...]:
+        """Returns every operation on record, oldest first."""
+        return tuple(_summary(records) for records in self._records() if records)
+
+    def show(self, operation: str) -> tuple[Record, ...]:
+        """Returns the journal of ``operation``; an unambiguous beginning of its id will do. Raises Refused."""
+        found = [f for f in journal.journals(self._folder) if f.stem.startswith(operation)]
+        if len(found) != 1:
+            text = "several operations begin" if found else "no operation begins"
+            raise Refused(f"{text} with {operation!r}; 'proxyroute history' lists them")
+        return tuple(journal.read(found[0]))
+
+    def render(self) -> dict[str, dict[str, str]]:
+        """Returns what would be written for each proxy that has files: proxy -> file name -> text."""
+        view = self.look()
+        primary = view.primary.name if view.primary else None
+        observed = {o.proxy: o for o in self.observe()}
+        rendered = {}
+        for adapter in self._parts.routes.all:
+            render = getattr(adapter, "render", None)
+            if render is not None:
+                epoch = observed[adapter.name].epoch or self._lease.highest()
+                rendered[adapter.name] = dict(
+                    render(route(view, primary, self._policy, epoch, self._parts.site.endpoints))
+                )
+        return rendered
+
+    # -- acting --
+
+    def switchover(
+        self, target: str | None, *, force: bool, kill_long: bool, confirm: Callable[[Prospect], bool]
+    ) -> Result:
+        """Moves the primary to ``target``, or to whom an election finds, once ``confirm`` says yes to the prospect.
+
+        Raises Refused (nothing was touched), Busy, Aborted (everything undone) or Unfinished (heal goes on).
+        """
+        prospect = self.plan(target, force)
+        if prospect.unchanged:
+            text = f"{target} is the primary already; nothing was changed"
+            return Result("", "switchover", "unchanged", target or "", text=text)
+        self._refuse_no_go(prospect, force)
+        if not confirm(prospect):
+            raise Refused("not confirmed; nothing was touched")
+        planned = prospect.plan
+        assert planned is not None
+        operation = new_id()
+        self._lease.acquire(f"switchover {operation}", Deadline.after(_LEASE))
+        guard: Guard | None = None
+        op: Operation | None = None
+        try:
+            # somebody may have acted while the question was on the screen
+            prospect = self.plan(planned.candidate, force)
+            self._refuse_no_go(prospect, force)
+            plan = prospect.plan
+            if plan is None or plan.primary != planned.primary:
+                raise Refused(f"{planned.primary} is not the primary any more; look again: proxyroute plan")
+            file = self._folder / f"{operation}.jsonl"
+            guard = Guard(file)
+            parts = build_parts(self._config, guard=guard, continuous=True)
+            try:
+                above = highest_epoch(self.observe())
+                op = Operation.create(
+                    Journal(file, self._listener),
+                    self._lease,
+                    operation,
+                    "switchover",
+                    self._lease.claim(above, operation),
+                    plan,
+                    config=snapshot(self._config),
+                    engine={"host": socket.gethostname(), "pid": os.getpid(), "version": __version__},
+                    by=_user(),
+                    force=force,
+                )
+                switchover(parts, op, force=force, kill_long=kill_long)
+                return _result(op)
+            finally:
+                parts.site.close()
+                parts.routes.close()
+        finally:
+            if op is not None:
+                op.journal.close()
+            # before the guard: when the record is open, it takes the lease and goes on
+            self._lease.release()
+            if guard is not None and (op is None or op.outcome is not None):
+                guard.dismiss()
+
+    def heal(self, declare_lost: Sequence[str] = ()) -> tuple[Result, ...]:
+        """Finishes or undoes every open operation, oldest first, and takes up what the last one left to do.
+
+        ``declare_lost`` names servers that are gone for good; that is kept in the journal. Raises Unfinished when an
+        operation has to wait, SplitBrain when a person must decide.
+        """
+        unknown = [name for name in declare_lost if name not in self._parts.site.names]
+        if unknown:
+            raise Refused(f"{', '.join(unknown)} is not a server of {self._config.name}")
+        faults.role = "heal"
+        self._lease.acquire("heal", Deadline.after(_HEAL_LEASE))
+        try:
+            files = journal.journals(self._folder)
+            results = []
+            for file in files:
+                records = journal.read(file)
+                if not records or (journal.outcome(records) is not None and file != files[-1]):
+                    continue
+                result = self._heal_one(file, declare_lost)
+                if result is not None:
+                    results.append(result)
+            return tuple(results)
+        finally:
+            self._lease.release()
+
+    def _heal_one(self, file: Path, lost: Sequence[str]) -> Result | None:
+        begin = journal.read(file)[0]
+        op = resume(file, self._lease, _user(), self._listener)
+        if op is None:
+            return None
+        try:
+            parts = build_parts(from_snapshot(begin["config"]))
+        except ConfigError as error:
+            op.journal.close()
+            raise ConfigError(f"{op.id} cannot be healed with the configuration it began with: {error}") from error
+        try:
+            for name in lost:
+                op.note(f"{_user()} declared {name} lost")
+            recover(parts, op, frozenset(lost))
+            return _result(op)
+        finally:
+            op.journal.close()
+            parts.site.close()
+            parts.routes.close()
+
+    def publish(self) -> tuple[Receipt, ...]:
+        """Makes every proxy follow the server that is the primary now; for first set-up and after drift.
+
+        Raises Refused when there is not exactly one primary, or an operation is open.
+        """
+        self._lease.acquire("publish", Deadline.after(_LEASE))
+        try:
+            view = self.look()
+            open_operations = self._open_findings()
+            if open_operations:
+                raise Refused(open_operations[0].text, open_operations)
+            if view.primary is None:
+                raise Refused("there is not exactly one primary to publish; look at 'proxyroute status'")
+            epoch = self._lease.claim(highest_epoch(self.observe()), f"publish-{new_id()}")
+            table = route(view, view.primary.name, self._policy, epoch, self._parts.site.endpoints)
+            deadline = Deadline.after(_TELL)
+            prepared = self._parts.routes.prepare(table, table, deadline)
+            failed = [r for r in prepared if r.state is ReceiptState.FAILED]
+            if failed:
+                return prepared
+            return self._parts.routes.settle(table, deadline)
+        finally:
+            self._lease.release()
+
+    def close(self) -> None:
+        self._lease.release()
+        self._parts.site.close()
+        self._parts.routes.close()
+
+    # -- helpers --
+
+    def _refuse_no_go(self, prospect: Prospect, force: bool) -> None:
+        if prospect.go:
+            return
+        found = tuple(f for f in blocking(prospect.findings, force) if f.code != WAITED_FOR)
+        raise Refused(f"{self._config.name}: a switchover is refused; nothing was touched", found)
+
+    def _records(self) -> Iterable[list[Record]]:
+        return (journal.read(file) for file in journal.journals(self._folder))
+
+    def _open_findings(self) -> tuple[Finding, ...]:
+        return tuple(
+            Finding(
+                "operation.open",
+                Severity.ERROR,
+                self._config.name,
+                f"{s.kind} {s.operation} from {s.primary} to {s.candidate} is not finished",
+                "proxyroute heal",
+            )
+            for s in self.history()
+            if s.outcome == "open"
+        )
+
+    def _sync_seconds(self) -> float:
+        """Returns how long the disk of the journal takes to have a record. Raises JournalError."""
+        probe = self._folder / f".probe-{os.getpid()}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with probe.open("wb") as file:
+                file.write(b"x")
+                file.flush()
+                started = time.monotonic()
+                os.fsync(file.fileno())
+                return time.monotonic() - started
+        except OSError as error:
+            raise JournalError(f"{self._folder}: {error.strerror}; state_dir must be writable") from error
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+def open_engine(config: ClusterConfig, listener: Listener | None = None) -> Engine:
+    """Returns the engine of a cluster; ``listener`` gets each journal record as it is written."""
+    return Engine(config, listener)
+
+
+def _user() -> str:
+    sudo = os.environ.get("SUDO_USER")
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())
+    return f"{sudo} (as {name})" if sudo else name
+
+
+def _summary(records: list[Record]) -> Summary:
+    begin, end, proof = records[0], records[-1], _last(records, "proof")
+    left = Operation.leftovers_of(records)
+    return Summary(
+        operation=begin["operation"],
+        kind=begin["operation_kind"],
+        outcome=journal.outcome(records) or "open",
+        started=begin["t"],
+        seconds=end["t"] - begin["t"],
+        primary=begin["plan"]["primary"],
+        candidate=begin["plan"]["candidate"],
+        blackout_seconds=next((r["blackout_seconds"] for r in records if r.get("blackout_seconds")), None),
+        verdict=proof["verdict"] if proof else None,
+        leftovers=tuple(f"{verb} {server}: {reason}" for (verb, server), reason in left.items()),
+    )
+
+
+def _last(records: list[Record], kind: str) -> Record | None:
+    return next((r for r in reversed(records) if r["kind"] == kind), None)
+
+
+def _result(op: Operation) -> Result:
+    records = op.journal.records
+    summary, proof = _summary(records), _last(records, "proof")
+    done = summary.outcome == "done"
+    primary = op.plan.candidate if done else op.plan.primary
+    return Result(
+        operation=op.id,
+        kind=op.kind,
+        outcome=summary.outcome,
+        primary=primary,
+        proof=Proof(
+            tuple(Evidence(e["subject"], e["claim"], Verdict(e["verdict"]), e["seen"]) for e in proof["evidence"]),
+            summary.blackout_seconds,
+        )
+        if proof is not None
+        else None,
+        leftovers=summary.leftovers,
+        text=f"{primary} is the primary now" if done else f"{op.kind} {summary.outcome}; {primary} takes writes",
+    )
+
+
+__all__ = ["Engine", "Prospect", "Summary", "open_engine"]

@@ -1,0 +1,204 @@
+"""Everything after the commit: idempotent, and run again until the world has converged.
+
+Switchover, failover and heal all end here. Nothing in this room takes anything back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from proxyroute.errors import LostReply, ProxyRouteError, TimedOut, Unfinished
+from proxyroute.gtid import Containment
+from proxyroute.model import Deadline, Event, ReceiptState, RouteTable
+from proxyroute.opening import BOTH, must_answer, read_standing, refuse_unless_closed
+from proxyroute.operation import Operation, each
+from proxyroute.parts import LOOK, Parts, peer
+from proxyroute.ports import Server
+from proxyroute.proof import prove
+
+_CLOSE = "close old primary"
+_FIRST_WRITES = 0.25
+_PROOF = 8.0
+_POLL = 0.005
+
+
+def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost: Collection[str] = ()) -> None:
+    """Opens the new primary, moves the routes, closes the old one, wires everybody up, proves it, closes the record.
+
+    ``table`` is the prepared route, if there is one; ``lost`` names servers declared lost, which are neither asked nor
+    waited for. Raises when the new primary could not be opened safely; what fails after that becomes a leftover.
+    """
+    deadline = Deadline.after(op.plan.policy.settle)
+    _open_new(parts, op, deadline, lost)
+    _route(parts, op, deadline, table)
+    if op.plan.primary not in lost and not op.has_done(_CLOSE):
+        with op.attempt("close", op.plan.primary), op.step(_CLOSE) as note:
+            note.detail = _close_old(parts.site[op.plan.primary], op, deadline)
+    op.mark("closed")
+    with op.step("address up"), op.attempt("address_up", op.plan.candidate):
+        parts.run_script("address_up", op, deadline)
+    _await_first_writes(parts, op)
+    with op.step("repoint") as note:
+        note.detail = _repoint(parts, op, deadline, lost)
+    with op.step("restore"):
+        _restore(parts, op, deadline, lost)
+    with op.step("settle routes") as note:
+        note.detail = _settle_routes(parts, op, deadline)
+    with op.step("prove") as note:
+        proof = prove(parts, op, Deadline.after(_PROOF), lost)
+        op.prove(proof)
+        note.detail = str(proof.verdict)
+    op.end("done")
+
+
+# -- inside the blackout --
+
+
+def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[str]) -> None:
+    """With both locks alive on the old primary the new one opens first, and nobody meets an error but once.
+
+    Otherwise the old primary refuses writes before the new one opens: a lock that only one process holds is gone in
+    the moment that process dies.
+    """
+    plan, new = op.plan, parts.site[op.plan.candidate]
+    with op.step("open") as note:
+        standing = read_standing(parts, op, deadline.within(LOOK))
+        if must_answer(standing, new.name).writable:
+            op.mark("opened")
+            return
+        old = standing.states.get(plan.primary)
+        if old is not None and old.writable:
+            if not old.holders:
+                raise Unfinished(f"{plan.primary} is not frozen any more; nothing was opened")
+            if plan.policy.order != "lock_early" or not old.holders >= BOTH:
+                parts.site[plan.primary].kill_clients(deadline)
+                parts.site[plan.primary].refuse_writes(deadline)
+                standing = read_standing(parts, op, deadline.within(LOOK))
+        refuse_unless_closed(standing, new.name, op.goal, excused=parts.excused(op, lost))
+        op.lease.check()
+        if plan.semi_sync:
+            new.semi_sync(deadline, primary=True)
+        _accept_writes(new, op, deadline)
+        op.mark("opened")
+        note.detail = f"{new.name} takes writes"
+
+
+def _accept_writes(new: Server, op: Operation, deadline: Deadline) -> None:
+    op.opening()
+    while True:
+        try:
+            new.accept_writes(deadline)
+        except (LostReply, TimedOut):
+            deadline.require(f"{new.name} to open")
+        if new.write_state(deadline, op.id).writable:
+            return
+        deadline.require(f"{new.name} to open")
+        time.sleep(_POLL)
+
+
+def _route(parts: Parts, op: Operation, deadline: Deadline, table: RouteTable | None) -> None:
+    with op.step("route") as note:
+        if not parts.routes:
+            note.detail = "no proxies are configured"
+            return
+        receipts = parts.routes.apply(table or parts.table(op, op.plan.candidate, op.route_epoch), deadline)
+        parts.routes.release(deadline)
+        note.detail = ", ".join(f"{r.proxy} {r.state}" for r in receipts)
+        for receipt in parts.routes.missing(receipts, ReceiptState.DONE):
+            op.note(f"{receipt.proxy} has not taken the route yet: {receipt.detail}")
+
+
+def _close_old(old: Server, op: Operation, deadline: Deadline) -> str:
+    """Kills under the lock, so that no row is in doubt; then errors instead of waiting; then the lock ends."""
+    state = old.write_state(deadline, op.id)
+    if not state.holders:  # nothing makes them wait any more: errors first
+        old.refuse_writes(deadline)
+    killed = old.kill_clients(deadline)
+    old.refuse_writes(deadline)
+    old.unblock_writes(op.id, deadline)
+    if op.plan.policy.max_connections:
+        old.limit_connections(op.plan.policy.max_connections, deadline)
+    if op.goal is not None and op.goal.contains(old.position(deadline)) is Containment.NO:
+        op.note(f"{old.name} has executed events beyond the frozen position: {old.position(deadline)}")
+    return f"{killed} sessions ended"
+
+
+# -- after the first writes flow --
+
+
+def _await_first_writes(parts: Parts, op: Operation) -> None:
+    """Repointing syncs files for tens of milliseconds: let the first writes through before the disk is busy."""
+    with op.step("first writes") as note:
+        deadline = Deadline.after(_FIRST_WRITES)
+        note.detail = "none came"
+        while not deadline.passed and op.goal is not None:
+            try:
+                if op.goal.contains(parts.site[op.plan.candidate].position(deadline)) is Containment.NO:
+                    note.detail = "flowing"
+                    return
+            except ProxyRouteError:
+                return
+            time.sleep(_POLL)
+
+
+def _repoint(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[str]) -> str:
+    plan, site = op.plan, parts.site
+    new, old_peer, new_peer = site[plan.candidate], peer(parts, op, plan.primary), peer(parts, op, plan.candidate)
+    with op.attempt("forget_source", new.name):
+        new.forget_source(old_peer, deadline)
+    source_has = new.position(deadline)
+
+    def follow(server: Server) -> None:
+        if server.name == plan.primary and plan.semi_sync:
+            server.semi_sync(deadline, primary=False, replica=True)
+        server.follow(new_peer, deadline, instead_of=old_peer, source_has=source_has, options=op.kept("source_options"))
+
+    names = [n for n in (plan.primary, *plan.replicas, *((plan.attach,) if plan.attach else ())) if n not in lost]
+    outcomes = each(site.pick(dict.fromkeys(names)), follow, deadline)
+    for name, found in outcomes.items():
+        with op.attempt("follow", name):
+            found.get()
+    return ", ".join(f"{n} {'follows' if f.error is None else 'does not follow yet'}" for n, f in outcomes.items())
+
+
+def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[str]) -> None:
+    """Events move, accounts and limits come back, and whoever is not the primary refuses writes."""
+    plan, site = op.plan, parts.site
+    new = site[plan.candidate]
+    settings = op.kept("settings") or {}
+    events = [Event(**event) for event in op.kept("events", ())]
+    with op.attempt("events", new.name):
+        new.set_events(events, "enabled", deadline)
+        if settings.get("event_scheduler") == "ON":
+            new.start_events(deadline)
+    if plan.primary not in lost:
+        old = site[plan.primary]
+        with op.attempt("restore", old.name):
+            old.set_events(events, "replica side", deadline)
+            if settings.get("event_scheduler") == "ON":
+                old.start_events(deadline)
+            for account in plan.lock_accounts:
+                old.unlock_account(account, deadline)
+            if settings:
+                old.restore(settings, deadline)
+
+    def refuse(server: Server) -> None:
+        if server.write_state(deadline, op.id).writable:
+            server.refuse_writes(deadline)
+
+    others = [s for s in site.others(new.name) if s.name not in lost]
+    for name, found in each(others, refuse, deadline.within(LOOK)).items():
+        with op.attempt("refuse_writes", name):
+            found.get()
+
+
+def _settle_routes(parts: Parts, op: Operation, deadline: Deadline) -> str:
+    if not parts.routes:
+        return "no proxies are configured"
+    receipts = parts.routes.settle(parts.table(op, op.plan.candidate, op.route_epoch), deadline)
+    for receipt in receipts:
+        with op.attempt("route", receipt.proxy):
+            if receipt.state in (ReceiptState.FAILED, ReceiptState.UNKNOWN) and parts.routes.is_required(receipt.proxy):
+                raise Unfinished(receipt.detail)
+    return ", ".join(f"{r.proxy} {r.state}" for r in receipts)

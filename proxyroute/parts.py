@@ -1,0 +1,72 @@
+"""What an operation works with: the servers, the proxies, the site's scripts, the guard, the probe."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from proxyroute.model import Deadline, Epoch, Peer, RouteTable, View
+from proxyroute.operation import Operation
+from proxyroute.ports import Hooks, Probe, Sentinel
+from proxyroute.routes import Routes
+from proxyroute.routing import route
+from proxyroute.site import Site
+
+LOOK = 3.0
+"""Seconds for one reading of everything."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The means of one cluster. ``guard`` is None for those who heal: nobody watches them.
+
+    ``continuous`` is true for those who have been there since the operation began (the engine itself and its guard):
+    a replica they saw closed, and that has fallen silent since, was not opened by anybody they need to fear.
+    """
+
+    site: Site
+    routes: Routes
+    hooks: Hooks
+    guard: Sentinel | None = None
+    probe: Probe | None = None
+    continuous: bool = False
+
+    def table(self, op: Operation, primary: str, epoch: Epoch, view: View | None = None) -> RouteTable:
+        """Returns the routes to ``primary`` as the servers look now, or looked in ``view``."""
+        view = view or self.site.look(Deadline.after(LOOK))
+        return route(view, primary, op.plan.policy, epoch, self.site.endpoints)
+
+    def excused(self, op: Operation, lost: Collection[str]) -> frozenset[str]:
+        """Returns the servers that may be silent when another one is opened."""
+        return frozenset({*lost, *op.plan.replicas} if self.continuous else lost)
+
+    def run_script(self, moment: str, op: Operation, deadline: Deadline, *, back: bool = False) -> None:
+        """Runs the site's script for ``moment``, if there is one, with what it needs to know of ``op``.
+
+        On the way ``back`` the old primary stands in both places: it stays what it was.
+        """
+        if not self.hooks.configured(moment):
+            return
+        old = self.site[op.plan.primary]
+        new = old if back else self.site[op.plan.candidate]
+        self.hooks.run(
+            moment,
+            {
+                "PROXYROUTE_KIND": op.kind,
+                "PROXYROUTE_OPERATION": op.id,
+                "PROXYROUTE_CLUSTER": op.cluster,
+                "PROXYROUTE_OLD_PRIMARY": old.name,
+                "PROXYROUTE_OLD_PRIMARY_HOST": old.address.host,
+                "PROXYROUTE_OLD_PRIMARY_PORT": str(old.address.port),
+                "PROXYROUTE_NEW_PRIMARY": new.name,
+                "PROXYROUTE_NEW_PRIMARY_HOST": new.address.host,
+                "PROXYROUTE_NEW_PRIMARY_PORT": str(new.address.port),
+            },
+            deadline,
+        )
+
+
+def peer(parts: Parts, op: Operation, name: str) -> Peer:
+    """Returns how others refer to server ``name``, by what the operation kept when all of them were readable."""
+    server_id = op.kept("server_ids", {}).get(name)
+    return Peer(name, parts.site[name].address, server_id)

@@ -1,0 +1,227 @@
+"""What to do with an operation that did not end: look at the world, decide the way, go it.
+
+The journal says what was meant; the servers say what is. :func:`way` puts the two together in one table, and nothing
+here trusts the journal alone: every opening re-reads all other servers first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from enum import StrEnum
+
+from proxyroute.errors import LostReply, ProxyRouteError, SplitBrain, Superseded, TimedOut, Unfinished, Unreachable
+from proxyroute.finish import finish
+from proxyroute.model import Deadline, Epoch, ReceiptState, RouteTable, Undo
+from proxyroute.opening import Standing, read_standing, refuse_unless_closed
+from proxyroute.operation import Operation
+from proxyroute.parts import LOOK, Parts, peer
+from proxyroute.routes import highest_epoch
+
+_RETRY = 0.2
+
+
+class Way(StrEnum):
+    FORWARD = "forward"
+    BACK = "back"
+
+
+def way(op: Operation, standing: Standing, lost: Collection[str] = ()) -> Way:
+    """Returns which way leads to a legal state. Pure: decided from the journal and one reading of the servers.
+
+    =========  ==============  =======================  ==========================================
+    committed  new primary     old primary              way
+    =========  ==============  =======================  ==========================================
+    yes        open or beyond  any                      forward (closing is never dangerous)
+    yes        closed          closed or locked         forward
+    yes        closed          open, nothing holds it   back: the freeze is gone, nothing was opened
+    yes        silent          any                      back if it was never told to open, or is lost
+    no         closed, silent  any                      back
+    no         open or beyond  closed or locked         forward: somebody finished it
+    no         open            open, nothing holds it   nobody but a person: SplitBrain
+    =========  ==============  =======================  ==========================================
+
+    Raises SplitBrain, and Unfinished when a server that decides is silent.
+    """
+    old, new = standing.states.get(op.plan.primary), standing.states.get(op.plan.candidate)
+    if new is None:
+        if not op.committed or op.plan.candidate in lost or not op.may_have_opened:
+            return Way.BACK
+        raise Unfinished(
+            f"{op.plan.candidate} was told to open and does not answer; when it is back type 'proxyroute heal', or, "
+            f"when it is gone for good, 'proxyroute heal --declare-lost {op.plan.candidate}'"
+        )
+    opened = new.writable or standing.beyond(op.plan.candidate, op.goal)
+    old_open = old is not None and old.writable and not old.holders
+    if op.committed:
+        return Way.FORWARD if opened or not old_open else Way.BACK
+    if not opened:
+        return Way.BACK
+    if new.writable and old_open:
+        raise SplitBrain(
+            f"{op.plan.primary} and {op.plan.candidate} both take writes, and {op.id} did not do that; "
+            "make one of them read-only, then type 'proxyroute heal'"
+        )
+    return Way.BACK if old_open else Way.FORWARD
+
+
+def recover(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
+    """Finishes or undoes ``op`` and closes its record.
+
+    Raises Superseded when somebody with a higher epoch acted since, SplitBrain when a person must decide, Unfinished
+    when it has to be tried again later.
+    """
+    standing = read_standing(parts, op, Deadline.after(LOOK))
+    _stop_if_superseded(parts, op, standing)
+    if way(op, standing, lost) is Way.BACK:
+        go_back(parts, op, lost)
+        return
+    deadline = Deadline.after(op.plan.policy.freeze_budget)
+    while True:
+        try:
+            finish(parts, op, lost=lost)
+            return
+        except (SplitBrain, Superseded):
+            raise
+        except ProxyRouteError as error:
+            if op.outcome is not None:
+                raise
+            if _may_turn(parts, op, error):
+                go_back(parts, op, lost)
+                return
+            if deadline.passed or not isinstance(error, TimedOut | LostReply | Unreachable):
+                raise
+        time.sleep(_RETRY)
+
+
+def _may_turn(parts: Parts, op: Operation, reason: ProxyRouteError) -> bool:
+    """Turns the operation around when the candidate provably never opened; see docs/decisions."""
+    standing = read_standing(parts, op, Deadline.after(LOOK))
+    new = standing.states.get(op.plan.candidate)
+    closed = new is not None and not new.writable and not standing.beyond(op.plan.candidate, op.goal)
+    never_told = new is None and not op.may_have_opened
+    if not (closed or never_told) or op.plan.primary not in standing.states:
+        return False
+    if op.committed:
+        op.turn(op.lease.claim(op.route_epoch, op.id), str(reason))
+    return True
+
+
+def _stop_if_superseded(parts: Parts, op: Operation, standing: Standing) -> None:
+    """A higher epoch anywhere, or a third server that takes writes: somebody else acted. We touch nothing."""
+    seen = max(highest_epoch(parts.routes.observe(Deadline.after(LOOK))), op.lease.highest(besides=op.id))
+    ours = max(op.epoch, op.route_epoch)
+    third = [
+        name
+        for name, state in standing.states.items()
+        if state.writable and name not in (op.plan.primary, op.plan.candidate)
+    ]
+    if seen > ours:
+        text = f"epoch {seen} has been seen, {op.id} had {ours}"
+    elif third:
+        text = f"{', '.join(third)} takes writes, and {op.id} did not do that"
+    else:
+        return
+    op.end("superseded", text)
+    raise Superseded(f"somebody else acted since: {text}; the record is closed and nothing was touched")
+
+
+# -- the way back --
+
+
+def go_back(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
+    """Undoes everything that is registered, most urgent first, and closes the record.
+
+    Raises Unfinished when the old primary's writes could not be restored; whatever else fails becomes a leftover.
+    """
+    deadline = Deadline.after(op.plan.policy.undo)
+    for undo in op.undos:
+        if undo.server in lost:
+            op.note(f"{undo.server} is declared lost: nothing is undone there")
+            continue
+        with op.step(f"undo: {undo.verb.replace('_', ' ')}"):
+            if undo.verb == "restore_writes":
+                _restore_writes(parts, op, undo, deadline, lost)
+            else:
+                with op.attempt(undo.verb, undo.server):
+                    _UNDO[undo.verb](parts, op, undo, deadline)
+    op.end("aborted")
+
+
+def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline, lost: Collection[str]) -> None:
+    """Opens the old primary again, if it is closed: after looking at everybody else, like every opening."""
+    old, settings = parts.site[undo.server], undo.arguments
+    was_open = str(settings["read_only"]).upper() in ("0", "OFF")
+    while True:
+        try:
+            standing = read_standing(parts, op, deadline.within(LOOK))
+            state = standing.states.get(old.name)
+            if state is None:
+                raise Unfinished(
+                    f"{old.name} does not answer ({standing.silent.get(old.name)}); when it is back type "
+                    "'proxyroute heal', or look at 'proxyroute status' for a failover"
+                )
+            if state.holders or not state.writable:
+                excused = {*parts.excused(op, lost), *(() if op.may_have_opened else (op.plan.candidate,))}
+                goal = state.position.merge(op.goal) if op.goal is not None else state.position
+                refuse_unless_closed(standing, old.name, goal, excused=excused)
+            if was_open and not state.writable:
+                old.accept_writes(deadline)
+            old.restore(settings, deadline)
+            old.unblock_writes(op.id, deadline)
+            return
+        except (LostReply, TimedOut, Unreachable):
+            deadline.require(f"{old.name} to take writes again")
+            time.sleep(_RETRY)
+
+
+def _release_routes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
+    """The routes point at the old primary and nobody is held back, whatever has happened to them."""
+    old = op.plan.primary
+    observed = [o for o in parts.routes.observe(deadline.within(LOOK)) if o.primary is not None]
+    if any(o.primary != old for o in observed):
+        epoch = _epoch_back(op, highest_epoch(observed))
+        table: RouteTable = parts.table(op, old, epoch)
+        receipts = parts.routes.settle(table, deadline)
+        wrong = parts.routes.missing(receipts, ReceiptState.DONE)
+        if wrong:
+            raise Unfinished("; ".join(f"{r.proxy}: {r.detail}" for r in wrong))
+    failed = [r for r in parts.routes.release(deadline) if r.state is ReceiptState.FAILED]
+    if failed:
+        raise Unfinished("; ".join(f"{r.proxy}: {r.detail}" for r in failed))
+
+
+def _epoch_back(op: Operation, seen: Epoch) -> Epoch:
+    if op.route_epoch > op.epoch and op.route_epoch >= seen:
+        return op.route_epoch
+    epoch = op.lease.claim(max(op.route_epoch, seen), op.id)
+    op.back(epoch)
+    return epoch
+
+
+def _unlock_account(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
+    parts.site[undo.server].unlock_account(undo.arguments["account"], deadline)
+
+
+def _address_up(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
+    parts.run_script("address_up", op, deadline, back=True)
+
+
+def _start_events(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
+    parts.site[undo.server].start_events(deadline)
+
+
+def _follow(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
+    """The candidate, or the replica that was moved below it, follows the old primary again."""
+    source = peer(parts, op, undo.arguments["source"])
+    left = peer(parts, op, undo.arguments["instead_of"]) if undo.arguments.get("instead_of") else None
+    parts.site[undo.server].follow(source, deadline, instead_of=left)
+
+
+_UNDO = {
+    "release_routes": _release_routes,
+    "unlock_account": _unlock_account,
+    "address_up": _address_up,
+    "start_events": _start_events,
+    "follow": _follow,
+}

@@ -1,0 +1,249 @@
+"""The planned switchover, up to its commit: it reads like the workflow in a runbook.
+
+Every undo is on disk before the act that it takes back. After ``op.commit()`` there is only :mod:`proxyroute.finish`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from proxyroute.errors import Aborted, ProxyRouteError, Refused, TimedOut, Unfinished
+from proxyroute.finish import finish
+from proxyroute.gtid import Containment
+from proxyroute.model import Deadline, Finding, Receipt, ReceiptState, RouteTable, Severity, Transaction, Undo, View
+from proxyroute.operation import Operation
+from proxyroute.parts import LOOK, Parts
+from proxyroute.ports import Server
+from proxyroute.preflight import blocking, preflight
+from proxyroute.recovery import go_back, recover
+
+_PREPARE = 20.0
+_ANSWER = 2.0
+_POLL = 0.005
+_LONG_POLL = 0.25
+
+
+def switchover(parts: Parts, op: Operation, *, force: bool = False, kill_long: bool = False) -> None:
+    """Moves the primary as ``op.plan`` says and closes the record.
+
+    Raises Refused (nothing was touched), Aborted (everything was undone) or Unfinished (``proxyroute heal`` goes on).
+    """
+    try:
+        table = _until_commit(parts, op, force=force, kill_long=kill_long)
+    except BaseException as error:
+        _end_uncommitted(parts, op, error)
+        raise
+    try:
+        finish(parts, op, table=table)
+    except ProxyRouteError as error:
+        if op.outcome is not None:
+            raise
+        recover(parts, op)  # the same that heal would do, while the locks are still held
+        if op.outcome == "aborted":
+            raise Aborted(f"everything was undone, {op.plan.primary} takes writes: {error}") from error
+
+
+def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) -> RouteTable:
+    plan, policy, site, routes = op.plan, op.plan.policy, parts.site, parts.routes
+    old, new = site[plan.primary], site[plan.candidate]
+
+    with op.step("preflight"):
+        view = _preflight(parts, op, force=force)
+    with op.step("long transactions") as note:
+        note.detail = _await_long_transactions(old, op, kill=kill_long)
+    with op.step("prepare routes") as note:
+        target = parts.table(op, new.name, op.epoch, view)
+        note.detail = _prepare(parts, target, parts.table(op, old.name, op.epoch, view))
+    with op.step("guard"):
+        if parts.guard is not None:
+            parts.guard.start(Deadline.after(_PREPARE))
+    with op.step("connect"):
+        _connect(parts, op, view)
+    with op.step("warm up") as note:
+        note.detail = _warm_up(old, new, Deadline.after(policy.warm_up))
+    if plan.attach:
+        with op.step("attach semi-sync replica") as note:
+            op.on_abort(Undo("follow", plan.attach, {"source": old.name, "instead_of": new.name}))
+            site[plan.attach].follow(
+                view.peer(new.name), Deadline.after(policy.warm_up), instead_of=view.peer(old.name),
+                source_has=new.position(Deadline.after(LOOK)),
+            )  # fmt: skip
+            note.detail = f"{plan.attach} receives from {new.name}"
+    for account in plan.lock_accounts:
+        with op.step(f"lock account {account}"):
+            op.on_abort(Undo("unlock_account", old.name, {"account": account}))
+            old.lock_account(account, Deadline.after(_ANSWER))
+    if op.kept("settings", {}).get("event_scheduler") == "ON":
+        with op.step("stop events"):
+            op.on_abort(Undo("start_events", old.name))
+            old.stop_events(Deadline.after(_ANSWER))
+    pooled = old.client_sessions(Deadline.after(_ANSWER))
+    if parts.hooks.configured("address_down"):
+        with op.step("address down"):
+            op.on_abort(Undo("address_up", old.name))
+            parts.run_script("address_down", op, Deadline.after(_PREPARE))
+    with op.step("hold") as note:
+        op.on_abort(Undo("release_routes"))
+        op.on_abort(Undo("follow", new.name, {"source": old.name}))
+        op.on_abort(Undo("restore_writes", old.name, op.kept("settings")))
+        until = Deadline.after(policy.drain + policy.freeze_budget + _ANSWER)
+        note.detail = _receipts(parts, routes.hold(op.id, until, Deadline.after(_ANSWER)))
+    with op.step("drain") as note:
+        note.detail = _drain(old, pooled, Deadline.after(policy.drain))
+
+    budget = Deadline.after(policy.freeze_budget)
+    with op.step("freeze") as note:
+        old.block_writes(op.id, "engine", budget, policy)
+        op.mark("frozen")
+        if parts.guard is not None and policy.freeze != "backup_stage":
+            parts.guard.ask_lock(old.name, policy.freeze_budget + policy.undo)
+        if policy.max_connections:
+            old.limit_connections(policy.max_connections, budget)
+        goal = old.position(budget)
+        op.keep("goal", goal.to_json())
+        note.detail = f"at {goal}"
+    with op.step("catch up"):
+        new.wait_for(goal, budget)
+        reached = new.position(budget)
+        if reached.equals(goal) is not Containment.YES:
+            raise Unfinished(f"{new.name} is at {reached}, which is not exactly the frozen position {goal}")
+    with op.step("detach"):
+        new.detach(view.peer(old.name), budget)
+    with op.step("commit"):
+        if parts.guard is not None and not parts.guard.locked(budget):
+            op.note("the guard does not hold the lock: the old primary will refuse writes before the new one opens")
+        budget.require("the commit")
+        op.commit(goal)
+    return target
+
+
+def _end_uncommitted(parts: Parts, op: Operation, error: BaseException) -> None:
+    """Undoes what was done before ``error`` and raises what describes the end."""
+    if not op.undos:
+        op.end("refused", str(error))
+        if isinstance(error, ProxyRouteError) and not isinstance(error, Refused):
+            raise Refused(str(error)) from error
+        return
+    try:
+        go_back(parts, op) if not op.committed else recover(parts, op)
+    except ProxyRouteError as worse:
+        raise Unfinished(f"{error or type(error).__name__}; and not everything could be undone: {worse}") from error
+    raise Aborted(f"everything was undone, {op.plan.primary} takes writes: {error or type(error).__name__}") from error
+
+
+# -- before anything is touched --
+
+
+def _preflight(parts: Parts, op: Operation, *, force: bool) -> View:
+    """Looks again, refuses what does not hold any more, and keeps what finish and heal need to know."""
+    plan = op.plan
+    view = parts.site.look(Deadline.after(LOOK))
+    view = parts.site.inspect(view, plan.policy, Deadline.after(LOOK))
+    findings = [f for f in preflight(view, plan) if f.code != "transaction.long"]  # those are waited for, next
+    refuse_if(blocking(findings, force))
+    candidate = view.status(plan.candidate)
+    source = candidate.source if candidate is not None else None
+    op.keep("server_ids", {s.name: s.server_id for s in view.seen})
+    op.keep("source_options", dict(source.options) if source is not None else {})
+    op.keep("settings", dict(parts.site[plan.primary].write_settings(Deadline.after(LOOK))))
+    inspection = view.inspections.get(plan.primary)
+    events = [e for e in inspection.events if e.status == "enabled"] if inspection is not None else []
+    op.keep("events", [vars(e) for e in events], wait=True)
+    return view
+
+
+def refuse_if(findings: Iterable[Finding]) -> None:
+    """Raises Refused with ``findings``, unless there are none."""
+    found = tuple(findings)
+    if found:
+        raise Refused("; ".join(f"{f.subject}: {f.text}" for f in found), found)
+
+
+def _await_long_transactions(old: Server, op: Operation, *, kill: bool) -> str:
+    """Waits for writing transactions that are older than the limit; readers block nothing and are left alone."""
+    policy, deadline, killed = op.plan.policy, Deadline.after(op.plan.policy.long_wait), set[int]()
+    while True:
+        found = [
+            t for t in old.inspect(Deadline.after(LOOK), policy).transactions if _is_long(t, policy.long_transaction)
+        ]
+        if not found:
+            return f"{len(killed)} ended by us" if killed else "none"
+        if kill:
+            for transaction in found:
+                old.kill_session(transaction.session, Deadline.after(LOOK))
+                killed.add(transaction.session)
+        if deadline.passed:
+            refuse_if(_long_findings(old.name, found, policy.long_wait))
+        time.sleep(min(_LONG_POLL, deadline.left or _POLL))
+
+
+def _is_long(transaction: Transaction, limit: float) -> bool:
+    return transaction.writes and transaction.age_seconds >= limit
+
+
+def _long_findings(server: str, found: Iterable[Transaction], waited: float) -> list[Finding]:
+    return [
+        Finding(
+            "transaction.long",
+            Severity.ERROR,
+            server,
+            f"{t.kind} of {t.user}@{t.host}, session {t.session}, has been writing for {t.age_seconds:.0f} s "
+            f"({t.rows_modified} rows modified) and did not end in {waited:g} s: {t.statement}",
+            "wait for it, or end it by 'proxyroute switchover --kill-long'",
+        )
+        for t in found
+    ]
+
+
+def _prepare(parts: Parts, target: RouteTable, abort: RouteTable) -> str:
+    if not parts.routes:
+        return "no proxies are configured"
+    receipts = parts.routes.prepare(target, abort, Deadline.after(_PREPARE))
+    refuse_if(
+        Finding(
+            "proxy.not_prepared", Severity.ERROR, r.proxy, r.detail or "did not prepare the route", "proxyroute check"
+        )
+        for r in parts.routes.missing(receipts, ReceiptState.PREPARED)
+    )
+    return ", ".join(f"{r.proxy} {r.state}" for r in receipts)
+
+
+def _connect(parts: Parts, op: Operation, view: View) -> None:
+    errors = parts.site.connect([s.name for s in view.seen], Deadline.after(_ANSWER))
+    for name, error in errors.items():
+        if name in (op.plan.primary, op.plan.candidate):
+            raise error
+        op.note(f"{name} fell silent: {error}")
+
+
+# -- while writes still flow --
+
+
+def _warm_up(old: Server, new: Server, deadline: Deadline) -> str:
+    """The candidate reaches a position that the primary has now: a slow one shows while writes still flow."""
+    started = time.monotonic()
+    goal = old.position(deadline)
+    try:
+        new.wait_for(goal, deadline)
+    except TimedOut as error:
+        raise Refused(f"{new.name} did not catch up while writes were flowing: {error}") from error
+    return f"caught up in {time.monotonic() - started:.3f} s"
+
+
+def _receipts(parts: Parts, receipts: Iterable[Receipt]) -> str:
+    failed = [r for r in receipts if r.state is ReceiptState.FAILED and parts.routes.is_required(r.proxy)]
+    if failed:
+        raise Refused("; ".join(f"{r.proxy}: {r.detail}" for r in failed))
+    return ", ".join(f"{r.proxy}: {r.detail or r.state}" for r in receipts) or "no proxies are configured"
+
+
+def _drain(old: Server, pooled: frozenset[int], deadline: Deadline) -> str:
+    """Sessions that came lately are short ones: they end by themselves now that newcomers wait at the proxy."""
+    while True:
+        short = old.client_sessions(deadline.within(1.0)) - pooled
+        if not short:
+            return "quiet"
+        if deadline.left <= _POLL:
+            return f"{len(short)} sessions did not end by themselves"
+        time.sleep(_POLL)
