@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pymysql
 import pytest
@@ -103,10 +102,10 @@ def test_errors_of_pooled_and_fresh_clients_are_told_by_phase_and_number(cluster
     assert {"statement 1290", "connect 2003"} <= kinds
 
 
-def test_servers_end_when_the_process_that_started_them_is_killed(tmp_path: Path) -> None:
+def test_servers_end_when_the_process_that_started_them_is_killed() -> None:
     code = (
-        "import sys; from pathlib import Path; from tests.support.mariadb import LocalCluster\n"
-        f"cluster = LocalCluster.start(1, base=Path({str(tmp_path)!r}))\n"
+        "import sys; from tests.support.mariadb import LocalCluster\n"
+        "cluster = LocalCluster.start(1)\n"
         "print(cluster['db1'].process.pid, flush=True); sys.stdin.read()"
     )
     child = subprocess.Popen(

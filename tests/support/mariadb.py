@@ -282,7 +282,7 @@ class LocalCluster:
         below ``base``, else in memory, else (``disk``) where temporary files go. ``outlive`` lets the servers
         live on when the calling thread ends. Raises RuntimeError with the words of a server that failed.
         """
-        cluster = cls(workspace(base, disk=disk), {})
+        cluster = cls(workspace(base, disk=disk, outlive=outlive), {})
         try:
             cluster._build(n, semi_sync, options or {}, node_options or {}, outlive)
         except BaseException:

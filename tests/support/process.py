@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+_LONGEST_FOLDER = 84
+"""A socket's path has at most 107 characters, and HAProxy adds some of its own while it binds one."""
 _OWNED = re.compile(r"proxyroute-(\d+)-")
 
 
@@ -45,10 +47,11 @@ def free_port() -> int:
     raise OSError("no free port between 15000 and 32000 on 127.0.0.1")
 
 
-def workspace(base: Path | None = None, *, disk: bool = False) -> Path:
+def workspace(base: Path | None = None, *, disk: bool = False, outlive: bool = False) -> Path:
     """Makes a folder for one cluster, in memory if that is possible and ``disk`` is not asked for.
 
-    Folders left by processes that are no more are removed on the way.
+    Folders left by processes that are no more are removed on the way, unless they were meant to ``outlive`` them.
+    Raises OSError when the path is too long for the sockets that will be in it.
     """
     if base is None:
         memory = Path("/dev/shm")
@@ -57,7 +60,11 @@ def workspace(base: Path | None = None, *, disk: bool = False) -> Path:
         match = _OWNED.match(folder.name)
         if match and not Path(f"/proc/{match[1]}").exists() and folder.stat().st_uid == os.getuid():
             shutil.rmtree(folder, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"proxyroute-{os.getpid()}-", dir=base))
+    folder = Path(tempfile.mkdtemp(prefix=f"proxyroute-{'kept' if outlive else os.getpid()}-", dir=base))
+    if len(str(folder)) > _LONGEST_FOLDER:
+        folder.rmdir()
+        raise OSError(f"{folder} is too long a path for the sockets in it; set TMPDIR to a shorter one")
+    return folder
 
 
 class Daemon:

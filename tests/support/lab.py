@@ -1,0 +1,234 @@
+"""A whole site on loopback: a cluster, an HAProxy with the product's configuration, and the command line beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+from proxyroute.model import Address
+from tests.support.accounts import APPLICATION, ENGINE, PROBE, PROBE_SCHEMA, REPLICATION, Account
+from tests.support.haproxy import LocalHAProxy
+from tests.support.mariadb import LocalCluster
+from tests.support.process import find_program, free_port
+
+CLUSTER_NAME = "demo"
+PROGRAM = Path(sys.executable).with_name("proxyroute")
+
+
+def _secret(folder: Path, account: Account) -> dict[str, str]:
+    file = folder / f"{account.user}.password"
+    file.touch(mode=0o600)
+    file.write_text(account.password)
+    return {"file": str(file)}
+
+
+def site_config(
+    cluster: LocalCluster,
+    folder: Path,
+    *,
+    proxies: Sequence[Mapping[str, Any]] = (),
+    policy: Mapping[str, Any] | None = None,
+    proof: bool = True,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Returns the values of a configuration file for ``cluster``; writes the password files it names to ``folder``.
+
+    ``policy`` is what stands below ``switchover``, ``more`` whatever else the cluster's part should hold.
+    """
+    shop: dict[str, Any] = {
+        "account": {"user": ENGINE.user, "password": _secret(folder, ENGINE)},
+        "replication": {"user": REPLICATION.user, "password": _secret(folder, REPLICATION)},
+        "servers": {node.name: str(node.address) for node in cluster},
+    }
+    if policy:
+        shop["switchover"] = dict(policy)
+    if proof:
+        shop["proof"] = {
+            "schema": PROBE_SCHEMA,
+            "account": {"user": PROBE.user, "password": _secret(folder, PROBE)},
+        }
+    if proxies:
+        shop["proxies"] = [dict(proxy) for proxy in proxies]
+    return {
+        "version": 1,
+        "state_dir": str(folder / "state"),
+        "clusters": {CLUSTER_NAME: {**shop, **(more or {})}},
+    }
+
+
+class Lab:
+    """The site. ``write`` and ``read`` are where clients go; ``config`` is the file of the command line."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self.cluster = cluster
+        self.folder = cluster.folder
+        self.config = self.folder / "proxyroute.yml"
+        self.write = Address("127.0.0.1", free_port())
+        self.read = Address("127.0.0.1", free_port())
+        self.stats = Address("127.0.0.1", free_port())
+        self.haproxy_config = self.folder / "haproxy.cfg"
+        self.haproxy = LocalHAProxy(self.folder, find_program("haproxy"))
+
+    @classmethod
+    def start(
+        cls,
+        n: int = 3,
+        *,
+        policy: Mapping[str, Any] | None = None,
+        proof: bool = True,
+        more: Mapping[str, Any] | None = None,
+        **cluster: Any,
+    ) -> Lab:
+        """Starts everything; returns when clients can write. ``cluster`` goes to :meth:`LocalCluster.start`."""
+        lab = cls(LocalCluster.start(n, **cluster))
+        try:
+            proxy = {
+                "type": "haproxy",
+                "name": "edge1",
+                "config_file": str(lab.haproxy_config),
+                "runtime_socket": str(lab.haproxy.runtime_socket),
+                "master_socket": str(lab.haproxy.master_socket),
+                "write": str(lab.write),
+                "read": str(lab.read),
+                "stats": str(lab.stats),
+                "binary": lab.haproxy.binary,
+            }
+            values = site_config(lab.cluster, lab.folder, proxies=[proxy], policy=policy, proof=proof, more=more)
+            lab.config.write_text(yaml.safe_dump(values, sort_keys=False))
+            lab._start_proxy()
+        except BaseException:
+            lab.close()
+            raise
+        return lab
+
+    def _start_proxy(self) -> None:
+        """As an operator does it for the first time: the files, the program, then the product takes over."""
+        _, rendered = self.json("render")
+        for files in rendered.values():
+            for file, text in files.items():
+                Path(file).parent.mkdir(parents=True, exist_ok=True)
+                Path(file).write_text(text)
+        self.haproxy.start(self.haproxy_config)
+        self.run("publish", check=True)
+
+    # The command line
+
+    def command(self, *arguments: str) -> list[str]:
+        """Returns the argv of the product's command line with this site's configuration."""
+        return [str(PROGRAM), "--config", str(self.config), *arguments]
+
+    def run(
+        self, *arguments: str, check: bool = False, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command to its end, with more ``environment``, and returns its status and output.
+
+        Raises RuntimeError with its words when ``check`` and it fails.
+        """
+        done = subprocess.run(
+            self.command(*arguments),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=150,
+            env={**os.environ, **(environment or {})},
+        )
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done
+
+    def json(self, *arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, dict[str, Any]]:
+        """Runs a command with ``--json``; returns its exit status and the object it printed.
+
+        Raises RuntimeError with its words when it printed none.
+        """
+        done = self.run(*arguments, "--json", environment=environment)
+        with contextlib.suppress(ValueError):
+            value = json.loads(done.stdout)
+            if isinstance(value, dict):
+                return done.returncode, value
+        raise RuntimeError(f"{' '.join(arguments)} printed no object:\n{done.stdout}{done.stderr}")
+
+    # Who is where
+
+    def runtime(self, command: str) -> str:
+        """Returns HAProxy's answer to a command at its runtime socket."""
+        return runtime(self.haproxy.runtime_socket, command)
+
+    def sessions(self) -> dict[str, int]:
+        """Returns the application's sessions by server, counted at the servers."""
+        count = "SELECT COUNT(*) AS n FROM information_schema.PROCESSLIST WHERE USER=%s"
+        return {node.name: int(node.sql(count, (APPLICATION.user,))[0]["n"]) for node in self.cluster if node.running}
+
+    def proxied(self) -> dict[str, int]:
+        """Returns the open sessions of HAProxy by server, over all backends, as HAProxy counts them."""
+        found: Counter[str] = Counter()
+        for line in self.runtime("show stat").lstrip("# ").splitlines():
+            fields = line.split(",")
+            if len(fields) > 4 and fields[1] in self.cluster.nodes and fields[4].isdigit():
+                found[fields[1]] += int(fields[4])
+        return dict(found)
+
+    # The end
+
+    def close(self) -> None:
+        """Ends everything that belongs to this site, and removes its folder."""
+        self.haproxy.kill9()
+        end_all(self.folder)
+        self.cluster.close()
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def runtime(path: Path, command: str) -> str:
+    """Sends one command to a runtime socket of HAProxy and returns the answer."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        client.connect(str(path))
+        client.sendall(command.encode() + b"\n")
+        answer = b""
+        while part := client.recv(65536):
+            answer += part
+    return answer.decode()
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Returns our processes whose command line names ``folder`` or something in it; never this one."""
+    mark = str(folder).encode()
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                named = any(mark in word and not word[word.index(mark) + len(mark) :][:1].isalnum() for word in words)
+                if named and process.stat().st_uid == os.getuid():
+                    found.append(int(process.name))
+    return sorted(found)
+
+
+def end_all(folder: Path) -> None:
+    """Ends at once whatever still runs for the site in ``folder``: a guard, an old worker, a server left running."""
+    for pid in processes_of(folder):
+        with contextlib.suppress(OSError):
+            descriptor = os.pidfd_open(pid)
+            try:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            finally:
+                os.close(descriptor)
