@@ -1,0 +1,45 @@
+"""The command line: ``main`` is what ``proxyroute`` runs. Each command is small and in a file of its own kind."""
+
+from __future__ import annotations
+
+import click
+
+from proxyroute import __version__
+from proxyroute.cli.check import check
+from proxyroute.cli.context import CommandGroup, common_options
+from proxyroute.cli.history import history, show
+from proxyroute.cli.plan import plan
+from proxyroute.cli.proxies import publish, render
+from proxyroute.cli.status import status
+from proxyroute.cli.switchover import heal, switchover
+
+__all__ = ["main"]
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.version_option(__version__, prog_name="proxyroute")
+@common_options
+def main() -> None:
+    """Moves the primary of a MariaDB cluster, and makes the traffic follow.
+
+    \b
+    First time:  proxyroute init, grants, check, publish
+    Every time:  proxyroute status, plan, switchover
+    If killed:   proxyroute heal
+
+    \b
+    Exit codes
+      0    done, or nothing to do
+      1    something failed that has no code of its own
+      2    the configuration or the command line is wrong
+      3    refused: nothing was touched (check: there are errors)
+      4    aborted: everything was undone, the old primary takes writes
+      5    unfinished: type `proxyroute heal`
+      6    another operation holds the cluster, or acted since
+      7    done, but the proof has a gap or a contradiction
+      130  interrupted
+    """
+
+
+for _command in (check, status, plan, switchover, heal, history, show, render, publish):
+    main.add_command(_command)

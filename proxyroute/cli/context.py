@@ -1,0 +1,132 @@
+"""What every command has: the configuration, the cluster it is about, the engine, and how to write."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from proxyroute.cli.output import Output
+from proxyroute.config import ClusterConfig, Config, config_path, load
+from proxyroute.errors import ProxyRouteError
+
+if TYPE_CHECKING:
+    from proxyroute.engine import Engine
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+INTERRUPTED = 130
+
+
+class Context:
+    """The global options of one run, and what follows from them."""
+
+    def __init__(self) -> None:
+        self.config_option: Path | None = None
+        self.cluster_option: str | None = None
+        self.as_json = False
+
+    @cached_property
+    def out(self) -> Output:
+        return Output(as_json=self.as_json)
+
+    @property
+    def config_file(self) -> Path:
+        return config_path(self.config_option)
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration. Raises ConfigError."""
+        return load(self.config_file)
+
+    @property
+    def cluster(self) -> ClusterConfig:
+        """The cluster that the command is about. Raises ConfigError when it has to be named."""
+        return self.config.cluster(self.cluster_option)
+
+    @contextmanager
+    def engine(self, listener: Callable[[dict[str, Any]], None] | None = None) -> Iterator[Engine]:
+        """Opens the engine of the cluster and closes it. Raises ConfigError."""
+        from proxyroute.engine import open_engine  # what a mere --help need not wait for
+
+        engine = open_engine(self.cluster, listener)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+    def command_line(self, *words: str) -> str:
+        """Returns a command to type, with the options that it needs to be about the same cluster."""
+        options: list[str] = []
+        if self.config_option is not None:
+            options += ["--config", str(self.config_option)]
+        if self.cluster_option is not None:
+            options += ["--cluster", self.cluster_option]
+        return " ".join(["proxyroute", *words, *options])
+
+
+pass_context = click.make_pass_decorator(Context, ensure=True)
+
+
+def _setter(attribute: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def keep(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        context = ctx.ensure_object(Context)
+        if value:
+            setattr(context, attribute, value)
+
+    return keep
+
+
+def common_options(function: F) -> F:
+    """Adds ``--config``, ``--cluster`` and ``--json``, which may stand before or after the command's name."""
+    options = (
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            expose_value=False,
+            callback=_setter("config_option"),
+            help="Configuration file; else $PROXYROUTE_CONFIG, else /etc/proxyroute/proxyroute.yml.",
+        ),
+        click.option(
+            "--cluster",
+            metavar="NAME",
+            expose_value=False,
+            callback=_setter("cluster_option"),
+            help="Which cluster; needed only when several are configured.",
+        ),
+        click.option(
+            "--json",
+            is_flag=True,
+            expose_value=False,
+            callback=_setter("as_json"),
+            help="Write one JSON object instead of text.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+class CommandGroup(click.Group):
+    """Turns what ProxyRoute raises into a message and the exit code that stands for it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        context = ctx.ensure_object(Context)
+        try:
+            return super().invoke(ctx)
+        except ProxyRouteError as error:
+            context.out.error(error)
+            ctx.exit(error.exit_code)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def on_terminal() -> bool:
+    """Tells whether somebody can be asked."""
+    return sys.stdin.isatty()

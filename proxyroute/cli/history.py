@@ -1,0 +1,96 @@
+"""``proxyroute history`` and ``proxyroute show``: what was done, read from the journals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from proxyroute.cli.context import Context, common_options, pass_context
+from proxyroute.cli.jsonable import dump
+from proxyroute.cli.output import seconds, styled, verdict_level
+from proxyroute.cli.status import is_open
+
+_SAID = ("v", "n", "t", "kind")
+
+
+@click.command(short_help="List the operations of the cluster, the latest first.")
+@click.option("--limit", default=20, show_default=True, help="How many; 0 for all.")
+@common_options
+@pass_context
+def history(ctx: Context, limit: int) -> None:
+    """List the operations of the cluster, the latest first."""
+    with ctx.engine() as engine:
+        found = sorted(engine.history(), key=lambda s: s.started, reverse=True)
+    found = found[:limit] if limit else found
+    if ctx.as_json:
+        ctx.out.json({"operations": found})
+        return
+    if not found:
+        ctx.out.line("no operation yet")
+        return
+    rows = [
+        (
+            s.operation,
+            s.kind,
+            f"{s.primary} → {s.candidate}",
+            styled("open" if is_open(s) else s.outcome, "warn" if is_open(s) else ""),
+            seconds(s.seconds),
+            seconds(s.blackout_seconds),
+            styled(s.verdict or "-", verdict_level(s.verdict)),
+        )
+        for s in found
+    ]
+    ctx.out.table(("Operation", "Kind", "Moved", "Outcome", "Took>", "Blackout>", "Verdict"), rows)
+
+
+@click.command(short_help="Show one operation, record by record.")
+@click.argument("operation")
+@common_options
+@pass_context
+def show(ctx: Context, operation: str) -> None:
+    """Show one operation, record by record.
+
+    OPERATION is an id as `proxyroute history` lists it. Times are seconds since the operation began.
+    """
+    with ctx.engine() as engine:
+        records = engine.show(operation)
+    if ctx.as_json:
+        ctx.out.json({"operation": operation, "records": list(records)})
+        return
+    began = float(records[0]["t"]) if records else 0.0
+    ctx.out.line(f"{operation}, begun {time.strftime('%Y-%m-%d %H:%M:%S %z', time.localtime(began))}")
+    ctx.out.line()
+    rows = [(f"{float(r['t']) - began:.3f}", r["kind"], _told(r)) for r in records]
+    ctx.out.table(("Time>", "Record", "Told"), rows)
+
+
+def _told(record: Mapping[str, Any]) -> object:
+    """Returns a record in words; one without words of its own as its fields."""
+    kind = record["kind"]
+    if kind == "begin":
+        plan = record.get("plan", {})
+        moved = f"{plan.get('primary')} → {plan.get('candidate')}"
+        return f"{record.get('operation_kind')} of {record.get('cluster')}, {moved}, epoch {record.get('epoch')}"
+    if kind == "step":
+        return str(record["name"])
+    if kind == "stepped":
+        text = f"{record['name']}: {seconds(record['seconds'])}  {record.get('error') or record.get('detail') or ''}"
+        return styled(text.rstrip(), "bad" if record.get("error") else "")
+    if kind == "commit":
+        return styled("from here on nothing is taken back", "bold")
+    if kind == "proof":
+        verdict = str(record.get("verdict"))
+        told = styled(verdict, verdict_level(verdict))
+        for evidence in record.get("evidence", []):
+            line = f"\n{evidence['verdict']}  {evidence['subject']}: {evidence['claim']}; {evidence['seen']}"
+            told.append(line, style="default")
+        return told
+    if kind == "end":
+        return f"{record.get('outcome')}{': ' if record.get('text') else ''}{record.get('text', '')}"
+    rest = {key: value for key, value in record.items() if key not in _SAID}
+    return ", ".join(
+        f"{key}={value if isinstance(value, str) else dump(value, indent=None)}" for key, value in rest.items()
+    )

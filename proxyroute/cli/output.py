@@ -1,0 +1,118 @@
+"""How things look: plain tables without frames, at most 80 columns when not on a terminal, colour only on one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from proxyroute.cli.jsonable import dump
+from proxyroute.config import InvalidConfig
+from proxyroute.errors import ProxyRouteError, Refused
+from proxyroute.model import Finding, Severity
+
+STYLES = {"good": "green", "warn": "yellow", "bad": "bold red", "quiet": "dim"}
+_HEADINGS = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.INFO: "Notes"}
+_FINDING_STYLES = {Severity.ERROR: "bad", Severity.WARNING: "warn", Severity.INFO: "quiet"}
+
+
+def seconds(value: float | None) -> str:
+    """Returns a duration as people say it: ``0.4 ms``, ``12 ms``, ``3.2 s``, ``2 min 5 s``; ``-`` for None."""
+    if value is None:
+        return "-"
+    if value < 0.00095:
+        return f"{value * 1000:.1f} ms"
+    if value < 0.9995:
+        return f"{value * 1000:.0f} ms"
+    if value < 59.95:
+        return f"{value:.1f} s"
+    return f"{int(value) // 60} min {int(value) % 60} s"
+
+
+def styled(text: object, level: str = "") -> Text:
+    """Returns ``text`` as it is (brackets and colons mean nothing) in the colour of ``level``."""
+    return Text(str(text), style=STYLES.get(level, level))
+
+
+class Output:
+    """Where a command writes. Everything people read goes through here; JSON is one object on standard output."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.console = Console(highlight=False, markup=False, emoji=False)
+        self.errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+    def json(self, value: Any) -> None:
+        click.echo(dump(value))
+
+    def line(self, text: object = "", level: str = "") -> None:
+        self.console.print(text if isinstance(text, Text) else styled(text, level))
+
+    def raw(self, text: str) -> None:
+        """Writes text that somebody may copy: never wrapped, never cut."""
+        click.echo(text)
+
+    def heading(self, text: str) -> None:
+        self.console.print()
+        self.console.print(styled(text, "bold"))
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, indent: int = 0) -> None:
+        """Writes a table; a cell is text, or a :class:`rich.text.Text` with a colour. Columns end in ``>``: right."""
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        if indent:
+            table.add_column("", width=indent, no_wrap=True)
+        for column in columns:
+            right = column.endswith(">")
+            table.add_column(column.rstrip(">"), justify="right" if right else "left", overflow="fold")
+        for row in rows:
+            cells = [cell if isinstance(cell, Text) else styled(cell) for cell in row]
+            table.add_row(*([styled("")] if indent else []), *cells)
+        self.console.print(table)
+
+    def findings(self, findings: Iterable[Finding]) -> None:
+        """Writes findings, the worst first, each with its cure."""
+        found = list(findings)
+        for severity, heading in _HEADINGS.items():
+            chosen = [f for f in found if f.severity is severity]
+            if chosen:
+                self.heading(heading)
+                self.table(("Subject", "What", "Code"), [_finding_row(f) for f in chosen], indent=1)
+
+    def error(self, error: ProxyRouteError) -> None:
+        """Writes an error: as JSON on standard output with ``--json``, else for people on standard error."""
+        findings: tuple[Finding, ...] = error.findings if isinstance(error, Refused) else ()
+        if self.as_json:
+            value: dict[str, Any] = {
+                "kind": type(error).__name__,
+                "text": str(error),
+                "exit_code": error.exit_code,
+                "findings": findings,
+            }
+            if isinstance(error, InvalidConfig):
+                value["problems"] = error.problems
+            self.json({"error": value})
+            return
+        said = any(finding.text in str(error) for finding in findings)
+        text = "refused, nothing was touched:" if said else f"refused: {error}"
+        self.errors.print(styled(text if isinstance(error, Refused) else error, "bad"), soft_wrap=True)
+        for finding in findings:
+            self.errors.print(styled(f"  {finding.subject}: {finding.text}"), soft_wrap=True)
+            if finding.cure:
+                self.errors.print(styled(f"      {finding.cure}"), soft_wrap=True)
+
+
+def _finding_row(finding: Finding) -> tuple[object, ...]:
+    what = styled(finding.text, "" if finding.severity is Severity.INFO else _FINDING_STYLES[finding.severity])
+    if finding.cure:
+        what.append(f"\n→ {finding.cure}", style="default")
+    if finding.forceable and finding.severity is Severity.ERROR:
+        what.append("\n→ --force goes on in spite of it", style="default")
+    return finding.subject, what, styled(finding.code, "quiet")
+
+
+def verdict_level(verdict: str | None) -> str:
+    return {"PROVEN": "good", "NOT PROVEN": "bad", "UNKNOWN": "warn"}.get(str(verdict), "")

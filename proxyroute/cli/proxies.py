@@ -1,0 +1,70 @@
+"""``proxyroute render`` and ``proxyroute publish``: the proxies without a switchover."""
+
+from __future__ import annotations
+
+import click
+
+from proxyroute.cli.context import Context, common_options, pass_context
+from proxyroute.cli.output import styled
+from proxyroute.cli.switchover import NOT_PROVEN
+from proxyroute.config_yaml import suggest
+from proxyroute.errors import ConfigError
+from proxyroute.model import ReceiptState
+
+_LEVELS = {ReceiptState.DONE: "good", ReceiptState.FAILED: "bad", ReceiptState.UNKNOWN: "warn"}
+
+
+@click.command(short_help="Print the files that would be written for the proxies.")
+@click.option("--proxy", metavar="NAME", help="Only this one.")
+@common_options
+@pass_context
+def render(ctx: Context, proxy: str | None) -> None:
+    """Print the files that would be written for the proxies, routed to the current primary.
+
+    Writes nothing but its output.
+    """
+    with ctx.engine() as engine:
+        rendered = engine.render()
+    if proxy is not None:
+        if proxy not in rendered:
+            raise ConfigError(f"no proxy {proxy!r} has files to render; {suggest(proxy, rendered)}")
+        rendered = {proxy: rendered[proxy]}
+    if ctx.as_json:
+        ctx.out.json(rendered)
+        return
+    if not rendered:
+        ctx.out.line("no proxy of this cluster has files to render")
+    for name, files in rendered.items():
+        for file, text in files.items():
+            ctx.out.raw(f"# ---- {name}: {file}")
+            ctx.out.raw(text.rstrip("\n"))
+
+
+@click.command(short_help="Make the proxies follow the primary that is there now.")
+@common_options
+@pass_context
+def publish(ctx: Context) -> None:
+    """Make the proxies follow the primary that is there now.
+
+    For the first set-up, and to take back a drift. The databases are not touched.
+
+    \b
+    Exit codes
+      0  every proxy follows and has shown it
+      1  a proxy could not be told
+      7  told, but a proxy cannot show that it follows
+    """
+    with ctx.engine() as engine:
+        receipts = engine.publish()
+    if ctx.as_json:
+        ctx.out.json({"receipts": receipts})
+    elif not receipts:
+        ctx.out.line("this cluster has no proxies")
+    else:
+        rows = [(r.proxy, styled(r.state, _LEVELS.get(r.state, "")), r.epoch, r.detail) for r in receipts]
+        ctx.out.table(("Proxy", "State", "Epoch", "Told"), rows)
+    states = {r.state for r in receipts}
+    if ReceiptState.FAILED in states:
+        raise SystemExit(1)
+    if states - {ReceiptState.DONE}:
+        raise SystemExit(NOT_PROVEN)

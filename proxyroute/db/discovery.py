@@ -1,0 +1,69 @@
+"""Finds the members of a cluster from a few of them: upwards by their sources, downwards by who is connected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from proxyroute.db.mariadb_read import read_status
+from proxyroute.db.session import Login, Session
+from proxyroute.errors import ServerError, StatementError
+from proxyroute.model import Address, Deadline, Status
+
+_DUMPS = "SELECT host FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'"
+_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What was found. ``silent`` maps the addresses that could not be read to the reason."""
+
+    servers: tuple[Status, ...]
+    silent: dict[Address, str]
+
+
+def discover(start: Iterable[Address], login: Login) -> Discovery:
+    """Reads the servers at ``start``, then their sources and replicas, until nothing new turns up.
+
+    A replica that does not report its own address is looked for on its host at its source's port. Changes nothing;
+    never raises for a server that cannot be read.
+    """
+    found: dict[tuple[str, int, int], Status] = {}
+    silent: dict[Address, str] = {}
+    waiting, seen = list(start), set[Address]()
+    while waiting:
+        address = waiting.pop(0)
+        if address in seen:
+            continue
+        seen.add(address)
+        session = Session(str(address), address, login)
+        deadline = Deadline.after(_SECONDS)
+        try:
+            session.open(deadline)
+            status = read_status(session, str(address), address, deadline)
+            row = session.one("SELECT @@hostname AS host, @@port AS port", deadline)
+            neighbours = [*(s.address for s in status.sources), *_replicas(session, address, deadline)]
+        except ServerError as error:
+            silent[address] = str(error)
+            continue
+        finally:
+            session.close()
+        # one server may be reached by several addresses; the first one is kept
+        found.setdefault((str(row["host"]), int(row["port"]), status.server_id), status)
+        waiting += neighbours
+    return Discovery(tuple(found.values()), silent)
+
+
+def _replicas(session: Session, address: Address, deadline: Deadline) -> list[Address]:
+    """Returns where the replicas of a server probably are."""
+    replicas: list[Address] = []
+    try:
+        for row in session.read("SHOW SLAVE HOSTS", deadline):
+            if row.get("Host"):
+                replicas.append(Address(str(row["Host"]), int(row["Port"])))
+    except StatementError:
+        pass  # needs a privilege that only finding servers needs
+    if replicas:
+        return replicas
+    hosts = {str(row["host"]).rpartition(":")[0] for row in session.read(_DUMPS, deadline)}
+    return [Address(host, address.port) for host in sorted(hosts) if host]
