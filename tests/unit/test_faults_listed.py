@@ -15,6 +15,11 @@ DRIVERS = ("db", "haproxy", "adapters", "lease", "hooks", "argv")
 
 PRIMITIVES: dict[tuple[str, str], str] = {
     ("db.session", "_run"): "sends whatever it is given; change() gives it under act(), read() only SELECT and SHOW",
+    ("argv", "run_argv"): "scripts and hook adapters call it under script.run and hook.run",
+    ("argv", "_ended"): "ends what run_argv started and whose time is over",
+    ("lease.local", "acquire"): "its own lock file and its folder, which mean nothing to a server or a proxy",
+    ("lease.local", "claim"): "the claim is the mkdir, under act(); an epoch without an owner's name was never used",
+    ("lease.local", "_forget_old"): "claims so old that nobody can meet them any more",
 }
 """Functions that change something without an act() of their own, and who has one around them."""
 
@@ -115,6 +120,7 @@ _FILE_CHANGES = {"mkdir", "makedirs", "unlink", "rmdir", "rmtree", "symlink", "s
 _FILE_WRITES = {"write_text", "write_bytes", "mkstemp", "NamedTemporaryFile"}
 _SENDS = {"send", "sendall", "sendto", "sendmsg", "execute", "executemany"}
 _STARTS = {"Popen", "check_call", "check_output", "system", "execv", "fork", "kill", "killpg", "send_signal"}
+_STARTS |= {"run_argv"}  # a primitive of ours: whoever calls it makes the change
 
 
 def _changes(call: ast.Call) -> bool:
