@@ -299,7 +299,7 @@ def prepared_xa(case: Case) -> Iterator[Said]:
 def long_transactions(case: Case) -> Iterator[Said]:
     if case.inspection:
         for transaction in case.inspection.transactions:
-            if transaction.writes and transaction.age_seconds > case.policy.long_transaction:
+            if transaction.writes and transaction.age_seconds >= case.policy.long_transaction:
                 yield _long(case.inspection.name, transaction)
 
 

@@ -50,7 +50,7 @@ class Replica:
     def sql(self, *statements: str) -> str:
         """Returns ``statements`` as a cure to be typed on this server; ``{}`` stands for its channel."""
         name = f" '{self.channel.channel}'" if self.channel and self.channel.channel else ""
-        return f"on {self.server.name}: " + " ".join(f"{s};" for s in statements).format(name)
+        return f"on {self.server.name}: " + " ".join(f"{s};" for s in statements).replace("{}", name)
 
 
 Condition = Callable[[Replica], Objection | None]

@@ -99,7 +99,7 @@ def survey(view: View, policy: Policy, target: str | None = None) -> tuple[Findi
     return _judge(Case(view, policy, None, target))
 
 
-def blocking(findings: Iterable[Finding], *, force: bool = False) -> tuple[Finding, ...]:
+def blocking(findings: Iterable[Finding], force: bool = False) -> tuple[Finding, ...]:
     """Returns the findings that forbid to begin; ``force`` passes over those that allow it."""
     return tuple(f for f in findings if f.severity is Severity.ERROR and not (force and f.forceable))
 
