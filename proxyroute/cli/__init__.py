@@ -5,13 +5,8 @@ from __future__ import annotations
 import click
 
 from proxyroute import __version__
-from proxyroute.cli.check import check
+from proxyroute.cli import check, history, init, plan, proxies, status, switchover
 from proxyroute.cli.context import CommandGroup, common_options
-from proxyroute.cli.history import history, show
-from proxyroute.cli.plan import plan
-from proxyroute.cli.proxies import publish, render
-from proxyroute.cli.status import status
-from proxyroute.cli.switchover import heal, switchover
 
 __all__ = ["main"]
 
@@ -41,5 +36,16 @@ def main() -> None:
     """
 
 
-for _command in (check, status, plan, switchover, heal, history, show, render, publish):
+for _command in (
+    init.init,
+    check.check,
+    status.status,
+    plan.plan,
+    switchover.switchover,
+    switchover.heal,
+    history.history,
+    history.show,
+    proxies.render,
+    proxies.publish,
+):
     main.add_command(_command)

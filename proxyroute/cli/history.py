@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from proxyroute.cli.context import Context, common_options, pass_context
 from proxyroute.cli.jsonable import dump
 from proxyroute.cli.output import seconds, styled, verdict_level
 from proxyroute.cli.status import is_open
+
+if TYPE_CHECKING:
+    from proxyroute.engine import Summary
 
 _SAID = ("v", "n", "t", "kind")
 
@@ -36,14 +39,13 @@ def history(ctx: Context, limit: int) -> None:
             s.operation,
             s.kind,
             f"{s.primary} → {s.candidate}",
-            styled("open" if is_open(s) else s.outcome, "warn" if is_open(s) else ""),
             seconds(s.seconds),
             seconds(s.blackout_seconds),
-            styled(s.verdict or "-", verdict_level(s.verdict)),
+            styled(_ended(s), "warn" if is_open(s) or s.leftovers else verdict_level(s.verdict)),
         )
         for s in found
     ]
-    ctx.out.table(("Operation", "Kind", "Moved", "Outcome", "Took>", "Blackout>", "Verdict"), rows)
+    ctx.out.table(("Operation", "Kind", "Moved", "Took>", "Blackout>", "Ended"), rows)
 
 
 @click.command(short_help="Show one operation, record by record.")
@@ -65,6 +67,11 @@ def show(ctx: Context, operation: str) -> None:
     ctx.out.line()
     rows = [(f"{float(r['t']) - began:.3f}", r["kind"], _told(r)) for r in records]
     ctx.out.table(("Time>", "Record", "Told"), rows)
+
+
+def _ended(summary: Summary) -> str:
+    left = f", {len(summary.leftovers)} left to do" if summary.leftovers else ""
+    return f"{summary.outcome}{f', {summary.verdict}' if summary.verdict else ''}{left}"
 
 
 def _told(record: Mapping[str, Any]) -> object:

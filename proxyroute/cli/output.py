@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -65,22 +65,36 @@ class Output:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         if indent:
             table.add_column("", width=indent, no_wrap=True)
-        for column in columns:
-            right = column.endswith(">")
-            table.add_column(column.rstrip(">"), justify="right" if right else "left", overflow="fold")
+        for number, column in enumerate(columns):
+            side: JustifyMethod = "right" if column.endswith(">") else "left"
+            table.add_column(column.rstrip(">"), justify=side, overflow="fold", no_wrap=number == 0)
         for row in rows:
             cells = [cell if isinstance(cell, Text) else styled(cell) for cell in row]
             table.add_row(*([styled("")] if indent else []), *cells)
         self.console.print(table)
 
     def findings(self, findings: Iterable[Finding]) -> None:
-        """Writes findings, the worst first, each with its cure."""
+        """Writes findings, the worst first, each with its cure on a line of its own that can be copied."""
         found = list(findings)
+        width = max((len(f.subject) for f in found), default=0)
         for severity, heading in _HEADINGS.items():
             chosen = [f for f in found if f.severity is severity]
             if chosen:
                 self.heading(heading)
-                self.table(("Subject", "What", "Code"), [_finding_row(f) for f in chosen], indent=1)
+            for finding in chosen:
+                self._finding(finding, width)
+
+    def _finding(self, finding: Finding, width: int) -> None:
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(min_width=width + 2, no_wrap=True)
+        grid.add_column(overflow="fold")
+        text = styled(finding.text, _FINDING_STYLES[finding.severity]).append(f" ({finding.code})", style="dim")
+        grid.add_row(f"  {finding.subject}", text)
+        self.console.print(grid)
+        forced = finding.forceable and finding.severity is Severity.ERROR
+        for cure in (finding.cure, "--force goes on in spite of it" if forced else ""):
+            if cure:
+                self.raw(" " * (width + 4) + f"→ {cure}")
 
     def error(self, error: ProxyRouteError) -> None:
         """Writes an error: as JSON on standard output with ``--json``, else for people on standard error."""
@@ -103,15 +117,6 @@ class Output:
             self.errors.print(styled(f"  {finding.subject}: {finding.text}"), soft_wrap=True)
             if finding.cure:
                 self.errors.print(styled(f"      {finding.cure}"), soft_wrap=True)
-
-
-def _finding_row(finding: Finding) -> tuple[object, ...]:
-    what = styled(finding.text, "" if finding.severity is Severity.INFO else _FINDING_STYLES[finding.severity])
-    if finding.cure:
-        what.append(f"\n→ {finding.cure}", style="default")
-    if finding.forceable and finding.severity is Severity.ERROR:
-        what.append("\n→ --force goes on in spite of it", style="default")
-    return finding.subject, what, styled(finding.code, "quiet")
 
 
 def verdict_level(verdict: str | None) -> str:

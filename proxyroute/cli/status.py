@@ -11,7 +11,7 @@ import click
 from proxyroute import topology
 from proxyroute.cli.context import Context, common_options, pass_context
 from proxyroute.cli.jsonable import dump, jsonable
-from proxyroute.cli.output import Output, seconds, styled
+from proxyroute.cli.output import Output, styled
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.model import Observed, Receiver, Silent, Source, Status, View
 
@@ -59,12 +59,17 @@ def _once(out: Output, engine: Engine) -> None:
 
 
 def _read(engine: Engine) -> tuple[View, Sequence[Observed], list[Summary]]:
-    return engine.look(), engine.observe(), [s for s in engine.history() if is_open(s)]
+    return engine.look(), engine.observe(), waiting_for_heal(engine.history())
 
 
 def is_open(summary: Summary) -> bool:
     """Tells whether an operation still waits for ``proxyroute heal``."""
     return summary.outcome == "open"
+
+
+def waiting_for_heal(history: Sequence[Summary]) -> list[Summary]:
+    """Returns the operations that are open, and the last one if it has left something to do."""
+    return [s for n, s in enumerate(history, start=1) if is_open(s) or (n == len(history) and s.leftovers)]
 
 
 def truth(view: View, proxies: Sequence[Observed], unfinished: Sequence[object]) -> tuple[str, str]:
@@ -94,7 +99,7 @@ def truth(view: View, proxies: Sequence[Observed], unfinished: Sequence[object])
         elif proxy.held:
             warn.append(f"proxy {proxy.proxy} holds newcomers")
     if unfinished:
-        warn.append("an operation is open, type 'proxyroute heal'")
+        warn.append("something is left to do, type 'proxyroute heal'")
     level = "bad" if bad else "warn" if warn else "good"
     start = f"{view.cluster}: {primary.name} takes writes" if primary else f"{view.cluster}"
     if level == "good":
@@ -133,10 +138,10 @@ def _show(out: Output, view: View, proxies: Sequence[Observed], unfinished: list
             for difference in proxy.drift:
                 out.line(f"{proxy.proxy}: {difference}", "warn")
     if unfinished:
-        out.heading("Open operations")
+        out.heading("Left to do by proxyroute heal")
         for summary in unfinished:
-            moved = f"{summary.primary} → {summary.candidate}"
-            out.line(f"{summary.operation}  {summary.kind} {moved}; proxyroute heal finishes or undoes it", "warn")
+            moved = f"{summary.kind} {summary.primary} → {summary.candidate}"
+            out.line(f"{summary.operation}  {moved}: {'; '.join(summary.leftovers) or 'open'}", "warn")
 
 
 def _server_row(server: Status | Silent, view: View) -> tuple[object, ...]:
@@ -150,10 +155,15 @@ def _server_row(server: Status | Silent, view: View) -> tuple[object, ...]:
         role,
         styled("no", "bad" if astray else "") if server.writable else styled("yes", "" if server.sources else "warn"),
         _replication(server, view),
-        seconds(server.source.lag_seconds) if server.source else "",
+        _lag(server),
         _semi_sync(server),
         position_text(server.executed),
     )
+
+
+def _lag(server: Status) -> str:
+    lags = [s.lag_seconds for s in server.sources if s.lag_seconds is not None]
+    return f"{max(lags):g} s" if lags else "-" if server.sources else ""
 
 
 def _replication(server: Status, view: View) -> object:
