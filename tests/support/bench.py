@@ -90,7 +90,7 @@ class Books:
 
 
 class Bench:
-    """Switches ``lab`` over under load. ``talk`` says so as it happens."""
+    """Switches ``lab`` over under load, and remembers when."""
 
     def __init__(self, lab: Lab, floor: Floor, pooled: Load, fresh: Load) -> None:
         self._lab = lab
@@ -111,7 +111,7 @@ class Bench:
     def floor(self, old: str, new: str) -> None:
         """One switchover of the barest kind."""
         self.steady()
-        begun, _ = self._floor.switch(old, new)
+        begun, _ = self._floor.switch(old, new, self._lab.flipper())
         for load in self._loads:
             load.await_more(20)
         self.runs.append(Run(False, old, new, (begun, now())))
@@ -131,14 +131,14 @@ class Bench:
 
 
 def measure(count: int, writers: int, rate: float, mode: str) -> Books:
-    """Runs the whole bench; prints a line for each switchover once all is over."""
+    """Runs the whole bench and closes the books."""
     with Lab.start(3, disk=True, options=OPTIONS) as lab:
         create_table(lab.cluster["db1"])
         lab.cluster.await_synced()
         with (
             Load.start(lab.write, writers=writers, rate=rate, mode=mode) as pooled,
             Load.start(lab.write, writers=1, rate=FRESH_RATE, mode="fresh", first=writers) as fresh,
-            Floor(lab.cluster, lab.flip) as floor,
+            Floor(lab.cluster) as floor,
         ):
             bench = Bench(lab, floor, pooled, fresh)
             for number in range(0, count, 2):

@@ -17,11 +17,10 @@ from tests.support.wait import until
 
 
 class Floor:
-    """Switches ``cluster`` over; ``flip`` moves the write route to the server it is given, by one command."""
+    """Switches ``cluster`` over, with a session to each server that was opened beforehand."""
 
-    def __init__(self, cluster: LocalCluster, flip: Callable[[str], None]) -> None:
+    def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
-        self._flip = flip
         self._sessions: dict[str, Connection] = {n.name: n.connect(ENGINE) for n in cluster}
 
     def _run(self, server: str, statement: str, args: tuple[Any, ...] = ()) -> Any:
@@ -30,15 +29,18 @@ class Floor:
             row = cursor.fetchone()
         return next(iter(row.values())) if row else None
 
-    def switch(self, old: str, new: str) -> tuple[float, float]:
-        """Moves the primary. Returns when it began and ended, on the monotonic clock."""
+    def switch(self, old: str, new: str, flip: Callable[[str], None]) -> tuple[float, float]:
+        """Moves the primary; ``flip`` moves the write route to the server it is given.
+
+        Returns when it began and ended, on the monotonic clock.
+        """
         begun = time.monotonic()
         self._run(old, "SET GLOBAL read_only=1")
         goal = self._run(old, "SELECT @@global.gtid_binlog_pos")
         self._run(new, "SELECT MASTER_GTID_WAIT(%s, 5)", (goal,))
         self._run(new, "STOP SLAVE")
         self._run(new, "SET GLOBAL read_only=0")
-        self._flip(new)
+        flip(new)
         return begun, time.monotonic()
 
     def repoint(self, old: str, new: str) -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -165,6 +165,21 @@ class Lab:
     def runtime(self, command: str) -> str:
         """Returns HAProxy's answer to a command at its runtime socket."""
         return runtime(self.haproxy.runtime_socket, command)
+
+    def flipper(self) -> Callable[[str], None]:
+        """Returns what moves the write route to the server it is given, by one runtime command; for the floor."""
+        file = self.haproxy_config.with_suffix(".route.map")
+        for line in self.runtime(f"show map {file}").splitlines():
+            _, key, value = line.split()
+            if key == "route":
+                epoch = value.partition("/")[2]
+                return lambda server: self._tell(f"set map {file} route {server}/{epoch}")
+        raise LookupError(f"HAProxy has no route in {file}")
+
+    def _tell(self, command: str) -> None:
+        answer = self.runtime(command).strip()
+        if answer:
+            raise RuntimeError(f"HAProxy answers {answer!r} to {command!r}")
 
     def sessions(self) -> dict[str, int]:
         """Returns the application's sessions by server, counted at the servers."""
