@@ -263,8 +263,12 @@ def _tell(detail: ErrorDetails, known: Collection[str], document: Document, wher
         document.report(here, detail["msg"])
     elif kind == "literal_error":
         document.report(here, f"must be {detail['ctx']['expected']}")
+    elif kind == "value_error":
+        text = detail["msg"].removeprefix("Value error, ")
+        field, colon, rest = text.partition(": ")  # a dataclass that judges itself can only name its field so
+        document.report(*(((*here, field), rest) if colon and field in known else (here, text)))
     else:
-        text = _WORDS.get(kind) or detail["msg"].removeprefix("Value error, ")
+        text = _WORDS.get(kind) or detail["msg"]
         document.report(here, f"{text}; write {example}" if example else text)
 
 
@@ -300,29 +304,29 @@ def fill(
             document.unknown((*where, key), known)
         elif value is not None:
             try:
-                given[key] = _coerce(hints[key], value)
+                given[key] = _coerce(hints[key], value, document.base)
             except ValueError as error:
                 document.report((*where, key), str(error))
-    if len(document.problems) > before:
-        return None
+    noted = len(document.problems) > before
     try:
         built = TypeAdapter(cls).validate_python(given)
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_input=False):
-            _tell(detail, known, document, where)
+            if not (noted and detail["type"] == "missing"):  # what is misspelt is not missing as well
+                _tell(detail, known, document, where)
         return None
-    paths = {name: getattr(built, name) for name in known if isinstance(getattr(built, name), Path)}
-    absolute = {name: document.base / path for name, path in paths.items()}
-    return dataclasses.replace(built, **absolute) if absolute != paths else built  # type: ignore[type-var]
+    return None if noted else built
 
 
-def _coerce(hint: Any, value: Any) -> Any:
+def _coerce(hint: Any, value: Any, base: Path) -> Any:
     """Turns what people write into what a field of type ``hint`` takes. Raises ValueError."""
     kinds = {hint, *get_args(hint)}
     if float in kinds:
         return parse_duration(value)
     if Address in kinds and isinstance(value, str):
         return parse_address(value)
+    if Path in kinds and isinstance(value, str):
+        return base / value
     is_list = hint if get_origin(hint) is tuple else next((k for k in kinds if get_origin(k) is tuple), None)
     if is_list is not None and str in get_args(is_list):
         return _strings(value)

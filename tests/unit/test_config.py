@@ -68,6 +68,12 @@ class ToySettings:
     set: tuple[str, ...] = ()
     read: Address | None = None
 
+    def __post_init__(self) -> None:
+        if self.timeout == 0:
+            raise ValueError("timeout: must be above zero")
+        if self.write == self.read:
+            raise ValueError("write and read are the same")
+
 
 class Toy:
     Settings = ToySettings
@@ -271,6 +277,8 @@ SECTION_MISTAKES: list[tuple[str, int, str, str]] = [
     ("proxies: [{type: toy, socket: /s, write: 'a:1'}]", 9, "proxies[0].name", "is missing"),
     ("proxies: [{type: toy, name: e, socket: /s, write: ':1'}]", 9, "proxies[0].write", "is not an address"),
     ("proxies: [{type: toy, name: e, socket: /s, write: a, absent: 3}]", 9, "proxies[0].absent", "true or false"),
+    ("proxies: [{type: toy, name: e, socket: /s, write: a, timeout: 0}]", 9, "proxies[0].timeout", "above zero"),
+    ("proxies: [{type: toy, name: e, socket: /s, write: a, read: a}]", 9, "proxies[0]", "are the same"),
     ("proxies:\n    - toy", 10, "proxies[0]", "must be a mapping"),
 ]
 
@@ -296,6 +304,11 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         "clusters.shop.proxies[0].name",
         "clusters.shop.proxies[0].type",
     ]
+
+
+def test_a_misspelt_field_hides_no_other_mistake_and_is_not_missing_as_well(tmp_path: Path) -> None:
+    text = MINIMAL + "    proxies: [{type: toy, name: e, sokcet: /s, write: a, set: [[]]}]\n"
+    assert [field.rpartition(".")[2] for _, field, _ in mistakes(tmp_path, text)] == ["set[0]", "sokcet"]
 
 
 def test_one_server_in_two_clusters_is_a_mistake(tmp_path: Path) -> None:
