@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO
 
 from proxyroute.errors import ScriptFailed
@@ -15,18 +16,39 @@ from proxyroute.model import Deadline
 
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _STDERR_LINES = 5
-_STDERR_BYTES = 4096
+_MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended. ``status`` is below zero when a signal ended it: minus its number."""
+
+    status: int
+    stdout: str
+    stderr: str
 
 
 def run_argv(argv: Sequence[str], environment: Mapping[str, str], deadline: Deadline) -> str:
-    """Runs ``argv`` with ``environment`` and returns what it wrote to its standard output.
+    """Runs ``argv`` as :func:`run` does and returns what it wrote to its standard output.
 
-    Of our own environment the program sees only what any program needs (``PATH``, ``HOME``, the locale),
-    because ours may hold passwords. It runs in a process group of its own, which is killed when the
-    deadline passes. What it leaves in the background after a good exit is left alone.
+    Raises ScriptFailed as well when it exits non-zero, with the status and the last lines of its standard error.
+    """
+    done = run(argv, environment, deadline)
+    if done.status < 0:
+        raise ScriptFailed(f"{argv[0]} was ended by signal {-done.status}{_last_lines(done.stderr)}")
+    if done.status > 0:
+        raise ScriptFailed(f"{argv[0]} exited with status {done.status}{_last_lines(done.stderr)}")
+    return done.stdout
 
-    Raises ScriptFailed when it cannot be started, exits non-zero (with the status and the last lines of its
-    standard error) or does not end in time.
+
+def run(argv: Sequence[str], environment: Mapping[str, str], deadline: Deadline) -> Finished:
+    """Runs ``argv`` with ``environment`` to its end, whatever its exit status.
+
+    Of our own environment the program sees only what any program needs (``PATH``, ``HOME``, the locale), because
+    ours may hold passwords. It runs in a process group of its own, which is killed when the deadline passes. What
+    it leaves in the background after its end is left alone.
+
+    Raises ScriptFailed when it cannot be started or does not end in time.
     """
     if deadline.passed:
         raise ScriptFailed(f"{argv[0]} was not started: no time was left")
@@ -45,14 +67,8 @@ def run_argv(argv: Sequence[str], environment: Mapping[str, str], deadline: Dead
         except (OSError, ValueError) as error:
             raise ScriptFailed(f"{argv[0]} cannot be started: {error}") from error
         if not _ended(process, deadline):
-            raise ScriptFailed(f"{argv[0]} did not end in time and was killed{_last_lines(stderr)}")
-        status = process.returncode
-        if status < 0:
-            raise ScriptFailed(f"{argv[0]} was ended by signal {-status}{_last_lines(stderr)}")
-        if status > 0:
-            raise ScriptFailed(f"{argv[0]} exited with status {status}{_last_lines(stderr)}")
-        stdout.seek(0)
-        return stdout.read().decode(errors="replace")
+            raise ScriptFailed(f"{argv[0]} did not end in time and was killed{_last_lines(_text(stderr))}")
+        return Finished(process.returncode, _text(stdout), _text(stderr))
 
 
 def _ended(process: subprocess.Popen[bytes], deadline: Deadline) -> bool:
@@ -75,8 +91,12 @@ def _ended(process: subprocess.Popen[bytes], deadline: Deadline) -> bool:
             process.wait()
 
 
-def _last_lines(stderr: IO[bytes]) -> str:
-    size = stderr.seek(0, os.SEEK_END)
-    stderr.seek(max(0, size - _STDERR_BYTES))
-    lines = stderr.read().decode(errors="replace").strip().splitlines()[-_STDERR_LINES:]
+def _text(stream: IO[bytes]) -> str:
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - _MOST_BYTES))
+    return stream.read().decode(errors="replace")
+
+
+def _last_lines(stderr: str) -> str:
+    lines = stderr.strip().splitlines()[-_STDERR_LINES:]
     return f": {' | '.join(lines)}" if lines else ""

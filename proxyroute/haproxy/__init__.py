@@ -1,0 +1,1 @@
+"""HAProxy on this host: its files, its runtime socket, its processes. Knows nothing of the engine."""
