@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from proxyroute.adapters import find_adapters
+from proxyroute.adapters import find_adapter, installed_adapters
 from proxyroute.config_secrets import KINDS, Secret
 from proxyroute.config_shape import (
     EXAMPLES,
@@ -39,6 +39,7 @@ from proxyroute.config_values import (
     Tls,
 )
 from proxyroute.config_yaml import Document, InvalidConfig, Problem, Where, read_document, suggest
+from proxyroute.errors import ConfigError
 from proxyroute.model import Policy
 
 __all__ = [
@@ -241,13 +242,21 @@ class _Cluster:
         names.add(str(name))
         if not isinstance(absent, bool | None):
             self._document.report((*where, "absent"), "must be true or false")
-        adapters = find_adapters()
-        if kind not in adapters:
-            text = f"is missing; write {EXAMPLES['type']}" if kind is None else f"there is no adapter {kind!r}"
-            self._document.report((*where, "type"), f"{text}; {suggest(str(kind), adapters)}")
+        settings = self._read_settings(kind, rest, where)
+        return ProxyConfig(str(kind), str(name), bool(absent), settings) if settings is not None else None
+
+    def _read_settings(self, kind: Any, values: Mapping[str, Any], where: Where) -> object | None:
+        """Returns the settings of an adapter; only the one that is asked for is imported."""
+        try:
+            known = installed_adapters()
+            if kind in known:
+                return fill(find_adapter(kind).Settings, values, self._document, where)
+        except ConfigError as error:
+            self._document.report((*where, "type"), str(error))
             return None
-        settings = fill(adapters[kind].Settings, rest, self._document, where)
-        return ProxyConfig(kind, str(name), bool(absent), settings) if settings is not None else None
+        text = f"is missing; write {EXAMPLES['type']}" if kind is None else f"there is no adapter {kind!r}"
+        self._document.report((*where, "type"), f"{text}; {suggest(str(kind), known)}")
+        return None
 
     def assemble(self, shape: ClusterShape, state_dir: Path) -> ClusterConfig:
         """Returns the values; called only when nothing was noted."""

@@ -81,7 +81,8 @@ class Toy:
 
 @pytest.fixture(autouse=True)
 def toy_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configuration, "find_adapters", lambda: {"toy": Toy})
+    monkeypatch.setattr(configuration, "installed_adapters", lambda: {"toy": Toy})
+    monkeypatch.setattr(configuration, "find_adapter", lambda _: Toy)
 
 
 def read(folder: Path, text: str) -> Config:
@@ -149,7 +150,7 @@ def test_a_snapshot_survives_json_and_rebuilds_the_same_configuration(tmp_path: 
 
 def test_a_snapshot_of_a_proxy_whose_adapter_is_gone_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = snapshot(read(tmp_path, FULL).cluster("shop"))
-    monkeypatch.setattr(configuration, "find_adapters", lambda: {"toys": Toy})
+    monkeypatch.setattr(configuration, "installed_adapters", lambda: {"toys": Toy})
     with pytest.raises(InvalidConfig, match=r"when the operation began.*no adapter 'toy'; did you mean toys\?"):
         from_snapshot(taken)
 
@@ -316,6 +317,18 @@ def test_one_server_in_two_clusters_is_a_mistake(tmp_path: Path) -> None:
     line, field, text = one_mistake(tmp_path, MINIMAL + other)
     assert (line, field) == (14, "clusters.bar.servers.db2.address")
     assert "already the address of shop.db2" in text
+
+
+def test_an_adapter_that_cannot_be_imported_is_a_mistake_where_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str) -> type[Toy]:
+        raise ConfigError(f"the adapter {name!r} cannot be imported")
+
+    monkeypatch.setattr(configuration, "find_adapter", broken)
+    line, field, text = one_mistake(tmp_path, MINIMAL + "    proxies:\n    - {type: toy, name: e, write: w}\n")
+    assert (line, field, text) == (10, "clusters.shop.proxies[0].type", "the adapter 'toy' cannot be imported")
+    assert read(tmp_path, MINIMAL).cluster(None).proxies == ()
 
 
 def test_two_proxies_of_one_name_are_a_mistake(tmp_path: Path) -> None:
