@@ -58,6 +58,11 @@ def write(proxy: str, settings: Settings, rendered: Rendered) -> list[str]:
     return [file.name for file, text in texts.items() if files.replace(proxy, file, text)]
 
 
+def write_map(proxy: str, settings: Settings, table: RouteTable) -> None:
+    """Writes the map file alone. Raises AdapterError when it cannot be written."""
+    files.replace(proxy, settings.map_file, RouteMap.of(table).text())
+
+
 def restore(proxy: str, settings: Settings, before: OnDisk) -> None:
     """Puts the configuration and its Lua file back as they were; the map stays, it says the truth."""
     for file, text in ((settings.lua_file, before.lua), (settings.config_file, before.config)):

@@ -57,9 +57,18 @@ class Loaded:
         return hold_until(self.entries.get("hold", NO_HOLD))
 
 
+class NotOursError(AdapterError):
+    """The process that answers has not loaded our route map."""
+
+
 def read_route(runtime: Runtime, settings: Settings, deadline: Deadline) -> dict[str, str]:
-    """Returns the entries of the route map in memory; empty when this process has no such map."""
-    return parse_runtime(runtime.ask(f"show map {settings.map_file}", deadline))
+    """Returns the entries of the route map in memory. Raises NotOursError when this process has no such map."""
+    answer = runtime.ask(f"show map {settings.map_file}", deadline)
+    if answer.startswith("Unknown map"):
+        raise NotOursError(
+            runtime.proxy, f"haproxy runs a configuration that is not ours; start it with -f {settings.config_file}"
+        )
+    return parse_runtime(answer)
 
 
 def read_pid(runtime: Runtime, deadline: Deadline) -> int:
@@ -70,13 +79,17 @@ def read_pid(runtime: Runtime, deadline: Deadline) -> int:
 def read_loaded(runtime: Runtime, settings: Settings, names: Names, deadline: Deadline) -> Loaded:
     """Reads everything. Raises AdapterError when HAProxy does not answer."""
     info = _info(runtime, deadline)
+    try:
+        entries = read_route(runtime, settings, deadline)
+    except NotOursError:
+        entries = {}
     described = _DESCRIPTION.fullmatch(info.get("description", ""))
     return Loaded(
         pid=int(info.get("Pid", "0")),
         version=info.get("Version", ""),
         cluster=described[1] if described else "",
         structure=described[2] if described else "",
-        entries=read_route(runtime, settings, deadline),
+        entries=entries,
         servers=dict(_server_states(runtime.ask("show servers state", deadline))),
         sessions=write_sessions(runtime.ask("show stat", deadline), names),
     )

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from proxyroute.argv import run
@@ -105,9 +106,11 @@ def reload(proxy: str, master: Master, runtime: Runtime, deadline: Deadline) -> 
 
 
 def end_sessions(
-    runtime: Runtime, master: Master | None, names: Names, keep: str | None, deadline: Deadline
+    runtime: Runtime, master: Master, names: Names, keep: str | None, deadline: Deadline
 ) -> dict[str, int]:
-    """Ends the sessions of the write backends of all servers but ``keep``, with ``master`` in replaced processes too.
+    """Ends the sessions of the write backends of all servers but ``keep``, in replaced processes too.
+
+    Those of the process that serves go first, so that a master that does not answer does not spare them.
 
     Returns when none is left: how many there were, by server. Raises AdapterError when a process does not answer,
     TimedOut when some are left at the deadline.
@@ -115,29 +118,29 @@ def end_sessions(
     ended: dict[str, int] = {}
     gently = True
     while True:
-        left = _elsewhere(write_sessions(runtime.ask("show stat", deadline), names), keep)
-        left_old = _elsewhere(old_sessions(master, names, deadline), keep) if master else {}
+        left = elsewhere(write_sessions(runtime.ask("show stat", deadline), names), keep)
+        for server in left if gently else ():
+            runtime.change(f"shutdown sessions server {names.write_backend(server)}/{server}", deadline)
+        if left and not gently:  # those between two attempts to connect belong to no server
+            for session in _sessions(runtime.ask("show sess", deadline), names, keep):
+                runtime.change(f"shutdown session {session}", deadline)
+        left_old = elsewhere(old_sessions(master, names, deadline), keep)
+        for pid in master.processes(deadline).old if left_old else ():
+            for session in _sessions(master.ask(pid, "show sess", deadline), names, keep):
+                # a replaced process refuses "shutdown sessions server": its proxies are disabled
+                master.change(pid, f"shutdown session {session}", deadline)
         for server in {*left, *left_old}:
             ended[server] = max(ended.get(server, 0), left.get(server, 0) + left_old.get(server, 0))
         if not left and not left_old:
             return ended
         if deadline.passed:
             raise TimedOut(f"sessions are left on {', '.join(sorted({*left, *left_old}))}")
-        for server in left if gently else ():
-            runtime.change(f"shutdown sessions server {names.write_backend(server)}/{server}", deadline)
-        if not gently:  # those between two attempts to connect belong to no server
-            for session in _sessions(runtime.ask("show sess", deadline), names, keep):
-                runtime.change(f"shutdown session {session}", deadline)
-        for pid in master.processes(deadline).old if master and left_old else ():
-            assert master is not None
-            for session in _sessions(master.ask(pid, "show sess", deadline), names, keep):
-                # a replaced process refuses "shutdown sessions server": its proxies are disabled
-                master.change(pid, f"shutdown session {session}", deadline)
         time.sleep(_PAUSE)
         gently = False
 
 
-def _elsewhere(sessions: dict[str, int], keep: str | None) -> dict[str, int]:
+def elsewhere(sessions: Mapping[str, int], keep: str | None) -> dict[str, int]:
+    """Returns the servers, other than ``keep``, that have sessions."""
     return {server: count for server, count in sessions.items() if count and server != keep}
 
 

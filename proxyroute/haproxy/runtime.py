@@ -25,7 +25,7 @@ class Runtime:
     """
 
     def __init__(self, proxy: str, path: Path) -> None:
-        self._proxy = proxy
+        self.proxy = proxy
         self.path = path
 
     def ask(self, command: str, deadline: Deadline) -> str:
@@ -33,9 +33,9 @@ class Runtime:
         if not _READS.fullmatch(command):
             raise ValueError(f"ask() was given a command that may change something: {command}")
         try:
-            return _exchange(self._proxy, self.path, command, deadline)
+            return _exchange(self.proxy, self.path, command, deadline)
         except TimedOut as error:
-            raise AdapterError(self._proxy, str(error)) from None
+            raise AdapterError(self.proxy, str(error)) from None
 
     def change(self, command: str, deadline: Deadline) -> str:
         """Runs a command that changes something and returns its answer, usually an empty one.
@@ -43,7 +43,7 @@ class Runtime:
         Raises AdapterError when it was not sent, TimedOut when it was and no answer came: the outcome is unknown.
         """
         with act("haproxy.runtime"):
-            return _exchange(self._proxy, self.path, command, deadline)
+            return _exchange(self.proxy, self.path, command, deadline)
 
 
 @dataclass(frozen=True)
