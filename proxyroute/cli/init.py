@@ -77,7 +77,6 @@ clusters:
 @click.option("--password-env", metavar="NAME", help="Environment variable that holds its password.")
 @click.option("--replication-password-file", type=click.Path(path_type=Path), help="Where replication's will be.")
 @click.option("--tls-ca", type=click.Path(path_type=Path), help="Connect by TLS and trust this authority.")
-@click.option("--name", "cluster", default="main", show_default=True, help="Name of the cluster.")
 @click.option("--state-dir", type=click.Path(path_type=Path), default=Path("/var/lib/proxyroute"), show_default=True)
 @common_options
 @pass_context
@@ -89,14 +88,13 @@ def init(
     password_env: str | None,
     replication_password_file: Path | None,
     tls_ca: Path | None,
-    cluster: str,
     state_dir: Path,
 ) -> None:
     """Write a commented configuration by asking the servers.
 
-    One --server of a cluster is enough: the others are found by following sources and replicas. Never
-    overwrites a file. Without --password-file and --password-env the password is asked for, and kept in a file
-    of mode 600 beside the configuration.
+    One --server of a cluster is enough: the others are found by following sources and replicas. The cluster is
+    called as --cluster says, else "main". Never overwrites a file. Without --password-file and --password-env
+    the password is asked for, and kept in a file of mode 600 beside the configuration.
 
     \b
     Exit codes
@@ -104,7 +102,7 @@ def init(
       2  an option is wrong
       3  refused: the file is there already, or no server answers
     """
-    target = ctx.config_file.absolute()
+    target, cluster = ctx.config_file.absolute(), ctx.cluster_option or "main"
     if target.exists():
         raise Refused(f"{target} is there already and is never overwritten; name another one by --config FILE")
     if not is_name(cluster):
@@ -240,12 +238,12 @@ def _tell(
         ctx.out.json(value)
         return
     for name, status in named.items():
-        ctx.out.line(f"  {name}  {status.address}  {_remark(status, name == primary)}")
+        ctx.out.raw(f"  {name}  {status.address}  {_remark(status, name == primary)}")
     for address, reason in found.silent.items():
         ctx.out.line(f"not written, because it does not answer: {address} ({reason})", "warn")
-    ctx.out.line(f"{target} is written.", "good")
+    ctx.out.raw(f"{target} is written.")
     if primary is None:
         ctx.out.line("None of the servers is clearly the primary: `proxyroute check` says more.", "warn")
     if missing:
-        ctx.out.line(f"Put the replication account's password into {missing} (mode 600).", "warn")
-    ctx.out.line(f"Next: {ctx.command_line('grants')}, then {ctx.command_line('check')}")
+        ctx.out.raw(f"Put the replication account's password into {missing} (mode 600).")
+    ctx.out.raw(f"Next: {ctx.command_line('grants')}, then {ctx.command_line('check')}")

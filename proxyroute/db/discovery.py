@@ -25,8 +25,7 @@ class Discovery:
 def discover(start: Iterable[Address], login: Login) -> Discovery:
     """Reads the servers at ``start``, then their sources and replicas, until nothing new turns up.
 
-    A replica that does not report its own address is looked for on its host at its source's port. Changes nothing;
-    never raises for a server that cannot be read.
+    Changes nothing; never raises for a server that cannot be read.
     """
     found: dict[tuple[str, int, int], Status] = {}
     silent: dict[Address, str] = {}
@@ -42,7 +41,7 @@ def discover(start: Iterable[Address], login: Login) -> Discovery:
             session.open(deadline)
             status = read_status(session, str(address), address, deadline)
             row = session.one("SELECT @@hostname AS host, @@port AS port", deadline)
-            neighbours = [*(s.address for s in status.sources), *_replicas(session, address, deadline)]
+            neighbours = [*(s.address for s in status.sources), *possible_replicas(session, address, deadline)]
         except ServerError as error:
             silent[address] = str(error)
             continue
@@ -54,16 +53,14 @@ def discover(start: Iterable[Address], login: Login) -> Discovery:
     return Discovery(tuple(found.values()), silent)
 
 
-def _replicas(session: Session, address: Address, deadline: Deadline) -> list[Address]:
-    """Returns where the replicas of a server probably are."""
-    replicas: list[Address] = []
+def possible_replicas(session: Session, address: Address, deadline: Deadline) -> list[Address]:
+    """Returns where the replicas of the server at ``address`` probably are.
+
+    Without the privilege for SHOW SLAVE HOSTS, they are taken to listen on their hosts at their source's own port.
+    """
     try:
-        for row in session.read("SHOW SLAVE HOSTS", deadline):
-            if row.get("Host"):
-                replicas.append(Address(str(row["Host"]), int(row["Port"])))
+        rows = session.read("SHOW SLAVE HOSTS", deadline)
+        return [Address(str(row["Host"]), int(row["Port"])) for row in rows if row["Host"]]
     except StatementError:
-        pass  # needs a privilege that only finding servers needs
-    if replicas:
-        return replicas
-    hosts = {str(row["host"]).rpartition(":")[0] for row in session.read(_DUMPS, deadline)}
-    return [Address(host, address.port) for host in sorted(hosts) if host]
+        hosts = {str(row["host"]).rpartition(":")[0] for row in session.read(_DUMPS, deadline)}
+        return [Address(host, address.port) for host in sorted(hosts)]

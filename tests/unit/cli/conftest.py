@@ -12,9 +12,7 @@ from click.testing import Result as Outcome
 
 import proxyroute.engine
 from proxyroute.cli import main
-from tests.unit.cli.samples import (
-    FakeEngine,
-)
+from tests.unit.cli.samples import FakeEngine
 
 
 @pytest.fixture
