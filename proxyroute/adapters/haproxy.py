@@ -318,10 +318,10 @@ class HAProxyAdapter:
 
     def _end_sessions(self, table: RouteTable, deadline: Deadline) -> dict[str, int]:
         """Ends the write sessions that are elsewhere; what is left is for the proof to find."""
-        ended: dict[str, int] = {}
         with contextlib.suppress(TimedOut, AdapterError):
-            ended = end_sessions(self._runtime, self._master, self._names, table.primary, deadline)
-        return ended
+            soon = deadline.within(deadline.left / 2)
+            return end_sessions(self._runtime, self._master, self._names, table.primary, soon)
+        return {}
 
     def _unmet(self, table: RouteTable, rendered: Rendered, loaded: Loaded) -> list[str]:
         reads = bool(self._settings.read)

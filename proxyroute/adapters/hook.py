@@ -20,6 +20,7 @@ the epoch it was set with, that as a second word. No secret is ever passed.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ _CLOSED = "closed"
 
 
 @dataclass(frozen=True)
-class Settings:
+class HookSettings:
     """Programs of the site's owner, as argv lists: no shell."""
 
     set: tuple[str, ...]
@@ -85,9 +86,9 @@ class _Seen:
 class HookAdapter:
     """A proxy behind two or three programs. Remembers the highest epoch it has set; the programs may as well."""
 
-    Settings = Settings
+    Settings = HookSettings
 
-    def __init__(self, name: str, cluster: str, servers: tuple[Endpoint, ...], settings: Settings) -> None:
+    def __init__(self, name: str, cluster: str, servers: tuple[Endpoint, ...], settings: HookSettings) -> None:
         self.name = name
         self._cluster = cluster
         self._servers = servers
@@ -148,7 +149,7 @@ class HookAdapter:
             seen = self._read(deadline)
         except ScriptFailed as error:
             return Observed(self.name, reachable=False, detail=str(error))
-        drift = ()
+        drift: tuple[str, ...] = ()
         if self._set is not None and self._set.primary != seen.primary:
             drift = (f"writes go to {seen.primary or _CLOSED}, not to {self._set.primary or _CLOSED}",)
         epoch = seen.epoch or (self._set.epoch if self._set is not None and not drift else None)
@@ -167,10 +168,10 @@ class HookAdapter:
         return self._set.epoch if self._set is not None else NO_EPOCH
 
     def _publish(self, table: RouteTable, phase: str, deadline: Deadline) -> Receipt:
-        try:
-            seen = self._read(deadline) if self._settings.read else None
-        except ScriptFailed as error:
-            return self._receipt(ReceiptState.FAILED, table.epoch, str(error))
+        seen = None
+        if self._settings.read:
+            with contextlib.suppress(ScriptFailed):  # what counts is whether it answers afterwards
+                seen = self._read(deadline)
         if refused := self._outdated(table, seen):
             return refused
         same_epoch = seen is not None and seen.epoch in (None, table.epoch)
