@@ -44,31 +44,31 @@ def find_adapters() -> dict[str, type[Any]]:
     return {name: _loaded(point) for name, point in installed_adapters().items()}
 
 
-def _loaded(point: EntryPoint) -> type[Any]:
+def _loaded(entry: EntryPoint) -> type[Any]:
     try:
-        loaded = point.load()
+        loaded = entry.load()
     except Exception as error:
         raise ConfigError(
-            f"the adapter {point.name!r} is installed ({_origin(point)}) and cannot be imported: "
+            f"the adapter {entry.name!r} is installed ({_origin(entry)}) and cannot be imported: "
             f"{type(error).__name__}: {error}"
         ) from error
     if not isinstance(loaded, type):
-        raise ConfigError(f"the adapter {point.name!r} ({_origin(point)}) is misconfigured: it names no class")
+        raise ConfigError(f"the adapter {entry.name!r} ({_origin(entry)}) is misconfigured: it names no class")
     missing = [verb for verb in _VERBS if not callable(getattr(loaded, verb, None))]
     if missing:
         raise ConfigError(
-            f"the adapter {point.name!r} ({_origin(point)}) is misconfigured: {loaded.__name__} has no "
+            f"the adapter {entry.name!r} ({_origin(entry)}) is misconfigured: {loaded.__name__} has no "
             f"{', '.join(missing)}; see proxyroute.ports.Adapter"
         )
     settings = getattr(loaded, "Settings", None)
     if not (isinstance(settings, type) and dataclasses.is_dataclass(settings)):
         raise ConfigError(
-            f"the adapter {point.name!r} ({_origin(point)}) is misconfigured: {loaded.__name__}.Settings is not a "
+            f"the adapter {entry.name!r} ({_origin(entry)}) is misconfigured: {loaded.__name__}.Settings is not a "
             "dataclass"
         )
     return loaded
 
 
-def _origin(point: EntryPoint) -> str:
-    package = f" of {point.dist.name}" if point.dist is not None else ""
-    return f"{point.value}{package}"
+def _origin(entry: EntryPoint) -> str:
+    package = f" of {entry.dist.name}" if entry.dist is not None else ""
+    return f"{entry.value}{package}"

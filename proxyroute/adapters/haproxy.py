@@ -245,10 +245,10 @@ class HAProxyAdapter:
     def _set_entry(self, key: str, value: str, deadline: Deadline) -> dict[str, str]:
         """Sets one entry of the route map and returns the map read back. Raises AdapterError when it is not set."""
         file = self._settings.map_file
-        said = self._runtime.change(f"set map {file} {key} {value}", deadline)
+        said = self._runtime.tell(f"set map {file} {key} {value}", deadline)
         entries = read_route(self._runtime, self._settings, deadline)
         if key not in entries:  # somebody has cleared the map, and "set" does not add
-            said = self._runtime.change(f"add map {file} {key} {value}", deadline)
+            said = self._runtime.tell(f"add map {file} {key} {value}", deadline)
             entries = read_route(self._runtime, self._settings, deadline)
         if entries.get(key) != value:
             raise AdapterError(self.name, f"haproxy did not take {key} {value}: {said.strip()}")
@@ -283,9 +283,9 @@ class HAProxyAdapter:
                 continue
             line = f"{self._names.read}/{server}"
             if server in weights and state.weight != weights[server]:
-                self._runtime.change(f"set server {line} weight {weights[server]}", deadline)
+                self._runtime.tell(f"set server {line} weight {weights[server]}", deadline)
             if (server in weights) == state.out:
-                self._runtime.change(f"set server {line} state {'ready' if state.out else 'maint'}", deadline)
+                self._runtime.tell(f"set server {line} state {'ready' if state.out else 'maint'}", deadline)
         return loaded
 
     def _write(self, table: RouteTable, deadline: Deadline) -> list[str]:

@@ -181,8 +181,7 @@ class HookAdapter:
         self._set = table
         for argv in filter(None, (self._settings.set, self._settings.reload)):
             try:
-                with act("hook.run"):
-                    run_argv(argv, self._environment(phase, table), deadline.within(self._settings.timeout))
+                self._run(argv, self._environment(phase, table), deadline)
             except ScriptFailed as error:
                 trouble = str(error)
                 break
@@ -220,8 +219,7 @@ class HookAdapter:
     def _read(self, deadline: Deadline) -> _Seen:
         """Runs the read-back. Raises ScriptFailed when it fails, or says what nobody understands."""
         told = {"PROXYROUTE_CLUSTER": self._cluster, "PROXYROUTE_PROXY": self.name, "PROXYROUTE_PHASE": "read"}
-        output = run_argv(self._settings.read, told, deadline.within(self._settings.timeout))
-        words = output.split()
+        words = self._run(self._settings.read, told, deadline).split()
         if not words:
             raise ScriptFailed(f"{self._settings.read[0]} printed nothing; it prints a name, host:port or {_CLOSED}")
         epoch = None
@@ -237,6 +235,10 @@ class HookAdapter:
                 return _Seen(endpoint.name, epoch)
         known = ", ".join(e.name for e in self._servers)
         raise ScriptFailed(f"{self._settings.read[0]} printed {words[0]!r}; known are {known} and {_CLOSED}")
+
+    def _run(self, argv: Sequence[str], environment: Mapping[str, str], deadline: Deadline) -> str:
+        with act("hook.run"):
+            return run_argv(argv, environment, deadline.within(self._settings.timeout))
 
     def _environment(self, phase: str, table: RouteTable) -> dict[str, str]:
         address = table.address(table.primary) if table.primary is not None else None

@@ -120,15 +120,15 @@ def end_sessions(
     while True:
         left = elsewhere(write_sessions(runtime.ask("show stat", deadline), names), keep)
         for server in left if gently else ():
-            runtime.change(f"shutdown sessions server {names.write_backend(server)}/{server}", deadline)
+            runtime.tell(f"shutdown sessions server {names.write_backend(server)}/{server}", deadline)
         if left and not gently:  # those between two attempts to connect belong to no server
             for session in _sessions(runtime.ask("show sess", deadline), names, keep):
-                runtime.change(f"shutdown session {session}", deadline)
+                runtime.tell(f"shutdown session {session}", deadline)
         left_old = elsewhere(old_sessions(master, names, deadline), keep)
         for pid in master.processes(deadline).old if left_old else ():
             for session in _sessions(master.ask(pid, "show sess", deadline), names, keep):
                 # a replaced process refuses "shutdown sessions server": its proxies are disabled
-                master.change(pid, f"shutdown session {session}", deadline)
+                master.tell(pid, f"shutdown session {session}", deadline)
         for server in {*left, *left_old}:
             ended[server] = max(ended.get(server, 0), left.get(server, 0) + left_old.get(server, 0))
         if not (left or left_old) or deadline.left <= _PAUSE:

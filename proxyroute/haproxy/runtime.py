@@ -37,7 +37,7 @@ class Runtime:
         except TimedOut as error:
             raise AdapterError(self.proxy, str(error)) from None
 
-    def change(self, command: str, deadline: Deadline) -> str:
+    def tell(self, command: str, deadline: Deadline) -> str:
         """Runs a command that changes something and returns its answer, usually an empty one.
 
         Raises AdapterError when it was not sent, TimedOut when it was and no answer came: the outcome is unknown.
@@ -88,7 +88,7 @@ class Master:
         """Returns the answer of worker ``pid`` to a ``show`` or ``get``. Raises AdapterError when there is none."""
         return self._ask(f"@!{pid} {command}", deadline)
 
-    def change(self, pid: int, command: str, deadline: Deadline) -> str:
+    def tell(self, pid: int, command: str, deadline: Deadline) -> str:
         """Runs a changing command in worker ``pid``. Raises AdapterError or, when the outcome is unknown, TimedOut."""
         with act("haproxy.master"):
             return _exchange(self._proxy, self.path, f"@!{pid} {command}", deadline)

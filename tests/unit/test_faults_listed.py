@@ -15,8 +15,10 @@ DRIVERS = ("db", "haproxy", "adapters", "lease", "hooks", "argv")
 
 PRIMITIVES: dict[tuple[str, str], str] = {
     ("db.session", "_run"): "sends whatever it is given; change() gives it under act(), read() only SELECT and SHOW",
-    ("argv", "run_argv"): "scripts and hook adapters call it under script.run and hook.run",
-    ("argv", "_ended"): "ends what run_argv started and whose time is over",
+    ("argv", "run"): "scripts and hook adapters call it under script.run and hook.run, HAProxy's binary only looks",
+    ("argv", "_ended"): "ends what run started and whose time is over",
+    ("haproxy.runtime", "_exchange"): "sends what it is given; tell() and reload() have an act(), ask() only reads",
+    ("haproxy.files", "_staged"): "writes beside the file, for replace() and rehearse(), which have the act()",
     ("lease.local", "acquire"): "its own lock file and its folder, which mean nothing to a server or a proxy",
     ("lease.local", "claim"): "the claim is the mkdir, under act(); an epoch without an owner's name was never used",
     ("lease.local", "_forget_old"): "claims so old that nobody can meet them any more",
