@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from proxyroute.db.grants import Version, account_statements, password_of
+
 
 @dataclass(frozen=True)
 class Account:
@@ -23,28 +25,21 @@ APPLICATION_SCHEMA = "app"
 PROBE_SCHEMA = "proxyroute"
 
 
-def engine_statements(version: tuple[int, int, int]) -> list[str]:
-    """Returns the statements that make the accounts of the engine, of replication and of the probe."""
-    return [
-        f"CREATE USER '{ENGINE.user}'@'%' IDENTIFIED BY '{ENGINE.password}'",
-        "GRANT RELOAD, PROCESS, SHOW DATABASES, EVENT, SUPER, SET USER, READ_ONLY ADMIN, CREATE USER,"
-        " REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, BINLOG ADMIN, BINLOG MONITOR, CONNECTION ADMIN,"
-        f" SLAVE MONITOR ON *.* TO '{ENGINE.user}'@'%'",
-        f"GRANT SELECT ON mysql.* TO '{ENGINE.user}'@'%'",
-        f"CREATE USER '{REPLICATION.user}'@'%' IDENTIFIED BY '{REPLICATION.password}'",
-        f"GRANT REPLICATION SLAVE ON *.* TO '{REPLICATION.user}'@'%'",
-        f"CREATE SCHEMA {PROBE_SCHEMA}",
-        f"CREATE USER '{PROBE.user}'@'%' IDENTIFIED BY '{PROBE.password}'",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON {PROBE_SCHEMA}.* TO '{PROBE.user}'@'%'",
-    ]
+def product_statements(version: Version, *, scheduler: bool = False, force: bool = False) -> list[str]:
+    """Returns what ``proxyroute grants`` prints for ``version``, with the passwords put in, and nothing else."""
+    accounts = {"replication_user": REPLICATION.user, "probe_user": PROBE.user, "probe_schema": PROBE_SCHEMA}
+    statements = account_statements(version, ENGINE.user, **accounts, scheduler=scheduler, force=force)
+    for account in (ENGINE, REPLICATION, PROBE):
+        statements = [s.replace(password_of(account.user), account.password) for s in statements]
+    return statements
 
 
-def all_statements(version: tuple[int, int, int]) -> list[str]:
+def all_statements(version: Version, *, scheduler: bool = False, force: bool = False) -> list[str]:
     """Returns everything a fresh data folder of ``version`` is given before it is first used."""
     return [
         "FLUSH PRIVILEGES",
         f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{ROOT.password}'",
-        *engine_statements(version),
+        *product_statements(version, scheduler=scheduler, force=force),
         f"CREATE SCHEMA {APPLICATION_SCHEMA}",
         f"CREATE USER '{APPLICATION.user}'@'%' IDENTIFIED BY '{APPLICATION.password}'",
         f"GRANT ALL ON {APPLICATION_SCHEMA}.* TO '{APPLICATION.user}'@'%'",

@@ -22,7 +22,8 @@ from tests.support.load import ROOT_FOLDER, Load, create_table, now, read_rows
 from tests.support.verdict import Verdict, blackout, judge
 from tests.support.wait import until
 
-STATE = ROOT_FOLDER / ".demo" / "state.json"
+STATE = Path(os.environ.get("PROXYROUTE_DEMO_STATE", ROOT_FOLDER / ".demo" / "state.json"))
+"""Where the folder of a demo that was left running is written down."""
 POOLED, POOLED_RATE = 8, 50
 FRESH, FRESH_RATE = 2, 25
 STEADY_WRITES = 400

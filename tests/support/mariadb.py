@@ -275,25 +275,34 @@ class LocalCluster:
         base: Path | None = None,
         disk: bool = False,
         outlive: bool = False,
+        scheduler: bool = False,
+        force: bool = False,
     ) -> LocalCluster:
         """Starts ``n`` servers, replicating from db1, and returns when all is well.
 
         ``options`` go into every option file, ``node_options["db2"]`` into that of db2. The folder is made
         below ``base``, else in memory, else (``disk``) where temporary files go. ``outlive`` lets the servers
-        live on when the calling thread ends. Raises RuntimeError with the words of a server that failed.
+        live on when the calling thread ends. ``scheduler`` and ``force`` give the engine's account the privileges
+        that these need. Raises RuntimeError with the words of a server that failed.
         """
         cluster = cls(workspace(base, disk=disk, outlive=outlive), {})
         try:
-            cluster._build(n, semi_sync, options or {}, node_options or {}, outlive)
+            data = template(cluster.run_program, scheduler=scheduler, force=force)
+            cluster._build(n, data, semi_sync, options or {}, node_options or {}, outlive)
         except BaseException:
             cluster.close()
             raise
         return cluster
 
     def _build(
-        self, n: int, semi_sync: bool, options: Options, node_options: Mapping[str, Options], outlive: bool
+        self,
+        n: int,
+        data: Path,
+        semi_sync: bool,
+        options: Options,
+        node_options: Mapping[str, Options],
+        outlive: bool,
     ) -> None:
-        data = template(self.run_program)
         for number in range(1, n + 1):
             name = f"db{number}"
             folder = self.folder / name

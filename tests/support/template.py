@@ -31,9 +31,10 @@ def run_locally(argv: Sequence[str], folder: Path) -> str:
     return done.stdout
 
 
-def template(run: Run = run_locally) -> Path:
+def template(run: Run = run_locally, *, scheduler: bool = False, force: bool = False) -> Path:
     """Returns a data folder with system tables and accounts, never started; made when it is not there yet.
 
+    ``scheduler`` and ``force`` give the engine's account what ``proxyroute grants`` gives it for these.
     Safe when several test runs need it at the same moment: it is made aside and renamed into place.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proxyroute-tests"
@@ -43,7 +44,7 @@ def template(run: Run = run_locally) -> Path:
     if not match:
         raise RuntimeError(f"mariadbd does not tell its version: {told!r}")
     version = (int(match[1]), int(match[2]), int(match[3]))
-    statements = ";\n".join(all_statements(version)) + ";\n"
+    statements = ";\n".join(all_statements(version, scheduler=scheduler, force=force)) + ";\n"
     key = hashlib.sha256(f"{match[0]}\n{statements}".encode()).hexdigest()[:16]
     wanted = cache / f"mariadb-{'.'.join(map(str, version))}-{key}"
     if not wanted.is_dir():
