@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from proxyroute import __version__
-from proxyroute.cli import check, history, init, plan, proxies, status, switchover
+from proxyroute.cli import check, grants, history, init, plan, proxies, status, switchover
 from proxyroute.cli.context import CommandGroup, common_options
 
 __all__ = ["main"]
@@ -38,6 +38,7 @@ def main() -> None:
 
 for _command in (
     init.init,
+    grants.grants,
     check.check,
     status.status,
     plan.plan,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from proxyroute.db.mariadb_read import read_status
 from proxyroute.db.session import Login, Session
-from proxyroute.errors import ServerError, StatementError
+from proxyroute.errors import ServerError, StatementError, Unreachable
 from proxyroute.model import Address, Deadline, Status
 
 _DUMPS = "SELECT host FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'"
@@ -64,3 +65,17 @@ def possible_replicas(session: Session, address: Address, deadline: Deadline) ->
     except StatementError:
         hosts = {str(row["host"]).rpartition(":")[0] for row in session.read(_DUMPS, deadline)}
         return [Address(host, address.port) for host in sorted(hosts)]
+
+
+def greeting(address: Address, deadline: Deadline) -> str:
+    """Returns the version that a server tells before anybody logs in. Raises Unreachable."""
+    try:
+        with socket.create_connection((address.host, address.port), timeout=deadline.left) as connection:
+            connection.settimeout(deadline.left)
+            packet = connection.recv(256)
+    except OSError as error:
+        raise Unreachable(str(address), f"cannot connect: {error}") from error
+    # four bytes of header, the protocol's number, then the version up to a zero byte
+    if len(packet) < 6 or packet[4] != 10:
+        raise Unreachable(str(address), "does not greet like a database server, or greets with an error")
+    return packet[5:].partition(b"\0")[0].decode("ascii", "replace")

@@ -1,0 +1,113 @@
+"""``proxyroute grants``: the SQL of the accounts, for the version that the servers have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import click
+
+from proxyroute.cli.context import Context, common_options, pass_context
+from proxyroute.config import ClusterConfig
+from proxyroute.db.discovery import greeting
+from proxyroute.db.grants import account_statements, engine_privileges
+from proxyroute.db.mariadb_read import parse_version
+from proxyroute.errors import ConfigError, Refused, Unreachable
+from proxyroute.model import Deadline
+
+_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the servers say about themselves; ``scheduler`` is None when nobody could log in."""
+
+    version: tuple[int, int, int]
+    scheduler: bool | None
+
+
+@click.command(short_help="Print the SQL of the least-privileged accounts.")
+@click.option("--version-of", metavar="VERSION", help="For this server version, e.g. 10.11.6, without asking.")
+@click.option("--flavour", type=click.Choice(["mariadb"]), default="mariadb", show_default=True)
+@click.option("--scheduler", is_flag=True, help="The event scheduler is on; found out when servers can be asked.")
+@click.option("--force", is_flag=True, help="Include what `switchover --force` needs to lock accounts.")
+@click.option("--engine-host", default="%", show_default=True, help="From where ProxyRoute connects.")
+@click.option("--replica-host", default="%", show_default=True, help="From where replicas connect.")
+@common_options
+@pass_context
+def grants(
+    ctx: Context,
+    version_of: str | None,
+    flavour: str,
+    scheduler: bool,
+    force: bool,
+    engine_host: str,
+    replica_host: str,
+) -> None:
+    """Print the SQL of the least-privileged accounts.
+
+    To be run once, on the primary, with the passwords filled in. User names come from the configuration; with
+    --version-of none is needed. The servers are asked for their version even when the account is not there yet.
+    """
+    cluster = None if version_of and not ctx.config_file.exists() else ctx.cluster
+    asked = _Asked(_version(version_of), None) if version_of else _ask(ctx, ctx.cluster)
+    scheduled = scheduler or bool(asked.scheduler)
+    proof = cluster.proof if cluster else None
+    statements = account_statements(
+        asked.version,
+        cluster.account.user if cluster else "proxyroute",
+        engine_host,
+        replication_user=cluster.replication.user if cluster else "replication",
+        replication_host=replica_host,
+        probe_user=proof.account.user if proof else "",
+        probe_host=engine_host,
+        probe_schema=proof.schema if proof else "",
+        scheduler=scheduled,
+        force=force,
+    )
+    privileges = engine_privileges(asked.version, scheduler=scheduled, force=force)
+    version = ".".join(map(str, asked.version))
+    if ctx.as_json:
+        told = {"flavour": flavour, "version": version, "statements": statements, "privileges": privileges}
+        ctx.out.json(told)
+        return
+    ctx.out.raw(f"-- MariaDB {version}. Run this once, on the primary; fill the passwords in.")
+    if asked.scheduler is None and not scheduler:
+        ctx.out.raw("-- If event_scheduler is ON there, add --scheduler.")
+    for statement in statements:
+        ctx.out.raw(f"{statement};")
+    ctx.out.raw("\n-- What each privilege is for:")
+    for privilege in privileges:
+        ctx.out.raw(f"--   {privilege}: {privilege.reason}")
+    others = sorted(_further_users(cluster)) if cluster else []
+    if others:
+        ctx.out.raw(f"-- Replication also logs in as {', '.join(others)}: GRANT REPLICATION SLAVE to them as well.")
+
+
+def _version(text: str) -> tuple[int, int, int]:
+    try:
+        return parse_version(text)
+    except ValueError:
+        raise ConfigError(f"--version-of {text!r} is not a version; write e.g. 10.11.6") from None
+
+
+def _ask(ctx: Context, cluster: ClusterConfig) -> _Asked:
+    """Asks the servers as ourselves; where that is not possible yet, only for what they say before a login."""
+    try:
+        with ctx.engine() as engine:
+            seen = engine.look().seen
+    except ConfigError:
+        seen = ()
+    if seen:
+        return _Asked(min(s.version for s in seen), any(s.event_scheduler for s in seen))
+    reasons = []
+    for server in cluster.servers.values():
+        try:
+            return _Asked(parse_version(greeting(server.address, Deadline.after(_SECONDS))), None)
+        except (Unreachable, ValueError) as error:
+            reasons.append(f"  {error}")
+    raise Refused("no server says its version; give it by --version-of\n" + "\n".join(reasons))
+
+
+def _further_users(cluster: ClusterConfig) -> set[str]:
+    found = {s.replication.user for s in cluster.servers.values() if s.replication is not None}
+    return found - {cluster.replication.user}
