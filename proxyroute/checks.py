@@ -20,7 +20,6 @@ CROWDED = 0.9
 HEARTBEAT = 1.0
 NET_TIMEOUT = 4.0
 """Seconds; a replica that waits longer notices a frozen primary late."""
-_BINLOG_FILTERS = ("binlog_do_db", "binlog_ignore_db")
 _RESTART_RECEIVER = "SET GLOBAL rpl_semi_sync_slave_enabled=1; STOP SLAVE IO_THREAD; START SLAVE IO_THREAD;"
 
 
@@ -210,13 +209,13 @@ def lenient(case: Case) -> Iterator[Said]:
 
 
 def binlog_filters(case: Case) -> Iterator[Said]:
-    for server in case.view.seen:
-        found = [f"{key}={server.settings[key]}" for key in _BINLOG_FILTERS if server.settings.get(key)]
-        if found:
+    for name, inspection in case.view.inspections.items():
+        if inspection.binlog_filters:
             yield Said(
-                server.name,
-                f"leaves schemas out of its binary log ({', '.join(found)}), so that replicas never get them",
-                f"take {' and '.join(_BINLOG_FILTERS)} out of my.cnf on {server.name}, then restart it",
+                name,
+                f"leaves schemas out of its binary log ({', '.join(inspection.binlog_filters)}), so that replicas "
+                "never get them",
+                f"take binlog_do_db and binlog_ignore_db out of my.cnf on {name}, then restart it",
             )
 
 

@@ -253,6 +253,8 @@ class Inspection:
     prepared_xa: tuple[str, ...] = ()
     transactions: tuple[Transaction, ...] = ()
     events: tuple[Event, ...] = ()
+    binlog_filters: tuple[str, ...] = ()
+    """What keeps schemas out of the binary log, as ``variable=value``."""
 
 
 @dataclass(frozen=True)
@@ -358,6 +360,8 @@ class Policy:
     """``lock_early`` (routes move, then kill) or ``read_only_first``; docs/decisions says why."""
     settle: float = 30.0
     """How long after the commit until everything must have converged."""
+    prove: float = 8.0
+    """How long the proof looks again while something is still on its way."""
     undo: float = 15.0
     monitor_users: tuple[str, ...] = ()
     """Accounts whose sessions are never killed."""

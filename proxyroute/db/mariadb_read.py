@@ -28,8 +28,6 @@ _CORE = (
 )
 
 SETTINGS = (
-    "binlog_do_db",
-    "binlog_ignore_db",
     "binlog_row_image",
     "extra_max_connections",
     "extra_port",

@@ -92,7 +92,7 @@ CASES: dict[str, Callable[[], Findings]] = {
     "semi_sync.degraded": lambda: judge(server(1, semi_sync=replace(SEMI, primary_active=False)), semi_replica(2)),
     "binlog.statement": lambda: judge(server(1, binlog_format="STATEMENT"), replica(2, binlog_format="STATEMENT")),
     "binlog.mixed": lambda: third(replica(3, binlog_format="MIXED")),
-    "binlog.filters": lambda: third(replica(3, settings={"binlog_ignore_db": "scratch"})),
+    "binlog.filters": lambda: inspected(binlog_filters=("binlog_ignore_db=scratch",)),
     "binlog.row_image": lambda: third(replica(3, row_image="MINIMAL")),
     "gtid.strict": lambda: third(replica(3, strict=False)),
     "witness.heartbeat": lambda: third(replica(3, channel(heartbeat_seconds=30.0))),
