@@ -124,7 +124,7 @@ def _transactions(
         text = str(row["statement"] or "")
         since, rows = float(row["since"]), int(row["rows_modified"] or 0)
         running = row["command"] != "Sleep" and bool(text)
-        writing = running and _writes(text)
+        writing = running and is_writing(text)
         open_write = _holds_write_locks(row)
         lock = holders.get(int(row["session"]))
         if lock is not None:
@@ -148,7 +148,8 @@ def _holds_write_locks(row: dict[str, Any]) -> bool:
     return 0 < int(row["trx_id"] or 0) < _READ_ONLY_TRX_IDS and int(row["locks"] or 0) > 0
 
 
-def _writes(statement: str) -> bool:
+def is_writing(statement: str) -> bool:
+    """Tells by its first word, comments and brackets skipped, whether ``statement`` writes. CALL may do so."""
     found = _FIRST_WORD.match(statement)
     return found is not None and _WRITING.fullmatch(found[1]) is not None
 
