@@ -5,7 +5,7 @@ happens by environment variables, and nothing else of the engine's own environme
 
 =============================== ====================================================================
 ``PROXYROUTE_KIND``             ``switchover`` or ``failover``
-``PROXYROUTE_MOMENT``           ``address_down``, ``address_up`` or ``address_back``
+``PROXYROUTE_MOMENT``           ``address_down`` or ``address_up``
 ``PROXYROUTE_OPERATION``        id of the operation, as in ``proxyroute show``
 ``PROXYROUTE_CLUSTER``          name of the cluster
 ``PROXYROUTE_OLD_PRIMARY``      name of the primary that gives up its role
@@ -16,8 +16,8 @@ happens by environment variables, and nothing else of the engine's own environme
 ``PROXYROUTE_NEW_PRIMARY_PORT`` its port
 =============================== ====================================================================
 
-When a switchover is undone after the address went down, the script for ``address_up`` runs at the moment
-``address_back``, with the two servers exchanged: the "new" primary is always the one that gets the address.
+When a switchover is undone after the address went down, ``address_up`` runs with the old primary in both places:
+it stays what it was. The "new" primary is always the server that gets the address.
 
 With ``arguments: replication-manager`` the seven positional arguments of that tool's ``failover-pre-script`` and
 ``failover-post-script`` are appended, so that scripts written for it can be kept. They are, by its documentation
@@ -35,7 +35,6 @@ from proxyroute.faults import act
 from proxyroute.model import Deadline
 
 REPLICATION_MANAGER = "replication-manager"
-_BACK = "address_back"
 
 _SEVEN = (
     "PROXYROUTE_OLD_PRIMARY_HOST",
@@ -51,8 +50,6 @@ _SEVEN = (
 class Scripts:
     """The scripts of one cluster, by moment; implements :class:`proxyroute.ports.Hooks`.
 
-    ``address_back``, when a switchover is undone, is the script for ``address_up`` with the servers exchanged.
-
     ``timeout`` is in seconds. ``arguments`` is ``environment`` or ``replication-manager``.
     """
 
@@ -63,7 +60,7 @@ class Scripts:
 
     def configured(self, moment: str) -> tuple[str, ...]:
         """Returns the argv of ``moment``, without what ``arguments`` appends, or nothing."""
-        return self._moments.get("address_up" if moment == _BACK else moment, ())
+        return self._moments.get(moment, ())
 
     def run(self, moment: str, environment: Mapping[str, str], deadline: Deadline) -> None:
         """Runs the script of ``moment``, if there is one, until ``deadline`` or its own time-out.
@@ -73,16 +70,7 @@ class Scripts:
         argv = self.configured(moment)
         if not argv:
             return
-        told = {**(_exchanged(environment) if moment == _BACK else environment), "PROXYROUTE_MOMENT": moment}
-        appended = tuple(told[name] for name in _SEVEN) if self._seven else ()
+        told = {**environment, "PROXYROUTE_MOMENT": moment}
+        appended = tuple(environment[name] for name in _SEVEN) if self._seven else ()
         with act("script.run"):
             run_argv((*argv, *appended), told, deadline.within(self._timeout))
-
-
-def _exchanged(environment: Mapping[str, str]) -> dict[str, str]:
-    names = {"OLD_PRIMARY": "NEW_PRIMARY", "NEW_PRIMARY": "OLD_PRIMARY"}
-    result = dict(environment)
-    for here, there in names.items():
-        for suffix in ("", "_HOST", "_PORT"):
-            result[f"PROXYROUTE_{here}{suffix}"] = environment[f"PROXYROUTE_{there}{suffix}"]
-    return result

@@ -37,7 +37,7 @@ def plan(ctx: Context, target: str | None, force: bool) -> None:
         if prospect.go and not prospect.unchanged:
             words = ["switchover", *(["--to", target] if target else []), *(["--force"] if force else [])]
             ctx.out.line()
-            ctx.out.line(f"To do it: {ctx.command_line(*words)}")
+            ctx.out.raw(f"To do it: {ctx.command_line(*words)}")
     if not prospect.go and not prospect.unchanged:
         raise SystemExit(Refused.exit_code)
 

@@ -120,11 +120,11 @@ def show_result(out: Output, result: Result) -> None:
         _show_proof(out, result.proof)
     for leftover in result.leftovers:
         out.line(f"left to do: {leftover}; proxyroute heal takes it up", "warn")
-    out.line()
     text = result.text or f"{result.kind} {result.outcome}"
     if result.proof is None:
         out.line(text, "good" if result.outcome in ("done", "unchanged") else "warn")
         return
+    out.line()
     verdict = str(result.proof.verdict)
     line = styled(verdict, verdict_level(verdict)).append(f"  {text}", style="default")
     if result.proof.blackout_seconds is not None:

@@ -58,17 +58,6 @@ def test_replication_managers_seven_arguments_are_appended_in_its_order(tmp_path
     assert report(tmp_path)["argv"] == ["10.0.0.1", "fd00::2", "3306", "3307", "db1", "db2", "switchover"]
 
 
-def test_an_undone_switchover_brings_the_address_back_with_the_servers_exchanged(tmp_path: Path) -> None:
-    hooks = Scripts({"address_up": reporting(tmp_path)}, timeout=20.0, arguments="replication-manager")
-    assert hooks.configured("address_back") == hooks.configured("address_up")
-    hooks.run("address_back", TOLD, Deadline.after(20))
-    seen = report(tmp_path)
-    assert seen["argv"] == ["fd00::2", "10.0.0.1", "3307", "3306", "db2", "db1", "switchover"]
-    env = seen["env"]
-    assert isinstance(env, dict)
-    assert (env["PROXYROUTE_MOMENT"], env["PROXYROUTE_NEW_PRIMARY"]) == ("address_back", "db1")
-
-
 def test_our_own_secrets_do_not_reach_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPL_PASSWORD", "s3cret")
     Scripts({"address_up": reporting(tmp_path)}, timeout=20.0).run("address_up", TOLD, Deadline.after(20))

@@ -1,0 +1,72 @@
+"""The reference pages know every field, command, option and exit code that there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from proxyroute import errors
+from proxyroute.adapters import find_adapters
+from proxyroute.cli import main
+from proxyroute.config_shape import parse_duration
+from proxyroute.hooks import __doc__ as hooks_doc
+from proxyroute.model import Policy
+
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
+CONFIGURATION = (DOCS / "configuration.md").read_text()
+CLI = (DOCS / "cli.md").read_text()
+
+
+def section(title: str) -> str:
+    return CONFIGURATION.partition(f"\n{title}\n")[2].partition("\n## ")[0].partition("\n### ")[0]
+
+
+def fields_of(text: str) -> dict[str, str]:
+    """Returns the first two columns of a table: field names, and what stands beside them."""
+    rows = re.findall(r"^\| (`[^|]+?) \|([^|]*)\|", text, re.MULTILINE)
+    return {name: beside.strip() for names, beside in rows for name in re.findall(r"`([^`]+)`", names)}
+
+
+def test_every_field_of_the_policy_is_documented_with_its_default() -> None:
+    documented = fields_of(section("## `switchover`"))
+    fields = {f.name: f.default for f in dataclasses.fields(Policy) if f.name != "probe_schema"}
+    assert set(documented) == set(fields)
+    for name, default in fields.items():
+        told = documented[name].strip("`")
+        if isinstance(default, bool):
+            assert told == str(default).lower(), name
+        elif isinstance(default, float):
+            assert parse_duration(told) == default, name
+        else:
+            assert told == ("[]" if default == () else str(default)), name
+
+
+@pytest.mark.parametrize("name", sorted(find_adapters()))
+def test_every_setting_of_our_adapters_is_documented(name: str) -> None:
+    documented = fields_of(section(f"### `type: {name}`"))
+    assert set(documented) == {f.name for f in dataclasses.fields(find_adapters()[name].Settings)}
+
+
+def test_every_variable_that_a_script_is_told_is_documented() -> None:
+    told = set(re.findall(r"^``(PROXYROUTE_\w+?)(?:_HOST|_PORT)?``", hooks_doc or "", re.MULTILINE))
+    assert told == set(re.findall(r"`(PROXYROUTE_\w+)`", section("## `scripts`")))
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_command_and_option_is_documented(name: str) -> None:
+    found = re.search(rf"^### `{name}\b(.*?)(?=^##)", CLI + "\n## end", re.MULTILINE | re.DOTALL)
+    assert found, name
+    for parameter in main.commands[name].params:
+        if isinstance(parameter, click.Option) and parameter.name not in ("config", "cluster", "json"):
+            assert parameter.opts[0] in found[1], parameter.opts[0]
+
+
+def test_every_exit_code_is_documented() -> None:
+    raised = {e.exit_code for e in vars(errors).values() if isinstance(e, type) and hasattr(e, "exit_code")}
+    documented = {int(code) for code in re.findall(r"^\| (\d+) \|", CLI, re.MULTILINE)}
+    assert documented == raised | {0, 7, 130}
+    assert documented == {int(code) for code in re.findall(r"^ +(\d+) ", main.help or "", re.MULTILINE)}
