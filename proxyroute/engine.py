@@ -225,7 +225,7 @@ class Engine:
 
     def _heal_one(self, file: Path, lost: Sequence[str]) -> Result | None:
         begin = journal.read(file)[0]
-        op = resume(file, self._lease, _user(), self._listener)
+        op = resume(file, self._lease, _user(), open_journal=lambda f: Journal(f, self._listener))
         if op is None:
             return None
         try:

@@ -1,10 +1,11 @@
 """Every act that changes something outside this process, in one list, so that tests can die around each.
 
 ``with act("mariadb.refuse_writes"): …`` does nothing but run its body, unless the environment variable
-``PROXYROUTE_FAULT`` names the point: ``mariadb.refuse_writes:before`` or ``…:after`` (optionally ``:N`` for the
-N-th time) makes the process end itself by SIGKILL there. ``journal:N`` does so after the N-th journal record.
-``PROXYROUTE_FAULT_TRACE`` names a file to which each point that is passed is appended, which is how a sweep learns
-what there is. ``PROXYROUTE_FAULT_ROLE`` restricts both to ``engine``, ``guard`` or ``heal``.
+``PROXYROUTE_FAULT`` names the point. It is a list, separated by commas, of ``role/point:when``, optionally with ``:N``
+for the N-th time: ``engine/mariadb.refuse_writes:before`` makes the engine end itself by SIGKILL right before that act,
+``engine/journal:7`` after the seventh journal record, ``guard/guard.take_over:before`` the guard when it would start to
+heal. Roles are ``engine``, ``guard`` and ``heal``. ``PROXYROUTE_FAULT_TRACE`` names a file to which each point that is
+passed is appended, which is how a sweep learns what there is.
 
 A test reads the sources and fails when an act uses a name that is not listed here, when a listed name has no act,
 and when a driver changes something outside an ``act``.
@@ -51,24 +52,23 @@ POINTS: dict[str, str] = {
     "script.run": "a script of the site's owner",
     "lease.claim": "mkdir that claims an epoch",
     "guard.start": "start of the guard process",
+    "guard.take_over": "the guard goes on with an operation whose engine is gone",
+    "guard.end_engine": "SIGKILL of an engine that hangs while writes are blocked",
 }
 
 _seen: Counter[str] = Counter()
 role = "engine"
-"""Set once by the guard and by heal, so that a sweep can choose who dies."""
+"""Set once by the guard and by heal."""
 
 
 def _pass(point: str) -> None:
     _seen[point] += 1
-    wanted_role = os.environ.get("PROXYROUTE_FAULT_ROLE", role)
-    if wanted_role != role:
-        return
     trace = os.environ.get("PROXYROUTE_FAULT_TRACE")
     if trace:
         with open(trace, "a", encoding="utf-8") as file:
-            file.write(f"{role} {point} {_seen[point]}\n")
-    wanted = os.environ.get("PROXYROUTE_FAULT")
-    if wanted and wanted in (point, f"{point}:{_seen[point]}"):
+            file.write(f"{role}/{point}:{_seen[point]}\n")
+    wanted = os.environ.get("PROXYROUTE_FAULT", "").split(",")
+    if f"{role}/{point}" in wanted or f"{role}/{point}:{_seen[point]}" in wanted:
         os.kill(os.getpid(), signal.SIGKILL)
 
 

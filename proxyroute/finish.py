@@ -5,11 +5,12 @@ Switchover, failover and heal all end here. Nothing in this room takes anything 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection
 
 from proxyroute.errors import LostReply, ProxyRouteError, TimedOut, Unfinished
-from proxyroute.gtid import Containment
+from proxyroute.gtid import Containment, Position
 from proxyroute.model import Deadline, Event, ReceiptState, RouteTable
 from proxyroute.opening import BOTH, must_answer, read_standing, refuse_unless_closed
 from proxyroute.operation import Operation, each
@@ -19,7 +20,6 @@ from proxyroute.proof import prove
 
 _CLOSE = "close old primary"
 _FIRST_WRITES = 0.25
-_PROOF = 8.0
 _POLL = 0.005
 
 
@@ -46,7 +46,7 @@ def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost
     with op.step("settle routes") as note:
         note.detail = _settle_routes(parts, op, deadline)
     with op.step("prove") as note:
-        proof = prove(parts, op, Deadline.after(_PROOF), lost)
+        proof = prove(parts, op, Deadline.after(op.plan.policy.prove), lost)
         op.prove(proof)
         note.detail = str(proof.verdict)
     op.end("done")
@@ -147,7 +147,11 @@ def _repoint(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
     new, old_peer, new_peer = site[plan.candidate], peer(parts, op, plan.primary), peer(parts, op, plan.candidate)
     with op.attempt("forget_source", new.name):
         new.forget_source(old_peer, deadline)
-    source_has = new.position(deadline)
+    one_at_a_time = threading.Lock()
+
+    def source_has() -> Position:
+        with one_at_a_time:  # a server object is used by one thread at a time
+            return new.position(deadline)
 
     def follow(server: Server) -> None:
         if server.name == plan.primary and plan.semi_sync:

@@ -144,7 +144,7 @@ def _watch(parts: Parts, operation: str, policy: Policy, engine: int) -> bool:
         line = _read_line(sys.stdin.fileno(), takeover.left if takeover else 3600.0)
         if line is None and takeover is not None:
             _log("the engine holds writes back beyond every budget: ending it")
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError), act("guard.end_engine"):
                 signal.pidfd_send_signal(engine, signal.SIGKILL)
             return True
         if line == "":
@@ -173,7 +173,8 @@ def _take_over(parts: Parts, file: Path, lease: Lease) -> int:
             op = resume(file, lease, "guard")
             if op is None:
                 return 0
-            recover(parts, op)
+            with act("guard.take_over"):
+                recover(parts, op)
             return 0
         except (Busy, SplitBrain, Superseded) as error:
             _log(str(error))

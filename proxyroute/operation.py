@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from proxyroute.errors import ProxyRouteError, TimedOut
 from proxyroute.gtid import Position, from_json
-from proxyroute.journal import Journal, Listener, Record, first, outcome
+from proxyroute.journal import Journal, Record, first, outcome
 from proxyroute.model import Deadline, Epoch, Plan, Policy, Proof, Undo
 from proxyroute.ports import Lease
 
@@ -38,7 +38,7 @@ class Outcome(Generic[T]):
     """What became of one piece of fanned-out work: a value, or the error it raised."""
 
     value: T | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
 
     def get(self) -> T:
         """Returns the value. Raises the error."""
@@ -66,7 +66,7 @@ def each(items: Iterable[N], call: Callable[[N], T], deadline: Deadline) -> dict
     def run(item: N) -> None:
         try:
             outcome = Outcome(value=call(item))
-        except Exception as error:  # noqa: BLE001 - handed to the caller, who decides
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, who decides
             outcome = Outcome(error=error)
         outcomes[item.name] = outcome
 
@@ -266,13 +266,13 @@ class Operation:
         self.journal.write("end", outcome=result, text=text)
 
 
-def resume(file: Path, lease: Lease, by: str, listener: Listener | None = None) -> Operation | None:
+def resume(file: Path, lease: Lease, by: str, *, open_journal: Callable[[Path], Journal] = Journal) -> Operation | None:
     """Returns the operation that ``file`` records, to go on with; None when it is closed and nothing is left to do.
 
     ``lease`` must be held: two processes never go on with the same operation.
     """
     lease.check()
-    journal = Journal(file, listener)
+    journal = open_journal(file)
     op = Operation(journal, lease)
     if op.outcome is not None and not (op.outcome == "done" and op.leftovers):
         journal.close()

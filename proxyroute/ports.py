@@ -7,7 +7,7 @@ database appears in a signature. Every verb is idempotent. Every verb that can w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from proxyroute.gtid import Position
@@ -116,15 +116,16 @@ class Server(Protocol):
         deadline: Deadline,
         *,
         instead_of: Peer | None = None,
-        source_has: Position | None = None,
+        source_has: Callable[[], Position] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Replicates from ``source``, by the channel that followed ``instead_of`` if there is one.
 
-        ``source_has`` is what the source is known to have: received events outside it are applied before the channel
-        is repointed, and a server with executed events outside it is refused (Diverged). ``options`` are connection
-        options for a channel that did not exist. Reads back before and after; returns only when receiver and
-        applier run.
+        ``source_has`` reads what the source has, and is called after this server was read, so that whatever reached
+        this server through others in between does not look errant: received events outside it are applied before
+        the channel is repointed, and a server with executed events outside it is refused (Diverged). ``options``
+        are connection options for a channel that did not exist. Reads back before and after; returns only when
+        receiver and applier run.
         """
 
     def forget_source(self, source: Peer, deadline: Deadline) -> None:

@@ -62,7 +62,7 @@ def _servers(op: Operation, view: View, lost: Collection[str]) -> Iterator[Evide
     if op.goal is not None:
         holds = _VERDICTS[new.executed.contains(op.goal)]
         # within a domain the latest one in order stands for those before: a seeded server has no entry for each
-        if holds is Verdict.UNKNOWN and op.kept("reached") == "exactly":
+        if holds is Verdict.UNKNOWN and op.kept("reached") == Containment.YES:
             holds = Verdict.PROVEN
         yield Evidence(new.name, f"has everything up to the frozen position {op.goal}", holds, str(new.executed))
     for name in view.servers:
@@ -94,6 +94,9 @@ def _replica(op: Operation, status: Status, new: Status, *, mine: bool) -> Itera
         if applied is Verdict.UNKNOWN:  # seeded from a copy: its history begins later, and it runs in order since
             applied = Verdict.PROVEN
         yield Evidence(status.name, "has applied the frozen position", applied, str(status.executed))
+    own = _VERDICTS[new.executed.contains(status.executed)]
+    extra = str(status.executed.minus(new.executed)) or "nothing"
+    yield Evidence(status.name, f"has nothing that {new.name} lacks", own, extra)
 
 
 def _proxy(op: Operation, seen: Observed) -> Iterator[Evidence]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from proxyroute.errors import ProxyRouteError
 from proxyroute.model import Deadline, Endpoint, Inspection, Policy, Silent, Status, View
@@ -56,24 +58,22 @@ class Site:
                 servers[server.name] = Silent(server.name, server.address, str(found.error))
             else:
                 found.get()
+        for status in [s for s in servers.values() if isinstance(s, Status) and s.writable]:
+            # a replica that was read a moment later has more: it must not look as if it had too much
+            with contextlib.suppress(ProxyRouteError):
+                servers[status.name] = replace(status, executed=self[status.name].position(deadline))
         return View(self.cluster, servers, taken_at=time.time())
 
     def inspect(self, view: View, policy: Policy, deadline: Deadline) -> View:
-        """Returns ``view`` with the inspections of every server that answered.
-
-        A server that answers but cannot be inspected becomes Silent: what is not known is not assumed to be well.
-        """
+        """Returns ``view`` with the inspections of every server that could be inspected; the others have none."""
         outcomes = each(self.pick(s.name for s in view.seen), lambda s: s.inspect(deadline, policy), deadline)
-        servers = dict(view.servers)
         inspections: dict[str, Inspection] = {}
         for name, found in outcomes.items():
             if found.value is not None:
                 inspections[name] = found.value
-            elif isinstance(found.error, ProxyRouteError):
-                servers[name] = Silent(name, self[name].address, f"cannot be inspected: {found.error}")
-            else:
+            elif not isinstance(found.error, ProxyRouteError):
                 found.get()
-        return View(view.cluster, servers, inspections, view.taken_at)
+        return replace(view, inspections=inspections)
 
     def close(self) -> None:
         for server in self:

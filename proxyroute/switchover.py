@@ -67,7 +67,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
             op.on_abort(Undo("follow", plan.attach, {"source": old.name, "instead_of": new.name}))
             site[plan.attach].follow(
                 view.peer(new.name), Deadline.after(policy.warm_up), instead_of=view.peer(old.name),
-                source_has=new.position(Deadline.after(LOOK)),
+                source_has=lambda: new.position(Deadline.after(LOOK)),
             )  # fmt: skip
             note.detail = f"{plan.attach} receives from {new.name}"
     for account in plan.lock_accounts:
@@ -106,7 +106,9 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
     with op.step("catch up"):
         new.wait_for(goal, budget)
         reached = new.position(budget)
-        if reached.equals(goal) is not Containment.YES:
+        exact = reached.equals(goal)
+        op.keep("reached", str(exact))
+        if exact is Containment.NO or (exact is Containment.UNKNOWN and not force):
             raise Unfinished(f"{new.name} is at {reached}, which is not exactly the frozen position {goal}")
     with op.step("detach"):
         new.detach(view.peer(old.name), budget)

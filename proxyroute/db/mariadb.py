@@ -7,7 +7,7 @@ the write lock lives, and a short side connection to end a statement whose reply
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from proxyroute.db.mariadb_events import set_event_status
@@ -274,7 +274,7 @@ class MariaDB:
         deadline: Deadline,
         *,
         instead_of: Peer | None = None,
-        source_has: Position | None = None,
+        source_has: Callable[[], Position] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self._replication.follow(source, deadline, instead_of=instead_of, source_has=source_has, options=options)

@@ -107,13 +107,14 @@ class Replication:
         deadline: Deadline,
         *,
         instead_of: Peer | None,
-        source_has: Position | None,
+        source_has: Callable[[], Position] | None,
         options: Mapping[str, Any] | None,
     ) -> None:
         """Makes this server replicate from ``source``; see :meth:`proxyroute.ports.Server.follow`."""
         status = self._status(deadline)
-        if source_has is not None and source_has.contains(status.executed) is Containment.NO:
-            extra = status.executed.minus(source_has)
+        has = source_has() if source_has is not None else None
+        if has is not None and has.contains(status.executed) is Containment.NO:
+            extra = status.executed.minus(has)
             raise Diverged(status.name, f"has executed {extra}, which {source.name} does not have")
         channel = channel_of(status, source)
         if channel is not None and channel.uses_gtid:
@@ -124,9 +125,9 @@ class Replication:
         if channel is None and len(status.sources) == 1:
             channel = status.sources[0]
         if channel is None:
-            self._create(status, source, source_has, options, deadline)
+            self._create(status, source, has, options, deadline)
         else:
-            self._repoint(channel, source, source_has, deadline)
+            self._repoint(channel, source, has, deadline)
 
     def _repoint(self, channel: Source, source: Peer, source_has: Position | None, deadline: Deadline) -> None:
         """Relay logs are data: only when the source has everything received may they go with CHANGE MASTER."""

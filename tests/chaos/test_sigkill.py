@@ -1,0 +1,89 @@
+"""SIGKILL at every journal record and around every act, under write load: the cluster is never left in the middle."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.world import assert_legal, await_closed, limits_of
+from tests.support.lab import Lab
+from tests.support.load import Load, create_table, read_rows
+from tests.support.verdict import judge
+
+GUARD_DIES = "guard/guard.take_over:before"
+SETTINGS = {"freeze_budget": "3s", "settle": "20s"}
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab.start(3, policy=SETTINGS) as lab:
+        create_table(lab.cluster.primary)
+        lab.cluster.await_synced()
+        yield lab
+
+
+def _points(lab: Lab, trace: Path) -> list[str]:
+    """Returns every point an undisturbed switchover passes, each with its number."""
+    lab.run("switchover", "--yes", check=True, environment={"PROXYROUTE_FAULT_TRACE": str(trace)})
+    return [line for line in trace.read_text().splitlines() if line.startswith("engine/")]
+
+
+def _die_at(lab: Lab, fault: str, healer: str) -> str:
+    """Kills the engine at ``fault`` and lets ``healer`` heal; returns what is wrong afterwards, or nothing."""
+    wanted = fault if healer == "guard" else f"{fault},{GUARD_DIES}"
+    done = lab.run("switchover", "--yes", environment={"PROXYROUTE_FAULT": wanted})
+    if done.returncode != -signal.SIGKILL:
+        return (
+            f"the engine did not die there but ended with {done.returncode}: {done.stdout[-300:]}{done.stderr[-300:]}"
+        )
+    await_closed(lab)
+    if healer == "heal":
+        healed = lab.run("heal")
+        if healed.returncode not in (0, 7):
+            return f"heal ended with {healed.returncode}: {healed.stdout[-500:]}{healed.stderr[-500:]}"
+    return ""
+
+
+def _sweep(lab: Lab, faults: list[tuple[str, str]]) -> None:
+    limits = limits_of(lab)
+    wrong: list[str] = []
+    with (
+        Load.start(lab.write, writers=2, rate=25, mode="pooled") as pooled,
+        Load.start(lab.write, writers=2, rate=25, mode="fresh", first=100) as fresh,
+    ):
+        for fault, healer in faults:
+            trouble = _die_at(lab, fault, healer)
+            try:
+                assert_legal(lab, limits)
+                pooled.await_more(5)
+                fresh.await_more(5)
+            except Exception as error:  # noqa: BLE001 - collected, so that one run shows every point that is wrong
+                trouble = f"{trouble} {error}"
+            if trouble:
+                wrong.append(f"{fault}, healed by {healer}: {trouble}")
+                lab.run("heal")
+        records = pooled.stop() + fresh.stop()
+    lab.cluster.await_synced()
+    verdict = judge(records, read_rows(lab.cluster), lab.cluster.primary.name)
+    assert not wrong, "\n".join(wrong)
+    assert not verdict.lost, verdict
+    assert not verdict.unexplained, verdict
+    assert not verdict.diverged, verdict
+
+
+@pytest.mark.timeout(900)
+def test_killed_around_every_act_and_after_every_record(lab: Lab, tmp_path: Path) -> None:
+    points = _points(lab, tmp_path / "trace")
+    assert any(p.startswith("engine/mariadb.accept_writes:before") for p in points)
+    assert any(p.startswith("engine/journal") for p in points)
+    _sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points)])
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_killed_everywhere_and_healed_the_other_way(lab: Lab, tmp_path: Path) -> None:
+    points = _points(lab, tmp_path / "trace")
+    _sweep(lab, [(point, ("heal", "guard")[number % 2]) for number, point in enumerate(points)])

@@ -1,0 +1,55 @@
+"""What must be true of a site after anything has happened to it and it was healed."""
+
+from __future__ import annotations
+
+from tests.support.lab import Lab, processes_of
+from tests.support.mariadb import Node
+from tests.support.wait import until
+
+LIMIT = "@@global.max_connections"
+
+
+def await_closed(lab: Lab, seconds: float = 30.0) -> None:
+    """Returns when no process of the product works on the site any more: engine, guard, heal."""
+    known = {node.name for node in lab.cluster}
+    assert known
+
+    def idle() -> bool:
+        return not [pid for pid in processes_of(lab.folder) if _is_ours(pid)]
+
+    until(idle, "the engine and its guard to end", seconds)
+
+
+def _is_ours(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except OSError:
+        return False
+    return b"proxyroute.guard" in words or any(word.endswith(b"/proxyroute") for word in words)
+
+
+def assert_legal(lab: Lab, limits: dict[str, int]) -> Node:
+    """Asserts a legal state and returns the primary: one writable, nothing frozen or lowered, all proxies there."""
+    _, status = lab.json("status")
+    writable = lab.cluster.writable
+    assert len(writable) == 1, f"writable: {writable}"
+    primary = lab.cluster[writable[0]]
+    for node in lab.cluster:
+        assert int(node.value(LIMIT)) == limits[node.name], f"{node.name} is left with a lowered limit"
+        held = node.sql("SELECT id, user, info FROM information_schema.processlist WHERE state LIKE '%backup lock%'")
+        assert not held, f"{node.name} is left locked: {held}"
+        if node is not primary:
+            until(node.replicates, f"{node.name} to replicate")
+            assert node.source_port() == primary.address.port, f"{node.name} follows somebody else"
+    for proxy in status["proxies"]:
+        assert proxy["primary"] == primary.name, proxy
+        assert not proxy["held"], proxy
+        assert not proxy["drift"], proxy
+    assert not status["open_operations"], status["open_operations"]
+    return primary
+
+
+def limits_of(lab: Lab) -> dict[str, int]:
+    """Returns the connection limit of each server."""
+    return {node.name: int(node.value(LIMIT)) for node in lab.cluster}
