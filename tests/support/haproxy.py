@@ -82,17 +82,17 @@ class LocalHAProxy:
                 pids.append(int(fields[0]))
         return pids
 
+    def ask(self, command: str) -> str:
+        """Types a command at the runtime socket, as somebody at a terminal would, and returns the answer."""
+        return _ask(self.runtime_socket, command)
+
+    def ask_master(self, command: str) -> str:
+        """Types a command at the master socket."""
+        return _ask(self.master_socket, command)
+
     def _ask_master(self, command: str) -> str:
         try:
-            with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(2.0)
-                client.connect(str(self.master_socket))
-                client.sendall(command.encode() + b"\n")
-                client.shutdown(socket.SHUT_WR)
-                answer = b""
-                while part := client.recv(65536):
-                    answer += part
-                return answer.decode()
+            return self.ask_master(command)
         except OSError:
             return ""
 
@@ -135,3 +135,15 @@ class LocalHAProxy:
             if not poll.poll(max(0.0, ends - time.monotonic()) * 1000):
                 return False
         return True
+
+
+def _ask(path: Path, command: str) -> str:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5.0)
+        client.connect(str(path))
+        client.sendall(command.encode() + b"\n")
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := client.recv(65536):
+            answer += part
+        return answer.decode()

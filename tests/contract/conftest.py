@@ -1,0 +1,56 @@
+"""Subjects for the contract, and a HAProxy that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.subjects import HAProxySubject, HookSubject, Subject, ToySubject, table
+
+THIRD_PARTY = Path(__file__).parent / "thirdparty"
+
+
+@pytest.fixture
+def third_party(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installs the package that brings the ``toy`` adapter."""
+    monkeypatch.syspath_prepend(THIRD_PARTY)
+
+
+@pytest.fixture(params=["haproxy", "hook", "toy"])
+def subject(request: pytest.FixtureRequest, tmp_path: Path, third_party: None) -> Iterator[Subject]:
+    """Each adapter in turn, with route 1.1 to db1 published."""
+    if request.param == "haproxy":
+        proxy = HAProxySubject(tmp_path)
+        try:
+            proxy.start(table(proxy.servers, (1, 1), "db1"))
+            yield proxy
+        finally:
+            proxy.close()
+        return
+    other: HookSubject | ToySubject = HookSubject(tmp_path) if request.param == "hook" else ToySubject(tmp_path)
+    other.start()
+    yield other
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[HAProxySubject]:
+    """A HAProxy with stand-ins db1, db2 and db3, and route 1.1 to db1."""
+    started = HAProxySubject(tmp_path)
+    try:
+        started.start(started.table((1, 1), "db1"))
+        yield started
+    finally:
+        started.close()
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[HAProxySubject]:
+    """The same without a read route: whoever arrives at a stand-in came by the write route."""
+    started = HAProxySubject(tmp_path, read=False)
+    try:
+        started.start(started.table((1, 1), "db1"))
+        yield started
+    finally:
+        started.close()
