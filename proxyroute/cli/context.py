@@ -123,7 +123,7 @@ class CommandGroup(click.Group):
             context.out.error(error)
             ctx.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort):
-            click.echo("interrupted", err=True)
+            click.echo("interrupted; `proxyroute status` tells whether something is left to do", err=True)
             ctx.exit(INTERRUPTED)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from proxyroute import errors
 from proxyroute.adapters import find_adapters
 from proxyroute.cli import main
+from proxyroute.config import from_snapshot, load, snapshot
 from proxyroute.config_shape import parse_duration
 from proxyroute.hooks import __doc__ as hooks_doc
 from proxyroute.model import Policy
@@ -43,6 +45,15 @@ def test_every_field_of_the_policy_is_documented_with_its_default() -> None:
             assert parse_duration(told) == default, name
         else:
             assert told == ("[]" if default == () else str(default)), name
+
+
+def test_the_example_is_a_configuration_and_survives_a_snapshot(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", CONFIGURATION, re.DOTALL)
+    path = tmp_path / "proxyroute.yml"
+    path.write_text(example)
+    shop = load(path).cluster(None)
+    assert [p.type for p in shop.proxies] == ["haproxy", "hook"]
+    assert from_snapshot(json.loads(json.dumps(snapshot(shop)))) == shop
 
 
 @pytest.mark.parametrize("name", sorted(find_adapters()))
