@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.containers import ContainerCluster, find_image
+from tests.support.lab import Lab
 from tests.support.mariadb import LocalCluster
 
 PROVIDERS: dict[str, type[LocalCluster]] = {"local": LocalCluster, "containers": ContainerCluster}
@@ -51,3 +52,10 @@ def start_cluster(request: pytest.FixtureRequest) -> Iterator[Callable[..., Loca
 def cluster(start_cluster: Callable[..., LocalCluster]) -> LocalCluster:
     """Three servers of the test's own: db1 takes writes, db2 and db3 follow it. Up in about 0.3 seconds."""
     return start_cluster(3)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """A whole site: a cluster of three, an HAProxy that the product has configured, and the command line."""
+    with Lab.start(3) as started:
+        yield started

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -99,12 +98,6 @@ def test_ctrl_c_takes_everything_down(environment: dict[str, str], moment: str) 
         seen += child.stdout.read()
     assert child.returncode == 130, seen
     assert_nothing_left(folder_in(seen))
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab.start(3) as started:
-        yield started
 
 
 def test_the_report_is_not_well_when_the_primary_did_not_move(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ import pymysql
 import pytest
 
 from tests.conftest import PROVIDERS, provider
+from tests.support.accounts import ENGINE, PROBE, REPLICATION, product_statements
+from tests.support.lab import Lab
 from tests.support.load import ROOT_FOLDER, Load, create_table, read_rows
 from tests.support.mariadb import APPLICATION, ROOT, LocalCluster
 from tests.support.verdict import judge
@@ -61,6 +63,14 @@ def test_semi_synchronous_replicas_are_connected_when_the_start_returns() -> Non
     with LocalCluster.start(2, semi_sync=True) as cluster:
         (row,) = cluster["db1"].sql("SHOW STATUS LIKE 'Rpl_semi_sync_master_status'")
         assert row["Value"] == "ON"
+
+
+def test_the_accounts_are_made_by_exactly_what_grants_prints(lab: Lab) -> None:
+    _, printed = lab.json("grants")
+    used = product_statements(tuple(int(n) for n in printed["version"].split(".")))
+    for account in (ENGINE, REPLICATION, PROBE):
+        used = [s.replace(account.password, f"<password of {account.user}>") for s in used]
+    assert printed["statements"] == used
 
 
 def test_an_acknowledged_row_deleted_on_the_primary_is_reported_as_lost(cluster: LocalCluster) -> None:

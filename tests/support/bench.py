@@ -19,15 +19,13 @@ from typing import Any
 
 from tests.support.figures import figures
 from tests.support.floor import Floor
-from tests.support.lab import Lab
+from tests.support.lab import UNDER_LOAD, Lab
 from tests.support.load import Load, Records, create_table, now, read_rows
 from tests.support.verdict import Verdict, Window, blackout, judge
 from tests.support.wait import until
 
 FRESH_RATE = 50
 STEADY_SECONDS = 0.5
-OPTIONS = {"innodb-log-file-size": "96M", "innodb-buffer-pool-size": "64M"}
-"""A log that does not fill up in mid-run, or its flushing would be what is measured."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ class Bench:
 
 def measure(count: int, writers: int, rate: float, mode: str) -> Books:
     """Runs the whole bench and closes the books."""
-    with Lab.start(3, disk=True, options=OPTIONS) as lab:
+    with Lab.start(3, disk=True, options=UNDER_LOAD) as lab:
         create_table(lab.cluster["db1"])
         lab.cluster.await_synced()
         with (

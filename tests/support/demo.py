@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from tests.support.accounts import APPLICATION, APPLICATION_SCHEMA, ROOT
-from tests.support.lab import Lab, end_all, processes_of
+from tests.support.lab import UNDER_LOAD, Lab, end_all, processes_of
 from tests.support.load import ROOT_FOLDER, Load, create_table, now, read_rows
 from tests.support.verdict import Verdict, blackout, judge
 from tests.support.wait import until
@@ -110,7 +110,7 @@ def demonstrate(*, as_json: bool, keep: bool) -> int:
     """Runs everything once. Returns the exit status."""
     begun = time.monotonic()
     print("ProxyRoute demo: starting a private cluster and an HAProxy on loopback …", flush=True)
-    lab = Lab.start(3, disk=True, outlive=keep)
+    lab = Lab.start(3, disk=True, options=UNDER_LOAD, outlive=keep)
     kept = False
     try:
         show_site(lab, time.monotonic() - begun)

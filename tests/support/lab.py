@@ -24,6 +24,9 @@ from tests.support.mariadb import LocalCluster
 from tests.support.process import find_program, free_port
 
 CLUSTER_NAME = "demo"
+UNDER_LOAD = {"innodb-log-file-size": "96M", "innodb-buffer-pool-size": "64M", "slave-parallel-threads": 4}
+"""Options for hundreds of durable writes per second on a disk: a log that does not fill up in mid-run, and replicas
+that apply in parallel. A single applier thread cannot keep up there, and its lag would be what is measured."""
 PROGRAM = Path(sys.executable).with_name("proxyroute")
 
 
