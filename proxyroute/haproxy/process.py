@@ -95,7 +95,7 @@ def reload(proxy: str, master: Master, runtime: Runtime, deadline: Deadline) -> 
     if "Success=0" in said:
         raise AdapterError(proxy, f"haproxy did not take the configuration: {_words(said)}")
     while True:
-        now = master.processes(deadline)
+        now = master.processes(deadline, patience=deadline.left)  # some seconds when it cannot bind a port
         fresh = [pid for pid in now.current if pid not in known]
         if fresh and read_pid(runtime, deadline) in fresh:
             return read_pid(runtime, deadline)

@@ -80,9 +80,9 @@ class Master:
         self._proxy = proxy
         self.path = path
 
-    def processes(self, deadline: Deadline) -> Processes:
-        """Returns the workers. Raises AdapterError when the master does not answer."""
-        return _parse_processes(self._proxy, self._ask("show proc", deadline))
+    def processes(self, deadline: Deadline, patience: float = _REBIND_SECONDS) -> Processes:
+        """Returns the workers. Raises AdapterError when the master does not answer within ``patience`` seconds."""
+        return _parse_processes(self._proxy, self._ask("show proc", deadline, patience))
 
     def ask(self, pid: int, command: str, deadline: Deadline) -> str:
         """Returns the answer of worker ``pid`` to a ``show`` or ``get``. Raises AdapterError when there is none."""
@@ -91,7 +91,7 @@ class Master:
     def tell(self, pid: int, command: str, deadline: Deadline) -> str:
         """Runs a changing command in worker ``pid``. Raises AdapterError or, when the outcome is unknown, TimedOut."""
         with act("haproxy.master"):
-            return _exchange(self._proxy, self.path, f"@!{pid} {command}", deadline)
+            return self._patiently(f"@!{pid} {command}", deadline, (_NotListeningError,))
 
     def reload(self, deadline: Deadline) -> str:
         """Asks for a reload and returns what was said about it: nothing up to HAProxy 2.6, the result from 3.0 on.
@@ -99,26 +99,40 @@ class Master:
         Raises AdapterError when it was not sent, TimedOut when no answer came.
         """
         with act("haproxy.master"):
-            return _exchange(self._proxy, self.path, "reload", deadline)
+            return self._patiently("reload", deadline, (_NotListeningError,))
 
-    def _ask(self, command: str, deadline: Deadline) -> str:
+    def _ask(self, command: str, deadline: Deadline, patience: float = _REBIND_SECONDS) -> str:
         if not _READS.fullmatch(command):
             raise ValueError(f"ask() was given a command that may change something: {command}")
-        rebound = deadline.within(_REBIND_SECONDS)
+        try:
+            return self._patiently(command, deadline, (_NotListeningError, _CutOffError), patience)
+        except TimedOut as error:
+            raise AdapterError(self._proxy, str(error)) from None
+
+    def _patiently(
+        self,
+        command: str,
+        deadline: Deadline,
+        again: tuple[type[Exception], ...],
+        patience: float = _REBIND_SECONDS,
+    ) -> str:
+        """During a reload the master starts itself anew: for some 60 ms it refuses, or cuts off whom it has let in."""
+        until = deadline.within(patience)
         while True:
             try:
                 return _exchange(self._proxy, self.path, command, deadline)
-            except _NotListening:
-                # During a reload the master starts itself anew and refuses for some 60 ms.
-                if rebound.passed:
+            except again:
+                if until.passed:
                     raise
                 time.sleep(_REBIND_PAUSE)
-            except TimedOut as error:
-                raise AdapterError(self._proxy, str(error)) from None
 
 
-class _NotListening(AdapterError):
-    """The socket is there and nobody listens."""
+class _NotListeningError(AdapterError):
+    """The socket is there and nobody listens: nothing was sent."""
+
+
+class _CutOffError(TimedOut):
+    """The connection ended without an answer."""
 
 
 def _exchange(proxy: str, path: Path, command: str, deadline: Deadline) -> str:
@@ -134,7 +148,7 @@ def _exchange(proxy: str, path: Path, command: str, deadline: Deadline) -> str:
         except FileNotFoundError:
             raise AdapterError(proxy, f"there is no socket {path}: haproxy does not run, or is told another") from None
         except ConnectionRefusedError:
-            raise _NotListening(proxy, f"nobody listens at {path}: haproxy does not run") from None
+            raise _NotListeningError(proxy, f"nobody listens at {path}: haproxy does not run") from None
         except PermissionError:
             raise AdapterError(proxy, f"no permission to use {path}: run as its owner, or set socket_user") from None
         except OSError as error:
@@ -144,8 +158,12 @@ def _exchange(proxy: str, path: Path, command: str, deadline: Deadline) -> str:
             while part := client.recv(_CHUNK):
                 parts.append(part)
                 client.settimeout(max(0.001, deadline.left))
+        except ConnectionResetError:
+            raise _CutOffError(f"{proxy}: {path} ended the connection at {command!r}") from None
         except OSError as error:
             raise TimedOut(f"{proxy}: no answer from {path} to {command!r}: {error}") from None
+    if not parts and _READS.fullmatch(command):
+        raise _CutOffError(f"{proxy}: {path} ended the connection at {command!r}")
     return b"".join(parts).decode(errors="replace")
 
 
