@@ -22,7 +22,7 @@ _NO_SUCH_EVENT = 1539
 
 _EVENTS = (
     "SELECT EVENT_SCHEMA, EVENT_NAME, DEFINER, STATUS, CHARACTER_SET_CLIENT, COLLATION_CONNECTION,"
-    " DATABASE_COLLATION, SQL_MODE, TIME_ZONE FROM information_schema.EVENTS"
+    " DATABASE_COLLATION, SQL_MODE, TIME_ZONE FROM information_schema.EVENTS ORDER BY EVENT_SCHEMA, EVENT_NAME"
 )
 _SESSION = (
     "SELECT @@session.sql_log_bin AS sql_log_bin, @@session.character_set_client AS charset,"
@@ -36,7 +36,7 @@ _SET_SESSION = (
 
 def read_events(session: Session, deadline: Deadline) -> tuple[Event, ...]:
     """Returns all events the account may see (privilege EVENT), sorted by schema and name."""
-    return tuple(_event(row) for row in session.read(f"{_EVENTS} ORDER BY 1, 2", deadline))
+    return tuple(_event(row) for row in session.read(_EVENTS, deadline))
 
 
 def set_event_status(session: Session, event: Event, status: str, deadline: Deadline) -> None:
@@ -47,10 +47,10 @@ def set_event_status(session: Session, event: Event, status: str, deadline: Dead
     not exist here, or when a privilege is missing (EVENT, SET USER, BINLOG ADMIN; READ_ONLY ADMIN on a replica).
     """
     clause = _CLAUSE[status]
-    rows = session.read(f"{_EVENTS} WHERE EVENT_SCHEMA=%s AND EVENT_NAME=%s", deadline, (event.schema, event.name))
-    if not rows:
+    key = (event.schema, event.name)
+    here = next((e for e in read_events(session, deadline) if (e.schema, e.name) == key), None)
+    if here is None:
         raise StatementError(session.server, _NO_SUCH_EVENT, f"no event {event.schema}.{event.name} here")
-    here = _event(rows[0])
     if here.status == status:
         return
     name = f"{_identifier(here.schema)}.{_identifier(here.name)}"

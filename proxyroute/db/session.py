@@ -36,8 +36,8 @@ class Login:
 class Session:
     """One connection. Used by one thread at a time.
 
-    ``server`` is the server's name for error texts. :meth:`read` takes only SELECT and SHOW; everything that changes
-    something goes through :meth:`change`, which names its fault point.
+    ``server`` is the server's name for error texts. :meth:`read` takes only SELECT, SHOW and XA RECOVER; everything
+    that changes something goes through :meth:`change`, which names its fault point.
     """
 
     def __init__(self, server: str, address: Address, login: Login) -> None:
@@ -88,13 +88,13 @@ class Session:
         return StatementError(self.server, number, f"{text} (at {self.address})")
 
     def read(self, sql: str, deadline: Deadline, args: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
-        """Returns the rows of a SELECT or SHOW. Raises Unreachable when no answer came in time."""
+        """Returns the rows of a reading statement. Raises Unreachable when no answer came in time."""
         if not _READS.match(sql):
             raise ValueError(f"read() was given a statement that may change something: {sql}")
         return self._run(sql, args, deadline, sent_is_unknown=False)
 
     def one(self, sql: str, deadline: Deadline, args: tuple[Any, ...] = ()) -> dict[str, Any]:
-        """Returns the first row of a SELECT or SHOW, or an empty mapping."""
+        """Returns the first row of a reading statement, or an empty mapping."""
         rows = self.read(sql, deadline, args)
         return rows[0] if rows else {}
 

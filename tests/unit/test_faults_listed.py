@@ -26,7 +26,7 @@ PRIMITIVES: dict[tuple[str, str], str] = {
 """Functions that change something without an act() of their own, and who has one around them."""
 
 FAMILIES = {point.partition(".")[0] for point in POINTS}
-READS = re.compile(r"\s*(SELECT|SHOW)\b", re.IGNORECASE)
+READS = re.compile(r"\s*(SELECT|SHOW|XA\s+RECOVER)\b", re.IGNORECASE)
 CHANGING_SELECTS = re.compile(
     r"GET_LOCK|RELEASE_LOCK|RELEASE_ALL_LOCKS|INTO\s+(OUTFILE|DUMPFILE)|FOR\s+UPDATE|NEXTVAL|SETVAL", re.IGNORECASE
 )
