@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +12,8 @@ import pytest
 from proxyroute.db.mariadb_inspect import inspect
 from proxyroute.db.session import Login, Session
 from proxyroute.model import Deadline, Inspection, Policy, Transaction
-from tests.support.mariadb import APPLICATION, ENGINE, Account, Connection, LocalCluster, Node
+from tests.support.clients import Clients
+from tests.support.mariadb import APPLICATION, ENGINE, Account, LocalCluster, Node
 from tests.support.wait import until
 
 Start = Callable[..., LocalCluster]
@@ -34,49 +34,6 @@ def node(start_cluster: Start) -> Node:
     node.sql("CREATE TABLE app.m (id INT) ENGINE=MyISAM")
     node.sql("INSERT INTO app.m VALUES (1)")
     return node
-
-
-class Clients:
-    """Sessions of the application: idle ones, and ones whose last statement is still running."""
-
-    def __init__(self, node: Node, ends: contextlib.ExitStack) -> None:
-        self._node, self._ends = node, ends
-
-    def idle(self, *statements: str, account: Account = APPLICATION) -> int:
-        """Runs ``statements`` in a new session, leaves it open, and returns its id."""
-        return self._id(self._session(statements, account))
-
-    def running(self, statement: str, *before: str) -> int:
-        """Starts ``statement`` in a new session after ``before``, returns its id once it can be seen to run."""
-        connection = self._session(before, APPLICATION)
-        number = self._id(connection)
-
-        def run() -> None:
-            with contextlib.suppress(pymysql.err.Error), connection.cursor() as cursor:
-                cursor.execute(statement)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        self._ends.callback(thread.join)
-        self._ends.callback(self._kill, number)
-        sleeping = "SELECT 1 FROM information_schema.PROCESSLIST WHERE ID=%s AND STATE='User sleep'"
-        until(lambda: self._node.sql(sleeping, (number,)), f"{statement} to run")
-        return number
-
-    def _session(self, statements: tuple[str, ...], account: Account) -> Connection:
-        connection = self._ends.enter_context(self._node.session(account))
-        with connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-        return connection
-
-    def _kill(self, number: int) -> None:
-        with contextlib.suppress(pymysql.err.Error):
-            self._node.sql(f"KILL {number}")
-
-    @staticmethod
-    def _id(connection: Connection) -> int:
-        return int(connection.thread_id())  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
