@@ -7,12 +7,13 @@ from ipaddress import ip_address
 
 from proxyroute.errors import AdapterError, ConfigError
 from proxyroute.haproxy import disk
+from proxyroute.haproxy.listeners import strangers
 from proxyroute.haproxy.loaded import Loaded, memory_differences, read_loaded
 from proxyroute.haproxy.process import inspect, try_out
 from proxyroute.haproxy.render import render
 from proxyroute.haproxy.routemap import RouteMap
-from proxyroute.haproxy.runtime import Master, Runtime
-from proxyroute.haproxy.settings import Names, Settings
+from proxyroute.haproxy.runtime import Master, Processes, Runtime
+from proxyroute.haproxy.settings import Names, Settings, reachable
 from proxyroute.model import NO_EPOCH, Deadline, Endpoint, Finding, Severity
 
 _OLDEST = (2, 4)
@@ -114,7 +115,15 @@ class Examination:
             if loaded.pid not in processes.current:
                 text = f"process {loaded.pid} answers the runtime socket, the master's is {processes.current}"
                 yield self._error("haproxy.process", text, f"end the other haproxy: ps -fp {loaded.pid}")
+            yield from self._shared_ports(processes)
         yield from self._drift(loaded)
+
+    def _shared_ports(self, processes: Processes) -> Iterator[Finding]:
+        for address in filter(None, (self._settings.write, self._settings.read)):
+            port = reachable(address).port
+            for pid in strangers(port, processes.all):
+                text = f"process {pid} listens on port {port} as well and takes some of the clients"
+                yield self._error("haproxy.shared", text, f"ps -fp {pid}, and end it: kill {pid}")
 
     def _drift(self, loaded: Loaded) -> Iterator[Finding]:
         for text in drift(self._proxy, self._names, self._servers, self._settings, loaded):

@@ -59,6 +59,7 @@ class Worker:
 class Processes:
     """What the master says about its workers."""
 
+    master: int
     workers: tuple[Worker, ...]
     reloads: int
     failed: int
@@ -67,6 +68,11 @@ class Processes:
     @property
     def current(self) -> tuple[int, ...]:
         return tuple(w.pid for w in self.workers if not w.old)
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """The pids of everything, the master included."""
+        return (self.master, *(w.pid for w in self.workers))
 
     @property
     def old(self) -> tuple[int, ...]:
@@ -169,7 +175,7 @@ def _exchange(proxy: str, path: Path, command: str, deadline: Deadline) -> str:
 
 def _parse_processes(proxy: str, answer: str) -> Processes:
     workers: list[Worker] = []
-    reloads = failed = 0
+    master = reloads = failed = 0
     old = False
     for line in answer.splitlines():
         old = line.startswith("# old") or (old and not line.startswith("#"))
@@ -179,9 +185,9 @@ def _parse_processes(proxy: str, answer: str) -> Processes:
         if fields[1] == "worker":
             workers.append(Worker(int(fields[0]), old))
         elif fields[1] == "master":
-            reloads = int(fields[2])
+            master, reloads = int(fields[0]), int(fields[2])
             found = re.search(r"\[failed: (\d+)\]", line)
             failed = int(found[1]) if found else 0
     if not any(line.startswith("#<PID>") for line in answer.splitlines()):
         raise AdapterError(proxy, f"this is not the master socket of haproxy: it answers {answer.strip()[:80]!r}")
-    return Processes(tuple(workers), reloads, failed)
+    return Processes(master, tuple(workers), reloads, failed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from proxyroute.model import ReceiptState
 from tests.contract.standin import Client
 from tests.contract.subjects import HAProxySubject, soon
+from tests.support.haproxy import LocalHAProxy
 from tests.support.wait import until
 
 
@@ -177,3 +178,17 @@ def test_a_dead_primary_stays_the_write_route(proxy: HAProxySubject) -> None:
     with proxy.client() as client:
         proxy.stand_ins["db1"].start()
         assert client.server == "db1"
+
+
+def test_a_forgotten_haproxy_that_shares_the_port_is_found(writer: HAProxySubject) -> None:
+    forgotten = LocalHAProxy(writer.folder / "forgotten")
+    forgotten.folder.mkdir()
+    config = forgotten.folder / "haproxy.cfg"
+    config.write_text(f"defaults\n  mode tcp\nfrontend f\n  bind {writer.write}\n")
+    forgotten.start(config)
+    try:
+        found = [finding for finding in writer.adapter().check(soon()) if finding.code == "haproxy.shared"]
+        assert str(forgotten.workers()[0]) in " ".join(finding.text for finding in found)
+    finally:
+        forgotten.stop()
+    assert list(writer.adapter().check(soon())) == []
