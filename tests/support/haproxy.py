@@ -12,22 +12,26 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.support.process import find_program
+
 _START_SECONDS = 10.0
 
 
 class LocalHAProxy:
     """One HAProxy master with its workers; ``folder`` takes its sockets and its log.
 
+    It ends with the thread that starts it, by the kernel's hand if need be, unless it is to ``outlive`` that one.
     The runtime socket and everything else is named by the configuration; ``runtime_socket`` is merely the
     place where a test's configuration should put it.
     """
 
-    def __init__(self, folder: Path, binary: str = "haproxy") -> None:
+    def __init__(self, folder: Path, binary: str = "haproxy", *, outlive: bool = False) -> None:
         self.folder = folder
         self.binary = shutil.which(binary) or binary
         self.master_socket = folder / "master.sock"
         self.runtime_socket = folder / "admin.sock"
         self.log_file = folder / "haproxy.log"
+        self._wrapper = () if outlive else (find_program("setpriv"), "--pdeathsig", "KILL", "--")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -56,7 +60,7 @@ class LocalHAProxy:
         self.master_socket.unlink(missing_ok=True)
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [self.binary, "-W", "-S", f"{self.master_socket},level,admin", "-f", str(config_file)],
+                [*self._wrapper, self.binary, "-W", "-S", f"{self.master_socket},level,admin", "-f", str(config_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

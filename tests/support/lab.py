@@ -74,7 +74,7 @@ def site_config(
 class Lab:
     """The site. ``write`` and ``read`` are where clients go; ``config`` is the file of the command line."""
 
-    def __init__(self, cluster: LocalCluster) -> None:
+    def __init__(self, cluster: LocalCluster, *, outlive: bool = False) -> None:
         self.cluster = cluster
         self.folder = cluster.folder
         self.config = self.folder / "proxyroute.yml"
@@ -82,7 +82,7 @@ class Lab:
         self.read = Address("127.0.0.1", free_port())
         self.stats = Address("127.0.0.1", free_port())
         self.haproxy_config = self.folder / "haproxy.cfg"
-        self.haproxy = LocalHAProxy(self.folder, find_program("haproxy"))
+        self.haproxy = LocalHAProxy(self.folder, find_program("haproxy"), outlive=outlive)
 
     @classmethod
     def start(
@@ -92,10 +92,11 @@ class Lab:
         policy: Mapping[str, Any] | None = None,
         proof: bool = True,
         more: Mapping[str, Any] | None = None,
+        outlive: bool = False,
         **cluster: Any,
     ) -> Lab:
         """Starts everything; returns when clients can write. ``cluster`` goes to :meth:`LocalCluster.start`."""
-        lab = cls(LocalCluster.start(n, **cluster))
+        lab = cls(LocalCluster.start(n, outlive=outlive, **cluster), outlive=outlive)
         try:
             proxy = {
                 "type": "haproxy",
