@@ -42,6 +42,7 @@ from proxyroute.switchover import switchover
 _LEASE = 0.5
 _HEAL_LEASE = 10.0
 _TELL = 20.0
+_OPEN = "operation.open"
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,16 @@ class Engine:
             names = ", ".join(self._parts.site.names)
             raise Refused(f"{self._config.name} has no server {target!r}; name one of: {names}")
         view = self.inspect(self.look())
+        sync_seconds = self._sync_seconds()
         return foresee(
             view,
             self._policy,
             target,
             force=force,
             parts=self._parts,
-            sync_seconds=self._sync_seconds(),
+            sync_seconds=sync_seconds,
             past=[s.blackout_seconds for s in self.history() if s.blackout_seconds is not None],
-            more=self._open_findings(),
+            more=(*self._open_findings(), *self._disk_findings(sync_seconds)),
         )
 
     def history(self) -> tuple[Summary, ...]:
@@ -152,6 +154,7 @@ class Engine:
         if prospect.unchanged:
             text = f"{target} is the primary already; nothing was changed"
             return Result("", "switchover", "unchanged", target or "", text=text)
+        self._refuse_busy(prospect)
         self._refuse_no_go(prospect, force)
         if not confirm(prospect):
             raise Refused("not confirmed; nothing was touched")
@@ -274,6 +277,12 @@ class Engine:
 
     # -- helpers --
 
+    def _refuse_busy(self, prospect: Prospect) -> None:
+        """An open operation that somebody is at work on is no case for heal. Raises Busy, naming who that is."""
+        if any(f.code == _OPEN for f in prospect.findings):
+            self._lease.acquire("a look", Deadline.after(_LEASE))
+            self._lease.release()
+
     def _refuse_no_go(self, prospect: Prospect, force: bool) -> None:
         if prospect.go:
             return
@@ -286,7 +295,7 @@ class Engine:
     def _open_findings(self) -> tuple[Finding, ...]:
         return tuple(
             Finding(
-                "operation.open",
+                _OPEN,
                 Severity.ERROR,
                 self._config.name,
                 f"{s.kind} {s.operation} from {s.primary} to {s.candidate} is not finished",
@@ -295,6 +304,14 @@ class Engine:
             for s in self.history()
             if s.outcome == "open"
         )
+
+    def _disk_findings(self, sync_seconds: float) -> tuple[Finding, ...]:
+        limit = self._policy.max_disk_seconds
+        if sync_seconds <= limit:
+            return ()
+        text = f"the disk of {self._folder} took {sync_seconds:.2f} s to keep one record, and {limit:g} s are allowed"
+        cure = "put state_dir on a quicker disk, or raise switchover.max_disk_seconds"
+        return (Finding("journal.slow", Severity.ERROR, self._config.name, text, cure),)
 
     def _sync_seconds(self) -> float:
         """Returns how long the disk of the journal takes to have a record. Raises JournalError."""
