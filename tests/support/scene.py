@@ -1,0 +1,220 @@
+"""What scenarios are told with: writers with books, refusals that touch nothing, the order there must be in the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pymysql
+import yaml
+from pymysql.cursors import DictCursor
+
+from proxyroute.config import load
+from proxyroute.engine import Engine, open_engine
+from proxyroute.model import Address
+from tests.support.lab import CLUSTER_NAME, Lab
+from tests.support.load import Load, Records, create_table, read_rows
+from tests.support.mariadb import APPLICATION, Account, Connection, Node
+from tests.support.verdict import Verdict, judge
+
+LIMIT = "@@global.max_connections"
+
+
+def connect(address: Address, account: Account = APPLICATION) -> Connection:
+    """Opens a session at a route of the proxy, as an application does. The caller closes it."""
+    return pymysql.connect(
+        host=address.host,
+        port=address.port,
+        user=account.user,
+        password=account.password,
+        cursorclass=DictCursor,
+        ssl_disabled=True,
+        autocommit=True,
+        connect_timeout=10,
+        read_timeout=30,
+    )
+
+
+def served_by(lab: Lab, address: Address) -> str:
+    """Returns the name of the server that a newcomer at ``address`` gets."""
+    with contextlib.closing(connect(address)) as session, session.cursor() as cursor:
+        cursor.execute("SELECT @@server_id AS id")
+        (row,) = cursor.fetchall()
+    return next(node.name for node in lab.cluster if node.server_id == row["id"])
+
+
+def beat(lab: Lab) -> str:
+    """Writes a row through the proxy and returns the name of the server that took it."""
+    with contextlib.closing(connect(lab.write)) as session, session.cursor() as cursor:
+        cursor.execute("CREATE TABLE IF NOT EXISTS app.beat (id INT PRIMARY KEY, server INT)")
+        cursor.execute("REPLACE INTO app.beat VALUES (1, @@server_id)")
+        cursor.execute("SELECT server FROM app.beat WHERE id=1")
+        (row,) = cursor.fetchall()
+    return next(node.name for node in lab.cluster if node.server_id == row["server"])
+
+
+def assert_order(
+    lab: Lab, primary: str | None = None, *, below: Mapping[str, str] | None = None, aside: Collection[str] = ()
+) -> Node:
+    """Asserts that nothing is left in the middle, and returns the primary, which must be ``primary`` if that is given.
+
+    One server takes writes, and a row written through the proxy arrives on every other one, each following the primary
+    or whom ``below`` names; limits and accounts are as they were; the proxy sends writes and sessions there, holds
+    nobody and runs what was published; no operation is open. Nothing is asked of servers that are ``aside`` or down.
+    """
+    found = lab.cluster.primary
+    assert primary in (None, found.name), f"{found.name} is the primary, not {primary}"
+    assert beat(lab) == found.name, "the proxy sends writes elsewhere"
+    for node in lab.cluster:
+        if node.name not in aside and node.running:
+            assert_in_place(lab, node, found, below or {})
+    assert served_by(lab, lab.read) in {node.name for node in lab.cluster if node.running}
+    with engine(lab) as reading:
+        observed, unfinished = reading.observe(), [o for o in reading.history() if o.outcome == "open"]
+    for proxy in observed:
+        assert (proxy.reachable, proxy.primary, proxy.held, proxy.drift) == (True, found.name, False, ()), proxy
+        assert {name for name, count in proxy.sessions.items() if count} <= {found.name}, proxy
+    assert not unfinished, unfinished
+    return found
+
+
+def assert_in_place(lab: Lab, node: Node, primary: Node, below: Mapping[str, str]) -> None:
+    """Asserts of one server what ``assert_order`` asserts of all."""
+    assert int(node.value(LIMIT)) == int(node.options["max-connections"] or 0), (
+        f"{node.name} is left with another limit"
+    )
+    locked = node.sql("SELECT User, Host FROM mysql.global_priv WHERE JSON_VALUE(Priv, '$.account_locked')")
+    assert [row for row in locked if row["User"] != "mariadb.sys"] == [], f"accounts on {node.name} are left locked"
+    if node is primary:
+        assert node.replication() == {}, f"{node.name} still has a source"
+        return
+    source = lab.cluster[below.get(node.name, primary.name)]
+    assert node.source_port() == source.port, f"{node.name} does not follow {source.name}"
+    assert node.replicates(), node.replication()
+    goal = primary.value("@@global.gtid_binlog_pos")
+    assert node.value(f"MASTER_GTID_WAIT('{goal}', 20)") == 0, f"{node.name} does not get what {primary.name} writes"
+
+
+# -- Refusals -------------------------------------------------------------------------------------------------
+
+
+def standing(lab: Lab) -> dict[str, Any]:
+    """Returns what a refused command must leave as it was: roles, channels, limits, routes, files."""
+    servers = {node.name: _standing(node) for node in lab.cluster if node.running}
+    return {"servers": servers, "map": lab.runtime("show map"), "config": lab.haproxy_config.read_text()}
+
+
+def _standing(node: Node) -> tuple[Any, ...]:
+    channels = [(c["Connection_name"], c["Master_Port"], c["SQL_Delay"]) for c in node.sql("SHOW ALL SLAVES STATUS")]
+    settings = ("read_only", "max_connections", "rpl_semi_sync_master_enabled", "event_scheduler")
+    return (channels, *(str(node.value(f"@@global.{name}")) for name in settings))
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What the command line said when it refused."""
+
+    text: str
+    findings: tuple[dict[str, Any], ...]
+
+    @property
+    def codes(self) -> set[str]:
+        return {f["code"] for f in self.findings}
+
+    def __getitem__(self, code: str) -> dict[str, Any]:
+        """Returns the finding with ``code``. Raises AssertionError when there is none."""
+        for finding in self.findings:
+            if finding["code"] == code:
+                return finding
+        raise AssertionError(f"no finding {code}, but {self.findings or self.text}")
+
+
+def refused(lab: Lab, *words: str) -> Refusal:
+    """Asserts that ``switchover`` with ``words`` is refused and touches nothing; returns what it said."""
+    before = standing(lab)
+    status, value = lab.json("switchover", "--yes", *words)
+    assert status == 3, value
+    assert standing(lab) == before, "a refused switchover has touched something"
+    return Refusal(value["error"]["text"], tuple(value["error"]["findings"]))
+
+
+def switched(lab: Lab, *words: str, code: int = 0, outcome: str = "done") -> dict[str, Any]:
+    """Runs ``switchover`` with ``words``, asserts how it ended, and returns what it printed as JSON."""
+    status, value = lab.json("switchover", "--yes", *words)
+    assert status == code, value
+    if "result" in value:
+        assert value["result"]["outcome"] == outcome, value
+    return value
+
+
+def other(lab: Lab, *without: str) -> str:
+    """Returns the name of the first replica that is not among ``without``."""
+    return next(n.name for n in lab.cluster if n is not lab.cluster.primary and n.name not in without)
+
+
+# -- Configuration --------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def configured(lab: Lab, **changes: Any) -> Iterator[None]:
+    """For a ``with`` block: the cluster's part of the configuration with ``changes``; mappings are merged one deep."""
+    before = lab.config.read_text()
+    values = yaml.safe_load(before)
+    part = values["clusters"][CLUSTER_NAME]
+    for name, change in changes.items():
+        part[name] = {**part.get(name, {}), **change} if isinstance(change, dict) else change
+    lab.config.write_text(yaml.safe_dump(values, sort_keys=False))
+    try:
+        yield
+    finally:
+        lab.config.write_text(before)
+
+
+@contextlib.contextmanager
+def engine(lab: Lab) -> Iterator[Engine]:
+    """The engine in this process, with the site's configuration, for what the command line does not show."""
+    opened = open_engine(load(lab.config).cluster(None))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+# -- Writers --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Books:
+    """Writers at work through the proxy; their records and the verdict are there after the ``with`` block."""
+
+    loads: tuple[Load, ...]
+    records: Records = field(default_factory=Records)
+    verdict: Verdict = field(default_factory=lambda: Verdict(0))
+
+    def go_on(self, number: int = 5) -> None:
+        """Returns when every kind of writer has had ``number`` more writes acknowledged."""
+        for writers in self.loads:
+            writers.await_more(number)
+
+
+@contextlib.contextmanager
+def books(lab: Lab, *, writers: int = 2, rate: float = 40) -> Iterator[Books]:
+    """Clients that keep their session, and one that connects anew for each write, for a ``with`` block.
+
+    At its end all must still get through, and no write may be lost, doubled, in doubt or on one server only.
+    """
+    create_table(lab.cluster.primary)
+    lab.cluster.await_synced()
+    with (
+        Load.start(lab.write, writers=writers, rate=rate) as pooled,
+        Load.start(lab.write, writers=1, rate=rate, mode="fresh", first=100) as fresh,
+    ):
+        kept = Books((pooled, fresh))
+        yield kept
+        kept.go_on()
+        kept.records = pooled.stop() + fresh.stop()
+    lab.cluster.await_synced()
+    kept.verdict = judge(kept.records, read_rows(lab.cluster), lab.cluster.primary.name)
+    assert kept.verdict.clean, kept.verdict
