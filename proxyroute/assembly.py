@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proxyroute.adapters import find_adapters
+from proxyroute.adapters import find_adapter
 from proxyroute.config_values import ClusterConfig
 from proxyroute.db.mariadb import MariaDB
 from proxyroute.db.probe import RowProbe
@@ -40,9 +40,8 @@ def build_parts(config: ClusterConfig, *, guard: Sentinel | None = None, continu
 
 
 def build_adapters(config: ClusterConfig) -> list[Adapter]:
-    """Returns an adapter for each configured proxy."""
-    classes = find_adapters()
-    return [classes[p.type](p.name, config.name, config.endpoints, p.settings) for p in config.proxies]
+    """Returns an adapter for each configured proxy; one that nobody uses is not even imported."""
+    return [find_adapter(p.type)(p.name, config.name, config.endpoints, p.settings) for p in config.proxies]
 
 
 def cluster_folder(config: ClusterConfig) -> Path:
