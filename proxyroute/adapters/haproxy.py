@@ -198,11 +198,11 @@ class HAProxyAdapter:
                 route = RouteMap.of(table).route
                 text = f"{error}; its files say {route} for its next start"
                 return self._receipt(ReceiptState.FAILED, table.epoch, text, {"written": written})
-            rendered = render(table, self._settings)
             loaded = self._set_readers(table, deadline)
             evidence["ended"] = self._end_sessions(table, deadline)
             disk.refuse_foreign(self.name, self._settings, before)
             disk.write_map(self.name, self._settings, table)  # whatever becomes of the rest: a restart goes this way
+            rendered = render(table, self._settings)
             evidence["written"] = self._write(table, deadline)
             if reason := self._reload_reason(rendered, loaded):
                 evidence["reload"] = reason

@@ -136,6 +136,20 @@ def test_a_broken_template_is_refused_before_anything_is_touched(proxy: HAProxyS
     assert "haproxy.template" in {finding.code for finding in adapter.check(soon())}
 
 
+@pytest.mark.parametrize(
+    "text", ["{% block more %}\n{{ nothing }}\n{% endblock %}\n", "{% block more %}\nbad\n{% endblock %}\n"]
+)
+def test_a_route_settled_over_a_broken_template_outlives_a_restart(proxy: HAProxySubject, text: str) -> None:
+    own = proxy.folder / "own.cfg.j2"
+    own.write_text(OURS + text)
+    receipt = proxy.adapter(template=own).settle(proxy.table((1, 2), "db2"), soon())
+    assert receipt.state is ReceiptState.FAILED
+    proxy.haproxy.kill9()
+    proxy.haproxy.start(proxy.settings.config_file)
+    with proxy.client() as client:
+        assert client.server == "db2"
+
+
 def test_somebody_elses_configuration_is_never_overwritten(proxy: HAProxySubject) -> None:
     file = proxy.settings.config_file
     file.write_text("global\n  maxconn 100\n")

@@ -66,6 +66,12 @@ def test_a_clock_that_is_set_back_prolongs_no_hold(writer: HAProxySubject) -> No
     assert servers_of(waiting(writer, 5)) == {"db1"}
 
 
+def test_a_hold_that_nobody_took_back_is_over_when_its_time_is(writer: HAProxySubject) -> None:
+    a_while_ago = int((time.time() - 5) * 1000)
+    writer.runtime(f"set map {writer.settings.map_file} hold {a_while_ago}/600000")
+    assert servers_of(waiting(writer, 5)) == {"db1"}
+
+
 def test_a_later_hold_replaces_an_earlier_one(writer: HAProxySubject) -> None:
     adapter = writer.adapter()
     adapter.hold("op-1", soon(0.3))
