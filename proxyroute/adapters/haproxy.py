@@ -201,9 +201,10 @@ class HAProxyAdapter:
             loaded = self._set_readers(table, deadline)
             evidence["ended"] = self._end_sessions(table, deadline)
             disk.refuse_foreign(self.name, self._settings, before)
-            disk.write_map(self.name, self._settings, table)  # whatever becomes of the rest: a restart goes this way
+            # whatever becomes of the rest: a restart goes this way
+            evidence["written"] = disk.write_map(self.name, self._settings, table)
             rendered = render(table, self._settings)
-            evidence["written"] = self._write(table, deadline)
+            evidence["written"] += self._write(table, deadline)
             if reason := self._reload_reason(rendered, loaded):
                 evidence["reload"] = reason
                 self._reload(before, deadline)
@@ -243,13 +244,19 @@ class HAProxyAdapter:
                 raise _OutdatedError(self.name, f"conflict: {text}, the same epoch cannot mean {table.primary}")
 
     def _set_entry(self, key: str, value: str, deadline: Deadline) -> dict[str, str]:
-        """Sets one entry of the route map and returns the map read back. Raises AdapterError when it is not set."""
+        """Sets one entry of the route map and returns the map read back.
+
+        Raises AdapterError when it is not set, TimedOut when that could not be read back.
+        """
         file = self._settings.map_file
         said = self._runtime.tell(f"set map {file} {key} {value}", deadline)
-        entries = read_route(self._runtime, self._settings, deadline)
-        if key not in entries:  # somebody has cleared the map, and "set" does not add
-            said = self._runtime.tell(f"add map {file} {key} {value}", deadline)
+        try:
             entries = read_route(self._runtime, self._settings, deadline)
+            if key not in entries:  # somebody has cleared the map, and "set" does not add
+                said = self._runtime.tell(f"add map {file} {key} {value}", deadline)
+                entries = read_route(self._runtime, self._settings, deadline)
+        except AdapterError as error:
+            raise TimedOut(f"{key} {value} was sent and not read back: {error}") from None
         if entries.get(key) != value:
             raise AdapterError(self.name, f"haproxy did not take {key} {value}: {said.strip()}")
         return entries

@@ -58,9 +58,10 @@ def write(proxy: str, settings: Settings, rendered: Rendered) -> list[str]:
     return [file.name for file, text in texts.items() if files.replace(proxy, file, text)]
 
 
-def write_map(proxy: str, settings: Settings, table: RouteTable) -> None:
-    """Writes the map file alone. Raises AdapterError when it cannot be written."""
-    files.replace(proxy, settings.map_file, RouteMap.of(table).text())
+def write_map(proxy: str, settings: Settings, table: RouteTable) -> list[str]:
+    """Writes the map file alone; returns its name if it differed. Raises AdapterError when it cannot be written."""
+    file = settings.map_file
+    return [file.name] if files.replace(proxy, file, RouteMap.of(table).text()) else []
 
 
 def restore(proxy: str, settings: Settings, before: OnDisk) -> None:

@@ -14,7 +14,7 @@ from proxyroute.haproxy.runtime import Master, Runtime
 from proxyroute.haproxy.settings import Names, Settings
 from proxyroute.model import Address, Deadline, RouteTable
 
-_DESCRIPTION = re.compile(r"proxyroute (\S+) ([0-9a-f]{16})")
+_DESCRIPTION = re.compile(r"proxyroute \S+ ([0-9a-f]{16})")
 _ADMIN_OUT = 0x01 | 0x02 | 0x08 | 0x10 | 0x20
 """Bits of srv_admin_state that keep traffic away; 0x04 only says that the file had ``disabled``."""
 
@@ -36,7 +36,6 @@ class Loaded:
 
     pid: int
     version: str
-    cluster: str
     structure: str
     """Digest of the configuration this process has loaded; empty when it is not one of ours."""
     entries: Mapping[str, str]
@@ -87,8 +86,7 @@ def read_loaded(runtime: Runtime, settings: Settings, names: Names, deadline: De
     return Loaded(
         pid=int(info.get("Pid", "0")),
         version=info.get("Version", ""),
-        cluster=described[1] if described else "",
-        structure=described[2] if described else "",
+        structure=described[1] if described else "",
         entries=entries,
         servers=dict(_server_states(runtime.ask("show servers state", deadline))),
         sessions=write_sessions(runtime.ask("show stat", deadline), names),

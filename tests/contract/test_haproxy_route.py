@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from proxyroute.model import ReceiptState
+import pytest
+
+from proxyroute.haproxy.runtime import Runtime
+from proxyroute.model import Deadline, ReceiptState
 from tests.contract.standin import Client
 from tests.contract.subjects import HAProxySubject, soon
 from tests.support.haproxy import LocalHAProxy
@@ -192,3 +195,19 @@ def test_a_forgotten_haproxy_that_shares_the_port_is_found(writer: HAProxySubjec
     finally:
         forgotten.stop()
     assert list(writer.adapter().check(soon())) == []
+
+
+def test_a_route_that_was_sent_and_cannot_be_read_back_is_unknown(
+    writer: HAProxySubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell = Runtime.tell
+
+    def tell_and_die(runtime: Runtime, command: str, deadline: Deadline) -> str:
+        answer = tell(runtime, command, deadline)
+        writer.haproxy.kill9()
+        return answer
+
+    monkeypatch.setattr(Runtime, "tell", tell_and_die)
+    receipt = writer.adapter().apply(writer.table((1, 2), "db2"), soon())
+    assert receipt.state is ReceiptState.UNKNOWN
+    assert "not read back" in receipt.detail
