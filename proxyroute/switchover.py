@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from proxyroute.errors import Aborted, ProxyRouteError, Refused, TimedOut, Unfinished
+from proxyroute.errors import Aborted, ProxyRouteError, Refused, ServerError, TimedOut, Unfinished
 from proxyroute.finish import finish
 from proxyroute.gtid import Containment
 from proxyroute.model import Deadline, Finding, Receipt, ReceiptState, RouteTable, Severity, Transaction, Undo, View
+from proxyroute.opening import APART
 from proxyroute.operation import Operation
 from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Server
@@ -35,6 +36,7 @@ def switchover(parts: Parts, op: Operation, *, force: bool = False, kill_long: b
         _end_uncommitted(parts, op, error)
         raise
     try:
+        _arm(parts, op)
         finish(parts, op, table=table)
     except ProxyRouteError as error:
         if op.outcome is not None:
@@ -94,10 +96,10 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
 
     budget = Deadline.after(policy.freeze_budget)
     with op.step("freeze") as note:
-        old.block_writes(op.id, "engine", budget, policy)
+        if parts.guard is not None:
+            parts.guard.expect(policy.freeze_budget + policy.settle)
+        old.block_writes(op.id, budget, policy)
         op.mark("frozen")
-        if parts.guard is not None and policy.freeze != "backup_stage":
-            parts.guard.ask_lock(old.name, policy.freeze_budget + policy.undo)
         if policy.max_connections:
             old.limit_connections(policy.max_connections, budget)
         goal = old.position(budget)
@@ -113,11 +115,21 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
     with op.step("detach"):
         new.detach(view.peer(old.name), budget)
     with op.step("commit"):
-        if parts.guard is not None and not parts.guard.locked(budget):
-            op.note("the guard does not hold the lock: the old primary will refuse writes before the new one opens")
         budget.require("the commit")
         op.commit(goal)
     return target
+
+
+def _arm(parts: Parts, op: Operation) -> None:
+    """From here on the old primary refuses writes in the end, whoever dies: the new one may open before it does."""
+    policy, old = op.plan.policy, parts.site[op.plan.primary]
+    if policy.order != "lock_early" or policy.freeze == "backup_stage":  # only one session can hold a backup stage
+        return
+    with op.step("arm") as note:
+        try:
+            old.arm(op.id, policy.freeze_budget, Deadline.after(_ANSWER))
+        except (ServerError, TimedOut) as error:
+            note.detail = f"not armed, so writes are refused before the new primary opens: {error}"
 
 
 def _end_uncommitted(parts: Parts, op: Operation, error: BaseException) -> None:
@@ -147,12 +159,21 @@ def _preflight(parts: Parts, op: Operation, *, force: bool) -> View:
     candidate = view.status(plan.candidate)
     source = candidate.source if candidate is not None else None
     op.keep("server_ids", {s.name: s.server_id for s in view.seen})
+    op.keep(APART, _apart(view))
     op.keep("source_options", dict(source.options) if source is not None else {})
     op.keep("settings", dict(parts.site[plan.primary].write_settings(Deadline.after(LOOK))))
     inspection = view.inspections.get(plan.primary)
     events = [e for e in inspection.events if e.status == "enabled"] if inspection is not None else []
     op.keep("events", [vars(e) for e in events], wait=True)
     return view
+
+
+def _apart(view: View) -> list[str]:
+    """Servers that have something the primary lacks, before anybody has touched anything."""
+    if view.primary is None:
+        return []
+    has = view.primary.executed
+    return [s.name for s in view.seen if has.contains(s.executed) is Containment.NO]
 
 
 def refuse_if(findings: Iterable[Finding]) -> None:
@@ -212,6 +233,7 @@ def _prepare(parts: Parts, target: RouteTable, abort: RouteTable) -> str:
 
 
 def _connect(parts: Parts, op: Operation, view: View) -> None:
+    parts.site[op.plan.primary].connect(Deadline.after(_ANSWER), op.id)
     errors = parts.site.connect([s.name for s in view.seen], Deadline.after(_ANSWER))
     for name, error in errors.items():
         if name in (op.plan.primary, op.plan.candidate):
