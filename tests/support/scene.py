@@ -206,7 +206,6 @@ def books(lab: Lab, *, writers: int = 2, rate: float = 40) -> Iterator[Books]:
     At its end all must still get through, and no write may be lost, doubled, in doubt or on one server only.
     """
     create_table(lab.cluster.primary)
-    lab.cluster.await_synced()
     with (
         Load.start(lab.write, writers=writers, rate=rate) as pooled,
         Load.start(lab.write, writers=1, rate=rate, mode="fresh", first=100) as fresh,
