@@ -22,7 +22,8 @@ from contextlib import contextmanager
 POINTS: dict[str, str] = {
     # database servers: one per statement that changes something
     "mariadb.block_writes": "FLUSH TABLES WITH READ LOCK / BACKUP STAGE BLOCK_COMMIT",
-    "mariadb.name_lock": "GET_LOCK that names the holder of the write lock",
+    "mariadb.name_lock": "GET_LOCK that names a session that holds writes back",
+    "mariadb.arm": "the statement that holds writes back and then refuses them by itself",
     "mariadb.unblock_writes": "UNLOCK TABLES / BACKUP STAGE END",
     "mariadb.end_holder": "KILL of another holder's lock session",
     "mariadb.limit_connections": "SET GLOBAL max_connections",

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from proxyroute.errors import LostReply, ProxyRouteError, TimedOut, Unfinished
 from proxyroute.gtid import Containment, Position
 from proxyroute.model import Deadline, Event, ReceiptState, RouteTable
-from proxyroute.opening import BOTH, must_answer, read_standing, refuse_unless_closed
+from proxyroute.opening import ARMED, must_answer, read_standing, refuse_unless_closed
 from proxyroute.operation import Operation, each
 from proxyroute.parts import LOOK, Parts, peer
 from proxyroute.ports import Server
@@ -56,10 +56,10 @@ def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost
 
 
 def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[str]) -> None:
-    """With both locks alive on the old primary the new one opens first, and nobody meets an error but once.
+    """With the old primary armed the new one opens first, and nobody meets an error but once.
 
-    Otherwise the old primary refuses writes before the new one opens: a lock that only one process holds is gone in
-    the moment that process dies.
+    Otherwise the old primary refuses writes before the new one opens: a lock that a process holds is gone in the
+    moment that process dies.
     """
     plan, new = op.plan, parts.site[op.plan.candidate]
     with op.step("open") as note:
@@ -71,7 +71,7 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
         if old is not None and old.writable:
             if not old.holders:
                 raise Unfinished(f"{plan.primary} is not frozen any more; nothing was opened")
-            if plan.policy.order != "lock_early" or not old.holders >= BOTH:
+            if ARMED not in old.holders:
                 parts.site[plan.primary].kill_clients(deadline)
                 parts.site[plan.primary].refuse_writes(deadline)
                 standing = read_standing(parts, op, deadline.within(LOOK))

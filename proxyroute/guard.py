@@ -1,9 +1,8 @@
 """The guard: a detached process that heals when the engine dies in mid-operation.
 
-It is started before anything is touched and told two things through a pipe: to hold a second write lock on the old
-primary, so that the engine's death releases nothing, and that the operation is over. End-of-file without that word
-means that the engine is gone: then the guard goes on with the operation as ``proxyroute heal`` would. An engine that
-hangs while writes are blocked is ended by the guard, through a handle on the process that cannot mean another one.
+It is started before anything is touched, and told through a pipe when the operation is over. End-of-file without that
+word means that the engine is gone: then the guard goes on with the operation as ``proxyroute heal`` would. An engine
+that hangs while writes are blocked is ended by the guard, through a handle on the process that cannot mean another one.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from proxyroute.assembly import build_lease, build_parts
 from proxyroute.config import from_snapshot
 from proxyroute.errors import Busy, ProxyRouteError, SplitBrain, Superseded
 from proxyroute.faults import act
-from proxyroute.model import Deadline, Policy
+from proxyroute.model import Deadline
 from proxyroute.operation import plan_from_json, resume
 from proxyroute.parts import Parts
 from proxyroute.ports import Lease
@@ -32,6 +31,7 @@ _CONNECT = 5.0
 _GIVE_UP = 60.0
 _LEASE = 20.0
 _RETRY = 0.5
+_IDLE = 3600.0
 
 
 class Guard:
@@ -40,7 +40,6 @@ class Guard:
     def __init__(self, journal_file: Path) -> None:
         self._journal = journal_file
         self._process: subprocess.Popen[bytes] | None = None
-        self._asked = False
 
     def start(self, deadline: Deadline) -> None:
         """Starts the guard and waits until it is connected to all servers. Raises ProxyRouteError otherwise."""
@@ -58,13 +57,12 @@ class Guard:
             self.dismiss()
             raise ProxyRouteError(f"the guard did not start, so nothing was touched; {log} says why")
 
-    def ask_lock(self, server: str, seconds: float) -> None:
-        """Asks for the second lock, to be held ``seconds`` at the most before the guard takes over; does not wait."""
-        self._asked = True
-        self._say(f"lock {server} {seconds}")
-
-    def locked(self, deadline: Deadline) -> bool:
-        return self._asked and self._answer(deadline) == "locked"
+    def expect(self, seconds: float) -> None:
+        """Tells it to take over when the operation is not over in ``seconds``; does not wait."""
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):  # a dead guard is no reason to leave the cluster as it is
+                self._process.stdin.write(f"expect {seconds}\n".encode())
+                self._process.stdin.flush()
 
     def dismiss(self) -> None:
         """The operation is over, or was never begun. Waits for its end, at most two seconds."""
@@ -81,13 +79,6 @@ class Guard:
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
-
-    def _say(self, text: str) -> None:
-        if self._process is None or self._process.stdin is None:
-            return
-        with contextlib.suppress(OSError):  # a dead guard shows when its answer does not come
-            self._process.stdin.write(f"{text}\n".encode())
-            self._process.stdin.flush()
 
     def _answer(self, deadline: Deadline) -> str:
         """Returns the next line from the guard, or nothing when it is dead or silent."""
@@ -129,7 +120,7 @@ def main(arguments: list[str]) -> int:
         if plan.primary in errors:
             raise errors[plan.primary]
         print("ready", flush=True)
-        if not _watch(parts, begin["operation"], plan.policy, engine):
+        if not _watch(engine):
             return 0
         return _take_over(parts, file, build_lease(config))
     finally:
@@ -137,13 +128,13 @@ def main(arguments: list[str]) -> int:
         parts.routes.close()
 
 
-def _watch(parts: Parts, operation: str, policy: Policy, engine: int) -> bool:
+def _watch(engine: int) -> bool:
     """Returns True when the guard must take over, False when the operation is over."""
-    takeover: Deadline | None = None
+    until: Deadline | None = None
     while True:
-        line = _read_line(sys.stdin.fileno(), takeover.left if takeover else 3600.0)
-        if line is None and takeover is not None:
-            _log("the engine holds writes back beyond every budget: ending it")
+        line = _read_line(sys.stdin.fileno(), until.left if until else _IDLE)
+        if line is None and until is not None:
+            _log("the engine is not done within every budget: ending it")
             with contextlib.suppress(ProcessLookupError), act("guard.end_engine"):
                 signal.pidfd_send_signal(engine, signal.SIGKILL)
             return True
@@ -151,17 +142,8 @@ def _watch(parts: Parts, operation: str, policy: Policy, engine: int) -> bool:
             return True
         if line == "done":
             return False
-        if line is not None and line.startswith("lock "):
-            _, server, seconds = line.split()
-            takeover = Deadline.after(float(seconds))
-            try:
-                parts.site[server].block_writes(operation, "guard", Deadline.after(policy.freeze_budget), policy)
-                answer = "locked"
-            except ProxyRouteError as error:
-                answer = f"no lock: {error}"
-                _log(answer)
-            with contextlib.suppress(BrokenPipeError):
-                print(answer, flush=True)
+        if line is not None and line.startswith("expect "):
+            until = Deadline.after(float(line.split()[1]))
 
 
 def _take_over(parts: Parts, file: Path, lease: Lease) -> int:
@@ -190,7 +172,7 @@ def _take_over(parts: Parts, file: Path, lease: Lease) -> int:
 
 
 def _close_what_is_in_doubt(parts: Parts, file: Path) -> None:
-    """Our lock ends with us. If the candidate may be open, the old primary must not open by that."""
+    """If the candidate may be open, the old primary must not take writes when nobody looks any more."""
     records = journal.read(file)
     if journal.outcome(records) is None and journal.first(records, "opening") is not None:
         plan = plan_from_json(records[0]["plan"])

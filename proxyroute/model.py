@@ -433,7 +433,8 @@ class WriteState:
 
     writable: bool
     holders: frozenset[str]
-    """Who holds a write lock for the asked operation: ``engine``, ``guard``."""
+    """What holds writes back for the asked operation: ``engine``, a lock that dies with its process, and ``armed``,
+    one that the server keeps by itself and that ends in refusing writes."""
     position: Position
 
 

@@ -39,8 +39,11 @@ class Server(Protocol):
 
     # Reading
 
-    def connect(self, deadline: Deadline) -> None:
-        """Opens the connections that an operation will need, before any limit is lowered."""
+    def connect(self, deadline: Deadline, operation: str = "") -> None:
+        """Opens the connections that will be needed, before any limit is lowered.
+
+        With ``operation`` also those in which it will block writes, named so that whoever heals it can end them.
+        """
 
     def look(self, deadline: Deadline) -> Status:
         """Returns a fresh reading."""
@@ -68,15 +71,20 @@ class Server(Protocol):
     def client_sessions(self, deadline: Deadline) -> frozenset[int]:
         """Returns the ids of ordinary client sessions (no replication, no engine, no monitor user)."""
 
-    def block_writes(self, operation: str, holder: str, deadline: Deadline, policy: Policy) -> None:
+    def block_writes(self, operation: str, deadline: Deadline, policy: Policy) -> None:
         """Makes writes wait, in short bounded attempts. Holds until ``unblock_writes`` or until we die.
 
-        Several holders (``engine``, ``guard``) may hold at once. Raises TimedOut when no attempt succeeded;
-        then nothing is held.
+        Raises TimedOut when no attempt succeeded; then nothing is held.
+        """
+
+    def arm(self, operation: str, seconds: float, deadline: Deadline) -> None:
+        """Makes the server itself hold writes back for ``seconds`` and refuse them from then on, whoever dies.
+
+        Only while writes are blocked already. Returns when it is armed; ``unblock_writes`` disarms it.
         """
 
     def unblock_writes(self, operation: str, deadline: Deadline) -> None:
-        """Lets waiting writes go on; ends every other holder of ``operation`` too."""
+        """Lets waiting writes go on; ends every session of ``operation`` that holds them, whoever began it."""
 
     def limit_connections(self, limit: int, deadline: Deadline) -> None:
         """Lowers the connection limit; our own connections stay."""
@@ -165,11 +173,8 @@ class Sentinel(Protocol):
     def start(self, deadline: Deadline) -> None:
         """Returns when it watches. Raises ProxyRouteError when it cannot: then nothing must be touched."""
 
-    def ask_lock(self, server: str, seconds: float) -> None:
-        """Asks it to block writes on ``server`` too, and to take over after ``seconds``. Does not wait."""
-
-    def locked(self, deadline: Deadline) -> bool:
-        """Returns whether it holds the lock, waiting for its answer."""
+    def expect(self, seconds: float) -> None:
+        """The operation must be over in ``seconds``: then it ends us and takes over. Does not wait."""
 
     def dismiss(self) -> None:
         """The operation is over; it ends without doing anything."""

@@ -125,6 +125,8 @@ def _steps(view: View, plan: Plan, parts: Parts) -> Iterator[PlannedStep]:
     yield PlannedStep("catch up", f"{new.name} reaches exactly the frozen position", on_new("wait_for"))
     yield PlannedStep("detach", f"{new.name} stops replicating", on_new("detach"))
     yield PlannedStep("commit", "the point of no return, on disk")
+    if policy.order == "lock_early" and policy.freeze != "backup_stage":
+        yield PlannedStep("arm", f"{old.name} will refuse writes by itself should everything here die", on_old("arm"))
     yield PlannedStep(
         "open", f"{new.name} takes writes", on_new(*(["semi_sync"] if plan.semi_sync else []), "accept_writes")
     )

@@ -51,7 +51,9 @@ def way(op: Operation, standing: Standing, lost: Collection[str] = ()) -> Way:
             f"{op.plan.candidate} was told to open and does not answer; when it is back type 'proxyroute heal', or, "
             f"when it is gone for good, 'proxyroute heal --declare-lost {op.plan.candidate}'"
         )
-    opened = new.writable or standing.beyond(op.plan.candidate, op.goal)
+    # what the old primary has as well, it may have replicated from there
+    known = op.goal if op.goal is None or old is None else op.goal.merge(old.position)
+    opened = new.writable or standing.beyond(op.plan.candidate, known)
     old_open = old is not None and old.writable and not old.holders
     if op.committed:
         return Way.FORWARD if opened or not old_open else Way.BACK
@@ -165,10 +167,10 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
                 excused = {*parts.excused(op, lost), *(() if op.may_have_opened else (op.plan.candidate,))}
                 goal = state.position.merge(op.goal) if op.goal is not None else state.position
                 refuse_unless_closed(standing, old.name, goal, excused=excused)
-            if was_open and not state.writable:
-                old.accept_writes(deadline)
             old.restore(settings, deadline)
-            old.unblock_writes(op.id, deadline)
+            old.unblock_writes(op.id, deadline)  # disarms it; only then can nothing close it again
+            if was_open and not old.write_state(deadline, op.id).writable:
+                old.accept_writes(deadline)
             return
         except (LostReply, TimedOut, Unreachable):
             deadline.require(f"{old.name} to take writes again")

@@ -1,11 +1,13 @@
 """The MariaDB driver: what it does to one server. How it reads one is in ``mariadb_read`` and ``mariadb_inspect``.
 
-Tried on MariaDB 10.11. Three connections at the most: *control* for everything, *lock* for the one session in which
-the write lock lives, and a short side connection to end a statement whose reply does not come.
+Tried on MariaDB 10.11. Connections: *control* for everything, *lock* for the one session in which the write lock
+lives, *switch* for the dead man's switch, and a short side connection to end a statement whose reply does not come.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,7 +18,7 @@ from proxyroute.db.mariadb_read import read_position, read_status
 from proxyroute.db.mariadb_replication import Replication, ReplicationLogin
 from proxyroute.db.mariadb_statements import statements
 from proxyroute.db.session import Login, Session
-from proxyroute.errors import LostReply, StatementError, TimedOut, Unreachable
+from proxyroute.errors import LostReply, ServerError, StatementError, TimedOut, Unreachable
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.model import (
     Address,
@@ -29,7 +31,9 @@ from proxyroute.model import (
     WriteState,
 )
 
-HOLDERS = ("engine", "guard")
+HOLDERS = ("engine", "armed")
+_SESSIONS = ("engine", "switch")
+"""Names of the sessions in which writes are held back; ``armed`` is a second name of the latter, once it holds."""
 _LOCK_TIMEOUTS = frozenset({1205, 1969, 1317, 3024})
 _NO_SUCH_THREAD = 1094
 _POLL = 0.002
@@ -58,6 +62,7 @@ class MariaDB:
         self._login = login
         self._control = Session(name, address, login)
         self._lock = Session(name, address, login)
+        self._switch = Session(name, address, login)
         self._excluded = (login.user, *monitor_users)
         self._replication = Replication(self._open, replication)
         self._stage_held = False
@@ -67,10 +72,15 @@ class MariaDB:
 
     # -- Reading --
 
-    def connect(self, deadline: Deadline) -> None:
-        """Opens the control connection and the one the lock will live in."""
+    def connect(self, deadline: Deadline, operation: str = "") -> None:
+        """Opens the control connection; for an ``operation`` also those of the lock and of the dead man's switch."""
         self._open(deadline)
-        self._lock.open(deadline)
+        if operation:
+            self._lock.open(deadline)
+            self._switch.open(deadline)
+            # named before it is used: a statement that is still on its way when we die can be found and ended
+            name = _lock_name(operation, "switch")
+            self._switch.change("mariadb.name_lock", "SELECT GET_LOCK(%s, 0)", deadline, (name,))
 
     def look(self, deadline: Deadline) -> Status:
         return read_status(self._open(deadline), self.name, self.address, deadline)
@@ -86,7 +96,7 @@ class MariaDB:
         """Returns it in one round trip, so that its parts belong together."""
         row = self._open(deadline).one(
             "SELECT @@global.read_only AS ro, @@global.gtid_binlog_state AS state, @@global.gtid_slave_pos AS applied,"
-            " IS_USED_LOCK(%s) AS engine, IS_USED_LOCK(%s) AS guard",
+            " IS_USED_LOCK(%s) AS engine, IS_USED_LOCK(%s) AS armed",
             deadline,
             tuple(_lock_name(operation, holder) for holder in HOLDERS),
         )
@@ -130,7 +140,7 @@ class MariaDB:
         rows = self._open(deadline).read(_CLIENTS.format(excluded=excluded), deadline, self._excluded)
         return frozenset(int(row["id"]) for row in rows)
 
-    def block_writes(self, operation: str, holder: str, deadline: Deadline, policy: Policy) -> None:
+    def block_writes(self, operation: str, deadline: Deadline, policy: Policy) -> None:
         """FLUSH TABLES WITH READ LOCK (or BACKUP STAGE BLOCK_COMMIT) in the lock session.
 
         Bounded attempts with pauses between them: while the lock is pending, everybody's writes stall.
@@ -155,8 +165,29 @@ class MariaDB:
                 raise TimedOut(f"{self.name}: no write lock within the budget: something holds writes open")
             time.sleep(policy.lock_pause)
         # the name is how another process can see that this lock is alive, and whose it is
-        name = _lock_name(operation, holder)
+        name = _lock_name(operation, "engine")
         self._lock.change("mariadb.name_lock", "SELECT GET_LOCK(%s, 0)", deadline, (name,))
+
+    def arm(self, operation: str, seconds: float, deadline: Deadline) -> None:
+        """One statement that the server goes on with after its client is gone (10.11.19: after kill -9 of the client).
+
+        It takes the lock, sleeps, sets read_only, and only then lets the lock go. Ending its session disarms it.
+        """
+        name = _lock_name(operation, "armed")
+        statement = (
+            "BEGIN NOT ATOMIC FLUSH TABLES WITH READ LOCK; DO GET_LOCK(%s, 0);"
+            " DO SLEEP(%s); SET GLOBAL read_only=1; END"
+        )
+        until = Deadline.after(seconds + 2.0)
+        switch = self._switch
+
+        def run() -> None:
+            with contextlib.suppress(ServerError, TimedOut):  # ended by unblock_writes, as it should be
+                switch.change("mariadb.arm", statement, until, (name, seconds))
+
+        threading.Thread(target=run, name=f"switch-{self.name}", daemon=True).start()
+        while "armed" not in self.write_state(deadline, operation).holders:
+            deadline.require(f"{self.name} to arm")
 
     def _leave_stage(self, deadline: Deadline) -> None:
         if self._stage_held:
@@ -164,23 +195,21 @@ class MariaDB:
             self._stage_held = False
 
     def unblock_writes(self, operation: str, deadline: Deadline) -> None:
-        """Ends the other holders first: when our own lock goes, nothing else must still hold."""
-        for holder in HOLDERS:
-            name = _lock_name(operation, holder)
+        for session in _SESSIONS:
+            name = _lock_name(operation, session)
             while True:
                 owner = self._open(deadline).one("SELECT IS_USED_LOCK(%s) AS id", deadline, (name,))["id"]
                 if owner is None or int(owner) == self._lock.id:
                     break
-                deadline.require(f"the write lock of {holder} on {self.name} to end")
+                deadline.require(f"session {owner}, which holds writes back on {self.name}, to end")
                 self._kill("mariadb.end_holder", int(owner), deadline)
         if not self._lock.is_open:
             return
         try:
             self._leave_stage(deadline)
             self._lock.change("mariadb.unblock_writes", "UNLOCK TABLES", deadline)
-            for holder in HOLDERS:
-                self._lock.change("mariadb.unblock_writes", "SELECT RELEASE_LOCK(%s)", deadline,
-                                  (_lock_name(operation, holder),))  # fmt: skip
+            name = _lock_name(operation, "engine")
+            self._lock.change("mariadb.unblock_writes", "SELECT RELEASE_LOCK(%s)", deadline, (name,))
         except (LostReply, Unreachable):
             self._lock.abandon()  # the lock dies with its session
 
@@ -315,6 +344,7 @@ class MariaDB:
     def close(self) -> None:
         self._control.close()
         self._lock.close()
+        self._switch.abandon()
 
 
 def _lock_name(operation: str, holder: str) -> str:

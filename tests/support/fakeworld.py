@@ -15,6 +15,7 @@ from proxyroute.errors import StatementError, TimedOut, Unreachable
 from proxyroute.gtid import GTID, MariaDBPosition, Position
 from proxyroute.journal import Journal, Record
 from proxyroute.model import (
+    NO_EPOCH,
     Address,
     Deadline,
     Epoch,
@@ -73,10 +74,13 @@ class World:
             for server in self.servers.values():
                 server.replicate()
 
-    def process_dies(self, *holders: str) -> None:
-        """The locks of the named holders go with the process they lived in."""
+    def process_dies(self, *, long_ago: bool = False) -> None:
+        """The engine's lock goes with it; an armed server holds on, and refuses writes once that was long ago."""
         for server in self.servers.values():
-            server.holders -= set(holders)
+            server.holders.discard("engine")
+            if long_ago and "armed" in server.holders:
+                server.holders.discard("armed")
+                server.writable = False
         self.crash_at, self.dead = None, False
 
 
@@ -98,7 +102,6 @@ class FakeServer:
     alive: bool = True
     semi_primary: bool = False
     semi_replica: bool = False
-    holder: str = "engine"
 
     def write(self) -> GTID:
         last = max((g.sequence for g in self.executed.entries), default=0)
@@ -124,12 +127,12 @@ class FakeServer:
 
     # reading
 
-    def connect(self, deadline: Deadline) -> None:
+    def connect(self, deadline: Deadline, operation: str = "") -> None:
         self._read()
 
     def look(self, deadline: Deadline) -> Status:
         self._read()
-        source = ()
+        source: tuple[Source, ...] = ()
         if self.follows is not None:
             of = self.world.servers[self.follows]
             state = Receiver.RUNNING if self.runs else Receiver.STOPPED
@@ -180,8 +183,11 @@ class FakeServer:
     def client_sessions(self, deadline: Deadline) -> frozenset[int]:
         return frozenset()
 
-    def block_writes(self, operation: str, holder: str, deadline: Deadline, policy: Policy) -> None:
-        self._act(f"block writes for {holder}", holders=self.holders | {holder})
+    def block_writes(self, operation: str, deadline: Deadline, policy: Policy) -> None:
+        self._act("block writes", holders=self.holders | {"engine"})
+
+    def arm(self, operation: str, seconds: float, deadline: Deadline) -> None:
+        self._act("arm", holders=self.holders | {"armed"})
 
     def unblock_writes(self, operation: str, deadline: Deadline) -> None:
         for holder in sorted(self.holders):
@@ -270,7 +276,7 @@ class FakeProxy:
     world: World
     name: str = "edge1"
     primary: str | None = None
-    epoch: Epoch = Epoch(0, 0)
+    epoch: Epoch = NO_EPOCH
     held: bool = False
 
     def _act(self, what: str, **changes: Any) -> None:
@@ -332,25 +338,6 @@ class FakeLease:
         return max((e for e, owner in self.claimed if owner != besides or not besides), default=Epoch(0, 0))
 
     def release(self) -> None: ...
-
-
-@dataclass
-class FakeGuard:
-    """The guard of a process that may die: it holds its lock as long as the world says that it lives."""
-
-    world: World
-    server: str = ""
-
-    def start(self, deadline: Deadline) -> None: ...
-
-    def ask_lock(self, server: str, seconds: float) -> None:
-        self.world.servers[server].holders.add("guard")
-        self.server = server
-
-    def locked(self, deadline: Deadline) -> bool:
-        return bool(self.server)
-
-    def dismiss(self) -> None: ...
 
 
 class NoHooks:
