@@ -214,14 +214,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.count < 2 or options.count % 2:
         parser.error("--count must be an even number of 2 or more: it goes there and back")
-    books = measure(options.count, options.writers, options.rate, options.mode)
+    try:
+        books = measure(options.count, options.writers, options.rate, options.mode)
+    except KeyboardInterrupt:
+        print("\ninterrupted; everything has been taken down", file=sys.stderr)
+        return 130
     show(books)
     if options.json:
         print(json.dumps(books.to_json()), flush=True)
-    return 0 if books.whole.clean or not _worse_than_errors(books) else 1
+    return 1 if _broken(books) else 0
 
 
-def _worse_than_errors(books: Books) -> bool:
+def _broken(books: Books) -> bool:
     return bool(books.whole.lost or books.whole.double_primary or books.whole.unexplained or books.product.ambiguous)
 
 
