@@ -44,6 +44,13 @@ class Position(Protocol):
     def merge(self, other: Position) -> Position:
         """Returns everything that is in either."""
 
+    def alongside(self, other: Position) -> Position:
+        """Returns what is here of the domains that ``other`` has, everything for a flavour without domains: what a
+        replica of several sources has besides came from elsewhere."""
+
+    def as_far_as(self, other: Position) -> bool:
+        """Tells by order alone whether this has come as far as ``other``: for a replica that leaves events out."""
+
     def distance(self, other: Position) -> int | None:
         """Returns about how many transactions are here and not in ``other``; None if nobody can tell."""
 
@@ -195,6 +202,13 @@ class MariaDBPosition:
 
     def merge(self, other: Position) -> MariaDBPosition:
         return MariaDBPosition(self.entries + _mariadb(other).entries)
+
+    def alongside(self, other: Position) -> MariaDBPosition:
+        domains = {gtid.domain for gtid in _mariadb(other).entries}
+        return MariaDBPosition(tuple(gtid for gtid in self.entries if gtid.domain in domains))
+
+    def as_far_as(self, other: Position) -> bool:
+        return all(self._highest(gtid.domain) >= gtid.sequence for gtid in _mariadb(other).entries)
 
     def distance(self, other: Position) -> int | None:
         """Returns how many sequence numbers lie between ``other`` and here; an upper bound.
@@ -355,6 +369,13 @@ class MySQLPosition:
 
     def merge(self, other: Position) -> MySQLPosition:
         return MySQLPosition(self.sets + _mysql(other).sets)
+
+    def alongside(self, other: Position) -> MySQLPosition:
+        _mysql(other)
+        return self
+
+    def as_far_as(self, other: Position) -> bool:
+        return self.contains(other) is Containment.YES
 
     def intersection(self, other: Position) -> MySQLPosition:
         """Returns what is in both."""

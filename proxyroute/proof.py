@@ -8,14 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator
 
+from proxyroute import topology
 from proxyroute.errors import ProxyRouteError
-from proxyroute.gtid import Containment
-from proxyroute.model import Address, Deadline, Evidence, Observed, Proof, Silent, Status, Verdict, View
+from proxyroute.gtid import Containment, Position
+from proxyroute.model import Address, Deadline, Evidence, Observed, Proof, Silent, Source, Status, Verdict, View
 from proxyroute.operation import Operation
 from proxyroute.parts import Parts
 from proxyroute.ports import Probe
 
 _PAUSE = 0.05
+_LOOK = 3.0
 _VERDICTS = {
     Containment.YES: Verdict.PROVEN,
     Containment.NO: Verdict.NOT_PROVEN,
@@ -30,8 +32,9 @@ def prove(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[str]
     if "frozen" in op.marks and "closed" in op.marks:
         blackout = round(op.marks["closed"] - op.marks["frozen"], 6)
     while True:
-        view = parts.site.look(deadline.within(3.0))
-        observed = parts.routes.observe(deadline.within(3.0))
+        # a full look each time: one with no time left would call everything unknown
+        view = parts.site.look(Deadline.after(_LOOK))
+        observed = parts.routes.observe(Deadline.after(_LOOK))
         evidence = (
             *_servers(op, view, lost),
             *(e for o in observed if parts.routes.is_required(o.proxy) for e in _proxy(op, o)),
@@ -58,7 +61,8 @@ def _servers(op: Operation, view: View, lost: Collection[str]) -> Iterator[Evide
     if new is None:
         yield Evidence(plan.candidate, "takes writes", Verdict.UNKNOWN, _silence(view, plan.candidate))
         return
-    yield _claim(new.name, "takes writes and follows nobody", new.writable and not new.sources, _role(new))
+    above = [s for s in new.sources if topology.source_of(view, s) is not None]
+    yield _claim(new.name, "takes writes and follows nobody here", new.writable and not above, _role(new))
     if op.goal is not None:
         holds = _VERDICTS[new.executed.contains(op.goal)]
         # within a domain the latest one in order stands for those before: a seeded server has no entry for each
@@ -84,19 +88,29 @@ def _servers(op: Operation, view: View, lost: Collection[str]) -> Iterator[Evide
 
 def _replica(op: Operation, status: Status, new: Status, *, mine: bool) -> Iterator[Evidence]:
     """``mine`` are those the operation repointed; a replica below another replica stays where it is."""
+    channel = next((s for s in status.sources if s.source_id == new.server_id), None)
     if mine:
-        channel = next((s for s in status.sources if s.source_id == new.server_id), None)
         running = channel is not None and channel.running
         seen = _role(status) if channel is None else f"receiver {channel.receiver}, applier {_on(channel.applier)}"
         yield _claim(status.name, f"follows {new.name}", running, seen)
     if op.goal is not None:
-        applied = _VERDICTS[status.executed.contains(op.goal)]
-        if applied is Verdict.UNKNOWN:  # seeded from a copy: its history begins later, and it runs in order since
-            applied = Verdict.PROVEN
-        yield Evidence(status.name, "has applied the frozen position", applied, str(status.executed))
-    own = _VERDICTS[new.executed.contains(status.executed)]
-    extra = str(status.executed.minus(new.executed)) or "nothing"
+        yield _arrived(op.goal, status, channel or status.source)
+    ours = status.executed.alongside(new.executed) if len(status.sources) > 1 else status.executed
+    own = _VERDICTS[new.executed.contains(ours)]
+    extra = str(ours.minus(new.executed)) or "nothing"
     yield Evidence(status.name, f"has nothing that {new.name} lacks", own, extra)
+
+
+def _arrived(goal: Position, status: Status, channel: Source | None) -> Evidence:
+    """A delayed replica has the frozen position in its relay log; a filtered one, never all of it."""
+    has, claim = status.executed, "has applied the frozen position"
+    if channel is not None and channel.delay_seconds:
+        has = channel.received
+        claim = f"has received the frozen position, to be applied {channel.delay_seconds} s later"
+    if any(source.filtered for source in status.sources):
+        return _claim(status.name, f"{claim}, but for what it filters", has.as_far_as(goal), str(has))
+    # UNKNOWN: seeded from a copy, its history begins later, and it runs in order since
+    return _claim(status.name, claim, has.contains(goal) is not Containment.NO, str(has))
 
 
 def _proxy(op: Operation, seen: Observed) -> Iterator[Evidence]:

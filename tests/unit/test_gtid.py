@@ -274,7 +274,10 @@ def test_tags_are_sources_of_their_own() -> None:
 # -- Both -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["contains", "equals", "minus", "merge", "distance"])
+VERBS = ["contains", "equals", "minus", "merge", "distance", "alongside", "as_far_as"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize(("one", "other"), [(maria("0-1-1"), mysql(f"{A}:1")), (mysql(f"{A}:1"), maria("0-1-1"))])
 def test_flavours_are_never_mixed(verb: str, one: Position, other: Position) -> None:
     with pytest.raises(TypeError, match="cannot be compared with"):
@@ -285,3 +288,26 @@ def test_flavours_are_never_mixed(verb: str, one: Position, other: Position) -> 
 def test_json_that_is_no_position_is_refused(value: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="position"):
         from_json(value)
+
+
+def test_what_came_from_another_source_lies_in_domains_that_the_primary_lacks() -> None:
+    position = MariaDBPosition.parse("0-1-7,0-2-9,7-77-3")
+    assert str(position.alongside(MariaDBPosition.parse("0-1-5"))) == "0-1-7,0-2-9"
+    assert position.alongside(MariaDBPosition()).empty
+    mysql = MySQLPosition.parse("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5")
+    assert mysql.alongside(MySQLPosition()) == mysql
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "far_enough"),
+    [
+        ("0-1-3,0-2-9", "0-1-7,0-2-8", True),
+        ("0-1-3,0-2-9", "0-1-7,0-2-10", False),
+        ("0-1-9", "0-1-9,1-1-1", False),
+        ("0-1-9", "", True),
+    ],
+)
+def test_by_order_alone_a_replica_that_leaves_events_out_has_come_as_far(
+    mine: str, theirs: str, far_enough: bool
+) -> None:
+    assert MariaDBPosition.parse(mine).as_far_as(MariaDBPosition.parse(theirs)) is far_enough
