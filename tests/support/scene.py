@@ -143,10 +143,18 @@ def refused(lab: Lab, *words: str) -> Refusal:
 def switched(lab: Lab, *words: str, code: int = 0, outcome: str = "done") -> dict[str, Any]:
     """Runs ``switchover`` with ``words``, asserts how it ended, and returns what it printed as JSON."""
     status, value = lab.json("switchover", "--yes", *words)
-    assert status == code, value
-    if "result" in value:
-        assert value["result"]["outcome"] == outcome, value
+    ended = value.get("result", {}).get("outcome", outcome)
+    assert (status, ended) == (code, outcome), _ending(value)
     return value
+
+
+def _ending(value: Mapping[str, Any]) -> str:
+    """How a switchover ended, in few words: its error, or what is left and what the proof could not show."""
+    if "error" in value:
+        return str(value["error"])
+    result = value["result"]
+    gaps = [e for e in (result["proof"] or {}).get("evidence", ()) if e["verdict"] != "PROVEN"]
+    return f"{result['outcome']} {value['verdict']}, left: {result['leftovers']}, gaps: {gaps}"
 
 
 def other(lab: Lab, *without: str) -> str:
