@@ -7,7 +7,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from proxyroute import __version__, faults, journal
@@ -16,18 +15,16 @@ from proxyroute.config import from_snapshot, snapshot
 from proxyroute.config_values import ClusterConfig
 from proxyroute.errors import ConfigError, JournalError, Refused
 from proxyroute.guard import Guard
+from proxyroute.history import Summary, result_of, summarize, untouched
 from proxyroute.journal import Journal, Listener, Record
 from proxyroute.model import (
     Deadline,
-    Evidence,
     Finding,
     Observed,
-    Proof,
     Receipt,
     ReceiptState,
     Result,
     Severity,
-    Verdict,
     View,
 )
 from proxyroute.operation import Operation, new_id, resume
@@ -43,24 +40,6 @@ _LEASE = 0.5
 _HEAL_LEASE = 10.0
 _TELL = 20.0
 _OPEN = "operation.open"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One operation in the history."""
-
-    operation: str
-    kind: str
-    outcome: str
-    """How it ended; ``open`` while it waits for heal."""
-    started: float
-    """Unix time."""
-    seconds: float
-    primary: str
-    candidate: str
-    blackout_seconds: float | None
-    verdict: str | None
-    leftovers: tuple[str, ...] = ()
 
 
 class Engine:
@@ -116,7 +95,7 @@ class Engine:
 
     def history(self) -> tuple[Summary, ...]:
         """Returns every operation on record, oldest first."""
-        return tuple(_summary(records) for records in self._records() if records)
+        return tuple(summarize(records) for records in self._records() if records)
 
     def show(self, operation: str) -> tuple[Record, ...]:
         """Returns the journal of ``operation``; an unambiguous beginning of its id will do. Raises Refused."""
@@ -162,6 +141,7 @@ class Engine:
         assert planned is not None
         operation = new_id()
         self._lease.acquire(f"switchover {operation}", Deadline.after(_LEASE))
+        self._close_untouched()
         guard: Guard | None = None
         op: Operation | None = None
         try:
@@ -189,7 +169,7 @@ class Engine:
                     force=force,
                 )
                 switchover(parts, op, force=force, kill_long=kill_long)
-                return _result(op)
+                return result_of(op)
             finally:
                 parts.site.close()
                 parts.routes.close()
@@ -240,7 +220,7 @@ class Engine:
             for name in lost:
                 op.note(f"{_user()} declared {name} lost")
             recover(parts, op, frozenset(lost))
-            return _result(op)
+            return result_of(op)
         finally:
             op.journal.close()
             parts.site.close()
@@ -292,6 +272,15 @@ class Engine:
     def _records(self) -> Iterable[list[Record]]:
         return (journal.read(file) for file in journal.journals(self._folder))
 
+    def _close_untouched(self) -> None:
+        """Closes the records of processes that died before they touched anything; the lease must be held."""
+        for file in journal.journals(self._folder):
+            if untouched(journal.read(file)):
+                op = resume(file, self._lease, _user())
+                if op is not None:
+                    op.end("refused", "its process died before anything was touched")
+                    op.journal.close()
+
     def _open_findings(self) -> tuple[Finding, ...]:
         return tuple(
             Finding(
@@ -342,48 +331,6 @@ def _user() -> str:
     except (KeyError, OSError):
         name = str(os.getuid())
     return f"{sudo} (as {name})" if sudo else name
-
-
-def _summary(records: list[Record]) -> Summary:
-    begin, end, proof = records[0], records[-1], _last(records, "proof")
-    left = Operation.leftovers_of(records)
-    return Summary(
-        operation=begin["operation"],
-        kind=begin["operation_kind"],
-        outcome=journal.outcome(records) or "open",
-        started=begin["t"],
-        seconds=end["t"] - begin["t"],
-        primary=begin["plan"]["primary"],
-        candidate=begin["plan"]["candidate"],
-        blackout_seconds=next((r["blackout_seconds"] for r in records if r.get("blackout_seconds")), None),
-        verdict=proof["verdict"] if proof else None,
-        leftovers=tuple(f"{verb} {server}: {reason}" for (verb, server), reason in left.items()),
-    )
-
-
-def _last(records: list[Record], kind: str) -> Record | None:
-    return next((r for r in reversed(records) if r["kind"] == kind), None)
-
-
-def _result(op: Operation) -> Result:
-    records = op.journal.records
-    summary, proof = _summary(records), _last(records, "proof")
-    done = summary.outcome == "done"
-    primary = op.plan.candidate if done else op.plan.primary
-    return Result(
-        operation=op.id,
-        kind=op.kind,
-        outcome=summary.outcome,
-        primary=primary,
-        proof=Proof(
-            tuple(Evidence(e["subject"], e["claim"], Verdict(e["verdict"]), e["seen"]) for e in proof["evidence"]),
-            summary.blackout_seconds,
-        )
-        if proof is not None
-        else None,
-        leftovers=summary.leftovers,
-        text=f"{primary} is the primary now" if done else f"{op.kind} {summary.outcome}; {primary} takes writes",
-    )
 
 
 __all__ = ["Engine", "Prospect", "Summary", "open_engine"]

@@ -72,7 +72,7 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
             if not old.holders:
                 raise Unfinished(f"{plan.primary} is not frozen any more; nothing was opened")
             if ARMED not in old.holders:
-                parts.site[plan.primary].kill_clients(deadline)
+                _end_sessions(parts.site[plan.primary], op, deadline)
                 parts.site[plan.primary].refuse_writes(deadline)
                 standing = read_standing(parts, op, deadline.within(LOOK))
         refuse_unless_closed(standing, new.name, op.goal, excused=parts.excused(op, lost))
@@ -114,14 +114,19 @@ def _close_old(old: Server, op: Operation, deadline: Deadline) -> str:
     state = old.write_state(deadline, op.id)
     if not state.holders:  # nothing makes them wait any more: errors first
         old.refuse_writes(deadline)
-    killed = old.kill_clients(deadline)
+    killed = _end_sessions(old, op, deadline)
     old.refuse_writes(deadline)
     old.unblock_writes(op.id, deadline)
-    if op.plan.policy.max_connections:
-        old.limit_connections(op.plan.policy.max_connections, deadline)
     if op.goal is not None and op.goal.contains(old.position(deadline)) is Containment.NO:
         op.note(f"{old.name} has executed events beyond the frozen position: {old.position(deadline)}")
     return f"{killed} sessions ended"
+
+
+def _end_sessions(old: Server, op: Operation, deadline: Deadline) -> int:
+    """The limit comes first, so that those who are cut off do not come back here."""
+    if op.plan.policy.max_connections:
+        old.limit_connections(op.plan.policy.max_connections, deadline)
+    return old.kill_clients(deadline)
 
 
 # -- after the first writes flow --

@@ -119,9 +119,7 @@ def _steps(view: View, plan: Plan, parts: Parts) -> Iterator[PlannedStep]:
         yield PlannedStep("address down", "run the site's script", (" ".join(parts.hooks.configured("address_down")),))
     yield PlannedStep("hold", f"newcomers wait at {proxies or 'no proxy'}")
     yield PlannedStep("drain", f"short sessions end by themselves, at most {policy.drain:g} s")
-    yield PlannedStep(
-        "freeze", f"writes wait; budget {policy.freeze_budget:g} s", on_old("block_writes", "limit_connections")
-    )
+    yield PlannedStep("freeze", f"writes wait; budget {policy.freeze_budget:g} s", on_old("block_writes"))
     yield PlannedStep("catch up", f"{new.name} reaches exactly the frozen position", on_new("wait_for"))
     yield PlannedStep("detach", f"{new.name} stops replicating", on_new("detach"))
     yield PlannedStep("commit", "the point of no return, on disk")
@@ -134,7 +132,7 @@ def _steps(view: View, plan: Plan, parts: Parts) -> Iterator[PlannedStep]:
     yield PlannedStep(
         "close old primary",
         "old sessions end, then writes are refused",
-        on_old("kill_clients", "refuse_writes", "unblock_writes"),
+        on_old("limit_connections", "kill_clients", "refuse_writes", "unblock_writes"),
     )
     if parts.hooks.configured("address_up"):
         yield PlannedStep("address up", "run the site's script", (" ".join(parts.hooks.configured("address_up")),))

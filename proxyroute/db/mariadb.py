@@ -78,9 +78,9 @@ class MariaDB:
         if operation:
             self._lock.open(deadline)
             self._switch.open(deadline)
-            # named before it is used: a statement that is still on its way when we die can be found and ended
-            name = _lock_name(operation, "switch")
-            self._switch.change("mariadb.name_lock", "SELECT GET_LOCK(%s, 0)", deadline, (name,))
+            # named before they are used: a statement that is still on its way when we die can be found and ended
+            for session, name in ((self._lock, "engine"), (self._switch, "switch")):
+                session.change("mariadb.name_lock", "SELECT GET_LOCK(%s, 0)", deadline, (_lock_name(operation, name),))
 
     def look(self, deadline: Deadline) -> Status:
         return read_status(self._open(deadline), self.name, self.address, deadline)
@@ -164,9 +164,6 @@ class MariaDB:
             if deadline.left <= policy.lock_pause:
                 raise TimedOut(f"{self.name}: no write lock within the budget: something holds writes open")
             time.sleep(policy.lock_pause)
-        # the name is how another process can see that this lock is alive, and whose it is
-        name = _lock_name(operation, "engine")
-        self._lock.change("mariadb.name_lock", "SELECT GET_LOCK(%s, 0)", deadline, (name,))
 
     def arm(self, operation: str, seconds: float, deadline: Deadline) -> None:
         """One statement that the server goes on with after its client is gone (10.11.19: after kill -9 of the client).

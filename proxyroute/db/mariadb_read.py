@@ -132,6 +132,12 @@ def read_status(session: Session, name: str, address: Address, deadline: Deadlin
     )
 
 
+def read_channels(session: Session, deadline: Deadline) -> tuple[Source, ...]:
+    """Returns the replication channels in one round trip; ``received`` holds only what their receivers tell."""
+    nothing = MariaDBPosition()
+    return tuple(_source(row, nothing, deadline) for row in session.read("SHOW ALL SLAVES STATUS", deadline))
+
+
 def read_position(session: Session, deadline: Deadline) -> MariaDBPosition:
     """Returns everything the server has executed: its binary log's state and what it applied as a replica."""
     return _executed(session.one(f"SELECT {_POSITIONS}", deadline))

@@ -7,11 +7,11 @@ TABLES WITH READ LOCK answered 1317 and had taken effect), so every change is re
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxyroute.db.mariadb_read import SOURCE_OPTIONS, read_status
+from proxyroute.db.mariadb_read import SOURCE_OPTIONS, read_channels, read_status
 from proxyroute.db.session import Session
 from proxyroute.errors import Diverged, ServerError, StatementError, TimedOut
 from proxyroute.gtid import Containment, MariaDBPosition, Position
@@ -44,6 +44,9 @@ class Replication:
         session = self._session(deadline)
         return read_status(session, session.server, session.address, deadline)
 
+    def _channels(self, deadline: Deadline) -> tuple[Source, ...]:
+        return read_channels(self._session(deadline), deadline)
+
     def _change(self, point: str, sql: str, deadline: Deadline, args: tuple[Any, ...] = ()) -> ServerError | None:
         """Runs a replication statement; its error is returned, for the reading back decides."""
         try:
@@ -54,7 +57,7 @@ class Replication:
 
     def stop(self, source: Peer, deadline: Deadline) -> None:
         """STOP SLAVE for the channel that follows ``source``; nothing to do without one."""
-        channel = channel_of(self._status(deadline), source)
+        channel = channel_of(self._channels(deadline), source)
         if channel is not None:
             self._stop(channel, deadline)
 
@@ -70,7 +73,7 @@ class Replication:
 
     def start(self, source: Peer, deadline: Deadline) -> None:
         """START SLAVE for the channel that follows ``source``, and waits until both its threads run."""
-        channel = channel_of(self._status(deadline), source)
+        channel = channel_of(self._channels(deadline), source)
         if channel is None:
             server = self._session(deadline).server
             raise StatementError(server, 1617, f"no replication channel follows {source.name} at {source.address}")
@@ -118,12 +121,12 @@ class Replication:
         if has is not None and has.contains(own) is Containment.NO:
             extra = own.minus(has)
             raise Diverged(status.name, f"has executed {extra}, which {source.name} does not have")
-        channel = channel_of(status, source)
+        channel = channel_of(status.sources, source)
         if channel is not None and channel.uses_gtid:
             if not channel.running:
                 self._start(channel.channel, deadline)
             return
-        channel = channel_of(status, instead_of) if instead_of is not None else None
+        channel = channel_of(status.sources, instead_of) if instead_of is not None else None
         if channel is None and len(status.sources) == 1:
             channel = status.sources[0]
         if channel is None:
@@ -205,7 +208,7 @@ class Replication:
 
     def forget(self, source: Peer, deadline: Deadline) -> None:
         """RESET SLAVE ALL for the channel that follows ``source``; it must be stopped already."""
-        channel = channel_of(self._status(deadline), source)
+        channel = channel_of(self._channels(deadline), source)
         if channel is None:
             return
         error = self._change("mariadb.forget_source", f"RESET SLAVE {_quoted(channel.channel)} ALL", deadline)
@@ -213,19 +216,19 @@ class Replication:
             raise error
 
     def _named(self, channel: str, deadline: Deadline) -> Source | None:
-        return next((s for s in self._status(deadline).sources if s.channel == channel), None)
+        return next((s for s in self._channels(deadline) if s.channel == channel), None)
 
 
-def channel_of(status: Status, source: Peer) -> Source | None:
-    """Returns the channel of ``status`` that follows ``source``: configured with its address, or by server id.
+def channel_of(channels: Sequence[Source], source: Peer) -> Source | None:
+    """Returns the one of ``channels`` that follows ``source``: configured with its address, or by server id.
 
     The address counts first: the server id is what the receiver saw at its last contact, and stays when the
     channel is repointed until the new source answers.
     """
-    by_address = [s for s in status.sources if s.address == source.address]
+    by_address = [s for s in channels if s.address == source.address]
     if by_address:
         return by_address[0]
-    by_id = [s for s in status.sources if source.server_id is not None and s.source_id == source.server_id]
+    by_id = [s for s in channels if source.server_id is not None and s.source_id == source.server_id]
     return by_id[0] if by_id else None
 
 

@@ -41,9 +41,7 @@ class LocalLease:
         try:
             while not _try_lock(file):
                 if deadline.passed:
-                    raise Busy(
-                        f"the cluster is busy: {_holder(file)}; wait for it, or see 'proxyroute status'"
-                    )
+                    raise Busy(f"the cluster is busy: {_holder(file)}; wait for it, or see 'proxyroute status'")
                 time.sleep(min(0.02, deadline.left))
             self._term = max(_number(file), self.highest().term) + 1
             text = {"term": self._term, "holder": f"{socket.gethostname()}:{os.getpid()}", "purpose": purpose}

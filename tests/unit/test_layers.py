@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ports",),
     ("journal",),
     ("operation",),
+    ("history",),
     ("site", "routes"),
     ("parts",),
     ("proof", "opening", "prospect"),
