@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from proxyroute.db.mariadb_events import set_event_status
-from proxyroute.db.mariadb_inspect import inspect
+from proxyroute.db.mariadb_inspect import blockers, inspect
 from proxyroute.db.mariadb_read import read_position, read_status
 from proxyroute.db.mariadb_replication import Replication, ReplicationLogin
 from proxyroute.db.mariadb_statements import statements
@@ -162,8 +162,14 @@ class MariaDB:
                 if error.errno not in _LOCK_TIMEOUTS:
                     raise
             if deadline.left <= policy.lock_pause:
-                raise TimedOut(f"{self.name}: no write lock within the budget: something holds writes open")
+                raise TimedOut(f"{self.name}: no write lock within the budget: {self._blockers(policy)}")
             time.sleep(policy.lock_pause)
+
+    def _blockers(self, policy: Policy) -> str:
+        deadline = Deadline.after(_ATTEMPT)
+        with contextlib.suppress(ServerError, TimedOut):
+            return blockers(self._open(deadline), self._excluded, policy.lock_attempt, deadline)
+        return "something holds writes open"
 
     def arm(self, operation: str, seconds: float, deadline: Deadline) -> None:
         """One statement that the server goes on with after its client is gone (10.11.19: after kill -9 of the client).
