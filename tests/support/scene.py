@@ -171,7 +171,7 @@ def switching(lab: Lab, *words: str, code: int = 0) -> Iterator[str]:
     """Runs ``switchover`` beside the ``with`` block, which begins when it waits for something, and awaits its end."""
     argv = lab.command("switchover", "--yes", *words)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as command:
-        yield until(lambda: under_way(lab), "the switchover to begin")
+        yield until(lambda: under_way(lab), "the switchover to begin") or ""
         said, _ = command.communicate(timeout=60)
     assert command.returncode == code, said
 
