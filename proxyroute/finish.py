@@ -177,14 +177,17 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
     new = site[plan.candidate]
     settings = op.kept("settings") or {}
     events = [Event(**event) for event in op.kept("events", ())]
+    enabled = [e for e in events if e.status == "enabled"]
     with op.attempt("events", new.name):
-        new.set_events(events, "enabled", deadline)
+        new.set_events(enabled, "enabled", deadline)
+        # here they are disabled as on any replica; that would not tell them from those that should run
+        new.set_events([e for e in events if e.status == "disabled"], "disabled", deadline)
         if settings.get("event_scheduler") == "ON":
             new.start_events(deadline)
     if plan.primary not in lost:
         old = site[plan.primary]
         with op.attempt("restore", old.name):
-            old.set_events(events, "replica side", deadline)
+            old.set_events(enabled, "replica side", deadline)
             if settings.get("event_scheduler") == "ON":
                 old.start_events(deadline)
             for account in plan.lock_accounts:

@@ -167,8 +167,8 @@ def _preflight(parts: Parts, op: Operation, *, force: bool) -> View:
     op.keep("source_options", dict(source.options) if source is not None else {})
     op.keep("settings", dict(parts.site[plan.primary].write_settings(Deadline.after(LOOK))))
     inspection = view.inspections.get(plan.primary)
-    events = [e for e in inspection.events if e.status == "enabled"] if inspection is not None else []
-    op.keep("events", [vars(e) for e in events], wait=True)
+    events = inspection.events if inspection is not None else ()
+    op.keep("events", [vars(e) for e in events if e.status in ("enabled", "disabled")], wait=True)
     return view
 
 
