@@ -24,7 +24,15 @@ from proxyroute.ports import Lease
 
 T = TypeVar("T")
 
-_UNDO_URGENCY = ("restore_writes", "release_routes", "unlock_account", "address_up", "start_events", "follow")
+_UNDO_URGENCY = (
+    "restore_writes",
+    "restore_limit",
+    "release_routes",
+    "unlock_account",
+    "address_up",
+    "start_events",
+    "follow",
+)
 """By urgency, not last in first out: writes first, and what may become a leftover last."""
 
 

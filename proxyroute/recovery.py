@@ -205,6 +205,10 @@ def _epoch_back(op: Operation, seen: Epoch) -> Epoch:
     return epoch
 
 
+def _restore_limit(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
+    parts.site[undo.server].restore(undo.arguments, deadline)
+
+
 def _unlock_account(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     parts.site[undo.server].unlock_account(undo.arguments["account"], deadline)
 
@@ -225,6 +229,7 @@ def _follow(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None
 
 
 _UNDO = {
+    "restore_limit": _restore_limit,
     "release_routes": _release_routes,
     "unlock_account": _unlock_account,
     "address_up": _address_up,

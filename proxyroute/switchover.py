@@ -23,6 +23,8 @@ _PREPARE = 20.0
 _ANSWER = 2.0
 _POLL = 0.005
 _LONG_POLL = 0.25
+_ROOM = 10
+"""Connections that the engine and its guard need on the old primary, and some to spare."""
 _WARM_UP_ROUNDS = 50
 _AT_ONCE = 0.003
 """Seconds; about what a wait that is over at once takes on a busy machine."""
@@ -60,6 +62,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
     with op.step("prepare routes") as note:
         target = parts.table(op, new.name, op.epoch, view)
         note.detail = _prepare(parts, target, parts.table(op, old.name, op.epoch, view))
+    _make_room(old, op, view)
     with op.step("guard"):
         if parts.guard is not None:
             parts.guard.start(Deadline.after(_PREPARE))
@@ -234,6 +237,17 @@ def _prepare(parts: Parts, target: RouteTable, abort: RouteTable) -> str:
         for r in parts.routes.missing(receipts, ReceiptState.PREPARED)
     )
     return ", ".join(f"{r.proxy} {r.state}" for r in receipts)
+
+
+def _make_room(old: Server, op: Operation, view: View) -> None:
+    """Where clients have taken all connections there is one for us, and we need a few."""
+    status = view.status(old.name)
+    if status is None or status.connections + _ROOM <= status.connections_limit:
+        return
+    with op.step("make room") as note:
+        op.on_abort(Undo("restore_limit", old.name, op.kept("settings")))
+        old.limit_connections(status.connections_limit + _ROOM, Deadline.after(_ANSWER))
+        note.detail = f"{status.connections} of {status.connections_limit} connections were taken"
 
 
 def _connect(parts: Parts, op: Operation, view: View) -> None:

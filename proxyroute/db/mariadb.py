@@ -36,6 +36,7 @@ _SESSIONS = ("engine", "switch")
 """Names of the sessions in which writes are held back; ``armed`` is a second name of the latter, once it holds."""
 _LOCK_TIMEOUTS = frozenset({1205, 1969, 1317, 3024})
 _NO_SUCH_THREAD = 1094
+_TOO_MANY_CONNECTIONS = 1040
 _POLL = 0.002
 _ATTEMPT = 0.5
 
@@ -86,8 +87,14 @@ class MariaDB:
         return read_status(self._open(deadline), self.name, self.address, deadline)
 
     def inspect(self, deadline: Deadline, policy: Policy) -> Inspection:
-        with Session(self.name, self.address, self._login).open(deadline) as fresh:
-            return inspect(fresh, deadline, policy)
+        """On a fresh connection, for privileges are as old as their session; or on ours when no other gets in."""
+        try:
+            with Session(self.name, self.address, self._login).open(deadline) as fresh:
+                return inspect(fresh, deadline, policy)
+        except StatementError as error:
+            if error.errno != _TOO_MANY_CONNECTIONS:
+                raise
+            return inspect(self._open(deadline), deadline, policy)
 
     def position(self, deadline: Deadline) -> Position:
         return read_position(self._open(deadline), deadline)
