@@ -18,6 +18,7 @@ from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Server
 from proxyroute.preflight import blocking, preflight
 from proxyroute.recovery import go_back, recover
+from proxyroute.routes import highest_epoch
 
 _PREPARE = 20.0
 _ANSWER = 2.0
@@ -61,7 +62,9 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
         note.detail = _await_long_transactions(old, op, kill=kill_long)
     with op.step("prepare routes") as note:
         target = parts.table(op, new.name, op.epoch, view)
-        note.detail = _prepare(parts, target, parts.table(op, old.name, op.epoch, view))
+        # what a proxy loads now may not be of our epoch: under that it will be told to go to the new primary
+        published = highest_epoch(parts.routes.observe(Deadline.after(LOOK)))
+        note.detail = _prepare(parts, target, parts.table(op, old.name, published, view))
     _make_room(old, op, view)
     with op.step("guard"):
         if parts.guard is not None:
