@@ -189,18 +189,16 @@ class Engine:
         faults.role = "heal"
         self._lease.acquire("heal", Deadline.after(_HEAL_LEASE))
         try:
-            files = journal.journals(self._folder)
-            results = []
-            for file in files:
-                records = journal.read(file)
-                if not records or (journal.outcome(records) is not None and file != files[-1]):
-                    continue
-                result = self._heal_one(file, declare_lost)
-                if result is not None:
-                    results.append(result)
-            return tuple(results)
+            results = [self._heal_one(file, declare_lost) for file in self._to_heal()]
+            return tuple(r for r in results if r is not None)
         finally:
             self._lease.release()
+
+    def _to_heal(self) -> list[Path]:
+        """Open operations, oldest first; then the last one that acted, for what it may have left to do."""
+        outcomes = {f: journal.outcome(r) for f in journal.journals(self._folder) if (r := journal.read(f))}
+        acted = [f for f, outcome in outcomes.items() if outcome in ("done", "aborted")]
+        return [f for f, outcome in outcomes.items() if outcome is None] + acted[-1:]
 
     def _heal_one(self, file: Path, lost: Sequence[str]) -> Result | None:
         begin = journal.read(file)[0]

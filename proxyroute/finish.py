@@ -20,6 +20,7 @@ from proxyroute.proof import prove
 
 _CLOSE = "close old primary"
 _FIRST_WRITES = 0.25
+_TELL = 2.0
 _POLL = 0.005
 
 
@@ -63,7 +64,7 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
     """
     plan, new = op.plan, parts.site[op.plan.candidate]
     with op.step("open") as note:
-        standing = read_standing(parts, op, deadline.within(LOOK))
+        standing = read_standing(parts, op, deadline.within(LOOK), hurry=True)
         if must_answer(standing, new.name).writable:
             op.mark("opened")
             return
@@ -74,7 +75,7 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
             if ARMED not in old.holders:
                 _end_sessions(parts.site[plan.primary], op, deadline)
                 parts.site[plan.primary].refuse_writes(deadline)
-                standing = read_standing(parts, op, deadline.within(LOOK))
+                standing = read_standing(parts, op, deadline.within(LOOK), hurry=True)
         refuse_unless_closed(standing, new.name, op.goal, excused=parts.excused(op, lost))
         op.lease.check()
         if plan.semi_sync:
@@ -102,8 +103,9 @@ def _route(parts: Parts, op: Operation, deadline: Deadline, table: RouteTable | 
         if not parts.routes:
             note.detail = "no proxies are configured"
             return
-        receipts = parts.routes.apply(table or parts.table(op, op.plan.candidate, op.route_epoch), deadline)
-        parts.routes.release(deadline)
+        at_once = deadline.within(_TELL)  # a proxy that hangs must not keep the others and the old primary waiting
+        receipts = parts.routes.apply(table or parts.table(op, op.plan.candidate, op.route_epoch), at_once)
+        parts.routes.release(deadline.within(_TELL))
         note.detail = ", ".join(f"{r.proxy} {r.state}" for r in receipts)
         for receipt in parts.routes.missing(receipts, ReceiptState.DONE):
             op.note(f"{receipt.proxy} has not taken the route yet: {receipt.detail}")

@@ -282,7 +282,7 @@ def resume(file: Path, lease: Lease, by: str, *, open_journal: Callable[[Path], 
     lease.check()
     journal = open_journal(file)
     op = Operation(journal, lease)
-    if op.outcome is not None and not (op.outcome == "done" and op.leftovers):
+    if op.outcome not in (None, "done", "aborted") or (op.outcome is not None and not op.leftovers):
         journal.close()
         return None
     journal.write("resumed", by=by, host=socket.gethostname(), pid=os.getpid())

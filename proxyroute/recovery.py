@@ -76,6 +76,9 @@ def recover(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
     """
     standing = read_standing(parts, op, Deadline.after(LOOK))
     _stop_if_superseded(parts, op, standing)
+    if op.outcome == "aborted":
+        _undo_leftovers(parts, op)
+        return
     if way(op, standing, lost, continuous=parts.continuous) is Way.BACK:
         go_back(parts, op, lost)
         return
@@ -148,6 +151,16 @@ def go_back(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
             else:
                 with op.attempt(undo.verb, undo.server):
                     _UNDO[undo.verb](parts, op, undo, deadline)
+    op.end("aborted")
+
+
+def _undo_leftovers(parts: Parts, op: Operation) -> None:
+    """What could not be undone when everything else was; writes were restored then."""
+    deadline = Deadline.after(op.plan.policy.undo)
+    for undo in op.undos:
+        if (undo.verb, undo.server) in op.leftovers:
+            with op.step(f"undo: {undo.verb.replace('_', ' ')}"), op.attempt(undo.verb, undo.server):
+                _UNDO[undo.verb](parts, op, undo, deadline)
     op.end("aborted")
 
 
