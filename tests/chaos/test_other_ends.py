@@ -45,7 +45,9 @@ def _outcome(lab: Lab) -> str | None:
 )
 def test_signals(lab: Lab, fault: str, status: int, ended: str, moved: bool) -> None:
     limits, old = limits_of(lab), lab.cluster.primary
-    done = lab.run("switchover", "--yes", environment={"PROXYROUTE_FAULT": fault})
+    # whoever runs the tests in the background has SIGINT ignored, and so would the engine have it
+    argv = ["env", "--default-signal=INT", f"PROXYROUTE_FAULT={fault}", *lab.command("switchover", "--yes")]
+    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
     assert done.returncode == status, done.stdout + done.stderr
     await_closed(lab)
     assert _outcome(lab) == ended
