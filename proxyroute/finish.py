@@ -22,6 +22,8 @@ _CLOSE = "close old primary"
 _FIRST_WRITES = 0.25
 _TELL = 2.0
 _POLL = 0.005
+_SETTLE_AGAIN = 2.0
+_SETTLE_PAUSE = 0.2
 
 
 def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost: Collection[str] = ()) -> None:
@@ -210,7 +212,13 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
 def _settle_routes(parts: Parts, op: Operation, deadline: Deadline) -> str:
     if not parts.routes:
         return "no proxies are configured"
-    receipts = parts.routes.settle(parts.table(op, op.plan.candidate, op.route_epoch), deadline)
+    table, again_until = parts.table(op, op.plan.candidate, op.route_epoch), deadline.within(_SETTLE_AGAIN)
+    while True:
+        receipts = parts.routes.settle(table, deadline)
+        failed = [r for r in parts.routes.missing(receipts, ReceiptState.DONE) if r.state is ReceiptState.FAILED]
+        if not failed or again_until.left < _SETTLE_PAUSE:
+            break
+        time.sleep(_SETTLE_PAUSE)  # a proxy that was reloaded by somebody else just now comes up with the old route
     for receipt in receipts:
         with op.attempt("route", receipt.proxy):
             if receipt.state in (ReceiptState.FAILED, ReceiptState.UNKNOWN) and parts.routes.is_required(receipt.proxy):
