@@ -120,6 +120,7 @@ def _close_old(old: Server, op: Operation, deadline: Deadline) -> str:
         old.refuse_writes(deadline)
     killed = _end_sessions(old, op, deadline)
     old.refuse_writes(deadline)
+    killed += old.kill_clients(deadline)  # whoever came in between
     old.unblock_writes(op.id, deadline)
     if op.goal is not None and op.goal.contains(old.position(deadline)) is Containment.NO:
         op.note(f"{old.name} has executed events beyond the frozen position: {old.position(deadline)}")
@@ -191,13 +192,15 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
     if plan.primary not in lost:
         old = site[plan.primary]
         with op.attempt("restore", old.name):
+            if settings:
+                old.restore(settings, deadline)
+        for account in plan.lock_accounts:
+            with op.attempt("unlock_account", old.name):
+                old.unlock_account(account, deadline)
+        with op.attempt("events", old.name):
             old.set_events(enabled, "replica side", deadline)
             if settings.get("event_scheduler") == "ON":
                 old.start_events(deadline)
-            for account in plan.lock_accounts:
-                old.unlock_account(account, deadline)
-            if settings:
-                old.restore(settings, deadline)
 
     def refuse(server: Server) -> None:
         if server.write_state(deadline, op.id).writable:
