@@ -148,6 +148,8 @@ class Engine:
         guard: Guard | None = None
         op: Operation | None = None
         try:
+            # privileges are as old as their connection: what was granted meanwhile counts on new ones
+            self._parts.site.close()
             # somebody may have acted while the question was on the screen
             prospect = self.plan(planned.candidate, force)
             self._refuse_no_go(prospect, force)
