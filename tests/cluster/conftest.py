@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.clients import Clients
+from tests.support.disk import Disk
+from tests.support.disk import small_disk as mounted
 from tests.support.lab import Lab
 from tests.support.scene import assert_order
 
@@ -54,3 +57,14 @@ def clients(site: Lab) -> Iterator[Clients]:
     """Sessions on the present primary, directly at the server."""
     with contextlib.ExitStack() as ends:
         yield Clients(site.cluster.primary, ends)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Disk]:
+    """A small disk at ``tmp_path``, where that can be had."""
+    with contextlib.ExitStack() as ends:
+        try:
+            disk = ends.enter_context(mounted(tmp_path))
+        except PermissionError as error:
+            pytest.skip(str(error))
+        yield disk

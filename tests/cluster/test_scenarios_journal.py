@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.world import await_closed
+from tests.support.disk import PAGE, Disk
 from tests.support.lab import Lab
 from tests.support.scene import assert_order, books, configured, in_its_midst, other, state_in, switched
-from tests.support.wait import until
 
 SITE = {"n": 3, "policy": {"freeze_budget": "8s", "lock_pause": "20ms"}}
-DISK = 256 * 1024
-PAGE = 4096
 KILLED = "engine/journal:20,guard/guard.take_over:before"
 """Engine and guard die together, in the middle of it."""
 
@@ -25,36 +20,11 @@ KILLED = "engine/journal:20,guard/guard.take_over:before"
 # -- The disk -------------------------------------------------------------------------------------------------
 
 
-class Disk:
-    """A small disk of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._filler = folder / "filler"
-
-    def fill(self, leave: int = 0) -> None:
-        """Leaves so many bytes free, in whole pages."""
-        with self._filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(b"x" * PAGE)
-        if leave:
-            os.truncate(self._filler, max(0, self._filler.stat().st_size - leave))
-
-    def free(self) -> None:
-        self._filler.unlink()
-
-
 @pytest.fixture
-def disk(site: Lab, tmp_path: Path) -> Iterator[Disk]:
+def disk(site: Lab, tmp_path: Path, small_disk: Disk) -> Iterator[Disk]:
     """The engine's state is on a disk of 256 kB for the time of the test."""
-    argv = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "proxyroute-test", str(tmp_path)]
-    if os.getuid() != 0 or subprocess.run(argv, capture_output=True).returncode:
-        pytest.skip("a small disk can only be had as root: it is a tmpfs of its own")
-    try:
-        with state_in(site, tmp_path):
-            yield Disk(tmp_path)
-    finally:
-        until(lambda: not subprocess.run(["umount", str(tmp_path)], capture_output=True).returncode, "umount")
+    with state_in(site, tmp_path):
+        yield small_disk
 
 
 def test_the_journals_disk_is_full_refused_or_aborted_and_nothing_is_lost(site: Lab, disk: Disk) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pymysql
 import pytest
 import yaml
 
+from tests.support.disk import Disk
 from tests.support.lab import Lab
 from tests.support.scene import (
     assert_order,
@@ -30,6 +34,11 @@ SITE = {"n": 3, "policy": {"freeze_budget": "8s", "lock_pause": "20ms", "lock_at
 def proxy_of(site: Lab) -> dict[str, object]:
     (proxy,) = site.json("status")[1]["proxies"]
     found: dict[str, object] = proxy
+    return found
+
+
+def proxies_of(site: Lab) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load(site.config.read_text())["clusters"]["demo"]["proxies"]
     return found
 
 
@@ -199,9 +208,8 @@ def test_no_replica_left_reads_go_to_the_primary(site: Lab) -> None:
 @pytest.mark.parametrize("absent", [True, False])
 def test_two_proxies_one_unreachable_which_is_declared_and_shown(site: Lab, absent: bool) -> None:
     gone = {"type": "hook", "name": "far", "set": ["false"], "read": ["false"], "absent": absent}
-    mine = yaml.safe_load(site.config.read_text())["clusters"]["demo"]["proxies"]
     before, new = standing(site), other(site)
-    with configured(site, proxies=[*mine, gone]):
+    with configured(site, proxies=[*proxies_of(site), gone]):
         seen = {p["proxy"]: p["reachable"] for p in site.json("status")[1]["proxies"]}
         assert seen == {"edge1": True, "far": False}
         if absent:
@@ -210,3 +218,45 @@ def test_two_proxies_one_unreachable_which_is_declared_and_shown(site: Lab, abse
         else:
             assert {f["subject"] for f in refused(site, "--to", new).findings} == {"far"}
             assert standing(site) == before
+
+
+# -- Its disk -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(site: Lab, tmp_path: Path, small_disk: Disk) -> Iterator[Disk]:
+    """HAProxy's files are on a small disk for the time of the test."""
+    before, file = site.haproxy_config, tmp_path / "haproxy.cfg"
+    with configured(site, proxies=[{**proxies_of(site)[0], "config_file": str(file)}]):
+        move_to(site, file)
+        yield small_disk
+    move_to(site, before)
+
+
+def move_to(site: Lab, config: Path) -> None:
+    site.haproxy.stop()
+    site.haproxy_config = config
+    for file, text in site.json("render")[1]["edge1"].items():
+        Path(file).write_text(text)
+    start_again(site)
+    site.run("publish", check=True)
+
+
+def test_the_proxys_disk_is_full_a_switchover_is_refused(site: Lab, disk: Disk) -> None:
+    old = site.cluster.primary.name
+    disk.fill()
+    with books(site):
+        assert "edge1" in {f["subject"] for f in refused(site).findings}
+    disk.free()
+    assert_order(site, old)
+
+
+def test_the_proxys_disk_fills_up_in_the_midst_the_route_moves_and_what_is_left_is_told(site: Lab, disk: Disk) -> None:
+    new = other(site)
+    with books(site), in_its_midst(site, "--to", new, code=7):
+        disk.fill()
+    assert beat(site) == new
+    assert "No space left" in site.run("history").stdout + str(site.json("history"))
+    disk.free()
+    assert site.run("heal").returncode == 0
+    assert_order(site, new)

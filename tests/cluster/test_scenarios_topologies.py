@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.lab import Lab
 from tests.support.mariadb import Node
+from tests.support.process import free_port
 from tests.support.scene import assert_order, books, other, refused, standing, switched
 from tests.support.wait import until
 
@@ -97,3 +100,54 @@ def test_several_primaries_are_refused_by_name(site: Lab, odd: Node) -> None:
     assert "topology.multi_primary" in refused(site, "--to", odd.name, "--force").codes
     odd.sql("SET GLOBAL read_only=1")
     odd.follow(primary)
+
+
+GALERA = Path("/usr/lib/galera/libgalera_smm.so")
+
+
+@pytest.mark.skipif(not GALERA.exists(), reason="the library of Galera is not installed (Debian: galera-4)")
+def test_galera_is_refused_by_name() -> None:
+    """A real Galera node, alone in its cluster, with an ordinary replica below it."""
+    with Lab.start(2) as lab:
+        port = free_port()
+        node, replica = lab.cluster
+        node.restart(
+            wsrep_on="ON",
+            wsrep_provider=str(GALERA),
+            wsrep_cluster_address="gcomm://",
+            wsrep_node_address="127.0.0.1",
+            wsrep_provider_options=f"base_port={port};gmcast.listen_addr=tcp://127.0.0.1:{port};gcache.size=1M",
+            innodb_autoinc_lock_mode=2,
+            read_only=0,
+        )
+        until(replica.replicates, "the replica to follow again")
+        assert node.sql("SHOW STATUS LIKE 'wsrep_cluster_status'")[0]["Value"] == "Primary"
+        found = refused(lab)["topology.galera"]
+        assert "db1 run Galera" in found["text"]
+        assert "topology.galera" in refused(lab, "--to", "db2", "--force").codes
+
+
+# -- The primary ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["kill9", "sigstop"])
+def test_the_primary_is_down_or_hangs_a_switchover_is_refused_and_failover_is_proposed(site: Lab, how: str) -> None:
+    primary = site.cluster.primary
+    getattr(primary, how)()
+    status, value = site.json("switchover", "--yes")
+    try:
+        assert status == 3, value
+        (found,) = (f for f in value["error"]["findings"] if f["code"] == "primary.silent")
+        assert found["subject"] == primary.name
+        assert "proxyroute failover" in found["cure"]
+        others = [node for node in site.cluster if node is not primary]
+        assert not [node.name for node in others if node.is_writable()]
+        assert {node.source_port() for node in others} == {primary.port}
+    finally:
+        if how == "kill9":
+            primary.start()
+            primary.sql("SET GLOBAL read_only=0")
+        else:
+            primary.sigcont()
+    until(lambda: all(node.replicates() for node in site.cluster if node is not primary), "everybody to follow again")
+    assert_order(site, primary.name)
