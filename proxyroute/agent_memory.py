@@ -17,6 +17,21 @@ from proxyroute.haproxy.share import put
 _FORMAT = 1
 
 
+def is_locked(folder: Path) -> bool:
+    """Tells whether an agent has the state folder open."""
+    try:
+        lock = os.open(folder / "agent.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 class Local:
     """The agent's state folder. One agent at a time has it open."""
 
