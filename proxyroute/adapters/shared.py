@@ -108,7 +108,7 @@ class AgentsSettings:
 class Publisher:
     """Writes the shared folder of one cluster; one for all hosts of a process. Never blocks beyond a deadline."""
 
-    _all: ClassVar[dict[tuple[Path, str], Publisher]] = {}
+    _all: ClassVar[dict[tuple[Path, str, str], Publisher]] = {}
     _guard: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, folder: Path, cluster: str, settings: AgentsSettings) -> None:
@@ -121,30 +121,31 @@ class Publisher:
         self._last: Announcement | None = None
         self._joined: set[str] = set()
         self._tried: set[str] = set()
+        self._users = 0
 
     @classmethod
     def of(cls, cluster: str, settings: AgentsSettings) -> Publisher:
-        """Returns the publisher for a folder. Raises ConfigError when its hosts are not to have the same."""
-        key = (settings.folder, cluster)
+        """Returns the publisher that all hosts with this folder and this set-up share."""
+        key = (settings.folder, cluster, _alike(settings))
         with cls._guard:
-            found = cls._all.setdefault(key, cls(settings.folder, cluster, settings))
-            if any(getattr(settings, f) != getattr(found.settings, f) for f in ("key_file", *_COMMON)):
-                if found.in_use:
-                    raise ConfigError(f"hosts that share {settings.folder} must have the same {', '.join(_COMMON)}")
+            found = cls._all.get(key)
+            if found is None:
                 found = cls._all[key] = cls(settings.folder, cluster, settings)
-            found.users += 1
+            found._users += 1
             return found
 
-    users = 0
-    """Adapters that have it open."""
+    def leave(self) -> None:
+        """One adapter less; after the last one it is forgotten."""
+        with self._guard:
+            self._users -= 1
+            if self._users == 0:
+                del self._all[self.folder, self._cluster, _alike(self.settings)]
 
     @property
-    def in_use(self) -> bool:
-        return self.users > 0
-
-    def leave(self) -> None:
-        """One adapter less."""
-        self.users = max(0, self.users - 1)
+    def alone(self) -> bool:
+        """Whether no other set-up of the same folder is open in this process."""
+        with self._guard:
+            return sum(key[:2] == (self.folder, self._cluster) for key in self._all) == 1
 
     @property
     def share(self) -> Share:
@@ -259,7 +260,12 @@ class Publisher:
         self.worker.call(lambda: self.share.withdraw(f"{self.writer}-{host}"), deadline)
 
 
-_COMMON = ("write", "read", "stats", "template", "hard_stop_after")
+_COMMON = ("key_file", "write", "read", "stats", "template", "hard_stop_after")
+
+
+def _alike(settings: AgentsSettings) -> str:
+    """Returns a text that is the same for hosts that may share a folder."""
+    return repr([getattr(settings, name) for name in _COMMON])
 
 
 def _staged(announced: Announcement) -> tuple[str, ...]:
@@ -324,7 +330,7 @@ class SharedAdapter:
     Settings = AgentsSettings
 
     def __init__(self, name: str, cluster: str, servers: tuple[Endpoint, ...], settings: AgentsSettings) -> None:
-        """Raises ConfigError when hosts with the same folder are set up differently."""
+        """Nothing is read or written yet."""
         self.name = name
         self._settings = settings
         self._publisher = Publisher.of(cluster, settings)
@@ -333,6 +339,11 @@ class SharedAdapter:
 
     def check(self, deadline: Deadline) -> Sequence[Finding]:
         """Returns what the agent finds on its host, and whether folder, key and agent can be relied on."""
+        if not self._publisher.alone:
+            text = (
+                f"hosts that share {self._settings.folder} are set up differently; they would undo each other's files"
+            )
+            return [self._error("agents.unlike", text, f"give them the same {', '.join(_COMMON)}")]
         limit = self._settings.disk_limit
         try:
             self._asked = True
