@@ -68,6 +68,7 @@ class Watch(FileSystemEventHandler):
             self.how = f"looks again: events cannot be had ({error.strerror})"
             return
         self._canary, heard = f".canary-{host}", False
+        self._sung.clear()
         try:
             with act("share.canary"):
                 put(folder / "acks" / self._canary, b"")
@@ -83,10 +84,11 @@ class Watch(FileSystemEventHandler):
         else:
             self.how = f"looks again: {kind} delivered no event for a file written here"
 
-    def wait(self, seconds: float) -> None:
-        """Returns when something has changed, at the latest after ``seconds``."""
-        if self._changed.wait(seconds):
-            self._changed.clear()
+    def wait(self, seconds: float) -> bool:
+        """Returns when something has changed, at the latest after ``seconds``; tells whether it has."""
+        changed = self._changed.wait(seconds)
+        self._changed.clear()
+        return changed
 
     def wake(self) -> None:
         """Ends a wait."""
