@@ -11,12 +11,12 @@ from proxyroute.db.probe import RowProbe
 from proxyroute.hooks import Scripts
 from proxyroute.lease.local import LocalLease
 from proxyroute.parts import Parts
-from proxyroute.ports import Adapter, Sentinel
+from proxyroute.ports import Adapter
 from proxyroute.routes import Routes
 from proxyroute.site import Site
 
 
-def build_parts(config: ClusterConfig, *, guard: Sentinel | None = None, continuous: bool = False) -> Parts:
+def build_parts(config: ClusterConfig, *, continuous: bool = False) -> Parts:
     """Returns the parts of one cluster; nothing is connected yet. Raises ConfigError when a secret cannot be read."""
     login = config.account.login()
     servers = {
@@ -33,7 +33,6 @@ def build_parts(config: ClusterConfig, *, guard: Sentinel | None = None, continu
         site=Site(config.name, servers),
         routes=Routes(build_adapters(config), [p.name for p in config.proxies if p.absent]),
         hooks=Scripts(config.scripts.moments, config.scripts.timeout, config.scripts.arguments),
-        guard=guard,
         probe=RowProbe(config.proof.schema, config.proof.account.login()) if config.proof else None,
         continuous=continuous,
     )

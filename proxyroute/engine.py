@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from proxyroute import __version__, faults, journal
@@ -153,26 +154,21 @@ class Engine:
                 raise Refused(f"{planned.primary} is not the primary any more; look again: proxyroute plan")
             file = self._folder / f"{operation}.jsonl"
             guard = Guard(file)
-            parts = build_parts(self._config, guard=guard, continuous=True)
-            try:
-                above = highest_epoch(self.observe())
-                op = Operation.create(
-                    Journal(file, self._listener),
-                    self._lease,
-                    operation,
-                    "switchover",
-                    self._lease.claim(above, operation),
-                    plan,
-                    config=snapshot(self._config),
-                    engine={"host": socket.gethostname(), "pid": os.getpid(), "version": __version__},
-                    by=_user(),
-                    force=force,
-                )
-                switchover(parts, op, force=force, kill_long=kill_long)
-                return result_of(op)
-            finally:
-                parts.site.close()
-                parts.routes.close()
+            epoch = self._lease.claim(highest_epoch(self.observe()), operation)
+            op = Operation.create(
+                Journal(file, self._listener),
+                self._lease,
+                operation,
+                "switchover",
+                epoch,
+                plan,
+                config=snapshot(self._config),
+                engine={"host": socket.gethostname(), "pid": os.getpid(), "version": __version__},
+                by=_user(),
+                force=force,
+            )
+            switchover(replace(self._parts, guard=guard), op, force=force, kill_long=kill_long)
+            return result_of(op)
         finally:
             if op is not None:
                 op.journal.close()
@@ -193,18 +189,16 @@ class Engine:
         faults.role = "heal"
         self._lease.acquire("heal", Deadline.after(_HEAL_LEASE))
         try:
-            files = journal.journals(self._folder)
-            results = []
-            for file in files:
-                records = journal.read(file)
-                if not records or (journal.outcome(records) is not None and file != files[-1]):
-                    continue
-                result = self._heal_one(file, declare_lost)
-                if result is not None:
-                    results.append(result)
-            return tuple(results)
+            results = [self._heal_one(file, declare_lost) for file in self._to_heal()]
+            return tuple(r for r in results if r is not None)
         finally:
             self._lease.release()
+
+    def _to_heal(self) -> list[Path]:
+        """Open operations, oldest first; then the last one that acted, for what it may have left to do."""
+        outcomes = {f: journal.outcome(r) for f in journal.journals(self._folder) if (r := journal.read(f))}
+        acted = [f for f, outcome in outcomes.items() if outcome in ("done", "aborted")]
+        return [f for f, outcome in outcomes.items() if outcome is None] + acted[-1:]
 
     def _heal_one(self, file: Path, lost: Sequence[str]) -> Result | None:
         begin = journal.read(file)[0]
@@ -275,7 +269,10 @@ class Engine:
     def _close_untouched(self) -> None:
         """Closes the records of processes that died before they touched anything; the lease must be held."""
         for file in journal.journals(self._folder):
-            if untouched(journal.read(file)):
+            records = journal.read(file)
+            if not records:  # died between making the file and its first record
+                file.unlink()
+            elif untouched(records):
                 op = resume(file, self._lease, _user())
                 if op is not None:
                     op.end("refused", "its process died before anything was touched")

@@ -5,7 +5,8 @@
 for the N-th time: ``engine/mariadb.refuse_writes:before`` makes the engine end itself by SIGKILL right before that act,
 ``engine/journal:7`` after the seventh journal record, ``guard/guard.take_over:before`` the guard when it would start to
 heal. Roles are ``engine``, ``guard``, ``heal`` and ``agent``. ``PROXYROUTE_FAULT_TRACE`` names a file to which each
-point that is passed is appended, which is how a sweep learns what there is.
+point that is passed is appended, which is how a sweep learns what there is. Another signal than SIGKILL follows an ``@``:
+``engine/mariadb.block_writes:after@STOP``.
 
 A test reads the sources and fails when an act uses a name that is not listed here, when a listed name has no act,
 and when a driver changes something outside an ``act``.
@@ -78,9 +79,10 @@ def _pass(point: str) -> None:
     if trace:
         with open(trace, "a", encoding="utf-8") as file:
             file.write(f"{role}/{point}:{_seen[point]}\n")
-    wanted = os.environ.get("PROXYROUTE_FAULT", "").split(",")
-    if f"{role}/{point}" in wanted or f"{role}/{point}:{_seen[point]}" in wanted:
-        os.kill(os.getpid(), signal.SIGKILL)
+    for wanted in os.environ.get("PROXYROUTE_FAULT", "").split(","):
+        where, _, name = wanted.partition("@")
+        if where in (f"{role}/{point}", f"{role}/{point}:{_seen[point]}"):
+            os.kill(os.getpid(), signal.Signals[f"SIG{name or 'KILL'}"])
 
 
 @contextmanager

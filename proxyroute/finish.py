@@ -20,7 +20,10 @@ from proxyroute.proof import prove
 
 _CLOSE = "close old primary"
 _FIRST_WRITES = 0.25
+_TELL = 2.0
 _POLL = 0.005
+_SETTLE_AGAIN = 2.0
+_SETTLE_PAUSE = 0.2
 
 
 def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost: Collection[str] = ()) -> None:
@@ -63,7 +66,7 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
     """
     plan, new = op.plan, parts.site[op.plan.candidate]
     with op.step("open") as note:
-        standing = read_standing(parts, op, deadline.within(LOOK))
+        standing = read_standing(parts, op, deadline.within(LOOK), hurry=True)
         if must_answer(standing, new.name).writable:
             op.mark("opened")
             return
@@ -74,7 +77,7 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
             if ARMED not in old.holders:
                 _end_sessions(parts.site[plan.primary], op, deadline)
                 parts.site[plan.primary].refuse_writes(deadline)
-                standing = read_standing(parts, op, deadline.within(LOOK))
+                standing = read_standing(parts, op, deadline.within(LOOK), hurry=True)
         refuse_unless_closed(standing, new.name, op.goal, excused=parts.excused(op, lost))
         op.lease.check()
         if plan.semi_sync:
@@ -102,8 +105,9 @@ def _route(parts: Parts, op: Operation, deadline: Deadline, table: RouteTable | 
         if not parts.routes:
             note.detail = "no proxies are configured"
             return
-        receipts = parts.routes.apply(table or parts.table(op, op.plan.candidate, op.route_epoch), deadline)
-        parts.routes.release(deadline)
+        at_once = deadline.within(_TELL)  # a proxy that hangs must not keep the others and the old primary waiting
+        receipts = parts.routes.apply(table or parts.table(op, op.plan.candidate, op.route_epoch), at_once)
+        parts.routes.release(deadline.within(_TELL))
         note.detail = ", ".join(f"{r.proxy} {r.state}" for r in receipts)
         for receipt in parts.routes.missing(receipts, ReceiptState.DONE):
             op.note(f"{receipt.proxy} has not taken the route yet: {receipt.detail}")
@@ -116,6 +120,7 @@ def _close_old(old: Server, op: Operation, deadline: Deadline) -> str:
         old.refuse_writes(deadline)
     killed = _end_sessions(old, op, deadline)
     old.refuse_writes(deadline)
+    killed += old.kill_clients(deadline)  # whoever came in between
     old.unblock_writes(op.id, deadline)
     if op.goal is not None and op.goal.contains(old.position(deadline)) is Containment.NO:
         op.note(f"{old.name} has executed events beyond the frozen position: {old.position(deadline)}")
@@ -177,20 +182,25 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
     new = site[plan.candidate]
     settings = op.kept("settings") or {}
     events = [Event(**event) for event in op.kept("events", ())]
+    enabled = [e for e in events if e.status == "enabled"]
     with op.attempt("events", new.name):
-        new.set_events(events, "enabled", deadline)
+        new.set_events(enabled, "enabled", deadline)
+        # here they are disabled as on any replica; that would not tell them from those that should run
+        new.set_events([e for e in events if e.status == "disabled"], "disabled", deadline)
         if settings.get("event_scheduler") == "ON":
             new.start_events(deadline)
     if plan.primary not in lost:
         old = site[plan.primary]
         with op.attempt("restore", old.name):
-            old.set_events(events, "replica side", deadline)
-            if settings.get("event_scheduler") == "ON":
-                old.start_events(deadline)
-            for account in plan.lock_accounts:
-                old.unlock_account(account, deadline)
             if settings:
                 old.restore(settings, deadline)
+        for account in plan.lock_accounts:
+            with op.attempt("unlock_account", old.name):
+                old.unlock_account(account, deadline)
+        with op.attempt("events", old.name):
+            old.set_events(enabled, "replica side", deadline)
+            if settings.get("event_scheduler") == "ON":
+                old.start_events(deadline)
 
     def refuse(server: Server) -> None:
         if server.write_state(deadline, op.id).writable:
@@ -205,7 +215,13 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
 def _settle_routes(parts: Parts, op: Operation, deadline: Deadline) -> str:
     if not parts.routes:
         return "no proxies are configured"
-    receipts = parts.routes.settle(parts.table(op, op.plan.candidate, op.route_epoch), deadline)
+    table, again_until = parts.table(op, op.plan.candidate, op.route_epoch), deadline.within(_SETTLE_AGAIN)
+    while True:
+        receipts = parts.routes.settle(table, deadline)
+        failed = [r for r in parts.routes.missing(receipts, ReceiptState.DONE) if r.state is ReceiptState.FAILED]
+        if not failed or again_until.left < _SETTLE_PAUSE:
+            break
+        time.sleep(_SETTLE_PAUSE)  # a proxy that was reloaded by somebody else just now comes up with the old route
     for receipt in receipts:
         with op.attempt("route", receipt.proxy):
             if receipt.state in (ReceiptState.FAILED, ReceiptState.UNKNOWN) and parts.routes.is_required(receipt.proxy):

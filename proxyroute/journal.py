@@ -27,6 +27,7 @@ Format version 1. Every record has ``v`` (format version), ``n`` (1, 2, 3…), `
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import threading
@@ -39,6 +40,9 @@ from proxyroute import faults
 from proxyroute.errors import JournalError
 
 FORMAT = 1
+_TELLING = frozenset({"step", "stepped", "note", "leftover"})
+_BALLAST = 64 * 1024
+"""Bytes set aside on the journal's disk when an operation begins, so that one that has begun can be ended."""
 Record = dict[str, Any]
 Listener = Callable[[Record], None]
 
@@ -58,8 +62,13 @@ class Journal:
             self.records = read(path) if path.exists() else []
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             self._cut_torn_line()
+            self._ballast = path.with_suffix(".ballast")
+            if not self.records:
+                self._ballast.write_bytes(b"\0" * _BALLAST)
             _sync_folder(path.parent)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                path.with_suffix(".ballast").unlink()
             raise JournalError(f"{path}: {error.strerror}; the journal must be writable") from error
         self._unsynced = threading.Event()
         self._stop = False
@@ -76,18 +85,16 @@ class Journal:
         """Appends a record and returns it. With ``wait`` it is on disk when this returns.
 
         Raises JournalError when it could not be written; then the file is as it was, unless it was the sync that
-        failed: then the record may or may not be there.
+        failed: then the record may or may not be there. A record that only tells (``_TELLING``) is left out instead:
+        a full disk must not keep anybody from undoing.
         """
         record: Record = {"v": FORMAT, "n": len(self.records) + 1, "t": time.time(), "kind": kind, **fields}
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-        size = os.fstat(self._file).st_size
         try:
-            written = os.write(self._file, line)
-            if written != len(line):
-                raise OSError(None, f"only {written} of {len(line)} bytes fitted")
+            self._append(line)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file, size)
+            if kind in _TELLING:
+                return record
             raise JournalError(f"{self.path}: {error.strerror}; free space there") from error
         self.records.append(record)
         if wait:
@@ -101,6 +108,23 @@ class Journal:
         if self._listener is not None:
             self._listener(record)
         return record
+
+    def _append(self, line: bytes) -> None:
+        """Writes ``line`` whole or not at all. On a full disk the ballast goes first."""
+        size = os.fstat(self._file).st_size
+        try:
+            written = os.write(self._file, line)
+            if written == len(line):
+                return
+            error = OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes fitted")
+        except OSError as raised:
+            error = raised
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, size)
+        if not self._ballast.exists():
+            raise error
+        self._ballast.unlink(missing_ok=True)
+        self._append(line)
 
     def _sync_loop(self) -> None:
         while True:
@@ -120,6 +144,7 @@ class Journal:
         self._syncer.join(timeout=5.0)
         with contextlib.suppress(OSError):
             os.fsync(self._file)
+            self._ballast.unlink(missing_ok=True)
         os.close(self._file)
 
 

@@ -13,6 +13,8 @@ from proxyroute.operation import Operation, each
 from proxyroute.parts import Parts
 
 ARMED = "armed"
+_HURRY = 0.1
+"""Seconds for a replica that may be silent, while writes wait for its answer."""
 APART = "apart"
 """Under this name the operation keeps the servers that ``Standing.apart`` means."""
 
@@ -35,9 +37,12 @@ class Standing:
         return goal.contains(state.position) is Containment.NO
 
 
-def read_standing(parts: Parts, op: Operation, deadline: Deadline) -> Standing:
-    """Reads what stands between each server and a write, all at once."""
-    outcomes = each(parts.site, lambda s: s.write_state(deadline, op.id), deadline)
+def read_standing(parts: Parts, op: Operation, deadline: Deadline, *, hurry: bool = False) -> Standing:
+    """Reads what stands between each server and a write, all at once; in a ``hurry`` bystanders get little time."""
+    patience = dict.fromkeys(parts.site.names, deadline)
+    if hurry:
+        patience |= {name: deadline.within(_HURRY) for name in parts.excused(op, ())}
+    outcomes = each(parts.site, lambda s: s.write_state(patience[s.name], op.id), deadline)
     states = {name: found.value for name, found in outcomes.items() if found.value is not None}
     for name in [n for n, state in states.items() if state.writable and not state.holders]:
         # a replica that was read a moment later has more: it must not look as if somebody had opened it

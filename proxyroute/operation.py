@@ -24,7 +24,15 @@ from proxyroute.ports import Lease
 
 T = TypeVar("T")
 
-_UNDO_URGENCY = ("restore_writes", "release_routes", "unlock_account", "address_up", "start_events", "follow")
+_UNDO_URGENCY = (
+    "restore_writes",
+    "restore_limit",
+    "release_routes",
+    "unlock_account",
+    "address_up",
+    "start_events",
+    "follow",
+)
 """By urgency, not last in first out: writes first, and what may become a leftover last."""
 
 
@@ -274,7 +282,7 @@ def resume(file: Path, lease: Lease, by: str, *, open_journal: Callable[[Path], 
     lease.check()
     journal = open_journal(file)
     op = Operation(journal, lease)
-    if op.outcome is not None and not (op.outcome == "done" and op.leftovers):
+    if op.outcome not in (None, "done", "aborted") or (op.outcome is not None and not op.leftovers):
         journal.close()
         return None
     journal.write("resumed", by=by, host=socket.gethostname(), pid=os.getpid())

@@ -38,7 +38,8 @@ class Parts:
 
     def excused(self, op: Operation, lost: Collection[str]) -> frozenset[str]:
         """Returns the servers that may be silent when another one is opened."""
-        return frozenset({*lost, *op.plan.replicas} if self.continuous else lost)
+        bystanders = set(self.site.names) - {op.plan.primary, op.plan.candidate}
+        return frozenset({*lost, *bystanders} if self.continuous else lost)
 
     def run_script(self, moment: str, op: Operation, deadline: Deadline, *, back: bool = False) -> None:
         """Runs the site's script for ``moment``, if there is one, with what it needs to know of ``op``.

@@ -26,7 +26,7 @@ class Way(StrEnum):
     BACK = "back"
 
 
-def way(op: Operation, standing: Standing, lost: Collection[str] = ()) -> Way:
+def way(op: Operation, standing: Standing, lost: Collection[str] = (), *, continuous: bool = True) -> Way:
     """Returns which way leads to a legal state. Pure: decided from the journal and one reading of the servers.
 
     =========  ==============  =======================  ==========================================
@@ -35,17 +35,18 @@ def way(op: Operation, standing: Standing, lost: Collection[str] = ()) -> Way:
     yes        open or beyond  any                      forward (closing is never dangerous)
     yes        closed          closed or locked         forward
     yes        closed          open, nothing holds it   back: the freeze is gone, nothing was opened
-    yes        silent          any                      back if it was never told to open, or is lost
+    yes        silent          any                      back if it was never told to open, or is lost (see below)
     no         closed, silent  any                      back
     no         open or beyond  closed or locked         forward: somebody finished it
     no         open            open, nothing holds it   nobody but a person: SplitBrain
     =========  ==============  =======================  ==========================================
 
+    That it was never told is known to those who are ``continuous``: a power cut may have taken the record of it.
     Raises SplitBrain, and Unfinished when a server that decides is silent.
     """
     old, new = standing.states.get(op.plan.primary), standing.states.get(op.plan.candidate)
     if new is None:
-        if not op.committed or op.plan.candidate in lost or not op.may_have_opened:
+        if not op.committed or op.plan.candidate in lost or (continuous and not op.may_have_opened):
             return Way.BACK
         raise Unfinished(
             f"{op.plan.candidate} was told to open and does not answer; when it is back type 'proxyroute heal', or, "
@@ -75,7 +76,10 @@ def recover(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
     """
     standing = read_standing(parts, op, Deadline.after(LOOK))
     _stop_if_superseded(parts, op, standing)
-    if way(op, standing, lost) is Way.BACK:
+    if op.outcome == "aborted":
+        _undo_leftovers(parts, op)
+        return
+    if way(op, standing, lost, continuous=parts.continuous) is Way.BACK:
         go_back(parts, op, lost)
         return
     deadline = Deadline.after(op.plan.policy.freeze_budget)
@@ -101,7 +105,7 @@ def _may_turn(parts: Parts, op: Operation, reason: ProxyRouteError) -> bool:
     standing = read_standing(parts, op, Deadline.after(LOOK))
     new = standing.states.get(op.plan.candidate)
     closed = new is not None and not new.writable and not standing.beyond(op.plan.candidate, op.goal)
-    never_told = new is None and not op.may_have_opened
+    never_told = new is None and not op.may_have_opened and parts.continuous
     if not (closed or never_told) or op.plan.primary not in standing.states:
         return False
     if op.committed:
@@ -150,6 +154,16 @@ def go_back(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
     op.end("aborted")
 
 
+def _undo_leftovers(parts: Parts, op: Operation) -> None:
+    """What could not be undone when everything else was; writes were restored then."""
+    deadline = Deadline.after(op.plan.policy.undo)
+    for undo in op.undos:
+        if (undo.verb, undo.server) in op.leftovers:
+            with op.step(f"undo: {undo.verb.replace('_', ' ')}"), op.attempt(undo.verb, undo.server):
+                _UNDO[undo.verb](parts, op, undo, deadline)
+    op.end("aborted")
+
+
 def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline, lost: Collection[str]) -> None:
     """Opens the old primary again, if it is closed: after looking at everybody else, like every opening."""
     old, settings = parts.site[undo.server], undo.arguments
@@ -164,7 +178,10 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
                     "'proxyroute heal', or look at 'proxyroute status' for a failover"
                 )
             if state.holders or not state.writable:
-                excused = {*parts.excused(op, lost), *(() if op.may_have_opened else (op.plan.candidate,))}
+                excused = {
+                    *parts.excused(op, lost),
+                    *(() if op.may_have_opened or not parts.continuous else (op.plan.candidate,)),
+                }
                 goal = state.position.merge(op.goal) if op.goal is not None else state.position
                 refuse_unless_closed(standing, old.name, goal, excused=excused)
             old.restore(settings, deadline)
@@ -201,6 +218,10 @@ def _epoch_back(op: Operation, seen: Epoch) -> Epoch:
     return epoch
 
 
+def _restore_limit(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
+    parts.site[undo.server].restore(undo.arguments, deadline)
+
+
 def _unlock_account(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     parts.site[undo.server].unlock_account(undo.arguments["account"], deadline)
 
@@ -221,6 +242,7 @@ def _follow(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None
 
 
 _UNDO = {
+    "restore_limit": _restore_limit,
     "release_routes": _release_routes,
     "unlock_account": _unlock_account,
     "address_up": _address_up,

@@ -18,11 +18,14 @@ from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Server
 from proxyroute.preflight import blocking, preflight
 from proxyroute.recovery import go_back, recover
+from proxyroute.routes import highest_epoch
 
 _PREPARE = 20.0
 _ANSWER = 2.0
 _POLL = 0.005
 _LONG_POLL = 0.25
+_ROOM = 10
+"""Connections that the engine and its guard need on the old primary, and some to spare."""
 _WARM_UP_ROUNDS = 50
 _AT_ONCE = 0.003
 """Seconds; about what a wait that is over at once takes on a busy machine."""
@@ -59,7 +62,10 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
         note.detail = _await_long_transactions(old, op, kill=kill_long)
     with op.step("prepare routes") as note:
         target = parts.table(op, new.name, op.epoch, view)
-        note.detail = _prepare(parts, target, parts.table(op, old.name, op.epoch, view))
+        # what a proxy loads now may not be of our epoch: under that it will be told to go to the new primary
+        published = highest_epoch(parts.routes.observe(Deadline.after(LOOK)))
+        note.detail = _prepare(parts, target, parts.table(op, old.name, published, view))
+    _make_room(old, op, view)
     with op.step("guard"):
         if parts.guard is not None:
             parts.guard.start(Deadline.after(_PREPARE))
@@ -167,8 +173,8 @@ def _preflight(parts: Parts, op: Operation, *, force: bool) -> View:
     op.keep("source_options", dict(source.options) if source is not None else {})
     op.keep("settings", dict(parts.site[plan.primary].write_settings(Deadline.after(LOOK))))
     inspection = view.inspections.get(plan.primary)
-    events = [e for e in inspection.events if e.status == "enabled"] if inspection is not None else []
-    op.keep("events", [vars(e) for e in events], wait=True)
+    events = inspection.events if inspection is not None else ()
+    op.keep("events", [vars(e) for e in events if e.status in ("enabled", "disabled")], wait=True)
     return view
 
 
@@ -234,6 +240,17 @@ def _prepare(parts: Parts, target: RouteTable, abort: RouteTable) -> str:
         for r in parts.routes.missing(receipts, ReceiptState.PREPARED)
     )
     return ", ".join(f"{r.proxy} {r.state}" for r in receipts)
+
+
+def _make_room(old: Server, op: Operation, view: View) -> None:
+    """Where clients have taken all connections there is one for us, and we need a few."""
+    status = view.status(old.name)
+    if status is None or status.connections + _ROOM <= status.connections_limit:
+        return
+    with op.step("make room") as note:
+        op.on_abort(Undo("restore_limit", old.name, op.kept("settings")))
+        old.limit_connections(status.connections_limit + _ROOM, Deadline.after(_ANSWER))
+        note.detail = f"{status.connections} of {status.connections_limit} connections were taken"
 
 
 def _connect(parts: Parts, op: Operation, view: View) -> None:

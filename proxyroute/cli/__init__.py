@@ -32,7 +32,7 @@ def main() -> None:
       4    aborted: everything was undone, the old primary takes writes
       5    unfinished: type `proxyroute heal`
       6    another operation holds the cluster, or acted since
-      7    done, but the proof has a gap or a contradiction
+      7    done, but something is left to do, or the proof has a gap
       130  interrupted
     """
 

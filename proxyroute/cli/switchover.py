@@ -40,7 +40,7 @@ def switchover(ctx: Context, target: str | None, yes: bool, force: bool, kill_lo
       4  everything was undone; the old primary takes writes
       5  not finished: type `proxyroute heal`
       6  another operation holds the cluster
-      7  done, but the proof has a gap or a contradiction
+      7  done, but something is left to do, or the proof has a gap
     """
     if not yes and (ctx.as_json or not on_terminal()):
         words = ["switchover", "--yes"]
@@ -89,7 +89,7 @@ def heal(ctx: Context, lost: Sequence[str]) -> None:
       0  nothing was open, or all of it is closed and proven
       5  something is still open: the message says what it waits for
       6  another operation holds the cluster
-      7  finished, but the proof has a gap or a contradiction
+      7  finished, but something is left to do, or the proof has a gap
     """
     with Progress(quiet=ctx.as_json) as progress, ctx.engine(progress) as engine:
         results = engine.heal(lost)
@@ -108,7 +108,8 @@ def result_code(result: Result) -> int:
     if result.outcome == "open":
         return Unfinished.exit_code
     if result.outcome == "done":
-        return 0 if result.proof is not None and result.proof.verdict is Verdict.PROVEN else NOT_PROVEN
+        proven = result.proof is not None and result.proof.verdict is Verdict.PROVEN
+        return 0 if proven and not result.leftovers else NOT_PROVEN
     return 0
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from proxyroute.db.mariadb_events import set_event_status
-from proxyroute.db.mariadb_inspect import inspect
+from proxyroute.db.mariadb_inspect import blockers, inspect
 from proxyroute.db.mariadb_read import read_position, read_status
 from proxyroute.db.mariadb_replication import Replication, ReplicationLogin
 from proxyroute.db.mariadb_statements import statements
@@ -36,8 +36,10 @@ _SESSIONS = ("engine", "switch")
 """Names of the sessions in which writes are held back; ``armed`` is a second name of the latter, once it holds."""
 _LOCK_TIMEOUTS = frozenset({1205, 1969, 1317, 3024})
 _NO_SUCH_THREAD = 1094
+_TOO_MANY_CONNECTIONS = 1040
 _POLL = 0.002
 _ATTEMPT = 0.5
+_SLICE = 0.25
 
 _CLIENTS = """
 SELECT id FROM information_schema.processlist
@@ -81,13 +83,21 @@ class MariaDB:
             # named before they are used: a statement that is still on its way when we die can be found and ended
             for session, name in ((self._lock, "engine"), (self._switch, "switch")):
                 session.change("mariadb.name_lock", "SELECT GET_LOCK(%s, 0)", deadline, (_lock_name(operation, name),))
+            # a limit for everybody's statements must not end the one that closes the server
+            self._switch.change("mariadb.name_lock", "SET SESSION max_statement_time=0", deadline)
 
     def look(self, deadline: Deadline) -> Status:
         return read_status(self._open(deadline), self.name, self.address, deadline)
 
     def inspect(self, deadline: Deadline, policy: Policy) -> Inspection:
-        with Session(self.name, self.address, self._login).open(deadline) as fresh:
-            return inspect(fresh, deadline, policy)
+        """On a fresh connection, for privileges are as old as their session; or on ours when no other gets in."""
+        try:
+            with Session(self.name, self.address, self._login).open(deadline) as fresh:
+                return inspect(fresh, deadline, policy)
+        except StatementError as error:
+            if error.errno != _TOO_MANY_CONNECTIONS:
+                raise
+            return inspect(self._open(deadline), deadline, policy)
 
     def position(self, deadline: Deadline) -> Position:
         return read_position(self._open(deadline), deadline)
@@ -114,12 +124,13 @@ class MariaDB:
             left = deadline.require(f"{self.name} to apply {text}")
             row = self._open(deadline).one(
                 "SELECT MASTER_GTID_WAIT(%s, %s) AS waited",
-                Deadline.after(min(left, 1.0) + 1.0),
-                (text, round(min(left, 1.0), 3)),
+                Deadline.after(min(left, _SLICE) + 1.0),
+                (text, round(min(left, _SLICE), 3)),
             )
             if row["waited"] == 0:
                 return
-            self._replication.require_applying(self.name, deadline)
+            if not deadline.passed:
+                self._replication.require_applying(self.name, deadline)
 
     # -- Freezing --
 
@@ -151,8 +162,8 @@ class MariaDB:
             reply_by = Deadline.after(attempt + 1.0)
             try:
                 if policy.freeze == "backup_stage":
+                    self._lock.change("mariadb.block_writes", bound + "BACKUP STAGE START", reply_by)
                     self._stage_held = True
-                    self._lock.change("mariadb.block_writes", "BACKUP STAGE START", reply_by)
                     self._lock.change("mariadb.block_writes", bound + "BACKUP STAGE BLOCK_COMMIT", reply_by)
                 else:
                     self._lock.change("mariadb.block_writes", bound + "FLUSH TABLES WITH READ LOCK", reply_by)
@@ -162,8 +173,14 @@ class MariaDB:
                 if error.errno not in _LOCK_TIMEOUTS:
                     raise
             if deadline.left <= policy.lock_pause:
-                raise TimedOut(f"{self.name}: no write lock within the budget: something holds writes open")
+                raise TimedOut(f"{self.name}: no write lock within the budget: {self._blockers(policy)}")
             time.sleep(policy.lock_pause)
+
+    def _blockers(self, policy: Policy) -> str:
+        deadline = Deadline.after(_ATTEMPT)
+        with contextlib.suppress(ServerError, TimedOut):
+            return blockers(self._open(deadline), self._excluded, policy.lock_attempt, deadline)
+        return "something holds writes open"
 
     def arm(self, operation: str, seconds: float, deadline: Deadline) -> None:
         """One statement that the server goes on with after its client is gone (10.11.19: after kill -9 of the client).
@@ -200,6 +217,7 @@ class MariaDB:
                     break
                 deadline.require(f"session {owner}, which holds writes back on {self.name}, to end")
                 self._kill("mariadb.end_holder", int(owner), deadline)
+                time.sleep(_POLL)
         if not self._lock.is_open:
             return
         try:
@@ -225,21 +243,20 @@ class MariaDB:
         )
 
     def kill_clients(self, deadline: Deadline) -> int:
-        """KILL HARD, all in one round trip, until none is left: rollbacks of killed work are awaited."""
-        killed: set[int] = set()
-        while True:
-            found = self.client_sessions(deadline)
-            if not found:
-                return len(killed)
-            deadline.require(f"{len(found)} killed sessions on {self.name} to be gone")
-            fresh = sorted(found - killed)
-            if fresh:
-                kills = " ".join(f"KILL HARD CONNECTION {session:d};" for session in fresh)
-                block = f"BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR {_NO_SUCH_THREAD} BEGIN END; {kills} END"
-                self._open(deadline).change("mariadb.kill_client", block, deadline)
-                killed |= set(fresh)
-            else:
-                time.sleep(_POLL)
+        """KILL HARD, all in one round trip, until those are gone: rollbacks of killed work are awaited.
+
+        Who connects meanwhile is left to the next call: a storm of newcomers must not keep us here for ever.
+        """
+        found = self.client_sessions(deadline)
+        if not found:
+            return 0
+        kills = " ".join(f"KILL HARD CONNECTION {session:d};" for session in sorted(found))
+        block = f"BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR {_NO_SUCH_THREAD} BEGIN END; {kills} END"
+        self._open(deadline).change("mariadb.kill_client", block, deadline)
+        while left := found & self.client_sessions(deadline):
+            deadline.require(f"{len(left)} killed sessions on {self.name} to be gone")
+            time.sleep(_POLL)
+        return len(found)
 
     def kill_session(self, session: int, deadline: Deadline) -> None:
         self._kill("mariadb.kill_client", session, deadline)

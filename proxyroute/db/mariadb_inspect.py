@@ -43,6 +43,15 @@ FROM information_schema.METADATA_LOCK_INFO WHERE LOCK_MODE IN ('MDL_SHARED_NO_RE
 """
 
 
+_NOT_WAITING = """
+SELECT ID AS session, USER AS user, HOST AS host, TIME_MS / 1000 AS since, LEFT(INFO, 200) AS statement
+FROM information_schema.PROCESSLIST
+WHERE COMMAND NOT IN ('Binlog Dump', 'Binlog Dump GTID', 'Daemon', 'Slave_IO', 'Slave_SQL', 'Slave_worker')
+AND USER NOT IN %s AND COALESCE(STATE, '') NOT LIKE 'Waiting for %%' AND TIME_MS >= %s * 1000 ORDER BY TIME_MS DESC
+"""
+_MOST_BLOCKERS = 5
+
+
 def inspect(session: Session, deadline: Deadline, policy: Policy) -> Inspection:
     """Returns the inspection of the server at the other end of ``session``, which must be fresh: an open session
     keeps the privileges it had when it was opened.
@@ -72,6 +81,31 @@ def inspect(session: Session, deadline: Deadline, policy: Policy) -> Inspection:
         events=_allowed(lambda: read_events(session, deadline)),
         binlog_filters=_allowed(lambda: _binlog_filters(session, deadline)),
     )
+
+
+def blockers(session: Session, users: Sequence[str], seconds: float, deadline: Deadline) -> str:
+    """Returns in words who may have kept a write lock from being had for ``seconds``; ``users`` are left out.
+
+    Whoever writes or is seen to hold a lock, else all who have been idle for that long: without the plugin
+    metadata_lock_info nothing tells a holder of LOCK TABLES from any idle session.
+    """
+    holders = _lock_holders(session, deadline)
+    excluded = ("system user", "event_scheduler", "unauthenticated user", *users)
+    rows = session.read(_NOT_WAITING, deadline, (excluded, seconds))
+    doing = {int(r["session"]): str(r["statement"] or holders.get(int(r["session"]), ("", ""))[1]) for r in rows}
+    guilty = [r for r in rows if int(r["session"]) in holders or is_writing(doing[int(r["session"])])]
+    found = guilty or [r for r in rows if not doing[int(r["session"])]]
+    names = [f"session {r['session']} of {r['user']}@{r['host']}" for r in found[:_MOST_BLOCKERS]]
+    if len(found) > len(names):
+        names.append(f"{len(found) - len(names)} more")
+    if guilty:
+        return f"{', '.join(names)} hold writes open: {doing[int(guilty[0]['session'])]}"
+    if found:
+        return (
+            f"one of these idle sessions may hold LOCK TABLES: {', '.join(names)}; "
+            "INSTALL SONAME 'metadata_lock_info' lets the server tell which"
+        )
+    return "something holds writes open"
 
 
 def _allowed(read: Callable[[], tuple[_T, ...]]) -> tuple[_T, ...]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
 from tests.support.clients import Clients
 from tests.support.lab import Lab
 from tests.support.mariadb import ENGINE
-from tests.support.scene import assert_order, books, configured, engine, other, refused, standing, switched
-from tests.support.wait import until
+from tests.support.scene import assert_order, books, configured, engine, other, refused, standing, switched, switching
 
 SITE = {"n": 3, "policy": {"long_transaction": "300ms", "long_wait": "8s"}}
 
@@ -70,15 +67,12 @@ def test_a_second_request_meanwhile_is_refused_by_name_of_the_first(site: Lab, c
     site.cluster.primary.sql("CREATE OR REPLACE TABLE app.t (id INT PRIMARY KEY)")
     writing = clients.idle("BEGIN", "INSERT INTO app.t VALUES (1)")
     old, new = site.cluster.primary.name, other(site)
-    first = subprocess.Popen(site.command("switchover", "--yes", "--to", new), stdout=subprocess.PIPE, text=True)
-    with first:
-        running = until(lambda: site.json("status")[1]["open_operations"], "the first one to begin")[0]["operation"]
+    with switching(site, "--to", new) as running:
         done = site.run("switchover", "--yes")
         assert done.returncode == 6
         assert f"switchover {running} by" in done.stderr
         assert site.cluster.writable == (old,), "the first one still waits for a writer"
         clients.kill(writing)
-        assert first.wait(30) == 0, first.stdout and first.stdout.read()
     assert_order(site, new)
     assert site.json("history")[1]["operations"][0]["operation"] == running
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import Load, Records, create_table, read_rows
 from tests.support.mariadb import APPLICATION, Account, Connection, Node
 from tests.support.verdict import Verdict, judge
+from tests.support.wait import until
 
 LIMIT = "@@global.max_connections"
 
@@ -155,6 +157,23 @@ def _ending(value: Mapping[str, Any]) -> str:
     result = value["result"]
     gaps = [e for e in (result["proof"] or {}).get("evidence", ()) if e["verdict"] != "PROVEN"]
     return f"{result['outcome']} {value['verdict']}, left: {result['leftovers']}, gaps: {gaps}"
+
+
+def under_way(lab: Lab) -> str | None:
+    """Returns the id of the operation that has begun and not ended, or None."""
+    with engine(lab) as reading:
+        last = reading.history()[-1:]
+    return last[0].operation if last and last[0].outcome in ("begun", "open") else None
+
+
+@contextlib.contextmanager
+def switching(lab: Lab, *words: str, code: int = 0) -> Iterator[str]:
+    """Runs ``switchover`` beside the ``with`` block, which begins when it waits for something, and awaits its end."""
+    argv = lab.command("switchover", "--yes", *words)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as command:
+        yield until(lambda: under_way(lab), "the switchover to begin") or ""
+        said, _ = command.communicate(timeout=60)
+    assert command.returncode == code, said
 
 
 def other(lab: Lab, *without: str) -> str:

@@ -206,7 +206,7 @@ def test_candidate_dies_before_it_is_told_to_open(files: Iterator[Path], monkeyp
     assert world.servers["db1"].limit == 100
 
 
-CASES = [
+CASES: list[tuple[bool, bool, tuple[bool, tuple[str, ...]], bool | None, Way | type[ProxyRouteError]]] = [
     # committed, told to open, old (writable, holders), new (writable) or None when silent, way
     (True, True, (True, ()), True, Way.FORWARD),
     (True, True, (True, ("armed",)), False, Way.FORWARD),
@@ -219,6 +219,24 @@ CASES = [
     (False, False, (False, ()), True, Way.FORWARD),
     (False, False, (True, ()), True, SplitBrain),
 ]
+
+
+def test_a_heal_after_a_restart_does_not_believe_that_a_silent_candidate_was_never_told(tmp_path: Path) -> None:
+    """The record that it was told may have gone with the power."""
+    world, _ = make_world()
+    view = Site("shop", dict(world.servers)).look(Deadline.after(1.0))
+    plan = make_plan(view, "db1", elect(view, "db1", POLICY, "db2"), POLICY)
+    goal = world.servers["db1"].executed
+    op = Operation.create(Journal(tmp_path / "j"), FakeLease([]), "op", "switchover", Epoch(1, 1), plan)
+    op.commit(goal)
+    standing = Standing({"db1": WriteState(False, frozenset(), goal)}, {"db2": "dead"})
+    try:
+        assert way(op, standing) is Way.BACK
+        with pytest.raises(Unfinished, match="declare-lost db2"):
+            way(op, standing, continuous=False)
+        assert way(op, standing, ["db2"], continuous=False) is Way.BACK
+    finally:
+        op.journal.close()
 
 
 @pytest.mark.parametrize(("committed", "told", "old", "new", "expected"), CASES)

@@ -58,6 +58,7 @@ def test_on_a_terminal_the_operator_is_asked(
     [
         (replace(DONE, proof=replace(PROVEN, evidence=())), 7),
         (replace(DONE, proof=None), 7),
+        (replace(DONE, leftovers=("address_up db2: exited with status 3",)), 7),
         (Result("", "switchover", "unchanged", "db2", text="db2 is the primary already"), 0),
         (Refused("no", (DENIED,)), 3),
         (Aborted("undone"), 4),

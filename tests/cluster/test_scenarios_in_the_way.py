@@ -1,0 +1,215 @@
+"""Somebody stands in the way: locks, long transactions, readers, privileged writers, prepared transactions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pymysql
+import pytest
+
+from tests.support.clients import Clients
+from tests.support.lab import Lab
+from tests.support.load import Load, create_table, read_rows
+from tests.support.mariadb import Account
+from tests.support.scene import (
+    assert_order,
+    beat,
+    books,
+    configured,
+    connect,
+    refused,
+    standing,
+    switched,
+    switching,
+)
+from tests.support.verdict import judge
+from tests.support.wait import until
+
+SITE = {
+    "n": 3,
+    "force": True,
+    "policy": {"long_transaction": "300ms", "long_wait": "700ms", "freeze_budget": "1s", "lock_pause": "20ms"},
+}
+BATCH = Account("batch", "lab-batch")
+
+
+@pytest.fixture
+def table(site: Lab) -> str:
+    """A table with ten rows on every server."""
+    site.cluster.primary.sql("CREATE OR REPLACE TABLE app.t (id INT PRIMARY KEY, v INT NOT NULL DEFAULT 0)")
+    site.cluster.primary.sql("INSERT INTO app.t (id) SELECT seq FROM app.seq_1_to_10")
+    site.cluster.await_synced()
+    return "app.t"
+
+
+def is_long(site: Lab) -> bool:
+    """Whether the plan names somebody who has been writing for too long."""
+    return "transaction.long" in {f["code"] for f in site.json("plan")[1]["findings"]}
+
+
+def assert_aborted(site: Lab, *words: str) -> str:
+    """Asserts that a switchover is undone and writes flow on where they did; returns what it said."""
+    before, old = standing(site), site.cluster.primary.name
+    status, value = site.json("switchover", "--yes", *words)
+    assert (status, value["error"]["kind"]) == (4, "Aborted"), value
+    assert standing(site) == before
+    assert_order(site, old)
+    return str(value["error"]["text"])
+
+
+# -- Locks and long writers -----------------------------------------------------------------------------------
+
+
+def test_a_session_that_holds_lock_tables_is_met_at_the_deadline_and_writes_are_restored(
+    site: Lab, table: str, clients: Clients
+) -> None:
+    holder = clients.idle(f"LOCK TABLES {table} WRITE")
+    with books(site) as kept:
+        said = assert_aborted(site)
+        kept.go_on()
+    assert f"session {holder} of app@" in said, "the offender is named"
+    assert "LOCK TABLES" in said
+    assert clients.alive(holder)
+    clients.kill(holder)
+    switched(site)
+
+
+def test_a_session_that_holds_lock_tables_is_refused_by_name_where_the_server_can_tell_it(
+    site: Lab, table: str, clients: Clients
+) -> None:
+    site.cluster.primary.sql("INSTALL SONAME 'metadata_lock_info'")
+    try:
+        holder = clients.idle(f"LOCK TABLES {table} WRITE")
+        until(lambda: is_long(site), "the holder to be seen")
+        found = refused(site)["transaction.long"]
+        assert f"session {holder}," in found["text"]
+        assert "LOCK TABLES app.t WRITE" in found["text"]
+        with books(site):
+            switched(site, "--kill-long")
+        assert_order(site)
+    finally:
+        for node in site.cluster:
+            with contextlib.suppress(pymysql.err.Error):
+                node.sql("UNINSTALL SONAME 'metadata_lock_info'")
+
+
+def test_a_long_update_is_refused_at_the_deadline_with_the_offender_named_and_ended_by_kill_long(
+    site: Lab, table: str, clients: Clients
+) -> None:
+    writing = clients.running(f"UPDATE {table} SET v=v+1+SLEEP(60) WHERE id=1")
+    until(lambda: is_long(site), "the update to be long")
+    with books(site) as kept:
+        found = refused(site)["transaction.long"]
+        for word in ("app@127.0.0.1", f"session {writing},", "UPDATE app.t SET", "--kill-long"):
+            assert word in found["text"] + found["cure"]
+        assert clients.alive(writing), "nobody is killed unasked"
+        kept.go_on()
+        switched(site, "--kill-long")
+    assert not clients.alive(writing)
+    primary = assert_order(site)
+    assert primary.value(f"(SELECT v FROM {table} WHERE id=1)") == 0, "what was killed has not happened"
+
+
+def test_an_open_transaction_that_has_written_is_waited_for(site: Lab, table: str) -> None:
+    with configured(site, switchover={"long_wait": "20s"}), connect(site.write) as session, session.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute(f"UPDATE {table} SET v=5 WHERE id=5")
+        until(lambda: is_long(site), "the transaction to be long")
+        with switching(site):
+            cursor.execute("COMMIT")
+    assert assert_order(site).value(f"(SELECT v FROM {table} WHERE id=5)") == 5
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("START TRANSACTION WITH CONSISTENT SNAPSHOT", "SELECT COUNT(*) FROM app.t"),
+        ("BEGIN", "SELECT * FROM app.t WHERE id=1 LOCK IN SHARE MODE"),
+    ],
+    ids=["snapshot", "shared row lock"],
+)
+def test_an_open_read_only_transaction_does_not_block(
+    site: Lab, table: str, clients: Clients, statements: tuple[str, ...]
+) -> None:
+    clients.idle(*statements)
+    switched(site)
+    assert_order(site)
+
+
+def test_a_long_select_does_not_block(site: Lab, table: str, clients: Clients) -> None:
+    reading = clients.running(f"SELECT id, SLEEP(60) FROM {table}")
+    switched(site)
+    assert not clients.alive(reading), "sessions on the old primary are ended, after the freeze"
+    assert_order(site)
+
+
+# -- Privileged writers ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def batch(site: Lab) -> Iterator[Account]:
+    """An account that may write past read_only."""
+    site.cluster.primary.sql(f"CREATE USER '{BATCH.user}'@'%' IDENTIFIED BY '{BATCH.password}'")
+    site.cluster.primary.sql(f"GRANT SELECT, INSERT, UPDATE ON app.* TO '{BATCH.user}'@'%'")
+    site.cluster.primary.sql(f"GRANT READ_ONLY ADMIN ON *.* TO '{BATCH.user}'@'%'")
+    site.cluster.await_synced()
+    yield BATCH
+    site.cluster.primary.sql(f"DROP USER '{BATCH.user}'@'%'")
+    site.cluster.await_synced()
+
+
+def test_a_direct_privileged_writer_is_refused_by_name_and_locked_when_forced(
+    site: Lab, table: str, batch: Account, clients: Clients
+) -> None:
+    session, old = clients.idle("SELECT 1", account=batch), site.cluster.primary
+    found = refused(site)["writer.privileged"]
+    assert found["text"].startswith("batch@% may write")
+    assert found["forceable"]
+    with books(site):
+        value = switched(site, "--force")
+    assert value["plan"]["plan"]["lock_accounts"] == ["batch@%"]
+    assert not clients.alive(session)
+    primary = assert_order(site)  # which asserts that no account is left locked
+    for node in (primary, old):
+        node.sql(f"SELECT COUNT(*) FROM {table}", account=batch)
+    events = [e for log in old.sql("SHOW BINARY LOGS") for e in old.sql(f"SHOW BINLOG EVENTS IN '{log['Log_name']}'")]
+    assert not [e for e in events if "ACCOUNT" in str(e["Info"])], "the lock is not in the binary log"
+
+
+def test_a_privileged_account_that_writes_all_the_time_makes_no_errant_transaction(
+    site: Lab, table: str, batch: Account
+) -> None:
+    create_table(site.cluster.primary)
+    with Load.start(site.write, writers=1, rate=50, account=batch) as writing:
+        assert "writer.privileged" in refused(site).codes, "a session through a proxy cannot be told from a direct one"
+        switched(site, "--force")
+        writing.await_more(5)
+        records = writing.stop()
+    primary = assert_order(site)
+    verdict = judge(records, read_rows(site.cluster), primary.name)
+    assert verdict.clean, verdict
+
+
+def test_an_account_that_merely_could_and_is_not_connected_does_not_block(site: Lab, batch: Account) -> None:
+    switched(site)
+    assert_order(site)
+
+
+# -- Prepared transactions ------------------------------------------------------------------------------------
+
+
+def test_a_prepared_xa_transaction_is_a_finding_because_it_survives_kills(
+    site: Lab, table: str, clients: Clients
+) -> None:
+    primary = site.cluster.primary
+    prepared = clients.idle("XA START 'a'", f"UPDATE {table} SET v=17 WHERE id=1", "XA END 'a'", "XA PREPARE 'a'")
+    clients.kill(prepared)
+    until(lambda: not clients.alive(prepared), "its session to be gone")
+    found = refused(site)["transaction.xa"]
+    assert (found["subject"], found["forceable"]) == (primary.name, True)
+    assert "XA ROLLBACK" in found["cure"]
+    assert beat(site) == primary.name
+    primary.sql(found["cure"].rpartition("or ")[2].rstrip(";"))
+    switched(site)
+    assert_order(site)
