@@ -77,6 +77,8 @@ class AgentConfig:
 
 def load_agent(path: Path) -> AgentConfig:
     """Reads the agent's file. Raises ConfigError, and InvalidConfig with every mistake in it."""
+    if not path.exists():
+        raise ConfigError(f"there is no agent file {path}; docs/guide/agents.md shows one, or name yours with --config")
     document = read_document(path)
     if not isinstance(document.values, dict):
         raise ConfigError(f"{path}: must hold fields, beginning with version: 1")
