@@ -58,3 +58,22 @@ def test_an_agent_that_is_killed_takes_up_where_it_was(host: AgentsSubject, mome
     assert (seen.primary, seen.drift) == ("db2", ())
     assert host.client().server == "db2"
     assert "!closed" in host.host.map_file.read_text()
+
+
+@pytest.mark.parametrize("moment", ["haproxy.master:before", "haproxy.master:after"])
+def test_an_agent_that_is_killed_around_a_reload_leaves_no_open_map_behind(host: AgentsSubject, moment: str) -> None:
+    host.host.kill_agent()
+    host.host.start_agent(PROXYROUTE_FAULT=f"agent/{moment}")
+    adapter = host.adapter(hard_stop_after=31.0)
+    target, abort = host.table((1, 2), "db2"), host.table((1, 2), "db1")
+    killed = host.host.agent
+    assert killed is not None
+    adapter.prepare(target, abort, soon(0.5))
+    until(lambda: not killed.running, f"the agent to die at {moment}")
+    until(lambda: host.client().server == "db1", "the old route to serve")
+    host.host.start_agent()
+    until(lambda: "!closed" in host.host.map_file.read_text(), "the map file to be closed again")
+    assert adapter.prepare(target, abort, soon()).state is ReceiptState.PREPARED
+    assert adapter.apply(target, soon()).state is ReceiptState.DONE
+    assert adapter.settle(target, soon()).state is ReceiptState.DONE
+    assert host.client().server == "db2"
