@@ -40,7 +40,6 @@ from proxyroute.switchover import switchover
 _LEASE = 0.5
 _HEAL_LEASE = 10.0
 _TELL = 20.0
-_OPEN = "operation.open"
 
 
 class Engine:
@@ -130,7 +129,10 @@ class Engine:
 
         Raises Refused (nothing was touched), Busy, Aborted (everything undone) or Unfinished (heal goes on).
         """
-        prospect = self.plan(target, force)
+        try:
+            prospect = self.plan(target, force)
+        except JournalError as error:
+            raise Refused(f"{error}; nothing was touched") from error
         if prospect.unchanged:
             text = f"{target} is the primary already; nothing was changed"
             return Result("", "switchover", "unchanged", target or "", text=text)
@@ -169,6 +171,10 @@ class Engine:
             )
             switchover(replace(self._parts, guard=guard), op, force=force, kill_long=kill_long)
             return result_of(op)
+        except JournalError as error:
+            if op is None:
+                raise Refused(f"{error}; nothing was touched") from error
+            raise
         finally:
             if op is not None:
                 op.journal.close()
@@ -253,7 +259,7 @@ class Engine:
 
     def _refuse_busy(self, prospect: Prospect) -> None:
         """An open operation that somebody is at work on is no case for heal. Raises Busy, naming who that is."""
-        if any(f.code == _OPEN for f in prospect.findings):
+        if any(f.code == "operation.open" for f in prospect.findings):
             self._lease.acquire("a look", Deadline.after(_LEASE))
             self._lease.release()
 
@@ -281,7 +287,7 @@ class Engine:
     def _open_findings(self) -> tuple[Finding, ...]:
         return tuple(
             Finding(
-                _OPEN,
+                "operation.open",
                 Severity.ERROR,
                 self._config.name,
                 f"{s.kind} {s.operation} from {s.primary} to {s.candidate} is not finished",

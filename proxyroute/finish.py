@@ -20,7 +20,12 @@ from proxyroute.proof import prove
 
 _CLOSE = "close old primary"
 _FIRST_WRITES = 0.25
+_OPEN = 5.0
+"""Seconds to open the new primary, while writes wait."""
 _TELL = 2.0
+"""Seconds for the proxies: one that hangs must not keep the others and the old primary waiting."""
+_MARGIN = 3.0
+_STEPS = 6
 _POLL = 0.005
 _SETTLE_AGAIN = 2.0
 _SETTLE_PAUSE = 0.2
@@ -32,24 +37,28 @@ def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost
     ``table`` is the prepared route, if there is one; ``lost`` names servers declared lost, which are neither asked nor
     waited for. Raises when the new primary could not be opened safely; what fails after that becomes a leftover.
     """
-    deadline = Deadline.after(op.plan.policy.settle)
-    _open_new(parts, op, deadline, lost)
-    _route(parts, op, deadline, table)
-    if op.plan.primary not in lost and not op.has_done(_CLOSE):
-        with op.attempt("close", op.plan.primary), op.step(_CLOSE) as note:
-            note.detail = _close_old(parts.site[op.plan.primary], op, deadline)
+    plan, policy = op.plan, op.plan.policy
+    parts.expect(_OPEN + _MARGIN)
+    _open_new(parts, op, Deadline.after(_OPEN), lost)
+    parts.expect(2 * _TELL + _MARGIN)
+    _route(parts, op, table)
+    # writes flow from here on; what hangs now costs only its own step
+    parts.expect(_STEPS * policy.settle)
+    if plan.primary not in lost and not op.has_done(_CLOSE):
+        with op.attempt("close", plan.primary), op.step(_CLOSE) as note:
+            note.detail = _close_old(parts.site[plan.primary], op, Deadline.after(policy.settle))
     op.mark("closed")
-    with op.step("address up"), op.attempt("address_up", op.plan.candidate):
-        parts.run_script("address_up", op, deadline)
+    with op.step("address up"), op.attempt("address_up", plan.candidate):
+        parts.run_script("address_up", op, Deadline.after(policy.settle))
     _await_first_writes(parts, op)
     with op.step("repoint") as note:
-        note.detail = _repoint(parts, op, deadline, lost)
+        note.detail = _repoint(parts, op, Deadline.after(policy.settle), lost)
     with op.step("restore"):
-        _restore(parts, op, deadline, lost)
+        _restore(parts, op, Deadline.after(policy.settle), lost)
     with op.step("settle routes") as note:
-        note.detail = _settle_routes(parts, op, deadline)
+        note.detail = _settle_routes(parts, op, Deadline.after(policy.settle))
     with op.step("prove") as note:
-        proof = prove(parts, op, Deadline.after(op.plan.policy.prove), lost)
+        proof = prove(parts, op, Deadline.after(policy.prove), lost)
         op.prove(proof)
         note.detail = str(proof.verdict)
     op.end("done")
@@ -66,7 +75,7 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
     """
     plan, new = op.plan, parts.site[op.plan.candidate]
     with op.step("open") as note:
-        standing = read_standing(parts, op, deadline.within(LOOK), hurry=True)
+        standing = read_standing(parts, op, deadline.within(LOOK), hurry=parts.excused(op, ()))
         if must_answer(standing, new.name).writable:
             op.mark("opened")
             return
@@ -77,7 +86,7 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
             if ARMED not in old.holders:
                 _end_sessions(parts.site[plan.primary], op, deadline)
                 parts.site[plan.primary].refuse_writes(deadline)
-                standing = read_standing(parts, op, deadline.within(LOOK), hurry=True)
+                standing = read_standing(parts, op, deadline.within(LOOK), hurry=parts.excused(op, ()))
         refuse_unless_closed(standing, new.name, op.goal, excused=parts.excused(op, lost))
         op.lease.check()
         if plan.semi_sync:
@@ -100,14 +109,14 @@ def _accept_writes(new: Server, op: Operation, deadline: Deadline) -> None:
         time.sleep(_POLL)
 
 
-def _route(parts: Parts, op: Operation, deadline: Deadline, table: RouteTable | None) -> None:
+def _route(parts: Parts, op: Operation, table: RouteTable | None) -> None:
     with op.step("route") as note:
         if not parts.routes:
             note.detail = "no proxies are configured"
             return
-        at_once = deadline.within(_TELL)  # a proxy that hangs must not keep the others and the old primary waiting
-        receipts = parts.routes.apply(table or parts.table(op, op.plan.candidate, op.route_epoch), at_once)
-        parts.routes.release(deadline.within(_TELL))
+        table = table or parts.table(op, op.plan.candidate, op.route_epoch)
+        receipts = parts.routes.apply(table, Deadline.after(_TELL))
+        parts.routes.release(Deadline.after(_TELL))
         note.detail = ", ".join(f"{r.proxy} {r.state}" for r in receipts)
         for receipt in parts.routes.missing(receipts, ReceiptState.DONE):
             op.note(f"{receipt.proxy} has not taken the route yet: {receipt.detail}")

@@ -58,7 +58,7 @@ class Guard:
             raise ProxyRouteError(f"the guard did not start, so nothing was touched; {log} says why")
 
     def expect(self, seconds: float) -> None:
-        """Tells it to take over when the operation is not over in ``seconds``; does not wait."""
+        """Tells it to take over when it does not hear of us again in ``seconds``; does not wait."""
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):  # a dead guard is no reason to leave the cluster as it is
                 self._process.stdin.write(f"expect {seconds}\n".encode())

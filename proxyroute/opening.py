@@ -37,11 +37,10 @@ class Standing:
         return goal.contains(state.position) is Containment.NO
 
 
-def read_standing(parts: Parts, op: Operation, deadline: Deadline, *, hurry: bool = False) -> Standing:
-    """Reads what stands between each server and a write, all at once; in a ``hurry`` bystanders get little time."""
+def read_standing(parts: Parts, op: Operation, deadline: Deadline, *, hurry: Collection[str] = ()) -> Standing:
+    """Reads what stands between each server and a write, all at once; those in ``hurry`` get little time."""
     patience = dict.fromkeys(parts.site.names, deadline)
-    if hurry:
-        patience |= {name: deadline.within(_HURRY) for name in parts.excused(op, ())}
+    patience |= {name: deadline.within(_HURRY) for name in hurry}
     outcomes = each(parts.site, lambda s: s.write_state(patience[s.name], op.id), deadline)
     states = {name: found.value for name, found in outcomes.items() if found.value is not None}
     for name in [n for n, state in states.items() if state.writable and not state.holders]:

@@ -36,6 +36,11 @@ class Parts:
         view = view or self.site.look(Deadline.after(LOOK))
         return route(view, primary, op.plan.policy, epoch, self.site.endpoints)
 
+    def expect(self, seconds: float) -> None:
+        """Tells the guard, if there is one, within how many seconds it will hear of us again."""
+        if self.guard is not None:
+            self.guard.expect(seconds)
+
     def excused(self, op: Operation, lost: Collection[str]) -> frozenset[str]:
         """Returns the servers that may be silent when another one is opened."""
         bystanders = set(self.site.names) - {op.plan.primary, op.plan.candidate}

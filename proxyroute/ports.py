@@ -174,7 +174,7 @@ class Sentinel(Protocol):
         """Returns when it watches. Raises ProxyRouteError when it cannot: then nothing must be touched."""
 
     def expect(self, seconds: float) -> None:
-        """The operation must be over in ``seconds``: then it ends us and takes over. Does not wait."""
+        """In ``seconds`` it must hear of us again: else it ends us and takes over. Does not wait."""
 
     def dismiss(self) -> None:
         """The operation is over; it ends without doing anything."""

@@ -170,7 +170,11 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
     was_open = str(settings["read_only"]).upper() in ("0", "OFF")
     while True:
         try:
-            standing = read_standing(parts, op, deadline.within(LOOK))
+            never_told = parts.continuous and not op.may_have_opened
+            excused = {*parts.excused(op, lost), *((op.plan.candidate,) if never_told else ())}
+            # those who may be silent must not keep writes waiting
+            hurry = excused if parts.continuous else ()
+            standing = read_standing(parts, op, deadline.within(LOOK), hurry=hurry)
             state = standing.states.get(old.name)
             if state is None:
                 raise Unfinished(
@@ -178,10 +182,6 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
                     "'proxyroute heal', or look at 'proxyroute status' for a failover"
                 )
             if state.holders or not state.writable:
-                excused = {
-                    *parts.excused(op, lost),
-                    *(() if op.may_have_opened or not parts.continuous else (op.plan.candidate,)),
-                }
                 goal = state.position.merge(op.goal) if op.goal is not None else state.position
                 refuse_unless_closed(standing, old.name, goal, excused=excused)
             old.restore(settings, deadline)

@@ -22,11 +22,14 @@ from proxyroute.routes import highest_epoch
 
 _PREPARE = 20.0
 _ANSWER = 2.0
+_RECOVER = 8
+_GRACE = 2.0
+"""Seconds beyond the freeze budget after which an engine that has not been heard of hangs."""
 _POLL = 0.005
 _LONG_POLL = 0.25
 _ROOM = 10
 """Connections that the engine and its guard need on the old primary, and some to spare."""
-_WARM_UP_ROUNDS = 50
+_POLISH = 1.0
 _AT_ONCE = 0.003
 """Seconds; about what a wait that is over at once takes on a busy machine."""
 
@@ -39,7 +42,9 @@ def switchover(parts: Parts, op: Operation, *, force: bool = False, kill_long: b
     try:
         table = _until_commit(parts, op, force=force, kill_long=kill_long)
     except BaseException as error:
-        _end_uncommitted(parts, op, error)
+        parts.expect(2 * op.plan.policy.undo + _GRACE)
+        if _end_uncommitted(parts, op, error):
+            return
         raise
     try:
         _arm(parts, op)
@@ -47,6 +52,7 @@ def switchover(parts: Parts, op: Operation, *, force: bool = False, kill_long: b
     except ProxyRouteError as error:
         if op.outcome is not None:
             raise
+        parts.expect(_RECOVER * op.plan.policy.settle)
         recover(parts, op)  # the same that heal would do, while the locks are still held
         if op.outcome == "aborted":
             raise Aborted(f"everything was undone, {op.plan.primary} takes writes: {error}") from error
@@ -105,8 +111,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
 
     budget = Deadline.after(policy.freeze_budget)
     with op.step("freeze") as note:
-        if parts.guard is not None:
-            parts.guard.expect(policy.freeze_budget + policy.settle)
+        parts.expect(policy.freeze_budget + _GRACE)
         op.mark("frozen")  # while the lock is pending writes stall already
         old.block_writes(op.id, budget, policy)
         goal = old.position(budget)
@@ -135,6 +140,7 @@ def _arm(parts: Parts, op: Operation) -> None:
     policy, old = op.plan.policy, parts.site[op.plan.primary]
     if policy.order != "lock_early" or policy.freeze == "backup_stage":  # only one session can hold a backup stage
         return
+    parts.expect(_ANSWER + _GRACE)
     with op.step("arm") as note:
         try:
             old.arm(op.id, policy.freeze_budget, Deadline.after(_ANSWER))
@@ -142,15 +148,20 @@ def _arm(parts: Parts, op: Operation) -> None:
             note.detail = f"not armed, so writes are refused before the new primary opens: {error}"
 
 
-def _end_uncommitted(parts: Parts, op: Operation, error: BaseException) -> None:
-    """Undoes what was done before ``error`` and raises what describes the end."""
+def _end_uncommitted(parts: Parts, op: Operation, error: BaseException) -> bool:
+    """Undoes what was done before ``error`` and raises what describes the end.
+
+    Returns True when the world had decided otherwise: the commit is on record after all, and it was finished.
+    """
     if not op.undos:
         op.end("refused", str(error))
         if isinstance(error, ProxyRouteError) and not isinstance(error, Refused):
             raise Refused(str(error)) from error
-        return
+        return False
     try:
         go_back(parts, op) if not op.committed else recover(parts, op)
+        if op.outcome == "done":
+            return True
     except ProxyRouteError as worse:
         raise Unfinished(f"{error or type(error).__name__}; and not everything could be undone: {worse}") from error
     raise Aborted(f"everything was undone, {op.plan.primary} takes writes: {error or type(error).__name__}") from error
@@ -266,11 +277,12 @@ def _connect(parts: Parts, op: Operation, view: View) -> None:
 
 
 def _warm_up(old: Server, new: Server, deadline: Deadline) -> str:
-    """The candidate reaches positions that the primary has now, until it does so at once: a slow one shows here.
+    """The candidate reaches a position that the primary has now: a slow one shows while writes still flow.
 
-    One that keeps up, but never at once, goes on after a few rounds; what it was behind is told.
+    Then again for a while, until it is there at once; one that keeps up, but never at once, goes on all the same.
     """
-    for _ in range(_WARM_UP_ROUNDS):
+    polish: Deadline | None = None
+    while True:
         goal = old.position(deadline)
         started = time.monotonic()
         try:
@@ -278,9 +290,9 @@ def _warm_up(old: Server, new: Server, deadline: Deadline) -> str:
         except TimedOut as error:
             raise Refused(f"{new.name} did not catch up while writes were flowing: {error}") from error
         behind = time.monotonic() - started
-        if behind <= _AT_ONCE:
-            break
-    return f"{behind * 1000:.1f} ms behind"
+        polish = polish or deadline.within(_POLISH)
+        if behind <= _AT_ONCE or polish.passed:
+            return f"{behind * 1000:.1f} ms behind"
 
 
 def _receipts(parts: Parts, receipts: Iterable[Receipt]) -> str:

@@ -39,6 +39,8 @@ _NO_SUCH_THREAD = 1094
 _TOO_MANY_CONNECTIONS = 1040
 _POLL = 0.002
 _ATTEMPT = 0.5
+_REPLY = 0.25
+"""Seconds for an answer beyond the time that the server itself was given."""
 _SLICE = 0.25
 
 _CLIENTS = """
@@ -159,7 +161,7 @@ class MariaDB:
         while True:
             attempt = min(policy.lock_attempt, deadline.require(f"the write lock on {self.name}"))
             bound = f"SET STATEMENT max_statement_time={max(attempt, 0.01):.3f} FOR "
-            reply_by = Deadline.after(attempt + 1.0)
+            reply_by = Deadline.after(attempt + _REPLY)
             try:
                 if policy.freeze == "backup_stage":
                     self._lock.change("mariadb.block_writes", bound + "BACKUP STAGE START", reply_by)

@@ -81,7 +81,8 @@ def test_a_demo_that_is_kept_can_be_talked_to_and_is_ended_by_down(environment: 
 @pytest.mark.parametrize("moment", ["up in", "$ proxyroute"], ids=["while it starts", "during the switchover"])
 def test_ctrl_c_takes_everything_down(environment: dict[str, str], moment: str) -> None:
     with subprocess.Popen(
-        [DEMO],
+        # whoever runs the tests in the background has SIGINT ignored, and so would the demo have it
+        ["env", "--default-signal=INT", DEMO],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 
 import pymysql
 import pytest
 import yaml
 
-from tests.support.clients import Clients
 from tests.support.lab import Lab
 from tests.support.scene import (
     assert_order,
@@ -17,13 +15,12 @@ from tests.support.scene import (
     books,
     configured,
     connect,
-    engine,
+    in_its_midst,
     other,
     refused,
     served_by,
     standing,
     switched,
-    switching,
 )
 from tests.support.wait import until
 
@@ -95,23 +92,9 @@ def old_workers(site: Lab) -> int | None:
 # -- In its midst ---------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def in_its_midst(site: Lab, new: str, code: int = 0) -> Iterator[None]:
-    """The ``with`` block runs when newcomers are held and writes are about to be blocked: a lock keeps that waiting."""
-    primary = site.cluster.primary
-    primary.sql("CREATE OR REPLACE TABLE app.t (id INT PRIMARY KEY)")
-    with contextlib.ExitStack() as ends, engine(site) as reading:
-        clients = Clients(primary, ends)
-        holder = clients.idle("LOCK TABLES app.t WRITE")
-        with switching(site, "--to", new, code=code):
-            until(lambda: reading.observe()[0].held, "newcomers to be held")
-            yield
-            clients.kill(holder)
-
-
 def test_haproxy_killed_in_mid_switchover_starts_with_the_new_route(site: Lab) -> None:
     new = other(site)
-    with in_its_midst(site, new, code=7):
+    with in_its_midst(site, "--to", new, code=7):
         site.haproxy.kill9()
     assert site.cluster.writable == (new,)
     assert "edge1" in site.run("status").stdout
@@ -123,7 +106,7 @@ def test_haproxy_killed_in_mid_switchover_starts_with_the_new_route(site: Lab) -
 
 def test_haproxy_restarted_in_mid_switchover(site: Lab) -> None:
     new = other(site)
-    with books(site), in_its_midst(site, new):
+    with books(site), in_its_midst(site, "--to", new):
         site.haproxy.kill9()
         start_again(site)
     assert_order(site, new)
@@ -131,7 +114,7 @@ def test_haproxy_restarted_in_mid_switchover(site: Lab) -> None:
 
 def test_haproxy_reloaded_in_mid_switchover(site: Lab) -> None:
     new = other(site)
-    with books(site), in_its_midst(site, new):
+    with books(site), in_its_midst(site, "--to", new):
         site.haproxy.ask_master("reload")
         until(lambda: site.runtime("show info"), "the new worker to answer")
     until(lambda: old_workers(site) == 0, "the old worker to end")
@@ -143,7 +126,7 @@ def test_haproxy_told_to_go_elsewhere_in_mid_switchover(site: Lab) -> None:
     new = other(site)
     third = other(site, new)
     file = site.haproxy_config.with_suffix(".route.map")
-    with books(site), in_its_midst(site, new):
+    with books(site), in_its_midst(site, "--to", new):
         site.runtime(f"set map {file} route {third}/1.1")
     assert_order(site, new)
 

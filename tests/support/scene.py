@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pymysql
@@ -15,6 +16,7 @@ from pymysql.cursors import DictCursor
 from proxyroute.config import load
 from proxyroute.engine import Engine, open_engine
 from proxyroute.model import Address
+from tests.support.clients import Clients
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import Load, Records, create_table, read_rows
 from tests.support.mariadb import APPLICATION, Account, Connection, Node
@@ -176,6 +178,23 @@ def switching(lab: Lab, *words: str, code: int = 0) -> Iterator[str]:
     assert command.returncode == code, said
 
 
+@contextlib.contextmanager
+def in_its_midst(lab: Lab, *words: str, code: int = 0) -> Iterator[str]:
+    """The ``with`` block runs when newcomers are held and writes are about to be blocked: a lock keeps that waiting.
+
+    The policy must leave enough of ``freeze_budget`` for it.
+    """
+    primary = lab.cluster.primary
+    primary.sql("CREATE OR REPLACE TABLE app.in_the_way (id INT PRIMARY KEY)")
+    with contextlib.ExitStack() as ends, engine(lab) as reading:
+        clients = Clients(primary, ends)
+        holder = clients.idle("LOCK TABLES app.in_the_way WRITE")
+        with switching(lab, *words, code=code) as operation:
+            until(lambda: reading.observe()[0].held, "newcomers to be held")
+            yield operation
+            clients.kill(holder)
+
+
 def other(lab: Lab, *without: str) -> str:
     """Returns the name of the first replica that is not among ``without``."""
     return next(n.name for n in lab.cluster if n is not lab.cluster.primary and n.name not in without)
@@ -193,6 +212,17 @@ def configured(lab: Lab, **changes: Any) -> Iterator[None]:
     for name, change in changes.items():
         part[name] = {**part.get(name, {}), **change} if isinstance(change, dict) else change
     lab.config.write_text(yaml.safe_dump(values, sort_keys=False))
+    try:
+        yield
+    finally:
+        lab.config.write_text(before)
+
+
+@contextlib.contextmanager
+def state_in(lab: Lab, folder: Path) -> Iterator[None]:
+    """For a ``with`` block the engine keeps its state in ``folder``: it is another engine than before."""
+    before = lab.config.read_text()
+    lab.config.write_text(yaml.safe_dump({**yaml.safe_load(before), "state_dir": str(folder)}, sort_keys=False))
     try:
         yield
     finally:
