@@ -77,7 +77,7 @@ class Agent:
         self._hold_ends = 0.0
         self._confirmed = 0
         self._begun = self._watched = False
-        self._trouble = {"folder": "", "receipt": "", "haproxy": ""}
+        self._trouble = {"folder": "", "receipt": "", "haproxy": "", "started": ""}
         self._told: dict[str, Any] = {}
 
     @property
@@ -233,17 +233,17 @@ class Agent:
         """Opens a HAProxy that has been started and is closed, when the folder says that our route still counts."""
         if self._memory is None or self._release is None or self._memory.primary is None:
             return
-        haproxy = self._haproxy()
         try:
+            haproxy = self._haproxy()
             pid = haproxy.pid(Deadline.after(_LOOK))
             if not haproxy.closed(Deadline.after(_LOOK)):
                 self._confirmed = pid
             elif pid != self._confirmed and announcement.route == self._memory.release:
                 receipt = haproxy.settle(self._release.table, Deadline.after(_SECONDS[Phase.SETTLE]))
-                self._confirmed = pid
                 self._trouble["haproxy"] = "" if receipt.state is ReceiptState.DONE else receipt.detail
-        except (AdapterError, TimedOut, ShareError) as error:
-            self._trouble["haproxy"] = str(error)
+            self._trouble["started"] = ""
+        except (AdapterError, TimedOut, ConfigError, ShareError) as error:
+            self._trouble["started"] = str(error)
 
     def _obeyed_by_clock(self) -> None:
         """Ends a hold whose time is over, whatever else can be heard."""
@@ -271,7 +271,7 @@ class Agent:
             haproxy = self._haproxy()
             seen = haproxy.observe(Deadline.after(_LOOK))
             return seen, tuple(haproxy.check(Deadline.after(_LOOK))) if check else ()
-        except (ShareError, ConfigError) as error:
+        except (AdapterError, ConfigError, ShareError, TimedOut) as error:
             wrong = Finding("agents.host", Severity.ERROR, host, str(error), f"on {host}: proxyroute agent status")
             return Observed(host, reachable=False, detail=str(error)), (wrong,)
 

@@ -231,3 +231,20 @@ def test_status_on_the_host_says_what_is_and_what_troubles(host: AgentsSubject) 
     assert told["watch"].startswith(("events of", "looks again"))
     host.host.kill_agent()
     assert (status()[0], status()[1]["running"]) == (1, False)
+
+
+def test_a_route_closed_by_hand_stays_closed_until_somebody_publishes(host: AgentsSubject) -> None:
+    until(lambda: host.host.status().get("confirmed_pid"), "the agent to have seen the route open")
+    host.host.haproxy.ask(f"set map {host.host.map_file} route !closed/1.1")
+    assert host.adapter().observe(soon()).drift  # it has looked, and touched nothing
+    assert host.client().server == ""
+    assert host.adapter().settle(host.table((1, 1), "db1"), soon()).state is ReceiptState.DONE
+    assert host.client().server == "db1"
+
+
+def test_a_haproxy_that_is_down_is_told_until_it_is_back(host: AgentsSubject) -> None:
+    host.host.haproxy.kill9()
+    trouble(host, "haproxy does not run")
+    host.host.haproxy.start(host.host.config_file)
+    until(lambda: host.host.status()["trouble"] == [], "the trouble to be over")
+    assert host.host.route() == "db1/1.1"
