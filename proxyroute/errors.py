@@ -19,6 +19,12 @@
     │   ├── StatementError the server answered with an error
     │   └── Diverged       it has executed events that its source does not have
     ├── AdapterError       a proxy could not be asked or told
+    ├── ShareError         what lies in the shared folder cannot be used, or it cannot be written
+    │   ├── Torn           a file there is cut off, or is not what its name says
+    │   ├── Tampered       a file there is not signed with our key
+    │   ├── OtherFormat    a file there was written by another version
+    │   ├── Outdated       a higher epoch is known already
+    │   └── Conflict       an epoch is to mean two different primaries
     └── ScriptFailed       a script of the site's owner failed or did not end in time
 
 An operation ends in one of three ways, and the first of ``Refused``, ``Aborted`` and ``Unfinished`` that fits
@@ -134,6 +140,30 @@ class AdapterError(ProxyRouteError):
     def __init__(self, proxy: str, text: str) -> None:
         super().__init__(f"{proxy}: {text}")
         self.proxy = proxy
+
+
+class ShareError(ProxyRouteError):
+    """Something about the folder that engines and proxy hosts share."""
+
+
+class Torn(ShareError):
+    """A file in the shared folder is cut off, or is not what its name or digest says."""
+
+
+class Tampered(ShareError):
+    """A file in the shared folder is not signed with our key."""
+
+
+class OtherFormat(ShareError):
+    """A file in the shared folder was written by another version of ProxyRoute."""
+
+
+class Outdated(ShareError):
+    """A higher epoch is known already: whoever published this acted too late."""
+
+
+class Conflict(ShareError):
+    """The same epoch is to mean two different primaries."""
 
 
 class ScriptFailed(ProxyRouteError):

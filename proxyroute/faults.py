@@ -4,9 +4,9 @@
 ``PROXYROUTE_FAULT`` names the point. It is a list, separated by commas, of ``role/point:when``, optionally with ``:N``
 for the N-th time: ``engine/mariadb.refuse_writes:before`` makes the engine end itself by SIGKILL right before that act,
 ``engine/journal:7`` after the seventh journal record, ``guard/guard.take_over:before`` the guard when it would start to
-heal. Roles are ``engine``, ``guard`` and ``heal``. ``PROXYROUTE_FAULT_TRACE`` names a file to which each point that is
-passed is appended, which is how a sweep learns what there is. Another signal than SIGKILL follows an ``@``:
-``engine/mariadb.block_writes:after@STOP``.
+heal. Roles are ``engine``, ``guard``, ``heal`` and ``agent``. ``PROXYROUTE_FAULT_TRACE`` names a file to which each
+point that is passed is appended, which is how a sweep learns what there is. Another signal than SIGKILL follows an
+``@``: ``engine/mariadb.block_writes:after@STOP``.
 
 A test reads the sources and fails when an act uses a name that is not listed here, when a listed name has no act,
 and when a driver changes something outside an ``act``.
@@ -49,6 +49,16 @@ POINTS: dict[str, str] = {
     "haproxy.runtime": "a command to the runtime socket that changes something",
     "haproxy.master": "a command to the master socket (reload)",
     "haproxy.write_file": "rename of a rendered file into place",
+    # the folder shared with the agents on the proxy hosts
+    "share.release": "rename of a release into place",
+    "share.claim": "rename that claims what an epoch means",
+    "share.publish": "rename of current.json",
+    "share.ask": "a question to the agents, written, measured or taken back",
+    "share.receipt": "rename of an agent's receipt",
+    "share.canary": "a file an agent writes to learn whether its host delivers events",
+    "share.prune": "removal of an old release, claim or question",
+    "agent.remember": "rename of what an agent must never forget, on its own disk",
+    "agent.status": "rename of what an agent says about itself, on its own disk",
     # anything else
     "hook.run": "an argv of a hook adapter",
     "script.run": "a script of the site's owner",
@@ -60,7 +70,7 @@ POINTS: dict[str, str] = {
 
 _seen: Counter[str] = Counter()
 role = "engine"
-"""Set once by the guard and by heal."""
+"""Set once by the guard, by heal and by an agent."""
 
 
 def _pass(point: str) -> None:

@@ -70,7 +70,9 @@ class HAProxyAdapter:
 
     def check(self, deadline: Deadline) -> Sequence[Finding]:
         """Returns what would keep this proxy from following: binary, files, processes, drift."""
-        look = Examination(self.name, self._names, self._servers, self._settings, self._runtime, self._master)
+        look = Examination(
+            self.name, self._names, self._servers, self._settings, self._runtime, self._master, self._in_force()
+        )
         return tuple(look.findings(deadline))
 
     def observe(self, deadline: Deadline) -> Observed:
@@ -102,7 +104,7 @@ class HAProxyAdapter:
             readers=readers,
             sessions=sessions,
             held=loaded.held_until > time.time(),
-            drift=drift(self.name, self._names, self._servers, self._settings, loaded),
+            drift=drift(self.name, self._names, self._servers, self._settings, loaded, self._in_force()),
             detail=detail,
         )
 
@@ -147,7 +149,7 @@ class HAProxyAdapter:
             if reason := self._reload_reason(rendered[0], loaded):
                 try_out(self.name, target, self._settings, deadline)
                 self._write(abort, deadline)
-                evidence = {"pid": self._reload(on_disk, deadline), "reload": reason}
+                evidence = {"pid": self._reload(abort, on_disk, deadline), "reload": reason}
                 loaded = read_loaded(self._runtime, self._settings, self._names, deadline)
                 if unmet := self._unmet(abort, rendered[1], loaded):
                     raise AdapterError(self.name, f"after the reload: {'; '.join(unmet)}")
@@ -195,19 +197,19 @@ class HAProxyAdapter:
                 raise
             except AdapterError as error:
                 written = self._write(table, deadline)
-                route = RouteMap.of(table).route
+                route = RouteMap.of(self._at_rest(table)).route
                 text = f"{error}; its files say {route} for its next start"
                 return self._receipt(ReceiptState.FAILED, table.epoch, text, {"written": written})
             loaded = self._set_readers(table, deadline)
             evidence["ended"] = self._end_sessions(table, deadline)
             disk.refuse_foreign(self.name, self._settings, before)
             # whatever becomes of the rest: a restart goes this way
-            evidence["written"] = disk.write_map(self.name, self._settings, table)
+            evidence["written"] = disk.write_map(self.name, self._settings, self._at_rest(table))
             rendered = render(table, self._settings)
             evidence["written"] += self._write(table, deadline)
             if reason := self._reload_reason(rendered, loaded):
                 evidence["reload"] = reason
-                self._reload(before, deadline)
+                self._reload(table, before, deadline)
                 evidence["ended"] = self._end_sessions(table, deadline) | evidence["ended"]
             return self._proved(table, rendered, evidence, deadline)
         except (AdapterError, ConfigError) as error:
@@ -217,6 +219,16 @@ class HAProxyAdapter:
 
     def close(self) -> None:
         """Nothing is kept open."""
+
+    # What the map file says while nothing is being changed; others may keep the truth elsewhere
+
+    def _at_rest(self, table: RouteTable) -> RouteTable:
+        """Returns the route that the map file is to have for ``table``: a HAProxy that starts goes by it."""
+        return table
+
+    def _in_force(self) -> RouteTable | None:
+        """Returns the route that counts, None when it is the one in the map file."""
+        return None
 
     # Parts of the verbs; they raise AdapterError, or TimedOut when an outcome is unknown
 
@@ -297,7 +309,7 @@ class HAProxyAdapter:
 
     def _write(self, table: RouteTable, deadline: Deadline) -> list[str]:
         """Writes the files, tried out by HAProxy when the configuration changes. Returns the names of those written."""
-        rendered = render(table, self._settings)
+        rendered = render(self._at_rest(table), self._settings)
         on_disk = disk.read(self.name, self._settings)
         disk.refuse_foreign(self.name, self._settings, on_disk)
         self._refuse_outdated(table, {}, on_disk)
@@ -316,7 +328,7 @@ class HAProxyAdapter:
             )
         return f"configuration {rendered.structure} is to replace {loaded.structure}"
 
-    def _reload(self, before: disk.OnDisk, deadline: Deadline) -> int:
+    def _reload(self, table: RouteTable, before: disk.OnDisk, deadline: Deadline) -> int:
         try:
             return reload(self.name, self._master, self._runtime, deadline)
         except AdapterError:

@@ -16,10 +16,16 @@ _LEVELS = {ReceiptState.DONE: "good", ReceiptState.FAILED: "bad", ReceiptState.U
 
 @click.command(short_help="Print the files that would be written for the proxies.")
 @click.option("--proxy", metavar="NAME", help="Only this one.")
+@click.option(
+    "--backends", "only_backends", is_flag=True, help="Only HAProxy's backends, for a configuration of yours."
+)
 @common_options
 @pass_context
-def render(ctx: Context, proxy: str | None) -> None:
+def render(ctx: Context, proxy: str | None, only_backends: bool) -> None:
     """Print the files that would be written for the proxies, routed to the current primary.
+
+    With --backends only the backends, to be included in a configuration that is somebody else's: ProxyRoute does
+    not follow up what becomes of them.
 
     Writes nothing but its output.
     """
@@ -29,6 +35,13 @@ def render(ctx: Context, proxy: str | None) -> None:
         if proxy not in rendered:
             raise ConfigError(f"no proxy {proxy!r} has files to render; {suggest(proxy, rendered)}")
         rendered = {proxy: rendered[proxy]}
+    if only_backends:
+        from proxyroute.haproxy.render import backends  # what a mere --help need not wait for
+
+        rendered = {
+            name: {file: backends(text) for file, text in files.items() if file.endswith(".cfg")}
+            for name, files in rendered.items()
+        }
     if ctx.as_json:
         ctx.out.json(rendered)
         return

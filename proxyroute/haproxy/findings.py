@@ -14,7 +14,7 @@ from proxyroute.haproxy.render import render
 from proxyroute.haproxy.routemap import RouteMap
 from proxyroute.haproxy.runtime import Master, Processes, Runtime
 from proxyroute.haproxy.settings import Names, Settings, reachable
-from proxyroute.model import NO_EPOCH, Deadline, Endpoint, Finding, Severity
+from proxyroute.model import NO_EPOCH, Deadline, Endpoint, Finding, RouteTable, Severity
 
 _OLDEST = (2, 4)
 """lua-load-per-thread and ``act.wake_time`` came by then."""
@@ -31,6 +31,7 @@ class Examination:
         settings: Settings,
         runtime: Runtime,
         master: Master,
+        in_force: RouteTable | None = None,
     ) -> None:
         self._proxy = proxy
         self._names = names
@@ -38,6 +39,7 @@ class Examination:
         self._settings = settings
         self._runtime = runtime
         self._master = master
+        self._in_force = in_force
 
     def findings(self, deadline: Deadline) -> Iterator[Finding]:
         """Yields the findings; the worst that can be found out first."""
@@ -126,7 +128,7 @@ class Examination:
                 yield self._error("haproxy.shared", text, f"ps -fp {pid}, and end it: kill {pid}")
 
     def _drift(self, loaded: Loaded) -> Iterator[Finding]:
-        for text in drift(self._proxy, self._names, self._servers, self._settings, loaded):
+        for text in drift(self._proxy, self._names, self._servers, self._settings, loaded, self._in_force):
             yield Finding("haproxy.drift", Severity.WARNING, self._proxy, text, "proxyroute publish")
 
     def _start_command(self) -> str:
@@ -138,9 +140,17 @@ class Examination:
 
 
 def drift(
-    proxy: str, names: Names, servers: tuple[Endpoint, ...], settings: Settings, loaded: Loaded
+    proxy: str,
+    names: Names,
+    servers: tuple[Endpoint, ...],
+    settings: Settings,
+    loaded: Loaded,
+    in_force: RouteTable | None = None,
 ) -> tuple[str, ...]:
-    """Returns, in words, where files, memory and what would be rendered are not the same."""
+    """Returns, in words, where files, memory and what would be rendered are not the same.
+
+    ``in_force`` is the route to compare memory with, when it is not the one in the map file.
+    """
     try:
         on_disk = disk.read(proxy, settings)
     except AdapterError as error:
@@ -148,7 +158,7 @@ def drift(
     found = list(disk.differences(names.cluster, servers, settings, on_disk))
     if on_disk.route is None:
         return tuple(found)
-    table = disk.table_of(names.cluster, servers, on_disk.route)
+    table = in_force or disk.table_of(names.cluster, servers, on_disk.route)
     try:
         structure = render(table, settings).structure
     except ConfigError:

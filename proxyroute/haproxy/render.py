@@ -72,6 +72,18 @@ def render(table: RouteTable, settings: Settings, folder: Path | None = None) ->
     return Rendered(config, RouteMap.of(table).text(), lua, digest)
 
 
+def backends(config: str) -> str:
+    """Returns the backends of a rendered configuration alone, for those who own the rest of theirs."""
+    kept: list[str] = []
+    inside = False
+    for line in config.splitlines():
+        if line and not line[0].isspace():  # a section begins, or a comment between two of them
+            inside = line.startswith("backend ")
+        if inside:
+            kept.append(line)
+    return "\n".join([f"# {MARK} Backends only.", "", *kept]).rstrip("\n") + "\n"
+
+
 def _names(table: RouteTable) -> Names:
     try:
         names = Names(table.cluster)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.agents import AgentsSubject
 from tests.contract.subjects import HAProxySubject, HookSubject, Subject, ToySubject, table
 
 THIRD_PARTY = Path(__file__).parent / "thirdparty"
@@ -18,7 +19,7 @@ def third_party(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(THIRD_PARTY)
 
 
-@pytest.fixture(params=["haproxy", "hook", "toy"])
+@pytest.fixture(params=["haproxy", "haproxy-agents", "hook", "toy"])
 def subject(request: pytest.FixtureRequest, tmp_path: Path, third_party: None) -> Iterator[Subject]:
     """Each adapter in turn, with route 1.1 to db1 published."""
     if request.param == "haproxy":
@@ -28,6 +29,14 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path, third_party: None) -
             yield proxy
         finally:
             proxy.close()
+        return
+    if request.param == "haproxy-agents":
+        host = AgentsSubject(tmp_path)
+        try:
+            host.start(table(host.servers, (1, 1), "db1"))
+            yield host
+        finally:
+            host.close()
         return
     other: HookSubject | ToySubject = HookSubject(tmp_path) if request.param == "hook" else ToySubject(tmp_path)
     other.start()
@@ -49,6 +58,17 @@ def proxy(tmp_path: Path) -> Iterator[HAProxySubject]:
 def writer(tmp_path: Path) -> Iterator[HAProxySubject]:
     """The same without a read route: whoever arrives at a stand-in came by the write route."""
     started = HAProxySubject(tmp_path, read=False)
+    try:
+        started.start(started.table((1, 1), "db1"))
+        yield started
+    finally:
+        started.close()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[AgentsSubject]:
+    """A proxy host with its agent: stand-ins db1, db2 and db3, route 1.1 to db1, no read route."""
+    started = AgentsSubject(tmp_path, read=False)
     try:
         started.start(started.table((1, 1), "db1"))
         yield started

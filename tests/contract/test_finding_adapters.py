@@ -32,7 +32,7 @@ def test_an_adapter_of_another_package_is_found(third_party: None) -> None:
 
 
 def test_an_adapter_that_is_not_installed_is_named_beside_those_that_are() -> None:
-    with pytest.raises(ConfigError, match="no adapter 'f5' is installed; there are: haproxy, hook"):
+    with pytest.raises(ConfigError, match="no adapter 'f5' is installed; there are: haproxy, haproxy-agents, hook"):
         find_adapter("f5")
 
 

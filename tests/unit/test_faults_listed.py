@@ -12,6 +12,7 @@ from proxyroute.faults import POINTS
 from tests.unit.sources import FOLDER, Source, docstrings, sources
 
 DRIVERS = ("db", "haproxy", "adapters", "lease", "hooks", "argv")
+AGENT = "agent"
 
 PRIMITIVES: dict[tuple[str, str], str] = {
     ("db.session", "_run"): "sends whatever it is given; change() gives it under act(), read() only SELECT and SHOW",
@@ -19,6 +20,10 @@ PRIMITIVES: dict[tuple[str, str], str] = {
     ("argv", "_ended"): "ends what run started and whose time is over",
     ("haproxy.runtime", "_exchange"): "sends what it is given; tell() and reload() have an act(), ask() only reads",
     ("haproxy.files", "_staged"): "writes beside the file, for replace() and rehearse(), which have the act()",
+    ("haproxy.share", "put"): "replaces one file whole, for those who have the act()",
+    ("haproxy.share", "_exclusive"): "makes a folder appear, for stage() and claim(), which have the act()",
+    ("adapters.shared", "release"): "a folder of its own in which a configuration is tried out, gone afterwards",
+    ("agent_memory", "__init__"): "its own lock file and its folder, which mean nothing to a proxy",
     ("lease.local", "acquire"): "its own lock file and its folder, which mean nothing to a server or a proxy",
     ("lease.local", "claim"): "the claim is the mkdir, under act(); an epoch without an owner's name was never used",
     ("lease.local", "_forget_old"): "claims so old that nobody can meet them any more",
@@ -168,7 +173,11 @@ def bare_changes(source: Source) -> dict[tuple[str, str], str]:
 
 
 PACKAGE = [source for source in sources() if source.module != "faults"]
-DRIVER_MODULES = [source for source in PACKAGE if source.module.partition(".")[0] in DRIVERS]
+DRIVER_MODULES = [
+    source
+    for source in PACKAGE
+    if source.module.partition(".")[0] in DRIVERS or source.module.partition("_")[0] == AGENT
+]
 
 
 @pytest.mark.parametrize("source", PACKAGE, ids=lambda s: s.module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -34,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("db.*", "haproxy.*", "lease.*"),
     ("adapters.*", "hooks"),
     ("config*",),
+    ("agent*",),
     ("assembly",),
     ("guard",),
     ("engine",),
@@ -50,6 +52,7 @@ BARRED: dict[str, tuple[str, ...]] = {
     "hooks": _ENGINE,
     "haproxy.*": (*_ENGINE, "db.*"),
     "adapters.*": (*_ENGINE, "db.*", "lease.*"),
+    "agent*": (*_ENGINE, "db.*", "lease.*"),
 }
 """What a driver does not import although it is lower: it is given values and calls nobody back."""
 
@@ -61,6 +64,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "jinja2": ("haproxy.*",),
     "click": ("cli.*",),
     "rich": ("cli.*",),
+    "watchdog": ("agent*",),
 }
 """Which package may be imported where; everything else does with the standard library."""
 
@@ -151,11 +155,22 @@ def test_imports_run_one_way(source: Source) -> None:
         ("haproxy.render", "from proxyroute.adapters import haproxy"),
         ("db.session", "import pydantic"),
         ("lease.local", "from proxyroute.recovery import heal"),
+        ("agent_memory", "from proxyroute.journal import Journal"),
     ],
 )
 def test_a_forbidden_import_is_found(module: str, code: str) -> None:
     path = sources()[0].path
     assert complaints(Source(module, path, ast.parse(code)))
+
+
+def test_an_agent_gets_along_without_a_database_driver_and_without_the_engine() -> None:
+    code = "import sys, proxyroute.agent; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "proxyroute.agent" in loaded
+    assert not {m for m in loaded if m.partition(".")[0] in ("pymysql", "click")}
+    assert not {m for m in loaded if m.startswith("proxyroute.db")}
+    assert not {f"proxyroute.{m}" for m in (*_ENGINE, "engine", "assembly", "guard")} & loaded
 
 
 def test_a_module_without_a_place_is_found() -> None:

@@ -1,0 +1,369 @@
+"""The agent on a proxy host: follows the shared folder, drives the HAProxy beside it, and answers.
+
+It imports neither a database driver nor the engine. Whatever happens to the shared folder, the last good route keeps
+serving; what cannot be said there is said in a status file on this host (``proxyroute agent status``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from proxyroute import faults
+from proxyroute.agent_haproxy import SealedHAProxy
+from proxyroute.agent_memory import Local
+from proxyroute.agent_watch import Watch
+from proxyroute.config_agent import DEFAULT_PATH, AgentConfig, load_agent
+from proxyroute.errors import (
+    AdapterError,
+    ConfigError,
+    Conflict,
+    OtherFormat,
+    Outdated,
+    ProxyRouteError,
+    ShareError,
+    Tampered,
+    TimedOut,
+    Torn,
+)
+from proxyroute.haproxy.release import (
+    Announcement,
+    Answer,
+    Memory,
+    Phase,
+    Question,
+    Release,
+    accept,
+    epoch_of,
+    refuse_outdated,
+)
+from proxyroute.haproxy.share import Share, read_key
+from proxyroute.haproxy.worker import Worker
+from proxyroute.model import NO_EPOCH, Deadline, Finding, Observed, Receipt, ReceiptState, Severity
+
+_FAST = 0.005
+_CLOSE = 0.02
+"""During an operation events are not relied on alone: one in a thousand came a quarter of a second late."""
+_IDLE = 0.25
+_ANNOUNCED = 60.0
+"""Seconds for which an operation is followed closely after its last word."""
+_SECONDS = {Phase.PREPARE: 20.0, Phase.APPLY: 5.0, Phase.SETTLE: 30.0, Phase.RELEASE: 5.0}
+_LOOK = 5.0
+_APPEAR = 0.5
+"""Seconds after which a release that is announced must be there: a network disk may show the one before the other."""
+
+
+class Agent:
+    """One proxy host. ``step`` does what there is to do now and never raises for what the world does."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        """Raises ConfigError when the state folder cannot be used, ShareError when what it holds is damaged."""
+        self._config = config
+        self._local = Local(config.state_dir)
+        self._memory: Memory | None = None
+        self._release: Release | None = None
+        recalled = self._local.recall()
+        if recalled is not None:
+            self._memory, self._release = recalled
+        self._worker = Worker(f"the shared folder {config.folder}")
+        self.watch = Watch()
+        self._answer = Answer(config.host, config.cluster)
+        self._written: Answer | None = None
+        self._handled = ""
+        self._announced = -_ANNOUNCED
+        self._hold_ends = 0.0
+        self._confirmed = 0
+        self._begun = self._watched = False
+        self._trouble = {"folder": "", "receipt": "", "haproxy": "", "started": ""}
+        self._told: dict[str, Any] = {}
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next look, if no event comes before."""
+        if time.monotonic() >= self._announced + _ANNOUNCED:
+            return _IDLE
+        return _CLOSE if self.watch.delivers else _FAST
+
+    def step(self) -> None:
+        """Looks at the shared folder and at HAProxy once, and does what follows."""
+        try:
+            announcement, questions = self._worker.call(self._read, self._soon())
+            gone = self._memory is not None and announcement is None
+            text = f"nothing is published in {self._config.folder} any more: is it mounted?"
+            self._trouble["folder"] = text if gone else ""
+        except (ShareError, TimedOut) as error:
+            self._trouble["folder"] = str(error)
+            self._watched = False  # what comes back may be another mount
+            self._obeyed_by_clock()
+            self._tell()
+            return
+        self._begin()
+        self._obeyed_by_clock()
+        if announcement is not None and announcement.id != self._handled:
+            self._handle(announcement)
+        elif announcement is not None:
+            self._confirm(announcement)
+        self._answer_questions(questions)
+        if self._answer != self._written:
+            self._acknowledge()
+        self._tell()
+
+    def close(self) -> None:
+        """Ends the watch; HAProxy goes on as it is."""
+        self.watch.end()
+        self._local.close()
+
+    # Reading the folder
+
+    def _share(self) -> Share:
+        return Share(self._config.folder, self._config.cluster, read_key(self._config.key_file))
+
+    def _read(self) -> tuple[Announcement | None, list[Question]]:
+        share = self._share()
+        return share.current(), share.questions()
+
+    def _load(self, name: str) -> Release:
+        """Returns a release that is announced. Raises ShareError, and TimedOut when the disk hangs."""
+        appears = Deadline.after(_APPEAR)
+        while True:
+            try:
+                return self._worker.call(lambda: self._share().release(name), self._soon())
+            except Torn:
+                if appears.passed:
+                    raise
+                time.sleep(_FAST)
+
+    def _begin(self) -> None:
+        """After the folder has come into reach: what we said last, and how we learn of changes."""
+        if not self._begun:
+            self._begun = True
+            with contextlib.suppress(ShareError, TimedOut):
+                said = self._worker.call(lambda: self._share().answer(self._config.host), self._soon())
+                self._answer = self._written = said
+                if said.phase and not Phase(said.phase).routes:
+                    self._handled = said.answers  # a hold that was answered is not begun again
+            if self._release is not None:
+                try:
+                    self._haproxy().seal()
+                except (AdapterError, ConfigError, ShareError) as error:
+                    self._trouble["haproxy"] = str(error)
+        if not self._watched:
+            try:
+                share = self._share().folder
+                self._worker.call(lambda: self.watch.begin(share, self._config.host), self._soon())
+                self._watched = True
+            except (ShareError, TimedOut) as error:
+                self.watch.how = f"looks again: {error}"
+
+    # Obeying
+
+    def _handle(self, announcement: Announcement) -> None:
+        over = announcement.phase in (Phase.SETTLE, Phase.RELEASE)
+        self._announced = -_ANNOUNCED if over else time.monotonic()
+        final = True
+        try:
+            receipt = self._obey(announcement)
+        except (Outdated, Conflict, Tampered, OtherFormat, ConfigError, AdapterError) as error:
+            receipt = self._failed(announcement, error)
+        except ShareError as error:
+            receipt, final = self._failed(announcement, error), False
+        except TimedOut as error:
+            receipt, final = replace(self._failed(announcement, error), state=ReceiptState.UNKNOWN), False
+        if final:
+            self._handled = announcement.id
+        self._answer = replace(
+            self._answer,
+            answers=announcement.id,
+            phase=str(announcement.phase),
+            operation=announcement.operation,
+            release=self._memory.release if self._memory else "",
+            receipt=receipt,
+            watch=self.watch.how,
+        )
+        self._trouble["haproxy"] = "" if receipt.state in (ReceiptState.DONE, ReceiptState.PREPARED) else receipt.detail
+        if self._answer != self._written:
+            self._acknowledge()
+
+    def _obey(self, announcement: Announcement) -> Receipt:
+        """Does what is announced. Raises ShareError when it may not, or what it names cannot be believed."""
+        phase = announcement.phase
+        if phase.routes:
+            if announcement.route is None:
+                raise Torn(f"{phase} names no release")
+            release = self._accept(announcement, announcement.route)
+            haproxy = self._haproxy()
+            verb = haproxy.apply if phase is Phase.APPLY else haproxy.settle
+            return verb(release.table, Deadline.after(_SECONDS[phase]))
+        if announcement.route is not None and (
+            self._memory is None or announcement.route != self._memory.release
+        ):  # we were away when it was published
+            release = self._accept(announcement, announcement.route)
+            self._haproxy().settle(release.table, Deadline.after(_SECONDS[Phase.SETTLE]))
+        if phase is Phase.PREPARE:
+            return self._prepare(announcement)
+        if phase is Phase.HOLD:
+            self._hold_ends = time.monotonic() + announcement.seconds
+            return self._haproxy().hold(announcement.operation, Deadline.after(announcement.seconds))
+        self._hold_ends = 0.0
+        return self._haproxy().release(Deadline.after(_SECONDS[phase]))
+
+    def _prepare(self, announcement: Announcement) -> Receipt:
+        if announcement.target is None or announcement.abort is None:
+            raise Torn("prepare names no releases")
+        target, abort = self._load(announcement.target), self._load(announcement.abort)
+        accept(self._memory, target, announcement.sequence)
+        refuse_outdated(self._memory, abort.table.epoch)
+        back = abort.table
+        if self._memory is not None:  # a reload leads where writes go now: under the epoch they go there by
+            back = replace(back, primary=self._memory.primary, epoch=self._memory.epoch)
+        return self._haproxy(target).prepare(target.table, back, Deadline.after(_SECONDS[Phase.PREPARE]))
+
+    def _accept(self, announcement: Announcement, name: str) -> Release:
+        """Takes a release for the route in force and remembers that before anything follows it."""
+        refuse_outdated(self._memory, epoch_of(name))
+        release = self._load(name)
+        memory = accept(self._memory, release, announcement.sequence)
+        if memory != self._memory:
+            self._local.remember(memory, release)
+        self._memory, self._release = memory, release
+        return release
+
+    def _confirm(self, announcement: Announcement) -> None:
+        """Opens a HAProxy that has been started and is closed, when the folder says that our route still counts."""
+        if self._memory is None or self._release is None or self._memory.primary is None:
+            return
+        try:
+            haproxy = self._haproxy()
+            pid = haproxy.pid(Deadline.after(_LOOK))
+            if not haproxy.closed(Deadline.after(_LOOK)):
+                self._confirmed = pid
+            elif pid != self._confirmed and announcement.route == self._memory.release:
+                receipt = haproxy.settle(self._release.table, Deadline.after(_SECONDS[Phase.SETTLE]))
+                self._trouble["haproxy"] = "" if receipt.state is ReceiptState.DONE else receipt.detail
+            self._trouble["started"] = ""
+        except (AdapterError, TimedOut, ConfigError, ShareError) as error:
+            self._trouble["started"] = str(error)
+
+    def _obeyed_by_clock(self) -> None:
+        """Ends a hold whose time is over, whatever else can be heard."""
+        if self._hold_ends and time.monotonic() >= self._hold_ends:
+            with contextlib.suppress(ProxyRouteError):
+                if self._haproxy().release(Deadline.after(_LOOK)).state is ReceiptState.DONE:
+                    self._hold_ends = 0.0
+
+    # Looking and answering
+
+    def _answer_questions(self, questions: list[Question]) -> None:
+        asked = {q.writer: q.id for q in questions}
+        if all(self._answer.asked.get(writer) == known for writer, known in asked.items()):
+            return
+        seen, findings = self._look(check=any(q.check for q in questions))
+        self._answer = replace(self._answer, asked=asked, observed=seen, findings=findings, watch=self.watch.how)
+
+    def _look(self, *, check: bool) -> tuple[Observed, tuple[Finding, ...]]:
+        host = self._config.host
+        if self._release is None:
+            text = "nothing has been published for this host yet"
+            unset = Finding("agents.unpublished", Severity.WARNING, host, text, "proxyroute publish")
+            return Observed(host, reachable=False, detail=text), (unset,)
+        try:
+            haproxy = self._haproxy()
+            seen = haproxy.observe(Deadline.after(_LOOK))
+            return seen, tuple(haproxy.check(Deadline.after(_LOOK))) if check else ()
+        except (AdapterError, ConfigError, ShareError, TimedOut) as error:
+            wrong = Finding("agents.host", Severity.ERROR, host, str(error), f"on {host}: proxyroute agent status")
+            return Observed(host, reachable=False, detail=str(error)), (wrong,)
+
+    def _acknowledge(self) -> None:
+        answer = self._answer
+        try:
+            self._worker.call(lambda: self._share().acknowledge(answer), self._soon())
+            self._written = answer
+            self._trouble["receipt"] = ""
+        except (ShareError, TimedOut) as error:
+            self._trouble["receipt"] = f"the receipt cannot be written: {error}"
+
+    def _tell(self) -> None:
+        """Says on this host's disk how things are, when they have changed."""
+        receipt = self._answer.receipt
+        status = {
+            "host": self._config.host,
+            "cluster": self._config.cluster,
+            "folder": str(self._config.folder),
+            "watch": self.watch.how,
+            "trouble": [text for text in self._trouble.values() if text],
+            "release": self._memory.release if self._memory else None,
+            "epoch": str(self._memory.epoch) if self._memory else None,
+            "primary": self._memory.primary if self._memory else None,
+            "phase": self._answer.phase,
+            "operation": self._answer.operation,
+            "state": str(receipt.state),
+            "detail": receipt.detail,
+            "acknowledged": self._answer == self._written,
+            "confirmed_pid": self._confirmed,
+        }
+        if status != self._told:
+            with contextlib.suppress(OSError):  # this disk is full as well: there is nowhere left to say it
+                self._local.tell({**status, "since": time.time()})
+                self._told = status
+
+    def _haproxy(self, release: Release | None = None) -> SealedHAProxy:
+        """Returns the HAProxy as ``release`` sets it up, by default the one in force. Raises ShareError."""
+        release = release or self._release
+        c = self._config
+        if release is None:
+            raise ShareError("nothing has been published for this host yet")
+        try:
+            settings = c.local(release.shape, self._local.template(release))
+        except ValueError as error:
+            raise ConfigError(f"release {release.name}: {error}") from None
+        in_force = self._release.table if self._release else None
+        return SealedHAProxy(c.host, c.cluster, release.table.servers, settings, in_force)
+
+    def _failed(self, announcement: Announcement, error: Exception) -> Receipt:
+        named = announcement.target or announcement.route
+        epoch = epoch_of(named) if named else NO_EPOCH
+        return Receipt(self._config.host, ReceiptState.FAILED, epoch, str(error))
+
+    def _soon(self) -> Deadline:
+        return Deadline.after(self._config.disk_timeout)
+
+
+def run(config: AgentConfig) -> None:
+    """Follows the shared folder until SIGTERM or SIGINT. Raises ConfigError and ShareError when it cannot begin."""
+    faults.role = "agent"
+    agent = Agent(config)
+    ended = False
+
+    def end(*_: object) -> None:
+        nonlocal ended
+        ended = True
+        agent.watch.wake()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    try:
+        while not ended:
+            agent.step()
+            agent.watch.wait(agent.pause)
+    finally:
+        agent.close()
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the agent with the configuration file that is named; returns the exit code."""
+    try:
+        run(load_agent(Path(arguments[0]) if arguments else DEFAULT_PATH))
+    except ProxyRouteError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

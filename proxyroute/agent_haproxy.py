@@ -1,0 +1,72 @@
+"""The HAProxy of a proxy host: driven like the one beside an engine, but a fresh start serves no writes.
+
+Between changes the map file says that the write route is closed. A HAProxy that starts, for whatever reason, goes by
+that file, so it is closed until the agent has found its epoch confirmed. Only for a reload that the agent itself
+makes does the file say where writes go, so that nobody notices it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from proxyroute.adapters.haproxy import HAProxyAdapter
+from proxyroute.errors import AdapterError
+from proxyroute.haproxy import disk
+from proxyroute.haproxy.loaded import read_pid, read_route
+from proxyroute.haproxy.routemap import parse_route
+from proxyroute.haproxy.settings import Settings
+from proxyroute.model import Deadline, Endpoint, RouteTable
+
+
+class SealedHAProxy(HAProxyAdapter):
+    """One HAProxy whose map file is closed while nothing is being changed."""
+
+    def __init__(
+        self,
+        name: str,
+        cluster: str,
+        servers: tuple[Endpoint, ...],
+        settings: Settings,
+        in_force: RouteTable | None,
+    ) -> None:
+        """``in_force`` is the route that counts; None before the first."""
+        super().__init__(name, cluster, servers, settings)
+        self._route = in_force
+
+    def seal(self) -> None:
+        """Closes the map file, in case we were ended in the midst of a reload. Raises AdapterError."""
+        found = disk.read(self.name, self._settings)
+        if found.route is not None and found.route.primary is not None:
+            table = disk.table_of(self._names.cluster, self._servers, found.route)
+            disk.write_map(self.name, self._settings, self._at_rest(table))
+
+    def closed(self, deadline: Deadline) -> bool:
+        """Tells whether the write route is closed in memory. Raises AdapterError when HAProxy does not answer."""
+        route = read_route(self._runtime, self._settings, deadline).get("route", "")
+        try:
+            return parse_route(route)[0] is None
+        except ValueError:
+            return not route
+
+    def pid(self, deadline: Deadline) -> int:
+        """Returns the pid of the process that serves. Raises AdapterError when HAProxy does not answer."""
+        return read_pid(self._runtime, deadline)
+
+    def _at_rest(self, table: RouteTable) -> RouteTable:
+        return replace(table, primary=None)
+
+    def _in_force(self) -> RouteTable | None:
+        return self._route
+
+    def _reload(self, table: RouteTable, before: disk.OnDisk, deadline: Deadline) -> int:
+        disk.write_map(self.name, self._settings, table)
+        try:
+            return super()._reload(table, before, deadline)
+        finally:
+            self._sealed(table)
+
+    def _sealed(self, table: RouteTable) -> None:
+        try:
+            disk.write_map(self.name, self._settings, self._at_rest(table))
+        except AdapterError as error:
+            raise AdapterError(self.name, f"{error}; a HAProxy that starts now is open without being asked") from None

@@ -1,0 +1,102 @@
+"""What an agent keeps on its own disk: the route it has accepted, and what it says about itself."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from proxyroute.errors import ConfigError, ShareError
+from proxyroute.faults import act
+from proxyroute.haproxy.release import Memory, Release
+from proxyroute.haproxy.share import put
+
+_FORMAT = 1
+
+
+def is_locked(folder: Path) -> bool:
+    """Tells whether an agent has the state folder open."""
+    try:
+        lock = os.open(folder / "agent.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+class Local:
+    """The agent's state folder. One agent at a time has it open."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ConfigError when the folder cannot be used, or another agent uses it."""
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise ConfigError(f"another agent runs with state_dir {folder}; end it, or give this one another") from None
+        except OSError as error:
+            raise ConfigError(f"state_dir {folder}: {error.strerror}; it must be writable") from None
+
+    def recall(self) -> tuple[Memory, Release] | None:
+        """Returns the route that was accepted last, None before the first.
+
+        Raises ShareError when what is there cannot be understood: then nobody knows how far we were.
+        """
+        file = self._folder / "memory.json"
+        try:
+            found = json.loads(file.read_bytes())
+            if found["format"] != _FORMAT:
+                raise ShareError(f"{file} has format {found['format']}, and this program reads {_FORMAT}")
+            release = Release.of(found["release"])
+            return Memory.of(release, int(found["sequence"])), release
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ShareError(
+                f"{file} cannot be understood ({error}); remove it if what is published now is right: rm {file}"
+            ) from None
+
+    def remember(self, memory: Memory, release: Release) -> None:
+        """Keeps ``release`` as the one behind which nothing leads back. Raises ShareError when it cannot."""
+        values = {"format": _FORMAT, "sequence": memory.sequence, "release": release.values()}
+        try:
+            with act("agent.remember"):
+                put(self._folder / "memory.json", json.dumps(values).encode())
+        except OSError as error:
+            raise ShareError(f"cannot remember the route in {self._folder}: {error.strerror}") from None
+
+    def template(self, release: Release) -> Path | None:
+        """Returns the own template of ``release`` as a file on this host, None when it has none."""
+        if not release.shape.template:
+            return None
+        file = self._folder / f"{release.name}.cfg.j2"
+        try:
+            if not file.exists():
+                with act("agent.remember"):
+                    put(file, release.shape.template.encode())
+                for other in self._folder.glob("*.cfg.j2"):
+                    if other != file:
+                        with act("agent.remember"):
+                            other.unlink()
+        except OSError as error:
+            raise ShareError(f"cannot write {file}: {error.strerror}") from None
+        return file
+
+    def tell(self, status: Mapping[str, Any]) -> None:
+        """Writes the status file. Raises OSError."""
+        with act("agent.status"):
+            put(self._folder / "status.json", json.dumps(status, indent=1).encode())
+
+    def close(self) -> None:
+        os.close(self._lock)

@@ -1,0 +1,88 @@
+"""The agent's own configuration file: one host, one cluster, where things are on this host. Nothing of the engine."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proxyroute.config_shape import fill
+from proxyroute.config_yaml import read_document
+from proxyroute.errors import ConfigError
+from proxyroute.haproxy.release import Shape
+from proxyroute.haproxy.settings import Names, Settings, check_name
+
+DEFAULT_PATH = Path("/etc/proxyroute/agent.yml")
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """What an agent must know before it has read anything from the shared folder."""
+
+    version: int
+    """The format of the file: 1."""
+    cluster: str
+    folder: Path
+    """The shared folder, as it is mounted on this host."""
+    key_file: Path
+    config_file: Path
+    """Where HAProxy's configuration is written on this host."""
+    host: str = field(default_factory=socket.gethostname)
+    """The name of this proxy in the engine's configuration."""
+    state_dir: Path = Path("/var/lib/proxyroute-agent")
+    """On a local disk: what must be known when the shared one is gone."""
+    runtime_socket: Path = Path("/run/haproxy/admin.sock")
+    master_socket: Path = Path("/run/haproxy-master.sock")
+    binary: str = "haproxy"
+    user: str = ""
+    group: str = ""
+    socket_user: str = ""
+    disk_timeout: float = 2.0
+    """Seconds after which an access to the shared folder is given up."""
+
+    def __post_init__(self) -> None:
+        if self.version != 1:
+            raise ValueError("version: must be 1")
+        if self.disk_timeout <= 0:
+            raise ValueError("disk_timeout: must be more than 0 seconds")
+        for name in ("host", "cluster"):
+            try:
+                check_name(name, getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        Names(self.cluster)
+        self.local(Shape(write="127.0.0.1:3306"), None)
+
+    @property
+    def status_file(self) -> Path:
+        return self.state_dir / "status.json"
+
+    def local(self, shape: Shape, template: Path | None) -> Settings:
+        """Returns how HAProxy is set up on this host. Raises ValueError, naming the field."""
+        return Settings(
+            config_file=self.config_file,
+            write=shape.write,
+            read=shape.read,
+            stats=shape.stats,
+            runtime_socket=self.runtime_socket,
+            master_socket=self.master_socket,
+            binary=self.binary,
+            template=template,
+            user=self.user,
+            group=self.group,
+            socket_user=self.socket_user,
+            hard_stop_after=shape.hard_stop_after,
+        )
+
+
+def load_agent(path: Path) -> AgentConfig:
+    """Reads the agent's file. Raises ConfigError, and InvalidConfig with every mistake in it."""
+    if not path.exists():
+        raise ConfigError(f"there is no agent file {path}; docs/guide/agents.md shows one, or name yours with --config")
+    document = read_document(path)
+    if not isinstance(document.values, dict):
+        raise ConfigError(f"{path}: must hold fields, beginning with version: 1")
+    found = fill(AgentConfig, document.values, document, ())
+    document.finish()
+    assert found is not None, "a file without a mistake fills the configuration"
+    return found

@@ -1,0 +1,250 @@
+"""What happens to the shared folder never takes a good route away, and the host says what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxyroute.model import Epoch, ReceiptState, Severity
+from tests.contract.agents import AgentsSubject, ProxyHost
+from tests.contract.subjects import CLUSTER, soon
+from tests.support.wait import until
+
+OWN = '{% extends "haproxy.cfg.j2" %}\n{% block defaults_more %}\n    BODY\n{% endblock %}\n'
+
+
+def trouble(host: AgentsSubject, words: str) -> None:
+    until(lambda: words in " ".join(host.host.status().get("trouble", ())), f"the status to say {words!r}")
+
+
+def current(host: AgentsSubject) -> Path:
+    return host.shared / CLUSTER / "current.json"
+
+
+def test_a_torn_announcement_is_not_followed_and_the_next_one_is(host: AgentsSubject) -> None:
+    current(host).write_bytes(current(host).read_bytes()[:40])
+    trouble(host, "cut off")
+    assert host.host.route() == "db1/1.1"
+    assert host.adapter().settle(host.table((1, 2), "db2"), soon()).state is ReceiptState.DONE
+    until(lambda: host.host.status()["trouble"] == [], "the trouble to be over")
+
+
+def test_what_is_signed_with_another_key_is_not_followed(host: AgentsSubject, tmp_path: Path) -> None:
+    key = tmp_path / "other-key"
+    key.write_bytes(b"x" * 32)
+    key.chmod(0o600)
+    stranger = host.adapter(key_file=key)
+    receipt = stranger.apply(host.table((9, 9), "db3"), soon(0.5))
+    assert receipt.state is ReceiptState.UNKNOWN
+    assert "not signed with our key" in receipt.detail
+    trouble(host, "not signed with our key")
+    assert host.host.route() == "db1/1.1"
+    stranger.close()
+
+
+def test_a_release_that_was_changed_is_not_followed(host: AgentsSubject) -> None:
+    host.host.kill_agent()
+    adapter = host.adapter()
+    assert adapter.apply(host.table((1, 2), "db2"), soon(0.3)).state is ReceiptState.UNKNOWN
+    (file,) = (host.shared / CLUSTER / "releases").glob("1.2-*/release.json")
+    file.write_text(file.read_text().replace('"primary":"db2"', '"primary":"db3"'))
+    host.host.start_agent()
+    trouble(host, "not signed with our key")
+    assert host.host.route() == "db1/1.1"
+
+
+def test_a_vanished_folder_leaves_the_route_and_its_return_is_noticed(host: AgentsSubject) -> None:
+    away = host.shared.with_name("away")
+    host.shared.rename(away)
+    trouble(host, "No such file")
+    assert host.client().server == "db1"
+    away.rename(host.shared)
+    assert host.adapter().settle(host.table((1, 2), "db2"), soon()).state is ReceiptState.DONE
+
+
+def test_a_folder_that_is_not_mounted_any_more_is_told(host: AgentsSubject) -> None:
+    (host.shared / CLUSTER).rename(host.shared.with_name("away"))
+    trouble(host, "is it mounted?")
+    assert host.host.route() == "db1/1.1"
+
+
+def test_a_disk_that_never_answers_blocks_neither_the_route_nor_the_engine(host: AgentsSubject) -> None:
+    host.host.kill_agent()
+    host.host.write_agent_file(disk_timeout="200ms")
+    real = current(host).with_name("real.json")
+    current(host).rename(real)
+    os.mkfifo(current(host))  # whoever opens it waits for ever
+    host.host.start_agent()
+    trouble(host, "has not answered in time")
+    trouble(host, "8 accesses have not returned")
+    assert host.client().server == "db1"
+    receipt = host.adapter().apply(host.table((1, 2), "db2"), soon(0.3))
+    assert receipt.state is ReceiptState.UNKNOWN
+    assert "has not answered in time" in receipt.detail
+    with current(host).open("w"):  # those who wait are let go
+        pass
+    real.replace(current(host))
+    until(lambda: host.host.status()["trouble"] == [], "the disk to be back")
+
+
+def test_a_haproxy_that_starts_is_closed_until_its_epoch_is_confirmed(host: AgentsSubject) -> None:
+    away = host.shared.with_name("away")
+    host.shared.rename(away)
+    trouble(host, "No such file")
+    host.host.haproxy.kill9()
+    host.host.haproxy.start(host.host.config_file)
+    assert host.host.route() == "!closed/1.1"
+    assert host.client().server == ""
+    away.rename(host.shared)
+    until(lambda: host.host.route() == "db1/1.1", "the route to be confirmed")
+    assert host.client().server == "db1"
+
+
+def test_a_haproxy_that_starts_without_its_agent_stays_closed(host: AgentsSubject) -> None:
+    host.host.kill_agent()
+    host.host.haproxy.kill9()
+    host.host.haproxy.start(host.host.config_file)
+    assert host.client().server == ""
+    host.host.start_agent()
+    until(lambda: host.host.route() == "db1/1.1", "the route to be confirmed")
+
+
+def test_a_haproxy_that_missed_a_switchover_never_serves_the_old_primary(host: AgentsSubject) -> None:
+    host.host.kill_agent()
+    host.host.haproxy.kill9()
+    assert host.adapter().apply(host.table((1, 2), "db2"), soon(0.3)).state is ReceiptState.UNKNOWN
+    host.host.haproxy.start(host.host.config_file)
+    assert host.host.route() == "!closed/1.1"
+    host.host.start_agent()
+    until(lambda: host.host.route() == "db2/1.2", "the new route")
+
+
+def test_a_hold_ends_when_nobody_says_anything_any_more(host: AgentsSubject) -> None:
+    assert host.adapter().hold("op-1", soon(1.0)).state is ReceiptState.DONE
+    host.host.kill_agent()
+    host.shared.rename(host.shared.with_name("away"))
+    assert host.client().server == "db1"
+
+
+def test_a_host_without_an_agent_is_named(host: AgentsSubject) -> None:
+    host.host.kill_agent()
+    adapter = host.adapter()
+    receipt = adapter.prepare(host.table((1, 2), "db2"), host.table((1, 2), "db1"), soon(0.3))
+    assert (receipt.proxy, receipt.state) == ("edge1", ReceiptState.UNKNOWN)
+    assert "edge1 has not answered yet" in receipt.detail
+    (found,) = [f for f in adapter.check(soon(0.3)) if f.severity is Severity.ERROR]
+    assert (found.code, found.subject) == ("agents.silent", "edge1")
+
+
+@pytest.mark.parametrize("body", ["option {{ nonsense }}", "option nonsense"])
+def test_a_template_that_is_wrong_is_refused_before_anything_is_published(
+    host: AgentsSubject, tmp_path: Path, body: str
+) -> None:
+    template = tmp_path / "own.cfg.j2"
+    template.write_text(OWN.replace("BODY", body))
+    before = current(host).read_bytes()
+    adapter = host.adapter(template=template, try_with=host.host.haproxy.binary)
+    receipt = adapter.prepare(host.table((1, 2), "db2"), host.table((1, 2), "db1"), soon())
+    assert receipt.state is ReceiptState.FAILED
+    assert "nonsense" in receipt.detail
+    assert current(host).read_bytes() == before
+
+
+def test_a_configuration_that_the_host_rejects_changes_nothing_there(host: AgentsSubject, tmp_path: Path) -> None:
+    template = tmp_path / "own.cfg.j2"
+    template.write_text(OWN.replace("BODY", "option nonsense"))
+    before = host.host.config_file.read_text()
+    receipt = host.adapter(template=template).prepare(host.table((1, 2), "db2"), host.table((1, 2), "db1"), soon())
+    assert receipt.state is ReceiptState.FAILED
+    assert "nonsense" in receipt.detail
+    assert host.host.config_file.read_text() == before
+    assert host.host.route() == "db1/1.1"
+
+
+def test_another_configuration_is_loaded_while_preparing_and_the_route_stays_open(
+    host: AgentsSubject, tmp_path: Path
+) -> None:
+    template = tmp_path / "own.cfg.j2"
+    template.write_text(OWN.replace("BODY", "timeout tarpit 7s"))
+    adapter = host.adapter(template=template)
+    target = host.table((1, 2), "db2")
+    receipt = adapter.prepare(target, host.table((1, 2), "db1"), soon())
+    assert receipt.state is ReceiptState.PREPARED, receipt
+    assert "reload" in receipt.evidence
+    assert host.host.route() == "db1/1.1"
+    assert "!closed" in host.host.map_file.read_text()
+    assert adapter.apply(target, soon()).state is ReceiptState.DONE
+    assert adapter.settle(target, soon()).state is ReceiptState.DONE
+    assert host.client().server == "db2"
+
+
+def test_hosts_of_one_folder_get_one_announcement_and_answer_for_themselves(
+    host: AgentsSubject, tmp_path: Path
+) -> None:
+    second = ProxyHost(tmp_path, host.shared, "edge2")
+    try:
+        second.start_agent()
+        here, there = host.adapter(), host.kind("edge2", CLUSTER, host.servers, host.settings)
+        target = host.table((1, 2), "db2")
+        receipts = [a.apply(target, soon()) for a in (here, there)]
+        assert [r.proxy for r in receipts] == ["edge1", "edge2"]
+        assert receipts[0].state is ReceiptState.DONE
+        assert receipts[1].state is ReceiptState.FAILED  # no HAProxy runs there
+        assert receipts[0].evidence["announcement"] == receipts[1].evidence["announcement"]
+        there.close()
+    finally:
+        second.close()
+
+
+def test_hosts_of_one_folder_must_be_set_up_alike(host: AgentsSubject) -> None:
+    (found,) = host.adapter(write="127.0.0.1:1").check(soon())
+    assert (found.code, found.severity) == ("agents.unlike", Severity.ERROR)
+    assert "write" in found.cure
+
+
+def test_two_agents_of_one_host_are_refused(host: AgentsSubject) -> None:
+    first = host.host.agent
+    assert first is not None
+    host.host.start_agent()
+    second, host.host.agent = host.host.agent, first
+    assert second is not None
+    assert second.wait() == 2
+    assert "another agent runs" in host.host.log()
+
+
+def test_status_on_the_host_says_what_is_and_what_troubles(host: AgentsSubject) -> None:
+    from click.testing import CliRunner
+
+    from proxyroute.cli import main
+
+    def status() -> tuple[int, dict[str, Any]]:
+        done = CliRunner().invoke(main, ["agent", "status", "--json", "--config", str(host.host.agent_file)])
+        return done.exit_code, json.loads(done.stdout)
+
+    until(lambda: status()[0] == 0, "a status without trouble")
+    told = status()[1]
+    assert (told["primary"], told["epoch"], told["running"]) == ("db1", str(Epoch(1, 1)), True)
+    assert told["watch"].startswith(("events of", "looks again"))
+    host.host.kill_agent()
+    assert (status()[0], status()[1]["running"]) == (1, False)
+
+
+def test_a_route_closed_by_hand_stays_closed_until_somebody_publishes(host: AgentsSubject) -> None:
+    until(lambda: host.host.status().get("confirmed_pid"), "the agent to have seen the route open")
+    host.host.haproxy.ask(f"set map {host.host.map_file} route !closed/1.1")
+    assert host.adapter().observe(soon()).drift  # it has looked, and touched nothing
+    assert host.client().server == ""
+    assert host.adapter().settle(host.table((1, 1), "db1"), soon()).state is ReceiptState.DONE
+    assert host.client().server == "db1"
+
+
+def test_a_haproxy_that_is_down_is_told_until_it_is_back(host: AgentsSubject) -> None:
+    host.host.haproxy.kill9()
+    trouble(host, "haproxy does not run")
+    host.host.haproxy.start(host.host.config_file)
+    until(lambda: host.host.status()["trouble"] == [], "the trouble to be over")
+    assert host.host.route() == "db1/1.1"
