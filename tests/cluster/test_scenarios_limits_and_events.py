@@ -15,7 +15,7 @@ from tests.support.mariadb import APPLICATION, Node
 from tests.support.scene import LIMIT, assert_order, books, connect, other, switched
 from tests.support.wait import until
 
-SITE = {"n": 3, "scheduler": True}
+SITE = {"n": 3, "scheduler": True, "policy": {"freeze_budget": "1s", "lock_pause": "20ms"}}
 
 
 # -- Connections ----------------------------------------------------------------------------------------------
