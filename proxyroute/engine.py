@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,12 +91,12 @@ class Engine:
             parts=self._parts,
             sync_seconds=sync_seconds,
             past=[s.blackout_seconds for s in self.history() if s.blackout_seconds is not None],
-            more=(*self._open_findings(), *self._disk_findings(sync_seconds)),
+            more=(*self._open_findings(), *self._damaged_findings(), *self._disk_findings(sync_seconds)),
         )
 
     def history(self) -> tuple[Summary, ...]:
         """Returns every operation on record, oldest first."""
-        return tuple(summarize(records) for records in self._records() if records)
+        return tuple(summarize(records) for _, records in self._readable())
 
     def show(self, operation: str) -> tuple[Record, ...]:
         """Returns the journal of ``operation``; an unambiguous beginning of its id will do. Raises Refused."""
@@ -204,7 +205,7 @@ class Engine:
 
     def _to_heal(self) -> list[Path]:
         """Open operations, oldest first; then the last one that acted, for what it may have left to do."""
-        outcomes = {f: journal.outcome(r) for f in journal.journals(self._folder) if (r := journal.read(f))}
+        outcomes = {file: journal.outcome(records) for file, records in self._readable()}
         acted = [f for f, outcome in outcomes.items() if outcome in ("done", "aborted")]
         return [f for f, outcome in outcomes.items() if outcome is None] + acted[-1:]
 
@@ -271,16 +272,32 @@ class Engine:
         found = tuple(f for f in blocking(prospect.findings, force) if f.code != WAITED_FOR)
         raise Refused(f"{self._config.name}: a switchover is refused; nothing was touched", found)
 
-    def _records(self) -> Iterable[list[Record]]:
-        return (journal.read(file) for file in journal.journals(self._folder))
+    def _readable(self) -> Iterator[tuple[Path, list[Record]]]:
+        """Every journal that can be read and has records; the damaged ones are findings."""
+        for file in journal.journals(self._folder):
+            with contextlib.suppress(JournalError):
+                records = journal.read(file)
+                if records and records[0]["kind"] == "begin":
+                    yield file, records
+
+    def _damaged_findings(self) -> Iterator[Finding]:
+        for file in journal.journals(self._folder):
+            try:
+                records = journal.read(file)
+                text = f"{file} does not begin with a begin record" if records and records[0]["kind"] != "begin" else ""
+            except JournalError as error:
+                text = str(error)
+            if text:
+                cure = f"restore it; or, once you know that its operation is over: mv {file} {file}.damaged"
+                yield Finding("journal.damaged", Severity.ERROR, self._config.name, text, cure)
 
     def _close_untouched(self) -> None:
         """Closes the records of processes that died before they touched anything; the lease must be held."""
         for file in journal.journals(self._folder):
-            records = journal.read(file)
-            if not records:  # died between making the file and its first record
+            if file.stat().st_size == 0:  # died between making the file and its first record
                 file.unlink()
-            elif untouched(records):
+        for file, records in self._readable():
+            if untouched(records):
                 op = resume(file, self._lease, _user())
                 if op is not None:
                     op.end("refused", "its process died before anything was touched")

@@ -161,6 +161,8 @@ def read(path: Path) -> list[Record]:
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is empty or torn
         try:
             record = json.loads(line)
+            if not isinstance(record, dict) or "kind" not in record:
+                raise ValueError("it has no kind")
         except ValueError as error:
             raise JournalError(f"{path}, line {number}: not a record ({error}); restore it from a copy") from error
         if record.get("v") != FORMAT:

@@ -497,7 +497,7 @@ class Receipt:
     epoch: Epoch
     detail: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)
-    """What was read back to support ``state``; JSON values."""
+    """What was read back to support ``state``; JSON values. ``blind`` is true where nothing ever can be."""
 
 
 @dataclass(frozen=True)

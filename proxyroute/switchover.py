@@ -305,7 +305,7 @@ def _receipts(parts: Parts, receipts: Iterable[Receipt]) -> str:
 def _drain(old: Server, pooled: frozenset[int], deadline: Deadline) -> str:
     """Sessions that came lately are short ones: they end by themselves now that newcomers wait at the proxy."""
     while True:
-        short = old.client_sessions(deadline.within(1.0)) - pooled
+        short = old.client_sessions(Deadline.after(_ANSWER)) - pooled
         if not short:
             return "quiet"
         if deadline.left <= _POLL:

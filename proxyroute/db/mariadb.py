@@ -70,6 +70,7 @@ class MariaDB:
         self._excluded = (login.user, *monitor_users)
         self._replication = Replication(self._open, replication)
         self._stage_held = False
+        self._switching: threading.Thread | None = None
 
     def _open(self, deadline: Deadline) -> Session:
         return self._control.open(deadline)
@@ -85,8 +86,6 @@ class MariaDB:
             # named before they are used: a statement that is still on its way when we die can be found and ended
             for session, name in ((self._lock, "engine"), (self._switch, "switch")):
                 session.change("mariadb.name_lock", "SELECT GET_LOCK(%s, 0)", deadline, (_lock_name(operation, name),))
-            # a limit for everybody's statements must not end the one that closes the server
-            self._switch.change("mariadb.name_lock", "SET SESSION max_statement_time=0", deadline)
 
     def look(self, deadline: Deadline) -> Status:
         return read_status(self._open(deadline), self.name, self.address, deadline)
@@ -201,9 +200,12 @@ class MariaDB:
             with contextlib.suppress(ServerError, TimedOut):  # ended by unblock_writes, as it should be
                 switch.change("mariadb.arm", statement, until, (name, seconds))
 
-        threading.Thread(target=run, name=f"switch-{self.name}", daemon=True).start()
+        self._switching = threading.Thread(target=run, name=f"switch-{self.name}", daemon=True)
+        self._switching.start()
         while "armed" not in self.write_state(deadline, operation).holders:
             deadline.require(f"{self.name} to arm")
+            if not self._switching.is_alive():
+                raise LostReply(self.name, "the session that arms it is gone")
 
     def _leave_stage(self, deadline: Deadline) -> None:
         if self._stage_held:
@@ -360,7 +362,8 @@ class MariaDB:
     def close(self) -> None:
         self._control.close()
         self._lock.close()
-        self._switch.abandon()
+        if self._switching is None or not self._switching.is_alive():  # else its thread waits for the answer
+            self._switch.abandon()
 
 
 def _lock_name(operation: str, holder: str) -> str:

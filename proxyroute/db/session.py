@@ -22,6 +22,8 @@ from proxyroute.model import Address, Deadline
 _READS = re.compile(r"\s*(SELECT|SHOW|XA\s+RECOVER)\b", re.IGNORECASE)
 _CLIENT_ERRORS = range(2000, 3000)
 _CONNECT_SECONDS = 5.0
+_OURS = "SET SESSION sql_mode='', max_statement_time=0, wait_timeout=600"
+"""What a site sets for everybody must not change what our statements mean, nor end them or an idle lock."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Session:
                 read_timeout=left,
                 write_timeout=left,
                 program_name="proxyroute",
+                init_command=_OURS,
             )
         except pymysql.err.Error as error:
             raise self._connect_error(error) from error
@@ -135,6 +138,9 @@ class Session:
             if deadline.passed:
                 self._end_stuck(stuck)
             raise LostReply(self.server, f"no answer to a change: {text}") from error
+        except BaseException:  # Ctrl-C in the middle of a reply: what comes next would be taken for another answer
+            self.abandon()
+            raise
 
     def _end_stuck(self, session: int) -> None:
         """Ends our own statement from a side connection, so that it does not take effect at some later time."""

@@ -108,8 +108,9 @@ class LocalLease:
     @staticmethod
     def _forget_old(folder: Path) -> None:
         for epoch in sorted(_claimed(folder))[:-_KEPT_EPOCHS]:
-            (folder / str(epoch) / "owner").unlink(missing_ok=True)
-            (folder / str(epoch)).rmdir()
+            with contextlib.suppress(OSError):  # a stray file there is no reason to refuse a new claim
+                (folder / str(epoch) / "owner").unlink(missing_ok=True)
+                (folder / str(epoch)).rmdir()
 
 
 def _owner(folder: Path) -> str:
