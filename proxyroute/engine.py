@@ -91,7 +91,12 @@ class Engine:
             parts=self._parts,
             sync_seconds=sync_seconds,
             past=[s.blackout_seconds for s in self.history() if s.blackout_seconds is not None],
-            more=(*self._open_findings(), *self._damaged_findings(), *self._disk_findings(sync_seconds)),
+            more=(
+                *self._open_findings(),
+                *self._leftover_findings(),
+                *self._damaged_findings(),
+                *self._disk_findings(sync_seconds),
+            ),
         )
 
     def history(self) -> tuple[Summary, ...]:
@@ -315,6 +320,14 @@ class Engine:
             for s in self.history()
             if s.outcome == "open"
         )
+
+    def _leftover_findings(self) -> Iterator[Finding]:
+        """What the last operation that acted left to do; a replica that is away is no reason to wait."""
+        acted = [s for s in self.history() if s.outcome in ("done", "aborted")][-1:]
+        for left in (left for s in acted for left in s.leftovers):
+            severity = Severity.WARNING if left.startswith("follow ") else Severity.ERROR
+            text = f"{acted[0].operation} left to do: {left}"
+            yield Finding("operation.leftover", severity, self._config.name, text, "proxyroute heal", forceable=True)
 
     def _disk_findings(self, sync_seconds: float) -> tuple[Finding, ...]:
         limit = self._policy.max_disk_seconds

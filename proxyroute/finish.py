@@ -27,6 +27,7 @@ _TELL = 2.0
 _MARGIN = 3.0
 _STEPS = 6
 _CLOSE_TRIES = 3
+_CLOSE_TIME = 10.0
 _LOOK_NOW = 1.0
 """Seconds for a reading while writes wait."""
 _POLL = 0.005
@@ -49,15 +50,22 @@ def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost
     parts.expect(_STEPS * policy.settle)
     if plan.primary not in lost and not op.has_done(_CLOSE):
         with op.attempt("close", plan.primary), op.step(_CLOSE) as note:
-            note.detail = _close_surely(parts.site[plan.primary], op, Deadline.after(policy.settle))
+            note.detail = _close_surely(parts.site[plan.primary], op, Deadline.after(_CLOSE_TIME))
     op.mark("closed")
+    closed = plan.primary in lost or op.has_done(_CLOSE)
+    if not closed:  # its clients hang: the proxies can still cut them off
+        with op.step("cut routes") as note:
+            note.detail = _settle_routes(parts, op, Deadline.after(2 * _TELL))
     with op.step("address up"), op.attempt("address_up", plan.candidate):
         parts.run_script("address_up", op, Deadline.after(policy.settle))
     _await_first_writes(parts, op)
     with op.step("repoint") as note:
-        note.detail = _repoint(parts, op, Deadline.after(policy.settle), lost)
+        if not closed:  # a replication statement under our own lock would hang, and take effect
+            op.leftover("follow", plan.primary, "it could not be closed")
+        aside = lost if closed else {*lost, plan.primary}
+        note.detail = _repoint(parts, op, Deadline.after(policy.settle), aside)
     with op.step("restore"):
-        _restore(parts, op, Deadline.after(policy.settle), lost)
+        _restore(parts, op, Deadline.after(policy.settle), aside)
     with op.step("settle routes") as note:
         note.detail = _settle_routes(parts, op, Deadline.after(policy.settle))
     with op.step("prove") as note:
@@ -219,7 +227,7 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
             if settings:
                 old.restore(settings, deadline)
         for account in plan.lock_accounts:
-            with op.attempt("unlock_account", old.name):
+            with op.attempt("unlock_account", f"{old.name}/{account}"):
                 old.unlock_account(account, deadline)
         with op.attempt("events", old.name):
             old.set_events(enabled, "replica side", deadline)

@@ -19,7 +19,7 @@ from pathlib import Path
 from proxyroute import faults, journal
 from proxyroute.assembly import build_lease, build_parts
 from proxyroute.config import from_snapshot
-from proxyroute.errors import Busy, ProxyRouteError, SplitBrain, Superseded
+from proxyroute.errors import ProxyRouteError, SplitBrain, Superseded
 from proxyroute.faults import act
 from proxyroute.model import Deadline
 from proxyroute.operation import plan_from_json, resume
@@ -158,11 +158,11 @@ def _take_over(parts: Parts, file: Path, lease: Lease) -> int:
             with act("guard.take_over"):
                 recover(parts, op)
             return 0
-        except (Busy, SplitBrain, Superseded) as error:
+        except (SplitBrain, Superseded) as error:
             _log(str(error))
             return 1
-        except (ProxyRouteError, OSError) as error:
-            _log(str(error))
+        except Exception as error:  # noqa: BLE001 - nobody else is left to try again
+            _log(f"{type(error).__name__}: {error}")
             if deadline.left < _RETRY:
                 _close_what_is_in_doubt(parts, file)
                 return 1

@@ -56,6 +56,8 @@ def result_of(op: Operation) -> Result:
     summary, proof = summarize(records), _last(records, "proof")
     done = summary.outcome == "done"
     primary = op.plan.candidate if done else op.plan.primary
+    end = _last(records, "end")
+    told = (end and end["text"]) or f"{primary} takes writes"
     return Result(
         operation=op.id,
         kind=op.kind,
@@ -68,7 +70,7 @@ def result_of(op: Operation) -> Result:
         if proof is not None
         else None,
         leftovers=summary.leftovers,
-        text=f"{primary} is the primary now" if done else f"{op.kind} {summary.outcome}; {primary} takes writes",
+        text=f"{primary} is the primary now" if done else f"{op.kind} {summary.outcome}; {told}",
     )
 
 

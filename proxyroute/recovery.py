@@ -13,12 +13,13 @@ from enum import StrEnum
 from proxyroute.errors import LostReply, ProxyRouteError, SplitBrain, Superseded, TimedOut, Unfinished, Unreachable
 from proxyroute.finish import finish
 from proxyroute.model import Deadline, Epoch, ReceiptState, RouteTable, Undo
-from proxyroute.opening import Standing, read_standing, refuse_unless_closed
+from proxyroute.opening import Standing, must_answer, read_standing, refuse_unless_closed
 from proxyroute.operation import Operation
 from proxyroute.parts import LOOK, Parts, peer
 from proxyroute.routes import highest_epoch
 
 _RETRY = 0.2
+_EXPECT = 3
 
 
 class Way(StrEnum):
@@ -75,10 +76,14 @@ def recover(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
     when it has to be tried again later.
     """
     standing = read_standing(parts, op, Deadline.after(LOOK))
-    _stop_if_superseded(parts, op, standing)
-    if op.outcome == "aborted":
-        _undo_leftovers(parts, op)
+    if op.outcome is not None:
+        _stop_unless_it_still_holds(parts, op, standing)
+        if op.outcome == "aborted":
+            _undo_leftovers(parts, op)
+        else:
+            finish(parts, op, lost=lost)
         return
+    _stop_if_superseded(parts, op, standing)
     if way(op, standing, lost, continuous=parts.continuous) is Way.BACK:
         go_back(parts, op, lost)
         return
@@ -132,6 +137,26 @@ def _stop_if_superseded(parts: Parts, op: Operation, standing: Standing) -> None
     raise Superseded(f"somebody else acted since: {text}; the record is closed and nothing was touched")
 
 
+def _stop_unless_it_still_holds(parts: Parts, op: Operation, standing: Standing) -> None:
+    """What an ended operation left to do is done only while the roles are those it ended with.
+
+    Raises Superseded when they are not (the record is closed and nothing is touched), Unfinished when the server that
+    should take writes is silent.
+    """
+    primary, other = op.plan.candidate, op.plan.primary
+    if op.outcome == "aborted":
+        primary, other = other, primary
+    state = must_answer(standing, primary)
+    taking = [name for name, s in standing.states.items() if s.writable and name != primary]
+    if not state.writable or [name for name in taking if name != other] or (taking and op.outcome == "aborted"):
+        text = f"{primary} was the primary when {op.id} ended, and it is not alone in taking writes now"
+        op.end("superseded", text)
+        raise Superseded(f"somebody else acted since: {text}; the record is closed and nothing was touched")
+    seen = highest_epoch(parts.routes.observe(Deadline.after(LOOK)))
+    if seen > op.route_epoch:  # published since, to the same primary
+        op.back(op.lease.claim(seen, op.id))
+
+
 # -- the way back --
 
 
@@ -140,6 +165,7 @@ def go_back(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
 
     Raises Unfinished when the old primary's writes could not be restored; whatever else fails becomes a leftover.
     """
+    parts.expect(_EXPECT * op.plan.policy.undo)
     deadline = Deadline.after(op.plan.policy.undo)
     for undo in op.undos:
         if undo.server in lost:
@@ -149,17 +175,23 @@ def go_back(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
             if undo.verb == "restore_writes":
                 _restore_writes(parts, op, undo, deadline, lost)
             else:
-                with op.attempt(undo.verb, undo.server):
+                with op.attempt(undo.verb, _where(undo)):
                     _UNDO[undo.verb](parts, op, undo, deadline)
-    op.end("aborted")
+    told = f"{op.plan.primary} is declared lost, so no server takes writes" if op.plan.primary in lost else ""
+    op.end("aborted", told)
+
+
+def _where(undo: Undo) -> str:
+    account = undo.arguments.get("account")
+    return f"{undo.server}/{account}" if account else undo.server
 
 
 def _undo_leftovers(parts: Parts, op: Operation) -> None:
     """What could not be undone when everything else was; writes were restored then."""
     deadline = Deadline.after(op.plan.policy.undo)
     for undo in op.undos:
-        if (undo.verb, undo.server) in op.leftovers:
-            with op.step(f"undo: {undo.verb.replace('_', ' ')}"), op.attempt(undo.verb, undo.server):
+        if (undo.verb, _where(undo)) in op.leftovers:
+            with op.step(f"undo: {undo.verb.replace('_', ' ')}"), op.attempt(undo.verb, _where(undo)):
                 _UNDO[undo.verb](parts, op, undo, deadline)
     op.end("aborted")
 
@@ -177,10 +209,7 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
             standing = read_standing(parts, op, deadline.within(LOOK), hurry=hurry)
             state = standing.states.get(old.name)
             if state is None:
-                raise Unfinished(
-                    f"{old.name} does not answer ({standing.silent.get(old.name)}); when it is back type "
-                    "'proxyroute heal', or look at 'proxyroute status' for a failover"
-                )
+                raise Unreachable(old.name, standing.silent.get(old.name, "does not answer"))
             if state.holders or not state.writable:
                 goal = state.position.merge(op.goal) if op.goal is not None else state.position
                 refuse_unless_closed(standing, old.name, goal, excused=excused)
@@ -189,8 +218,12 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
             if was_open and not old.write_state(deadline, op.id).writable:
                 old.accept_writes(deadline)
             return
-        except (LostReply, TimedOut, Unreachable):
-            deadline.require(f"{old.name} to take writes again")
+        except (LostReply, TimedOut, Unreachable) as error:
+            if deadline.left < _RETRY:
+                raise Unfinished(
+                    f"{old.name} could not be made to take writes again ({error}); when it answers type "
+                    "'proxyroute heal'; 'proxyroute status' shows what is left of the cluster"
+                ) from error
             time.sleep(_RETRY)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from proxyroute.errors import ProxyRouteError
 from proxyroute.model import (
     NO_EPOCH,
     Deadline,
@@ -97,8 +96,8 @@ class Routes:
 def _receipt(proxy: str, call: Callable[[], Receipt], epoch: Epoch) -> Receipt:
     try:
         return call()
-    except ProxyRouteError as error:
-        return Receipt(proxy, ReceiptState.UNKNOWN, epoch, str(error))
+    except Exception as error:  # noqa: BLE001 - whatever an adapter raises is what became of its proxy
+        return Receipt(proxy, ReceiptState.UNKNOWN, epoch, str(error) or type(error).__name__)
 
 
 def highest_epoch(observed: Iterable[Observed]) -> Epoch:

@@ -55,7 +55,7 @@ def switchover(parts: Parts, op: Operation, *, force: bool = False, kill_long: b
         parts.expect(_RECOVER * op.plan.policy.settle)
         recover(parts, op)  # the same that heal would do, while the locks are still held
         if op.outcome == "aborted":
-            raise Aborted(f"everything was undone, {op.plan.primary} takes writes: {error}") from error
+            raise Aborted(_undone(op, error)) from error
 
 
 def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) -> RouteTable:
@@ -75,6 +75,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
     with op.step("guard"):
         if parts.guard is not None:
             parts.guard.start(Deadline.after(_PREPARE))
+        parts.expect(2 * policy.warm_up + 2 * _PREPARE)
     with op.step("connect"):
         _connect(parts, op, view)
     with op.step("warm up") as note:
@@ -104,7 +105,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
         op.on_abort(Undo("release_routes"))
         op.on_abort(Undo("follow", new.name, {"source": old.name}))
         op.on_abort(Undo("restore_writes", old.name, op.kept("settings")))
-        until = Deadline.after(policy.drain + policy.freeze_budget + _ANSWER)
+        until = Deadline.after(policy.drain + policy.freeze_budget + 2 * _ANSWER)
         note.detail = _receipts(parts, routes.hold(op.id, until, Deadline.after(_ANSWER)))
     with op.step("drain") as note:
         note.detail = _drain(old, pooled, Deadline.after(policy.drain))
@@ -164,7 +165,13 @@ def _end_uncommitted(parts: Parts, op: Operation, error: BaseException) -> bool:
             return True
     except ProxyRouteError as worse:
         raise Unfinished(f"{error or type(error).__name__}; and not everything could be undone: {worse}") from error
-    raise Aborted(f"everything was undone, {op.plan.primary} takes writes: {error or type(error).__name__}") from error
+    raise Aborted(_undone(op, error)) from error
+
+
+def _undone(op: Operation, error: BaseException) -> str:
+    left = ", ".join(f"{verb} {server}" for verb, server in op.leftovers)
+    what = f"it was undone but for: {left} (proxyroute heal takes that up)" if left else "everything was undone"
+    return f"{what}; {op.plan.primary} takes writes: {str(error) or type(error).__name__}"
 
 
 # -- before anything is touched --

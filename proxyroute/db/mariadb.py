@@ -39,7 +39,7 @@ _NO_SUCH_THREAD = 1094
 _TOO_MANY_CONNECTIONS = 1040
 _POLL = 0.002
 _ATTEMPT = 0.5
-_REPLY = 0.25
+_REPLY = 0.5
 """Seconds for an answer beyond the time that the server itself was given."""
 _SLICE = 0.25
 

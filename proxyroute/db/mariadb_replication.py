@@ -115,6 +115,8 @@ class Replication:
     ) -> None:
         """Makes this server replicate from ``source``; see :meth:`proxyroute.ports.Server.follow`."""
         status = self._status(deadline)
+        if status.writable:
+            raise ServerError(status.name, f"takes writes: it must refuse them before it follows {source.name}")
         has = source_has() if source_has is not None else None
         # a replica of several sources has more, in domains of their own
         own = status.executed.alongside(has) if has is not None and len(status.sources) > 1 else status.executed
@@ -123,8 +125,13 @@ class Replication:
             raise Diverged(status.name, f"has executed {extra}, which {source.name} does not have")
         channel = channel_of(status.sources, source)
         if channel is not None and channel.uses_gtid:
-            if not channel.running:
+            if channel.running:
+                return
+            if not channel.error:
                 self._start(channel.channel, deadline)
+                return
+            # with the login and the options of now: what was set once may be what is wrong
+            self._repoint(channel, source, has, deadline)
             return
         channel = channel_of(status.sources, instead_of) if instead_of is not None else None
         if channel is None and len(status.sources) == 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import ssl
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +48,7 @@ class Session:
         self.address = address
         self._login = login
         self._connection: pymysql.Connection[DictCursor] | None = None
+        self._in_use = threading.Lock()
         self.id = 0
         """The server's id of this connection; 0 when not open."""
 
@@ -112,6 +114,18 @@ class Session:
             return self._run(sql, args, deadline, sent_is_unknown=True)
 
     def _run(
+        self, sql: str, args: tuple[Any, ...], deadline: Deadline, *, sent_is_unknown: bool
+    ) -> list[dict[str, Any]]:
+        left = deadline.require(f"{self.server} to answer")
+        # a thread that was left behind may still wait for its answer here
+        if not self._in_use.acquire(timeout=left):
+            raise Unreachable(self.server, "an earlier statement on this connection has not been answered yet")
+        try:
+            return self._exchange(sql, args, deadline, sent_is_unknown=sent_is_unknown)
+        finally:
+            self._in_use.release()
+
+    def _exchange(
         self, sql: str, args: tuple[Any, ...], deadline: Deadline, *, sent_is_unknown: bool
     ) -> list[dict[str, Any]]:
         connection = self._connection
