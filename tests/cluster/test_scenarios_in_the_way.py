@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pymysql
 import pytest
@@ -111,6 +113,32 @@ def test_a_long_update_is_refused_at_the_deadline_with_the_offender_named_and_en
     assert primary.value(f"(SELECT v FROM {table} WHERE id=1)") == 0, "what was killed has not happened"
 
 
+RUNNING = "SELECT id FROM information_schema.processlist WHERE info LIKE 'UPDATE%' AND state='User sleep'"
+UPDATE = f"""
+import pymysql, subprocess, sys
+if sys.argv[2:]:
+    pymysql.connect(unix_socket=sys.argv[1], user="root", password="lab-root").cursor().execute(sys.argv[2])
+else:
+    again = [*sys.orig_argv, "UPDATE app.t SET v=v+1+SLEEP(60) WHERE id=1"]
+    subprocess.Popen(again, stderr=subprocess.DEVNULL)
+    cursor = pymysql.connect(unix_socket=sys.argv[1], user="root", password="lab-root").cursor()
+    while not cursor.execute({RUNNING!r}):
+        pass
+"""
+
+
+def test_an_update_that_begins_after_the_preflight_is_named_when_the_lock_is_not_to_be_had(
+    site: Lab, table: str
+) -> None:
+    primary = site.cluster.primary
+    script = [sys.executable, "-c", UPDATE, str(primary.socket_file)]
+    with books(site), configured(site, scripts={"address_down": script}):
+        said = assert_aborted(site)
+    assert "hold writes open: UPDATE app.t SET v=v+1+SLEEP(60) WHERE id=1" in said
+    for row in primary.sql(RUNNING):
+        primary.sql(f"KILL {row['id']}")
+
+
 def test_an_open_transaction_that_has_written_is_waited_for(site: Lab, table: str) -> None:
     with configured(site, switchover={"long_wait": "20s"}), connect(site.write) as session, session.cursor() as cursor:
         cursor.execute("BEGIN")
@@ -177,18 +205,56 @@ def test_a_direct_privileged_writer_is_refused_by_name_and_locked_when_forced(
     assert not [e for e in events if "ACCOUNT" in str(e["Info"])], "the lock is not in the binary log"
 
 
-def test_a_privileged_account_that_writes_all_the_time_makes_no_errant_transaction(
-    site: Lab, table: str, batch: Account
+@pytest.mark.parametrize("mode", ["pooled", "fresh"])
+def test_a_privileged_account_that_writes_all_the_time_through_the_proxy_makes_no_errant_transaction(
+    site: Lab, table: str, batch: Account, mode: str
 ) -> None:
+    """Whether it is in the plan depends, for one that connects anew for each write, on the moment."""
     create_table(site.cluster.primary)
-    with Load.start(site.write, writers=1, rate=50, account=batch) as writing:
-        assert "writer.privileged" in refused(site).codes, "a session through a proxy cannot be told from a direct one"
+    with Load.start(site.write, writers=2, rate=50, mode=mode, account=batch) as writing:
+        if mode == "pooled":
+            assert "writer.privileged" in refused(site).codes, "it cannot be told from a direct one"
         switched(site, "--force")
         writing.await_more(5)
         records = writing.stop()
     primary = assert_order(site)
     verdict = judge(records, read_rows(site.cluster), primary.name)
     assert verdict.clean, verdict
+
+
+UNSEEN = """
+import contextlib, pymysql, subprocess, sys, time
+if sys.argv[2:]:
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        with contextlib.suppress(pymysql.err.Error):
+            session = pymysql.connect(unix_socket=sys.argv[1], user="root", password="lab-root", autocommit=True)
+            session.cursor().execute("INSERT INTO app.unseen VALUES ()")
+            session.close()
+else:
+    subprocess.Popen([*sys.orig_argv, "write"], stderr=subprocess.DEVNULL)
+"""
+
+
+def test_a_privileged_writer_that_nobody_could_see_is_told_afterwards_and_nobody_rejoins_silently() -> None:
+    """It begins after the preflight, directly at the old primary, and connects anew for each write."""
+    with Lab.start(3, policy={"prove": "500ms"}) as lab:
+        old, new, third = lab.cluster
+        old.sql("CREATE TABLE app.unseen (id INT AUTO_INCREMENT PRIMARY KEY)")
+        lab.cluster.await_synced()
+        with configured(lab, scripts={"address_down": [sys.executable, "-c", UNSEEN, str(old.socket_file)]}):
+            value = switched(lab, "--to", "db2", code=7)
+        assert value["verdict"] == "NOT PROVEN"
+        assert any(left.startswith("follow db1") and "which db2 does not have" in left for left in left_of(value))
+        assert lab.cluster.writable == ("db2",)
+        assert old.replication() == {}, "the old primary does not follow: it has what nobody else should get"
+        assert third.source_port() in (old.port, new.port)
+        assert beat(lab) == "db2"
+
+
+def left_of(value: dict[str, Any]) -> list[str]:
+    found: list[str] = value["result"]["leftovers"]
+    return found
 
 
 def test_an_account_that_merely_could_and_is_not_connected_does_not_block(site: Lab, batch: Account) -> None:
