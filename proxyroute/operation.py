@@ -31,6 +31,7 @@ _UNDO_URGENCY = (
     "unlock_account",
     "address_up",
     "start_events",
+    "semi_sync",
     "follow",
 )
 """By urgency, not last in first out: writes first, and what may become a leftover last."""

@@ -267,6 +267,11 @@ def _start_events(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -
     parts.site[undo.server].start_events(deadline)
 
 
+def _semi_sync(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
+    """A replica that waits for acknowledgements of its own is stuck: off, before it follows again."""
+    parts.site[undo.server].semi_sync(deadline, primary=False)
+
+
 def _follow(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     """The candidate, or the replica that was moved below it, follows the old primary again."""
     source = peer(parts, op, undo.arguments["source"])
@@ -280,5 +285,6 @@ _UNDO = {
     "unlock_account": _unlock_account,
     "address_up": _address_up,
     "start_events": _start_events,
+    "semi_sync": _semi_sync,
     "follow": _follow,
 }

@@ -104,6 +104,9 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
     with op.step("hold") as note:
         op.on_abort(Undo("release_routes"))
         op.on_abort(Undo("follow", new.name, {"source": old.name}))
+        candidate = view.status(new.name)
+        if plan.semi_sync and candidate is not None and not candidate.semi_sync.primary_enabled:
+            op.on_abort(Undo("semi_sync", new.name))
         op.on_abort(Undo("restore_writes", old.name, op.kept("settings")))
         until = Deadline.after(policy.drain + policy.freeze_budget + 2 * _ANSWER)
         note.detail = _receipts(parts, routes.hold(op.id, until, Deadline.after(_ANSWER)))
@@ -121,7 +124,6 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
     with op.step("catch up"):
         new.wait_for(goal, budget)
         reached = new.position(budget)
-        candidate = view.status(new.name)
         if candidate is not None and len(candidate.sources) > 1:
             reached = reached.alongside(goal)  # the other source goes on meanwhile
         exact = reached.equals(goal)

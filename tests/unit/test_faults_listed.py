@@ -15,7 +15,10 @@ DRIVERS = ("db", "haproxy", "adapters", "lease", "hooks", "argv")
 AGENT = "agent"
 
 PRIMITIVES: dict[tuple[str, str], str] = {
-    ("db.session", "_exchange"): "sends whatever it is given; change() gives it under act(), read() only SELECT and SHOW",
+    (
+        "db.session",
+        "_exchange",
+    ): "sends what it is given; change() gives it under act(), read() only reading",
     ("argv", "run"): "scripts and hook adapters call it under script.run and hook.run, HAProxy's binary only looks",
     ("argv", "_ended"): "ends what run started and whose time is over",
     ("haproxy.runtime", "_exchange"): "sends what it is given; tell() and reload() have an act(), ask() only reads",

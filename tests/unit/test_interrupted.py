@@ -189,6 +189,26 @@ def test_candidate_cannot_be_opened_turns_around(files: Iterator[Path], monkeypa
     assert world.servers["db1"].writable
 
 
+def test_a_turned_around_candidate_does_not_wait_for_acknowledgements_of_its_own(
+    files: Iterator[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, proxy = make_world()
+    world.servers["db1"].semi_primary = True
+    for name in ("db2", "db3"):
+        world.servers[name].semi_replica = True
+
+    def refuse(deadline: Deadline) -> None:
+        raise Unfinished("the statement is refused")
+
+    monkeypatch.setattr(world.servers["db2"], "accept_writes", refuse)
+    with pytest.raises(Aborted):
+        _start(world, proxy, next(files), [])
+    _assert_legal(world, proxy, "turned around")
+    assert "db2 semi-sync primary: after" in world.trace, "it was switched on on the way"
+    assert not world.servers["db2"].semi_primary
+    assert world.servers["db1"].semi_primary
+
+
 def test_candidate_dies_before_it_is_told_to_open(files: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     world, proxy = make_world()
     file = next(files)
