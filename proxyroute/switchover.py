@@ -173,7 +173,7 @@ def _end_uncommitted(parts: Parts, op: Operation, error: BaseException) -> bool:
 def _undone(op: Operation, error: BaseException) -> str:
     left = ", ".join(f"{verb} {server}" for verb, server in op.leftovers)
     what = f"it was undone but for: {left} (proxyroute heal takes that up)" if left else "everything was undone"
-    return f"{what}; {op.plan.primary} takes writes: {str(error) or type(error).__name__}"
+    return f"{what}, {op.plan.primary} takes writes: {str(error) or type(error).__name__}"
 
 
 # -- before anything is touched --
