@@ -72,6 +72,8 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
         published = highest_epoch(parts.routes.observe(Deadline.after(LOOK)))
         note.detail = _prepare(parts, target, parts.table(op, old.name, published, view))
     _make_room(old, op, view)
+    # long before the drain: whoever is here now and is still here then is no short session that was caught in between
+    pooled = old.client_sessions(Deadline.after(_ANSWER))
     with op.step("guard"):
         if parts.guard is not None:
             parts.guard.start(Deadline.after(_PREPARE))
@@ -96,7 +98,6 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
         with op.step("stop events"):
             op.on_abort(Undo("start_events", old.name))
             old.stop_events(Deadline.after(_ANSWER))
-    pooled = old.client_sessions(Deadline.after(_ANSWER))
     if parts.hooks.configured("address_down"):
         with op.step("address down"):
             op.on_abort(Undo("address_up", old.name))
