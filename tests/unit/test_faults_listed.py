@@ -25,7 +25,7 @@ PRIMITIVES: dict[tuple[str, str], str] = {
     ("haproxy.files", "_staged"): "writes beside the file, for replace() and rehearse(), which have the act()",
     ("haproxy.share", "put"): "replaces one file whole, for those who have the act()",
     ("haproxy.share", "_exclusive"): "makes a folder appear, for stage() and claim(), which have the act()",
-    ("adapters.shared", "release"): "a folder of its own in which a configuration is tried out, gone afterwards",
+    ("adapters.publisher", "release"): "a folder of its own in which a configuration is tried out, gone afterwards",
     ("agent_memory", "__init__"): "its own lock file and its folder, which mean nothing to a proxy",
     ("lease.local", "acquire"): "its own lock file and its folder, which mean nothing to a server or a proxy",
     ("lease.local", "claim"): "the claim is the mkdir, under act(); an epoch without an owner's name was never used",
