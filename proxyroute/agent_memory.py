@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from proxyroute.atomic import put
 from proxyroute.errors import ConfigError, ShareError
 from proxyroute.faults import act
 from proxyroute.haproxy.release import Memory, Release
-from proxyroute.haproxy.share import put
 
 _FORMAT = 1
 

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute import faults
+from proxyroute.atomic import sync_folder
 from proxyroute.errors import JournalError
 
 FORMAT = 1
@@ -65,7 +66,7 @@ class Journal:
             self._ballast = path.with_suffix(".ballast")
             if not self.records:
                 self._ballast.write_bytes(b"\0" * _BALLAST)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
                 path.with_suffix(".ballast").unlink()
@@ -188,11 +189,3 @@ def outcome(records: list[Record]) -> str | None:
 def journals(folder: Path) -> list[Path]:
     """Returns all journals in ``folder``, oldest first (their names begin with the time)."""
     return sorted(folder.glob("*.jsonl"))
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from proxyroute.atomic import sync_folder
 from proxyroute.errors import AdapterError
 from proxyroute.faults import act
 
@@ -32,7 +33,7 @@ def replace(proxy: str, file: Path, text: str) -> bool:
         with act("haproxy.write_file"):
             staged = _staged(file, text)
             os.replace(staged, file)
-            _sync_folder(file.parent)
+            sync_folder(file.parent)
     except OSError as error:
         raise AdapterError(proxy, f"cannot write {file}: {error.strerror or error}") from None
     return True
@@ -84,11 +85,3 @@ def _staged(file: Path, text: str) -> Path:
         staged.unlink(missing_ok=True)
         raise
     return staged
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

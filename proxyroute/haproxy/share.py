@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from proxyroute.atomic import put, sync_folder
 from proxyroute.errors import Conflict, ShareError, Torn
 from proxyroute.faults import act
 from proxyroute.haproxy.release import Announcement, Answer, Question, Release, epoch_of, seal, unseal
@@ -46,23 +47,6 @@ def read_key(file: Path) -> bytes:
     if mode & 0o007:
         raise ShareError(f"everybody on this host can use the key {file}; chmod 600 {file}")
     return key
-
-
-def put(file: Path, data: bytes) -> None:
-    """Makes ``data`` the content of ``file``, lastingly. Raises OSError; then the old content is untouched."""
-    staged = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.new")
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(staged, file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            staged.unlink()
-        raise
-    _sync(file.parent)
 
 
 class Share:
@@ -224,7 +208,7 @@ def _exclusive(folder: Path, name: str, data: bytes) -> bool:
         if not folder.is_dir():
             raise
         return False
-    _sync(folder.parent)
+    sync_folder(folder.parent)
     return True
 
 
@@ -237,11 +221,3 @@ def _with_epochs(folder: Path, epoch: Callable[[str], Epoch]) -> Iterator[tuple[
     for entry in folder.iterdir():
         with contextlib.suppress(ShareError, ValueError):
             yield epoch(entry.name), entry
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,7 @@ from watchdog.events import FileCreatedEvent, FileMovedEvent
 
 from proxyroute import agent_watch
 from proxyroute.agent_watch import Watch, file_system
-from proxyroute.haproxy.share import put
+from proxyroute.atomic import put
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ PRIMITIVES: dict[tuple[str, str], str] = {
     ("argv", "_ended"): "ends what run started and whose time is over",
     ("haproxy.runtime", "_exchange"): "sends what it is given; tell() and reload() have an act(), ask() only reads",
     ("haproxy.files", "_staged"): "writes beside the file, for replace() and rehearse(), which have the act()",
-    ("haproxy.share", "put"): "replaces one file whole, for those who have the act()",
     ("haproxy.share", "_exclusive"): "makes a folder appear, for stage() and claim(), which have the act()",
     ("adapters.publisher", "release"): "a folder of its own in which a configuration is tried out, gone afterwards",
     ("agent_memory", "__init__"): "its own lock file and its folder, which mean nothing to a proxy",

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxyroute.atomic import put
 from proxyroute.errors import Conflict, OtherFormat, Outdated, ShareError, Tampered, TimedOut, Torn
 from proxyroute.haproxy.release import (
     Announcement,
@@ -23,7 +24,7 @@ from proxyroute.haproxy.release import (
     seal,
     unseal,
 )
-from proxyroute.haproxy.share import KEPT_RELEASES, Share, put, read_key
+from proxyroute.haproxy.share import KEPT_RELEASES, Share, read_key
 from proxyroute.haproxy.worker import Worker
 from proxyroute.model import (
     Address,

@@ -1,0 +1,34 @@
+"""A file replaced whole: a reader sees the old content or the new one, and what was written outlives a power cut."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+
+
+def put(file: Path, data: bytes) -> None:
+    """Makes ``data`` the content of ``file``, lastingly. Raises OSError; then the old content is untouched."""
+    staged = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.new")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(staged, file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            staged.unlink()
+        raise
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes what was renamed, made or removed in ``folder`` lasting. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
