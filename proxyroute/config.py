@@ -35,6 +35,7 @@ from proxyroute.config_values import (
     ProofConfig,
     ProxyConfig,
     ScriptsConfig,
+    ServeConfig,
     ServerConfig,
     Tls,
 )
@@ -115,6 +116,8 @@ def snapshot(cluster: ClusterConfig) -> dict[str, Any]:
             {"type": p.type, "name": p.name, "absent": p.absent, **_settings_json(p.settings)} for p in cluster.proxies
         ],
     }
+    if cluster.serve != ServeConfig():
+        values["serve"] = dataclasses.asdict(cluster.serve)
     if cluster.proof:
         values["proof"] = {"schema": cluster.proof.schema, "account": _account_json(cluster.proof.account)}
     return {
@@ -179,6 +182,7 @@ class _Cluster:
         self._servers = _mapping(values.get("servers"))
         self._check_servers()
         self._policy = self._read_policy()
+        self._serve = fill(ServeConfig, _mapping(values.get("serve")), document, (*where, "serve"))
         self._proxies = self._read_proxies()
 
     def addresses(self) -> list[tuple[Where, Any]]:
@@ -261,6 +265,7 @@ class _Cluster:
     def assemble(self, shape: ClusterShape, state_dir: Path) -> ClusterConfig:
         """Returns the values; called only when nothing was noted."""
         assert self._policy is not None
+        assert self._serve is not None
         base = self._document.base
         proof = None
         if shape.proof is not None:
@@ -282,6 +287,7 @@ class _Cluster:
             proof=proof,
             scripts=ScriptsConfig(shape.scripts.timeout, shape.scripts.arguments, moments),
             proxies=self._proxies,
+            serve=self._serve,
         )
 
 

@@ -230,6 +230,7 @@ class ClusterShape(Shape):
     replication: ReplicationShape
     servers: dict[str, ServerShape]
     switchover: dict[str, Any] = {}
+    serve: dict[str, Any] = {}
     proof: ProofShape | None = None
     scripts: ScriptsShape = ScriptsShape()
     proxies: list[dict[str, Any]] = []

@@ -112,6 +112,23 @@ class ProxyConfig:
 
 
 @dataclass(frozen=True)
+class ServeConfig:
+    """What ``proxyroute serve`` does, and how often. Durations in seconds."""
+
+    period: float = 1.0
+    """Between two readings of the servers."""
+    proxies_period: float = 2.0
+    """Between two readings of the proxies."""
+    assert_routes: bool = True
+    """Proxies that are not as they are meant to be are told again."""
+
+    def __post_init__(self) -> None:
+        for name in ("period", "proxies_period"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: must be more than 0 seconds")
+
+
+@dataclass(frozen=True)
 class ClusterConfig:
     """Everything configured about one cluster."""
 
@@ -126,6 +143,7 @@ class ClusterConfig:
     proof: ProofConfig | None
     scripts: ScriptsConfig
     proxies: tuple[ProxyConfig, ...]
+    serve: ServeConfig = ServeConfig()
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import os
 import socket
@@ -12,19 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from proxyroute import __version__, faults, journal
-from proxyroute.assembly import build_lease, build_parts, journal_folder
+from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder
 from proxyroute.config import from_snapshot, snapshot
 from proxyroute.config_values import ClusterConfig
 from proxyroute.errors import ConfigError, JournalError, Refused
 from proxyroute.guard import Guard
-from proxyroute.history import Summary, result_of, summarize, untouched
+from proxyroute.history import Ledger, Summary, result_of, untouched
 from proxyroute.journal import Journal, Listener, Record
 from proxyroute.model import (
     Deadline,
     Finding,
     Observed,
     Receipt,
-    ReceiptState,
     Result,
     Severity,
     View,
@@ -37,6 +35,7 @@ from proxyroute.recovery import recover
 from proxyroute.routes import highest_epoch
 from proxyroute.routing import route
 from proxyroute.switchover import switchover
+from proxyroute.upkeep import Corrected, Upkeep
 
 _LEASE = 0.5
 _HEAL_LEASE = 10.0
@@ -53,6 +52,9 @@ class Engine:
         self._folder = journal_folder(config)
         self._lease = build_lease(config)
         self._parts = build_parts(config, continuous=True)
+        self._ledger = Ledger(self._folder)
+        known = cluster_folder(config) / "known.json"
+        self.upkeep = Upkeep(self._parts, self._lease, self._policy, known, self._ledger.last_acted)
 
     # -- reading --
 
@@ -101,7 +103,7 @@ class Engine:
 
     def history(self) -> tuple[Summary, ...]:
         """Returns every operation on record, oldest first."""
-        return tuple(summarize(records) for _, records in self._readable())
+        return self._ledger.summaries()
 
     def show(self, operation: str) -> tuple[Record, ...]:
         """Returns the journal of ``operation``; an unambiguous beginning of its id will do. Raises Refused."""
@@ -191,17 +193,18 @@ class Engine:
             if guard is not None and (op is None or op.outcome is not None):
                 guard.dismiss()
 
-    def heal(self, declare_lost: Sequence[str] = ()) -> tuple[Result, ...]:
+    def heal(self, declare_lost: Sequence[str] = (), patience: float = _HEAL_LEASE) -> tuple[Result, ...]:
         """Finishes or undoes every open operation, oldest first, and takes up what the last one left to do.
 
-        ``declare_lost`` names servers that are gone for good; that is kept in the journal. Raises Unfinished when an
-        operation has to wait, SplitBrain when a person must decide.
+        ``declare_lost`` names servers that are gone for good; that is kept in the journal. ``patience`` is how many
+        seconds the lease is waited for. Raises Busy when it is not to be had, Unfinished when an operation has to wait,
+        SplitBrain when a person must decide.
         """
         unknown = [name for name in declare_lost if name not in self._parts.site.names]
         if unknown:
             raise Refused(f"{', '.join(unknown)} is not a server of {self._config.name}")
         faults.role = "heal"
-        self._lease.acquire("heal", Deadline.after(_HEAL_LEASE))
+        self._lease.acquire("heal", Deadline.after(patience))
         try:
             results = [self._heal_one(file, declare_lost) for file in self._to_heal()]
             return tuple(r for r in results if r is not None)
@@ -210,7 +213,7 @@ class Engine:
 
     def _to_heal(self) -> list[Path]:
         """Open operations, oldest first; then the last one that acted, for what it may have left to do."""
-        outcomes = {file: journal.outcome(records) for file, records in self._readable()}
+        outcomes = {file: journal.outcome(records) for file, records in self._ledger.readable()}
         acted = [f for f, outcome in outcomes.items() if outcome in ("done", "aborted")]
         return [f for f, outcome in outcomes.items() if outcome is None] + acted[-1:]
 
@@ -247,16 +250,38 @@ class Engine:
                 raise Refused(open_operations[0].text, open_operations)
             if view.primary is None:
                 raise Refused("there is not exactly one primary to publish; look at 'proxyroute status'")
-            epoch = self._lease.claim(highest_epoch(self.observe()), f"publish-{new_id()}")
-            table = route(view, view.primary.name, self._policy, epoch, self._parts.site.endpoints)
-            deadline = Deadline.after(_TELL)
-            prepared = self._parts.routes.prepare(table, table, deadline)
-            failed = [r for r in prepared if r.state is ReceiptState.FAILED]
-            if failed:
-                return prepared
-            return self._parts.routes.settle(table, deadline)
+            return self.upkeep.publish(view, view.primary.name, self.observe())
         finally:
             self._lease.release()
+
+    def keep_routes(self, view: View, observed: Sequence[Observed]) -> Corrected | None:
+        """Tells proxies that are not as they are meant to be, by ``view`` and ``observed``; None when all are.
+
+        Raises Refused when it is not for us to say where writes go (the text says why), Busy when somebody is at work.
+        """
+        if self.upkeep.needed(view, observed) is None:
+            return None
+        self._lease.acquire("keep routes", Deadline.after(_LEASE))
+        try:
+            if self._open_findings():
+                raise Refused("an operation is open; proxyroute heal")
+            # what was seen before may have been an operation in its midst
+            view, observed = self.look(), self.observe()
+            needed = self.upkeep.needed(view, observed)
+            return None if needed is None else self.upkeep.correct(*needed, observed)
+        finally:
+            self._lease.release()
+
+    def intended(self, view: View, observed: Sequence[Observed]) -> tuple[str | None, str]:
+        """Returns the server that writes are meant to go to; None, and why, when it is not for us to say."""
+        try:
+            return self.upkeep.intended(view, observed), ""
+        except Refused as error:
+            return None, str(error)
+
+    def busy(self) -> bool:
+        """Tells whether an operation is under way, or waits for heal."""
+        return any(s.outcome in ("open", "begun") for s in self.history())
 
     def close(self) -> None:
         self._lease.release()
@@ -277,31 +302,17 @@ class Engine:
         found = tuple(f for f in blocking(prospect.findings, force) if f.code != WAITED_FOR)
         raise Refused(f"{self._config.name}: a switchover is refused; nothing was touched", found)
 
-    def _readable(self) -> Iterator[tuple[Path, list[Record]]]:
-        """Every journal that can be read and has records; the damaged ones are findings."""
-        for file in journal.journals(self._folder):
-            with contextlib.suppress(JournalError):
-                records = journal.read(file)
-                if records and records[0]["kind"] == "begin":
-                    yield file, records
-
     def _damaged_findings(self) -> Iterator[Finding]:
-        for file in journal.journals(self._folder):
-            try:
-                records = journal.read(file)
-                text = f"{file} does not begin with a begin record" if records and records[0]["kind"] != "begin" else ""
-            except JournalError as error:
-                text = str(error)
-            if text:
-                cure = f"restore it; or, once you know that its operation is over: mv {file} {file}.damaged"
-                yield Finding("journal.damaged", Severity.ERROR, self._config.name, text, cure)
+        for file, text in self._ledger.damaged():
+            cure = f"restore it; or, once you know that its operation is over: mv {file} {file}.damaged"
+            yield Finding("journal.damaged", Severity.ERROR, self._config.name, text, cure)
 
     def _close_untouched(self) -> None:
         """Closes the records of processes that died before they touched anything; the lease must be held."""
         for file in journal.journals(self._folder):
             if file.stat().st_size == 0:  # died between making the file and its first record
                 file.unlink()
-        for file, records in self._readable():
+        for file, records in self._ledger.readable():
             if untouched(records):
                 op = resume(file, self._lease, _user())
                 if op is not None:
@@ -323,10 +334,12 @@ class Engine:
 
     def _leftover_findings(self) -> Iterator[Finding]:
         """What the last operation that acted left to do; a replica that is away is no reason to wait."""
-        acted = [s for s in self.history() if s.outcome in ("done", "aborted")][-1:]
-        for left in (left for s in acted for left in s.leftovers):
+        acted = self._ledger.last_acted()
+        if acted is None:
+            return
+        for left in acted.leftovers:
             severity = Severity.WARNING if left.startswith("follow ") else Severity.ERROR
-            text = f"{acted[0].operation} left to do: {left}"
+            text = f"{acted.operation} left to do: {left}"
             yield Finding("operation.leftover", severity, self._config.name, text, "proxyroute heal", forceable=True)
 
     def _disk_findings(self, sync_seconds: float) -> tuple[Finding, ...]:
@@ -368,4 +381,4 @@ def _user() -> str:
     return f"{sudo} (as {name})" if sudo else name
 
 
-__all__ = ["Engine", "Prospect", "Summary", "open_engine"]
+__all__ = ["Corrected", "Engine", "Prospect", "Summary", "open_engine"]

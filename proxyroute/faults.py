@@ -4,9 +4,9 @@
 ``PROXYROUTE_FAULT`` names the point. It is a list, separated by commas, of ``role/point:when``, optionally with ``:N``
 for the N-th time: ``engine/mariadb.refuse_writes:before`` makes the engine end itself by SIGKILL right before that act,
 ``engine/journal:7`` after the seventh journal record, ``guard/guard.take_over:before`` the guard when it would start to
-heal. Roles are ``engine``, ``guard``, ``heal`` and ``agent``. ``PROXYROUTE_FAULT_TRACE`` names a file to which each
-point that is passed is appended, which is how a sweep learns what there is. Another signal than SIGKILL follows an
-``@``: ``engine/mariadb.block_writes:after@STOP``.
+heal. Roles are ``engine``, ``guard``, ``heal``, ``agent`` and ``serve``. ``PROXYROUTE_FAULT_TRACE`` names a file to
+which each point that is passed is appended, which is how a sweep learns what there is. Another signal than SIGKILL
+follows an ``@``: ``engine/mariadb.block_writes:after@STOP``.
 
 A test reads the sources and fails when an act uses a name that is not listed here, when a listed name has no act,
 and when a driver changes something outside an ``act``.

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from proxyroute import journal
+from proxyroute.errors import JournalError
 from proxyroute.journal import Record, first, outcome
 from proxyroute.model import Evidence, Proof, Result, Verdict
 from proxyroute.operation import Operation
@@ -25,6 +30,74 @@ class Summary:
     blackout_seconds: float | None
     verdict: str | None
     leftovers: tuple[str, ...] = ()
+    left_at: frozenset[str] = frozenset()
+    """The servers and proxies at which something is left to do."""
+    epoch: str = ""
+    """Under which its routes were published last."""
+
+    @property
+    def ended_with(self) -> str | None:
+        """The server that took writes when it ended; None when it did not act, or is not over."""
+        return {"done": self.candidate, "aborted": self.primary}.get(self.outcome)
+
+
+class Ledger:
+    """All journals of a cluster. What has not changed since it was read is not read again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[Path, tuple[tuple[int, int], Summary | None]] = {}
+
+    def summaries(self) -> tuple[Summary, ...]:
+        """Returns every operation on record, oldest first; the damaged ones are left out."""
+        found = {}
+        for file in journal.journals(self._folder):
+            with contextlib.suppress(FileNotFoundError):
+                stat = file.stat()
+                key = (stat.st_mtime_ns, stat.st_size)
+                before = self._known.get(file)
+                found[file] = before if before is not None and before[0] == key else (key, _summary(file))
+        self._known = found
+        return tuple(summary for _, summary in found.values() if summary is not None)
+
+    def last_acted(self) -> Summary | None:
+        """Returns the operation that ended last, of those that changed something."""
+        return next((s for s in reversed(self.summaries()) if s.ended_with is not None), None)
+
+    def readable(self) -> Iterator[tuple[Path, list[Record]]]:
+        """Yields every journal that can be read and has records, oldest first."""
+        for file in journal.journals(self._folder):
+            if records := _records(file):
+                yield file, records
+
+    def damaged(self) -> Iterator[tuple[Path, str]]:
+        """Yields every journal that cannot be read, or does not begin as one, and what is wrong with it."""
+        for file in journal.journals(self._folder):
+            try:
+                records = journal.read(file)
+            except JournalError as error:
+                yield file, str(error)
+                continue
+            if records and records[0]["kind"] != "begin":
+                yield file, f"{file} does not begin with a begin record"
+
+
+def _records(file: Path) -> list[Record]:
+    with contextlib.suppress(JournalError):
+        records = journal.read(file)
+        if records and records[0]["kind"] == "begin":
+            return records
+    return []
+
+
+def _summary(file: Path) -> Summary | None:
+    records = _records(file)
+    return summarize(records) if records else None
+
+
+def waiting_for_heal(history: Sequence[Summary]) -> list[Summary]:
+    """Returns the operations that are open, and the last one if it has left something to do."""
+    return [s for n, s in enumerate(history, start=1) if s.outcome == "open" or (n == len(history) and s.leftovers)]
 
 
 def untouched(records: list[Record]) -> bool:
@@ -47,6 +120,8 @@ def summarize(records: list[Record]) -> Summary:
         blackout_seconds=next((r["blackout_seconds"] for r in records if r.get("blackout_seconds")), None),
         verdict=proof["verdict"] if proof else None,
         leftovers=tuple(f"{verb} {server}: {reason}" for (verb, server), reason in left.items()),
+        left_at=frozenset(server.partition("/")[0] for _, server in left),
+        epoch=next((r["epoch"] for r in reversed(records) if r["kind"] in ("turned", "back", "begin")), ""),
     )
 
 

@@ -501,6 +501,17 @@ class Receipt:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A route as it lies where a proxy is told it: its own files, or a shared folder."""
+
+    primary: str | None
+    epoch: Epoch
+
+    def __str__(self) -> str:
+        return f"{self.primary or 'nobody'}/{self.epoch}"
+
+
+@dataclass(frozen=True)
 class Observed:
     """What a proxy really does now, read from the proxy."""
 
@@ -517,6 +528,8 @@ class Observed:
     drift: tuple[str, ...] = ()
     """Each difference between what was published and what is loaded, in words."""
     detail: str = ""
+    published: Published | None = None
+    """What it was told last, as it is told it; None when that cannot be told apart from what it does."""
 
 
 # -- The proof ------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from proxyroute.model import (
     NO_EPOCH,
@@ -36,6 +36,10 @@ class Routes:
     @property
     def all(self) -> tuple[Adapter, ...]:
         return tuple(self._adapters.values())
+
+    def only(self, names: Collection[str]) -> Routes:
+        """Returns the proxies that are named; not to be closed apart from the others."""
+        return Routes([a for a in self.all if a.name in names], self._absent)
 
     def is_required(self, proxy: str) -> bool:
         return proxy not in self._absent

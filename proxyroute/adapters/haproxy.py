@@ -37,6 +37,7 @@ from proxyroute.model import (
     Epoch,
     Finding,
     Observed,
+    Published,
     Receipt,
     ReceiptState,
     RouteTable,
@@ -106,6 +107,7 @@ class HAProxyAdapter:
             held=loaded.held_until > time.time(),
             drift=drift(self.name, self._names, self._servers, self._settings, loaded, self._in_force()),
             detail=detail,
+            published=self._published(),
         )
 
     def routes(self, kind: str) -> Sequence[Address]:
@@ -228,6 +230,13 @@ class HAProxyAdapter:
 
     def _in_force(self) -> RouteTable | None:
         """Returns the route that counts, None when it is the one in the map file."""
+        return None
+
+    def _published(self) -> Published | None:
+        """Returns the route that a HAProxy which starts now would be given; None when there is none to read."""
+        with contextlib.suppress(AdapterError):
+            route = self._in_force() or disk.read(self.name, self._settings).route
+            return Published(route.primary, route.epoch) if route is not None else None
         return None
 
     # Parts of the verbs; they raise AdapterError, or TimedOut when an outcome is unknown

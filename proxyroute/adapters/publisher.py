@@ -196,6 +196,19 @@ class Publisher:
             self._last, self._joined = announced, {host}
             return announced
 
+    def in_force(self, deadline: Deadline) -> Release | None:
+        """Returns the release that current.json names as the route; None before the first.
+
+        Raises ShareError when what is there cannot be believed, TimedOut when the disk hangs.
+        """
+
+        def read() -> Release | None:
+            share = self.share
+            current = share.current()
+            return share.release(current.route) if current is not None and current.route is not None else None
+
+        return self.worker.call(read, deadline)
+
     def prune(self, deadline: Deadline) -> None:
         """Removes what is old. Raises ShareError and TimedOut."""
         self.worker.call(lambda: self.share.prune(), deadline)

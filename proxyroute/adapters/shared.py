@@ -22,6 +22,7 @@ from proxyroute.model import (
     Epoch,
     Finding,
     Observed,
+    Published,
     Receipt,
     ReceiptState,
     RouteTable,
@@ -104,14 +105,26 @@ class SharedAdapter:
         return receipt
 
     def observe(self, deadline: Deadline) -> Observed:
-        """Has the host look, and returns what it saw."""
+        """Has the host look, and returns what it saw, beside what the folder says."""
+        published: Published | None = None
+        drift: tuple[str, ...] = ()
         try:
+            release = self._publisher.in_force(deadline)
+            if release is not None:
+                published = Published(release.table.primary, release.table.epoch)
             self._asked = True
             question = self._publisher.ask(self.name, deadline)
-            seen = self._publisher.reply(self.name, question, deadline).observed
+            answer = self._publisher.reply(self.name, question, deadline)
         except ProxyRouteError as error:
-            return Observed(self.name, reachable=False, detail=str(error))
-        return seen or Observed(self.name, reachable=False, detail=f"{self.name} could not look")
+            return Observed(self.name, reachable=False, detail=str(error), published=published)
+        if answer.observed is None:
+            text = f"{self.name} could not look"
+            return Observed(self.name, reachable=False, detail=text, published=published)
+        if release is not None and answer.release != release.name:
+            why = f": {answer.receipt.detail}" if answer.receipt.detail else ""
+            drift = (f"the folder says {release.name}, the host has taken {answer.release or 'nothing'}{why}",)
+        seen = answer.observed
+        return replace(seen, published=published, drift=(*drift, *seen.drift))
 
     def routes(self, kind: str) -> Sequence[Address]:
         """Returns where the host's ``write`` or ``read`` route is reached from here, if that is configured."""

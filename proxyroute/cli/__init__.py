@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from proxyroute import __version__
-from proxyroute.cli import agent, check, grants, history, init, plan, proxies, status, switchover
+from proxyroute.cli import agent, check, grants, history, init, plan, proxies, serve, status, switchover
 from proxyroute.cli.context import CommandGroup, common_options
 
 __all__ = ["main"]
@@ -21,6 +21,7 @@ def main() -> None:
     First time:  proxyroute init, grants, check, publish
     Every time:  proxyroute status, plan, switchover
     If killed:   proxyroute heal
+    Always:      proxyroute serve
     Proxy host:  proxyroute agent, agent status
 
     \b
@@ -49,6 +50,7 @@ for _command in (
     history.show,
     proxies.render,
     proxies.publish,
+    serve.serve,
     agent.agent,
 ):
     main.add_command(_command)

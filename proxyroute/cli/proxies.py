@@ -6,10 +6,11 @@ import click
 
 from proxyroute.cli.context import Context, common_options, pass_context
 from proxyroute.cli.output import styled
+from proxyroute.cli.status import route_of
 from proxyroute.cli.switchover import NOT_PROVEN
 from proxyroute.config_yaml import suggest
 from proxyroute.errors import ConfigError
-from proxyroute.model import ReceiptState
+from proxyroute.model import Observed, Receipt, ReceiptState
 
 _LEVELS = {ReceiptState.DONE: "good", ReceiptState.FAILED: "bad", ReceiptState.UNKNOWN: "warn"}
 
@@ -69,15 +70,28 @@ def publish(ctx: Context) -> None:
     """
     with ctx.engine() as engine:
         receipts = engine.publish()
+        observed = {o.proxy: o for o in engine.observe()}
     if ctx.as_json:
-        ctx.out.json({"receipts": receipts})
+        ctx.out.json({"receipts": receipts, "proxies": list(observed.values())})
     elif not receipts:
         ctx.out.line("this cluster has no proxies")
     else:
-        rows = [(r.proxy, styled(r.state, _LEVELS.get(r.state, "")), r.epoch, r.detail) for r in receipts]
-        ctx.out.table(("Proxy", "State", "Epoch", "Told"), rows)
+        ctx.out.table(
+            ("Proxy", "State", "Published", "Loaded", "Told"),
+            [_row(receipt, observed.get(receipt.proxy)) for receipt in receipts],
+        )
+        for seen in observed.values():
+            for difference in seen.drift:
+                ctx.out.line(f"{seen.proxy}: {difference}", "warn")
     states = {r.state for r in receipts}
     if ReceiptState.FAILED in states:
         raise SystemExit(1)
     if states - {ReceiptState.DONE}:
         raise SystemExit(NOT_PROVEN)
+
+
+def _row(receipt: Receipt, seen: Observed | None) -> tuple[object, ...]:
+    """One proxy: what it answered, and what it was told and has loaded since, as it was read back."""
+    published = str(seen.published) if seen is not None and seen.published is not None else "-"
+    loaded = route_of(seen) if seen is not None and seen.reachable else "?"
+    return receipt.proxy, styled(receipt.state, _LEVELS.get(receipt.state, "")), published, loaded, receipt.detail

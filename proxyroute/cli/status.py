@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,8 +13,11 @@ from proxyroute import topology
 from proxyroute.cli.context import Context, common_options, pass_context
 from proxyroute.cli.jsonable import dump, jsonable
 from proxyroute.cli.output import Output, styled
+from proxyroute.drift import differences
 from proxyroute.gtid import MariaDBPosition, Position
+from proxyroute.history import waiting_for_heal
 from proxyroute.model import Observed, Receiver, Silent, Source, Status, View
+from proxyroute.truth import truth
 
 if TYPE_CHECKING:
     from proxyroute.engine import Engine, Summary
@@ -34,32 +38,55 @@ def status(ctx: Context, watch: bool, interval: float) -> None:
     """
     with ctx.engine() as engine:
         if not watch:
-            _once(ctx.out, engine)
+            _once(ctx, engine)
             return
         try:
             while True:
                 if ctx.as_json:
-                    click.echo(dump(_json(*_read(engine)), indent=None))
+                    click.echo(dump(_json(_read(ctx, engine)), indent=None))
                 else:
-                    reading = _read(engine)
+                    reading = _read(ctx, engine)
                     if ctx.out.console.is_terminal:
                         click.echo(_CLEAR, nl=False)
-                    _show(ctx.out, *reading)
+                    _show(ctx.out, reading)
                 time.sleep(interval)
         except KeyboardInterrupt:
             return
 
 
-def _once(out: Output, engine: Engine) -> None:
-    reading = _read(engine)
-    if out.as_json:
-        out.json(_json(*reading))
+@dataclass(frozen=True)
+class Reading:
+    """Everything that is shown of one cluster at one moment."""
+
+    view: View
+    proxies: Sequence[Observed]
+    unfinished: list[Summary]
+    intended: str | None
+    """The server that writes are meant to go to; None when that is not for ProxyRoute to say."""
+    astray: str
+    """Why not."""
+    served_by: int | None
+    """Pid of the process that serves the cluster on this host."""
+
+    def drift(self, proxy: Observed) -> tuple[str, ...]:
+        """Returns, in words, where a proxy is not as it should be; its own drift only while nobody knows how."""
+        return differences(self.intended, proxy) if self.intended is not None else proxy.drift
+
+
+def _once(ctx: Context, engine: Engine) -> None:
+    reading = _read(ctx, engine)
+    if ctx.as_json:
+        ctx.out.json(_json(reading))
     else:
-        _show(out, *reading)
+        _show(ctx.out, reading)
 
 
-def _read(engine: Engine) -> tuple[View, Sequence[Observed], list[Summary]]:
-    return engine.look(), engine.observe(), waiting_for_heal(engine.history())
+def _read(ctx: Context, engine: Engine) -> Reading:
+    from proxyroute.daemon import server_of  # what a mere --help need not wait for
+
+    view, observed = engine.look(), engine.observe()
+    intended, astray = engine.intended(view, observed)
+    return Reading(view, observed, waiting_for_heal(engine.history()), intended, astray, server_of(ctx.cluster))
 
 
 def is_open(summary: Summary) -> bool:
@@ -67,57 +94,12 @@ def is_open(summary: Summary) -> bool:
     return summary.outcome == "open"
 
 
-def waiting_for_heal(history: Sequence[Summary]) -> list[Summary]:
-    """Returns the operations that are open, and the last one if it has left something to do."""
-    return [s for n, s in enumerate(history, start=1) if is_open(s) or (n == len(history) and s.leftovers)]
-
-
-def truth(view: View, proxies: Sequence[Observed], unfinished: Sequence[object]) -> tuple[str, str]:
-    """Returns the state of a cluster in one line, and how good it is: ``good``, ``warn`` or ``bad``."""
-    primary = view.primary
-    bad, warn = [], []
-    if primary is None:
-        names = ", ".join(s.name for s in view.writable)
-        unread = f" ({', '.join(s.name for s in view.silent)} cannot be read)" if view.silent else ""
-        bad.append(f"SEVERAL SERVERS TAKE WRITES: {names}" if names else f"no server takes writes{unread}")
-    else:
-        strays = [s.name for s in view.writable if s.name != primary.name]
-        if strays:
-            bad.append(f"{', '.join(strays)} takes writes although it is a replica")
-    replicas = [s for s in view.seen if s is not primary]
-    following = [s for s in replicas if primary is not None and _follows(view, s, primary)]
-    expected = len(view.servers) - (1 if primary else 0)
-    if len(following) < expected:
-        warn.append(f"only {len(following)} of {expected} replicas follow")
-    for proxy in proxies:
-        if not proxy.reachable:
-            warn.append(f"proxy {proxy.proxy} cannot be read")
-        elif primary is not None and proxy.primary != primary.name:
-            bad.append(f"proxy {proxy.proxy} sends writes to {proxy.primary or 'nobody'}")
-        elif proxy.drift:
-            warn.append(f"proxy {proxy.proxy} has drifted")
-        elif proxy.held:
-            warn.append(f"proxy {proxy.proxy} holds newcomers")
-    if unfinished:
-        warn.append("something is left to do, type 'proxyroute heal'")
-    level = "bad" if bad else "warn" if warn else "good"
-    start = f"{view.cluster}: {primary.name} takes writes" if primary else f"{view.cluster}"
-    if level == "good":
-        count = f"{len(following)} of {expected} replicas follow"
-        routed = f", {len(proxies)} of {len(proxies)} proxies send writes there" if proxies else ""
-        return f"{start}, {count}{routed}", level
-    return f"{start}: {'; '.join(bad + warn)}", level
-
-
-def _follows(view: View, server: Status, primary: Status) -> bool:
-    """Tells whether events come from ``primary`` to ``server``, through other replicas or not."""
-    way = topology.path(view, server.name)
-    return way[-1] == primary.name and all(channel.running for channel in topology.channels(view, server.name))
-
-
-def _show(out: Output, view: View, proxies: Sequence[Observed], unfinished: list[Summary]) -> None:
+def _show(out: Output, reading: Reading) -> None:
+    view, proxies, unfinished = reading.view, reading.proxies, reading.unfinished
     text, level = truth(view, proxies, unfinished)
     out.line(text, level)
+    if reading.astray and view.primary is not None:
+        out.line(reading.astray, "bad")
     out.line()
     columns = ("Server", "Role", "Read-only", "Replication", "Lag>", "Semi-sync", "Position")
     out.table(columns, [_server_row(server, view) for server in view.servers.values()])
@@ -131,17 +113,22 @@ def _show(out: Output, view: View, proxies: Sequence[Observed], unfinished: list
     if proxies:
         out.line()
         out.table(
-            ("Proxy", "Epoch", "Writes to", "Reads from", "Sessions", "State"),
-            [_proxy_row(proxy, view) for proxy in proxies],
+            ("Proxy", "Intended", "Published", "Loaded", "Reads from", "Sessions", "State"),
+            [_proxy_row(proxy, reading) for proxy in proxies],
         )
         for proxy in proxies:
-            for difference in proxy.drift:
+            for difference in reading.drift(proxy):
                 out.line(f"{proxy.proxy}: {difference}", "warn")
     if unfinished:
         out.heading("Left to do by proxyroute heal")
         for summary in unfinished:
             moved = f"{summary.kind} {summary.primary} → {summary.candidate}"
             out.line(f"{summary.operation}  {moved}: {'; '.join(summary.leftovers) or 'open'}", "warn")
+    out.line()
+    if reading.served_by is not None:
+        out.line(f"proxyroute serve keeps it in order (process {reading.served_by})", "quiet")
+    else:
+        out.line("nobody keeps it in order all the time: proxyroute serve", "quiet")
 
 
 def _server_row(server: Status | Silent, view: View) -> tuple[object, ...]:
@@ -201,34 +188,50 @@ def position_text(position: Position) -> str:
     return str(shown) or "-"
 
 
-def _proxy_row(proxy: Observed, view: View) -> tuple[object, ...]:
+def route_of(proxy: Observed) -> str:
+    """Returns the write route that a proxy has loaded, as ``server/epoch``."""
+    return f"{proxy.primary or 'nobody'}/{proxy.epoch}" if proxy.epoch is not None else proxy.primary or "-"
+
+
+def _proxy_row(proxy: Observed, reading: Reading) -> tuple[object, ...]:
+    intended = reading.intended or "?"
+    published = str(proxy.published) if proxy.published is not None else "-"
     if not proxy.reachable:
-        return proxy.proxy, "", "", "", "", styled(f"not reachable: {proxy.detail}", "bad")
-    primary = view.primary.name if view.primary else None
-    state = "holds newcomers" if proxy.held else "drifted" if proxy.drift else "ok"
+        return proxy.proxy, intended, published, "?", "", "", styled(f"not reachable: {proxy.detail}", "bad")
+    state = "holds newcomers" if proxy.held else "drifted" if reading.drift(proxy) else "ok"
     sessions = ", ".join(f"{name} {count}" for name, count in proxy.sessions.items() if count)
     return (
         proxy.proxy,
-        proxy.epoch or "-",
-        styled(proxy.primary or "nobody", "" if proxy.primary == primary else "bad"),
+        intended,
+        published,
+        styled(route_of(proxy), "" if proxy.primary == intended else "bad"),
         " ".join(proxy.readers) or "-",
         sessions or "-",
         styled(state, "" if state == "ok" else "warn"),
     )
 
 
-def _json(view: View, proxies: Sequence[Observed], unfinished: list[Summary]) -> dict[str, Any]:
-    text, level = truth(view, proxies, unfinished)
+def _json(reading: Reading) -> dict[str, Any]:
+    view = reading.view
+    text, level = truth(view, reading.proxies, reading.unfinished)
     return {
         "cluster": view.cluster,
         "truth": text,
         "level": level,
         "primary": view.primary.name if view.primary else None,
+        "intended": reading.intended,
+        "astray": reading.astray,
         "taken_at": view.taken_at,
         "servers": [_server_json(server) for server in view.servers.values()],
-        "proxies": list(proxies),
-        "open_operations": unfinished,
+        "proxies": [_proxy_json(proxy, reading) for proxy in reading.proxies],
+        "open_operations": reading.unfinished,
+        "served_by": reading.served_by,
     }
+
+
+def _proxy_json(proxy: Observed, reading: Reading) -> dict[str, Any]:
+    value: dict[str, Any] = jsonable(proxy)
+    return {**value, "intended": reading.intended, "differences": list(reading.drift(proxy))}
 
 
 def _server_json(server: Status | Silent) -> dict[str, Any]:

@@ -198,7 +198,10 @@ class Answer:
         return {
             **vars(self),
             "receipt": {**vars(receipt), "state": str(receipt.state), "epoch": str(receipt.epoch)},
-            "observed": {**vars(seen), "epoch": str(seen.epoch) if seen.epoch else None} if seen else None,
+            # what is published the engine reads for itself
+            "observed": {**vars(seen), "epoch": str(seen.epoch) if seen.epoch else None, "published": None}
+            if seen
+            else None,
             "findings": [{**vars(f), "severity": str(f.severity)} for f in self.findings],
         }
 

@@ -15,6 +15,7 @@ from proxyroute.adapters import find_adapters
 from proxyroute.cli import main
 from proxyroute.config import from_snapshot, load, snapshot
 from proxyroute.config_shape import parse_duration
+from proxyroute.config_values import ServeConfig
 from proxyroute.hooks import __doc__ as hooks_doc
 from proxyroute.model import Policy
 
@@ -45,6 +46,15 @@ def test_every_field_of_the_policy_is_documented_with_its_default() -> None:
             assert parse_duration(told) == default, name
         else:
             assert told == ("[]" if default == () else str(default)), name
+
+
+def test_every_field_of_serve_is_documented_with_its_default() -> None:
+    documented = fields_of(section("## `serve`"))
+    fields = {f.name: f.default for f in dataclasses.fields(ServeConfig)}
+    assert set(documented) == set(fields)
+    for name, default in fields.items():
+        told = documented[name].strip("`")
+        assert told == str(default).lower() if isinstance(default, bool) else parse_duration(told) == default, name
 
 
 def test_the_example_is_a_configuration_and_survives_a_snapshot(tmp_path: Path) -> None:

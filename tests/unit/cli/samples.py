@@ -123,6 +123,9 @@ class FakeEngine:
     def observe(self) -> tuple[Observed, ...]:
         return self.proxies
 
+    def intended(self, view: View, observed: tuple[Observed, ...]) -> tuple[str | None, str]:
+        return (view.primary.name, "") if view.primary is not None else (None, "there is no primary")
+
     def check(self) -> tuple[Finding, ...]:
         return self.found
 

@@ -11,7 +11,6 @@ import pytest
 from click.testing import Result as Outcome
 
 from proxyroute.cli.output import seconds
-from proxyroute.cli.status import truth
 from proxyroute.model import (
     Address,
     Election,
@@ -27,6 +26,7 @@ from proxyroute.model import (
     View,
 )
 from proxyroute.prospect import Prospect
+from proxyroute.truth import truth
 from tests.unit.cli.samples import (
     DENIED,
     GOING,

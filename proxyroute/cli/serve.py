@@ -1,0 +1,59 @@
+"""``proxyroute serve``: the daemon, in the foreground."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from proxyroute.cli.context import Context, common_options, pass_context
+from proxyroute.cli.jsonable import dump
+from proxyroute.cli.output import styled
+from proxyroute.errors import ProxyRouteError
+
+if TYPE_CHECKING:
+    from proxyroute.daemon import Notice
+
+
+@click.command(short_help="Keep the clusters in order, in the foreground.")
+@common_options
+@pass_context
+def serve(ctx: Context) -> None:
+    """Keep the clusters in order, in the foreground: all that are configured, or the one that --cluster names.
+
+    Heals what a crash has left open, reads servers and proxies all the time, and brings back proxies that are not as
+    they are meant to be. Never moves a primary. Each change is one line; with --json one object a line. Ends by
+    SIGTERM or SIGINT: what has begun is brought to its end, everything stays as it is.
+
+    \b
+    Exit codes
+      0  ended as it was told
+      1  something that had begun did not come to its end; it is on record
+      2  the configuration is wrong, or a cluster is served already
+    """
+    from proxyroute.daemon import Daemon  # what a mere --help need not wait for
+
+    config = ctx.config
+    clusters = {ctx.cluster.name: ctx.cluster} if ctx.cluster_option else dict(config.clusters)
+    end, writing = threading.Event(), threading.Lock()
+
+    def tell(notice: Notice) -> None:
+        with writing:
+            if ctx.as_json:
+                click.echo(dump(notice, indent=None))
+            else:
+                clock = time.strftime("%F %T", time.localtime(notice.at))
+                ctx.out.console.print(styled(f"{clock}  {_line(notice)}", notice.level), soft_wrap=True)
+
+    daemon = Daemon(clusters, tell)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end.set())
+    if not daemon.run(end):
+        raise ProxyRouteError("not everything that had begun came to its end; type 'proxyroute heal'")
+
+
+def _line(notice: Notice) -> str:
+    return notice.text if notice.kind == "state" else f"{notice.cluster}: {notice.text}"

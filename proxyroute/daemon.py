@@ -1,0 +1,282 @@
+"""``proxyroute serve``: what goes on all the time, so that nobody has to think of it.
+
+One thread for each cluster. It heals what a crash has left open, here or in another process; reads servers and proxies
+again and again; tells proxies that are not as they are meant to be; and takes up what an operation left to do. It never
+moves a primary. What changes is told once, as a :class:`Notice`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from proxyroute import faults
+from proxyroute.assembly import cluster_folder
+from proxyroute.config_values import ClusterConfig
+from proxyroute.drift import differences
+from proxyroute.engine import Corrected, Engine, open_engine
+from proxyroute.errors import Busy, ConfigError, ProxyRouteError, Refused
+from proxyroute.history import waiting_for_heal
+from proxyroute.model import Observed, ReceiptState, Result, View
+from proxyroute.truth import truth
+
+_PATIENCE = 0.2
+"""Seconds to wait for the lease: whoever has it is at work, and we come again."""
+_FIRST_RETRY = 1.0
+_LAST_RETRY = 300.0
+_END = 90.0
+"""Seconds that an act which has begun may take to its end when we are to stop: longer than each of its deadlines."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that has changed, for people and for a log."""
+
+    cluster: str
+    kind: str
+    """``serving``, ``state``, ``healed``, ``corrected``, ``refused``, ``trouble`` or ``ended``."""
+    text: str
+    level: str = ""
+    """``good``, ``warn`` or ``bad``."""
+    at: float = 0.0
+    """Unix time."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values."""
+
+
+Listener = Callable[[Notice], None]
+
+
+class Retry:
+    """When something that failed is tried again: soon at first, then ever more seldom."""
+
+    def __init__(self) -> None:
+        self._pause = _FIRST_RETRY
+        self._at = 0.0
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() >= self._at
+
+    def failed(self) -> None:
+        self._at, self._pause = time.monotonic() + self._pause, min(2 * self._pause, _LAST_RETRY)
+
+    def reset(self) -> None:
+        self._pause, self._at = _FIRST_RETRY, 0.0
+
+
+class Keeper:
+    """Keeps one cluster. ``step`` does what there is to do now; what the world does raises nothing."""
+
+    def __init__(self, config: ClusterConfig, engine: Engine, listener: Listener) -> None:
+        self._config = config
+        self._engine = engine
+        self._listener = listener
+        self._heal = Retry()
+        self._correct = Retry()
+        self._told: dict[str, str] = {}
+        self._observed: tuple[Observed, ...] = ()
+        self._observe_at = 0.0
+        self._suspect: dict[str, tuple[str, ...]] = {}
+
+    def step(self) -> None:
+        """Looks once, and does what follows."""
+        try:
+            self._heal_what_is_open()
+            view = self._engine.look()
+            self._take_up_leftovers(view)
+            fresh = time.monotonic() >= self._observe_at and not self._engine.busy()
+            if fresh:
+                self._observed = self._engine.observe()
+                self._observe_at = time.monotonic() + self._config.serve.proxies_period
+            if not self._engine.busy():
+                self._tell_state(view)
+                if fresh:
+                    self._keep_routes(view)
+        except ProxyRouteError as error:
+            self._say("trouble", str(error), "bad")
+        else:
+            self._told.pop("trouble", None)
+
+    # -- what an operation has left --
+
+    def _heal_what_is_open(self) -> None:
+        if self._heal.due and any(s.outcome == "open" for s in self._engine.history()):
+            self._try_to_heal()
+
+    def _take_up_leftovers(self, view: View) -> None:
+        """Only when a server or proxy that has something left is there: trying keeps the lease for some seconds."""
+        there = {s.name for s in view.seen} | {o.proxy for o in self._observed if o.reachable}
+        left = waiting_for_heal(self._engine.history())
+        if self._heal.due and any(s.left_at & there for s in left):
+            self._try_to_heal()
+
+    def _try_to_heal(self) -> None:
+        try:
+            for result in self._engine.heal(patience=_PATIENCE):
+                self._tell_healed(result)
+        except Busy:
+            return  # somebody is at work on it
+        except ProxyRouteError as error:
+            self._heal.failed()
+            self._say("refused", f"cannot heal now: {error}", "bad")
+            return
+        if waiting_for_heal(self._engine.history()):
+            self._heal.failed()
+        else:
+            self._heal.reset()
+
+    def _tell_healed(self, result: Result) -> None:
+        left = f"; left to do: {'; '.join(result.leftovers)}" if result.leftovers else ""
+        self._say("healed", f"healed {result.operation}: {result.text}{left}", "warn" if left else "good")
+
+    # -- the routes --
+
+    def _keep_routes(self, view: View) -> None:
+        """A proxy is told again when it was seen to be wrong twice: what passes by itself is left alone."""
+        primary = view.primary
+        if primary is None or not self._config.serve.assert_routes:
+            return
+        wrong = {o.proxy: found for o in self._observed if (found := differences(primary.name, o))}
+        suspected, self._suspect = self._suspect, wrong
+        if wrong and not wrong.keys() & suspected.keys():
+            self._observe_at = 0.0  # look again at once
+            return
+        if not self._correct.due:
+            return
+        try:
+            corrected = self._engine.keep_routes(view, self._observed)
+        except Busy:
+            return
+        except Refused as error:
+            self._say("refused", f"routes are left as they are: {error}", "warn")
+            return
+        if corrected is None:
+            self._told.pop("refused", None)
+            self._correct.reset()
+            with contextlib.suppress(ProxyRouteError):
+                self._engine.upkeep.remember(view, self._observed)
+            return
+        self._tell_corrected(corrected)
+        self._observe_at = 0.0
+
+    def _tell_corrected(self, corrected: Corrected) -> None:
+        for receipt in corrected.receipts:
+            why = "; ".join(corrected.wrong.get(receipt.proxy, ())) or "it gets the same epoch as the others"
+            done = receipt.state is ReceiptState.DONE
+            ended = f"told again under {corrected.epoch}" if done else f"{receipt.state}: {receipt.detail}"
+            details = {"proxy": receipt.proxy, "drift": list(corrected.wrong.get(receipt.proxy, ()))}
+            self._say("corrected", f"{receipt.proxy}: {why}: {ended}", "good" if done else "bad", details)
+        if all(r.state is ReceiptState.DONE for r in corrected.receipts):
+            self._correct.reset()
+        else:
+            self._correct.failed()
+
+    # -- what is told --
+
+    def _tell_state(self, view: View) -> None:
+        text, level = truth(view, self._observed, waiting_for_heal(self._engine.history()))
+        drift = {o.proxy: list(o.drift) for o in self._observed if o.drift}
+        self._say("state", text, level, {"drift": drift})
+
+    def _say(self, kind: str, text: str, level: str, details: Mapping[str, Any] | None = None) -> None:
+        """Tells it once; the same again only after something else of its kind."""
+        if self._told.get(kind) != text or kind in ("healed", "corrected"):
+            self._told[kind] = text
+            self._listener(Notice(self._config.name, kind, text, level, time.time(), details or {}))
+
+
+class Daemon:
+    """All clusters of a configuration, each in a thread of its own."""
+
+    def __init__(self, clusters: Mapping[str, ClusterConfig], listener: Listener) -> None:
+        """Raises ConfigError when a secret cannot be read, or a cluster is served already with the same state_dir."""
+        self._listener = listener
+        self._clusters = clusters
+        self._end = threading.Event()
+        self._locks = [lock(config) for config in clusters.values()]
+        self._engines = {name: open_engine(config) for name, config in clusters.items()}
+        self._threads: list[threading.Thread] = []
+
+    def run(self, until: threading.Event) -> bool:
+        """Keeps every cluster until ``until`` is set; returns True when all have come to a clean end."""
+        faults.role = "serve"
+        for config in self._clusters.values():
+            thread = threading.Thread(target=self._keep, args=(config,), name=f"keep {config.name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        until.wait()
+        self._end.set()
+        ends = time.monotonic() + _END
+        for thread in self._threads:
+            thread.join(max(0.0, ends - time.monotonic()))
+        for handle in self._locks:
+            os.close(handle)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _keep(self, config: ClusterConfig) -> None:
+        self._listener(Notice(config.name, "serving", "serving", "good", time.time(), {"pid": os.getpid()}))
+        engine = self._engines[config.name]
+        try:
+            keeper = Keeper(config, engine, self._listener)
+            while not self._end.is_set():
+                began = time.monotonic()
+                try:
+                    keeper.step()
+                except Exception as error:  # noqa: BLE001 - a mistake of ours in one step must not end all keeping
+                    text = f"{type(error).__name__}: {error}; please report this"
+                    self._listener(Notice(config.name, "trouble", text, "bad", time.time()))
+                self._end.wait(max(0.0, began + config.serve.period - time.monotonic()))
+        finally:
+            engine.close()
+            self._listener(Notice(config.name, "ended", "ended; nothing was changed by that", "", time.time()))
+
+
+def lock(config: ClusterConfig) -> int:
+    """Takes the lock of whoever serves ``config``; returns its handle. Raises ConfigError when somebody has it."""
+    file = lock_file(config)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; state_dir must be writable") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held = os.pread(handle, 32, 0).decode(errors="replace").strip()
+        os.close(handle)
+        raise ConfigError(
+            f"{config.name} is served already by process {held or '?'} with state_dir {config.state_dir}; "
+            f"end that one first: kill {held or 'PID'}"
+        ) from None
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    return handle
+
+
+def server_of(config: ClusterConfig) -> int | None:
+    """Returns the pid of the process that serves ``config`` on this host, None when there is none."""
+    try:
+        handle = os.open(lock_file(config), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(handle, 32, 0).decode(errors="replace").strip()
+        return int(text) if text.isdigit() else None
+    finally:
+        os.close(handle)
+    return None
+
+
+def lock_file(config: ClusterConfig) -> Path:
+    """Returns the file that is locked by whoever serves ``config``."""
+    return cluster_folder(config) / "serve.lock"

@@ -1,0 +1,52 @@
+"""The state of a cluster in one line. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from proxyroute import topology
+from proxyroute.drift import differences
+from proxyroute.model import Observed, Status, View
+
+
+def truth(view: View, proxies: Sequence[Observed], unfinished: Sequence[object]) -> tuple[str, str]:
+    """Returns the state of a cluster in one line, and how good it is: ``good``, ``warn`` or ``bad``."""
+    primary = view.primary
+    bad, warn = [], []
+    if primary is None:
+        names = ", ".join(s.name for s in view.writable)
+        unread = f" ({', '.join(s.name for s in view.silent)} cannot be read)" if view.silent else ""
+        bad.append(f"SEVERAL SERVERS TAKE WRITES: {names}" if names else f"no server takes writes{unread}")
+    else:
+        strays = [s.name for s in view.writable if s.name != primary.name]
+        if strays:
+            bad.append(f"{', '.join(strays)} takes writes although it is a replica")
+    replicas = [s for s in view.seen if s is not primary]
+    following = [s for s in replicas if primary is not None and _follows(view, s, primary)]
+    expected = len(view.servers) - (1 if primary else 0)
+    if len(following) < expected:
+        warn.append(f"only {len(following)} of {expected} replicas follow")
+    for proxy in proxies:
+        if not proxy.reachable:
+            warn.append(f"proxy {proxy.proxy} cannot be read")
+        elif primary is not None and proxy.primary != primary.name:
+            bad.append(f"proxy {proxy.proxy} sends writes to {proxy.primary or 'nobody'}")
+        elif proxy.drift or (primary is not None and differences(primary.name, proxy)):
+            warn.append(f"proxy {proxy.proxy} has drifted")
+        elif proxy.held:
+            warn.append(f"proxy {proxy.proxy} holds newcomers")
+    if unfinished:
+        warn.append("something is left to do, type 'proxyroute heal'")
+    level = "bad" if bad else "warn" if warn else "good"
+    start = f"{view.cluster}: {primary.name} takes writes" if primary else f"{view.cluster}"
+    if level == "good":
+        count = f"{len(following)} of {expected} replicas follow"
+        routed = f", {len(proxies)} of {len(proxies)} proxies send writes there" if proxies else ""
+        return f"{start}, {count}{routed}", level
+    return f"{start}: {'; '.join(bad + warn)}", level
+
+
+def _follows(view: View, server: Status, primary: Status) -> bool:
+    """Tells whether events come from ``primary`` to ``server``, through other replicas or not."""
+    way = topology.path(view, server.name)
+    return way[-1] == primary.name and all(channel.running for channel in topology.channels(view, server.name))

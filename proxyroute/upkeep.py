@@ -1,0 +1,134 @@
+"""Routes in quiet times: published for the first time, and told again to proxies that are not as they are meant to be.
+
+Nothing here touches a database. Whoever calls what changes a route holds the lease.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from proxyroute import known as memory
+from proxyroute.drift import Correction, correction
+from proxyroute.errors import Refused
+from proxyroute.history import Summary
+from proxyroute.known import Known
+from proxyroute.model import NO_EPOCH, Deadline, Epoch, Observed, Policy, Receipt, ReceiptState, RouteTable, View
+from proxyroute.operation import new_id
+from proxyroute.parts import Parts
+from proxyroute.ports import Lease
+from proxyroute.routes import highest_epoch
+from proxyroute.routing import route
+
+_TELL = 20.0
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """What was wrong with the proxies, and what became of telling them."""
+
+    wrong: Mapping[str, tuple[str, ...]]
+    epoch: Epoch
+    receipts: tuple[Receipt, ...]
+
+
+class Upkeep:
+    """The routes of one cluster while nothing is being moved, and what is known of it from then."""
+
+    def __init__(
+        self, parts: Parts, lease: Lease, policy: Policy, file: Path, last_acted: Callable[[], Summary | None]
+    ) -> None:
+        """``file`` keeps what is known; ``last_acted`` returns the operation that ended last, of those that acted."""
+        self._parts = parts
+        self._lease = lease
+        self._policy = policy
+        self._file = file
+        self._last_acted = last_acted
+
+    # -- what is meant --
+
+    def known(self) -> Known | None:
+        """Returns the last order of the cluster: by what was published, or by the operation that ended since."""
+        known, acted = memory.recall(self._file), self._last_acted()
+        if acted is None or acted.ended_with is None:
+            return known
+        ended = acted.started + acted.seconds
+        if known is not None and ended < known.at:
+            return known
+        others = tuple(n for n in self._parts.site.names if n != acted.ended_with)
+        ids = known.server_ids if known is not None else {}
+        return Known(acted.ended_with, Epoch.parse(acted.epoch), ids, others, ended)
+
+    def intended(self, view: View, observed: Sequence[Observed]) -> str:
+        """Returns the server that writes are meant to go to. Raises Refused when that is not for us to say.
+
+        It is the one that takes writes, if it is also the one with which the last operation ended, or that was
+        published last, here or (a proxy has seen a higher epoch) elsewhere.
+        """
+        found = view.primary
+        if found is None:
+            raise Refused("there is not exactly one server that takes writes; look at 'proxyroute status'")
+        known = self.known()
+        if known is None or known.primary == found.name:
+            return found.name
+        if any(o.primary == found.name and o.epoch is not None and o.epoch > known.epoch for o in observed):
+            return found.name
+        raise Refused(
+            f"{found.name} takes writes, and {known.primary} was the primary when ProxyRoute last did something; "
+            f"if {found.name} is right type: proxyroute publish"
+        )
+
+    def needed(self, view: View, observed: Sequence[Observed]) -> tuple[RouteTable, Correction] | None:
+        """Returns what the proxies should be told, None when they are as they are meant to be. Raises Refused."""
+        primary = self.intended(view, observed)
+        table = route(view, primary, self._policy, NO_EPOCH, self._parts.site.endpoints)
+        found = correction(table, observed)
+        return (table, found) if found is not None else None
+
+    # -- what is done --
+
+    def publish(self, view: View, primary: str, observed: Sequence[Observed]) -> tuple[Receipt, ...]:
+        """Makes every proxy follow ``primary`` under a fresh epoch; returns what became of it.
+
+        Nothing is changed when a proxy cannot prepare: then the receipts say which.
+        """
+        epoch = self._lease.claim(_highest(observed), f"publish-{new_id()}")
+        table = route(view, primary, self._policy, epoch, self._parts.site.endpoints)
+        deadline = Deadline.after(_TELL)
+        prepared = self._parts.routes.prepare(table, table, deadline)
+        if any(r.state is ReceiptState.FAILED for r in prepared):
+            return prepared
+        receipts = self._parts.routes.settle(table, deadline)
+        self._keep(view, epoch)
+        return receipts
+
+    def correct(self, table: RouteTable, found: Correction, observed: Sequence[Observed]) -> Corrected:
+        """Tells the proxies that are not as ``table`` wants them; all of them when it takes a fresh epoch.
+
+        One that cannot be told is no reason to leave the others as they are.
+        """
+        self._lease.check()
+        epoch, proxies = found.epoch, self._parts.routes.only(found.wrong)
+        if epoch is None:
+            epoch, proxies = self._lease.claim(_highest(observed), f"publish-{new_id()}"), self._parts.routes
+        receipts = proxies.settle(replace(table, epoch=epoch), Deadline.after(_TELL))
+        return Corrected(found.wrong, epoch, receipts)
+
+    def remember(self, view: View, observed: Sequence[Observed]) -> None:
+        """Keeps ``view`` as the last order that was seen, if it is one and is meant. Raises JournalError."""
+        with contextlib.suppress(Refused):
+            primary = self.intended(view, observed)
+            self._keep(view, highest_epoch(o for o in observed if o.primary == primary))
+
+    def _keep(self, view: View, epoch: Epoch) -> None:
+        found = memory.of(view, epoch)
+        if found is not None:
+            memory.remember(self._file, found)
+
+
+def _highest(observed: Sequence[Observed]) -> Epoch:
+    """Returns the highest epoch that any proxy has loaded, or was told."""
+    told = [o.published.epoch for o in observed if o.published is not None]
+    return max([highest_epoch(observed), *told])
