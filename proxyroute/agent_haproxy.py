@@ -15,7 +15,7 @@ from proxyroute.haproxy import disk
 from proxyroute.haproxy.loaded import read_pid, read_route
 from proxyroute.haproxy.routemap import parse_route
 from proxyroute.haproxy.settings import Settings
-from proxyroute.model import Deadline, Endpoint, RouteTable
+from proxyroute.model import Deadline, Endpoint, Receipt, ReceiptState, RouteTable
 
 
 class SealedHAProxy(HAProxyAdapter):
@@ -51,6 +51,16 @@ class SealedHAProxy(HAProxyAdapter):
     def pid(self, deadline: Deadline) -> int:
         """Returns the pid of the process that serves. Raises AdapterError when HAProxy does not answer."""
         return read_pid(self._runtime, deadline)
+
+    def prepare(self, target: RouteTable, abort: RouteTable, deadline: Deadline) -> Receipt:
+        """As beside an engine; a HAProxy that never had its files gets them, closed, so that it can be started."""
+        receipt = super().prepare(target, abort, deadline)
+        if receipt.state is not ReceiptState.FAILED or self._settings.config_file.exists():
+            return receipt
+        installed = self.install(self._at_rest(abort), deadline)
+        if installed.state is ReceiptState.DONE:
+            return replace(receipt, detail=f"{receipt.detail}; its files are there for its first start")
+        return replace(receipt, detail=f"{receipt.detail}; its files could not be made: {installed.detail}")
 
     def _at_rest(self, table: RouteTable) -> RouteTable:
         return replace(table, primary=None)

@@ -10,7 +10,7 @@ from proxyroute.config_shape import fill
 from proxyroute.config_yaml import read_document
 from proxyroute.errors import ConfigError
 from proxyroute.haproxy.release import Shape
-from proxyroute.haproxy.settings import Names, Settings, check_name
+from proxyroute.haproxy.settings import Names, Settings, bound_at, check_name
 
 DEFAULT_PATH = Path("/etc/proxyroute/agent.yml")
 
@@ -33,6 +33,8 @@ class AgentConfig:
     """On a local disk: what must be known when the shared one is gone."""
     runtime_socket: Path = Path("/run/haproxy/admin.sock")
     master_socket: Path = Path("/run/haproxy-master.sock")
+    address: str = ""
+    """Bound where ``write``, ``read`` and ``stats`` say ``*``; empty: every address of this host."""
     binary: str = "haproxy"
     user: str = ""
     group: str = ""
@@ -51,6 +53,10 @@ class AgentConfig:
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
         Names(self.cluster)
+        try:
+            bound_at("*:3306", self.address)
+        except ValueError as error:
+            raise ValueError(f"address: {error}; write the address without a port, e.g. 10.0.0.11") from None
         self.local(Shape(write="127.0.0.1:3306"), None)
 
     @property
@@ -61,9 +67,9 @@ class AgentConfig:
         """Returns how HAProxy is set up on this host. Raises ValueError, naming the field."""
         return Settings(
             config_file=self.config_file,
-            write=shape.write,
-            read=shape.read,
-            stats=shape.stats,
+            write=bound_at(shape.write, self.address),
+            read=bound_at(shape.read, self.address),
+            stats=bound_at(shape.stats, self.address),
             runtime_socket=self.runtime_socket,
             master_socket=self.master_socket,
             binary=self.binary,

@@ -13,8 +13,8 @@ from proxyroute.haproxy.process import inspect, try_out
 from proxyroute.haproxy.render import render
 from proxyroute.haproxy.routemap import RouteMap
 from proxyroute.haproxy.runtime import Master, Processes, Runtime
-from proxyroute.haproxy.settings import Names, Settings, reachable
-from proxyroute.model import NO_EPOCH, Deadline, Endpoint, Finding, RouteTable, Severity
+from proxyroute.haproxy.settings import Names, Settings, bind
+from proxyroute.model import NO_EPOCH, Address, Deadline, Endpoint, Finding, RouteTable, Severity
 
 _OLDEST = (2, 4)
 """lua-load-per-thread and ``act.wake_time`` came by then."""
@@ -121,10 +121,10 @@ class Examination:
         yield from self._drift(loaded)
 
     def _shared_ports(self, processes: Processes) -> Iterator[Finding]:
-        for address in filter(None, (self._settings.write, self._settings.read)):
-            port = reachable(address).port
-            for pid in strangers(port, processes.all):
-                text = f"process {pid} listens on port {port} as well and takes some of the clients"
+        for text in filter(None, (self._settings.write, self._settings.read)):
+            address = Address.parse(bind(text))
+            for pid in strangers(address, processes.all):
+                text = f"process {pid} listens on port {address.port} as well and takes some of the clients"
                 yield self._error("haproxy.shared", text, f"ps -fp {pid}, and end it: kill {pid}")
 
     def _drift(self, loaded: Loaded) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from proxyroute.model import Address
@@ -82,6 +83,17 @@ def reachable(text: str) -> Address:
     """Returns where a client on this host reaches a configured address."""
     address = _bound(text)
     return Address(_ANY_HOST.get(address.host, address.host), address.port)
+
+
+def bound_at(text: str, own: str) -> str:
+    """Returns a configured address with ``own`` in place of "every address of this host".
+
+    As it is when there is no ``own``, or it names a host already. Raises ValueError when ``own`` is no IP address.
+    """
+    if not text or not own:
+        return text
+    own, address = str(ip_address(own)), _bound(text)
+    return str(Address(own, address.port)) if address.host in _ANY_HOST else text
 
 
 @dataclass(frozen=True)

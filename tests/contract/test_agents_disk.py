@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxyroute.model import Epoch, ReceiptState, Severity
-from tests.contract.agents import AgentsSubject, ProxyHost
+from tests.contract.agents import AgentsSubject
 from tests.contract.subjects import CLUSTER, soon
+from tests.support.hosts import ProxyHost
+from tests.support.process import free_port
 from tests.support.wait import until
 
 OWN = '{% extends "haproxy.cfg.j2" %}\n{% block defaults_more %}\n    BODY\n{% endblock %}\n'
@@ -185,7 +188,7 @@ def test_another_configuration_is_loaded_while_preparing_and_the_route_stays_ope
 def test_hosts_of_one_folder_get_one_announcement_and_answer_for_themselves(
     host: AgentsSubject, tmp_path: Path
 ) -> None:
-    second = ProxyHost(tmp_path, host.shared, "edge2")
+    second = ProxyHost(tmp_path, host.shared, "edge2", CLUSTER)
     try:
         second.start_agent()
         here, there = host.adapter(), host.kind("edge2", CLUSTER, host.servers, host.settings)
@@ -198,6 +201,28 @@ def test_hosts_of_one_folder_get_one_announcement_and_answer_for_themselves(
         there.close()
     finally:
         second.close()
+
+
+def test_a_haproxy_that_never_ran_gets_its_files_when_the_first_route_is_prepared(
+    host: AgentsSubject, tmp_path: Path
+) -> None:
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    new = ProxyHost(tmp_path, fresh, "edge2", CLUSTER, address="127.0.0.2")
+    settings = replace(host.settings, folder=fresh, write=f"*:{free_port('127.0.0.2')}")
+    adapter, first = host.kind("edge2", CLUSTER, host.servers, settings), host.table((1, 1), "db1")
+    try:
+        new.start_agent()
+        receipt = adapter.prepare(first, first, soon())
+        assert receipt.state is ReceiptState.FAILED
+        assert "its files are there for its first start" in receipt.detail
+        new.start_haproxy()
+        assert new.route() == "!closed/1.1"
+        assert adapter.settle(first, soon()).state is ReceiptState.DONE
+        assert new.route() == "db1/1.1"
+    finally:
+        adapter.close()
+        new.close()
 
 
 def test_hosts_of_one_folder_must_be_set_up_alike(host: AgentsSubject) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 import pytest
 
+from proxyroute.haproxy.listeners import strangers
 from proxyroute.haproxy.runtime import Runtime
-from proxyroute.model import Deadline, ReceiptState
+from proxyroute.model import Address, Deadline, ReceiptState
 from tests.contract.standin import Client
 from tests.contract.subjects import HAProxySubject, soon
 from tests.support.haproxy import LocalHAProxy
@@ -195,6 +199,21 @@ def test_a_forgotten_haproxy_that_shares_the_port_is_found(writer: HAProxySubjec
     finally:
         forgotten.stop()
     assert list(writer.adapter().check(soon())) == []
+
+
+def test_who_listens_at_the_same_port_of_another_address_is_no_stranger() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.2", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        for host, found in {"127.0.0.1": (), "127.0.0.2": (os.getpid(),), "0.0.0.0": (os.getpid(),)}.items():
+            assert strangers(Address(host, port), ()) == found, host
+    with socket.socket(socket.AF_INET6) as other:
+        other.bind(("::", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert strangers(Address("127.0.0.1", port), ()) == (os.getpid(),)
+        assert strangers(Address("::1", port), (os.getpid(),)) == ()
 
 
 def test_a_route_that_was_sent_and_cannot_be_read_back_is_unknown(

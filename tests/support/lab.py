@@ -1,4 +1,4 @@
-"""A whole site on loopback: a cluster, an HAProxy with the product's configuration, and the command line beside it."""
+"""A whole site on loopback: a cluster, an HAProxy beside the engine or some proxy hosts, and the command line."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import yaml
 from proxyroute.model import Address
 from tests.support.accounts import APPLICATION, ENGINE, PROBE, PROBE_SCHEMA, REPLICATION, Account
 from tests.support.haproxy import LocalHAProxy
+from tests.support.hosts import ProxyHost, write_key
 from tests.support.mariadb import LocalCluster
 from tests.support.process import find_program, free_port
 
@@ -71,18 +72,54 @@ def site_config(
     }
 
 
-class Lab:
-    """The site. ``write`` and ``read`` are where clients go; ``config`` is the file of the command line."""
+ENGINE_SEES = "engine"
+"""In the mapping of mounts, the place where the engine has the shared folder."""
 
-    def __init__(self, cluster: LocalCluster, *, outlive: bool = False) -> None:
+
+class Lab:
+    """The site. ``write`` and ``read`` are where clients go; ``config`` is the file of the command line.
+
+    With ``hosts``, these and ``haproxy`` are those of the first of them.
+    """
+
+    def __init__(
+        self,
+        cluster: LocalCluster,
+        *,
+        outlive: bool = False,
+        hosts: int = 0,
+        shared: Path | Mapping[str, Path] | None = None,
+    ) -> None:
         self.cluster = cluster
         self.folder = cluster.folder
         self.config = self.folder / "proxyroute.yml"
-        self.write = Address("127.0.0.1", free_port())
-        self.read = Address("127.0.0.1", free_port())
-        self.stats = Address("127.0.0.1", free_port())
-        self.haproxy_config = self.folder / "haproxy.cfg"
-        self.haproxy = LocalHAProxy(self.folder, find_program("haproxy"), outlive=outlive)
+        addresses = [f"127.0.0.{n + 1}" for n in range(max(hosts, 1))]
+        self.write, self.read, self.stats = (Address(addresses[0], free_port(*addresses)) for _ in range(3))
+        self.shared: Path | None = None
+        """The shared folder as the engine sees it."""
+        self.hosts: tuple[ProxyHost, ...] = ()
+        if hosts:
+            self.hosts = self._make_hosts(addresses, shared or self.folder / "shared", outlive=outlive)
+            self.haproxy_config = self.hosts[0].config_file
+            self.haproxy = self.hosts[0].haproxy
+        else:
+            self.haproxy_config = self.folder / "haproxy.cfg"
+            self.haproxy = LocalHAProxy(self.folder, find_program("haproxy"), outlive=outlive)
+
+    def _make_hosts(
+        self, addresses: Sequence[str], shared: Path | Mapping[str, Path], *, outlive: bool
+    ) -> tuple[ProxyHost, ...]:
+        self.shared = shared[ENGINE_SEES] if isinstance(shared, Mapping) else shared
+        self.shared.mkdir(exist_ok=True)
+        write_key(self.folder / "shared.key")
+        made = []
+        for number, address in enumerate(addresses, 1):
+            name = f"edge{number}"
+            sees = shared[name] if isinstance(shared, Mapping) else shared
+            host = ProxyHost(self.folder, sees, name, CLUSTER_NAME, address=address, outlive=outlive)
+            host.write, host.read = Address(address, self.write.port), Address(address, self.read.port)
+            made.append(host)
+        return tuple(made)
 
     @classmethod
     def start(
@@ -93,29 +130,69 @@ class Lab:
         proof: bool = True,
         more: Mapping[str, Any] | None = None,
         outlive: bool = False,
+        hosts: int = 0,
+        shared: Path | Mapping[str, Path] | None = None,
         **cluster: Any,
     ) -> Lab:
-        """Starts everything; returns when clients can write. ``cluster`` goes to :meth:`LocalCluster.start`."""
-        lab = cls(LocalCluster.start(n, outlive=outlive, **cluster), outlive=outlive)
+        """Starts everything; returns when clients can write. ``cluster`` goes to :meth:`LocalCluster.start`.
+
+        With ``hosts``, so many proxy hosts edge1, edge2 … follow a ``shared`` folder, by default one in the site's
+        folder; a mapping names it for each host and for the engine (ENGINE_SEES), who see it under mounts of their
+        own. Without, an HAProxy stands beside the engine.
+        """
+        made = LocalCluster.start(n, outlive=outlive, **cluster)
         try:
-            proxy = {
-                "type": "haproxy",
-                "name": "edge1",
-                "config_file": str(lab.haproxy_config),
-                "runtime_socket": str(lab.haproxy.runtime_socket),
-                "master_socket": str(lab.haproxy.master_socket),
-                "write": str(lab.write),
-                "read": str(lab.read),
-                "stats": str(lab.stats),
-                "binary": lab.haproxy.binary,
-            }
-            values = site_config(lab.cluster, lab.folder, proxies=[proxy], policy=policy, proof=proof, more=more)
+            lab = cls(made, outlive=outlive, hosts=hosts, shared=shared)
+        except BaseException:
+            made.close()
+            raise
+        try:
+            proxies = [lab._host_config(host) for host in lab.hosts] or [lab._haproxy_config()]
+            values = site_config(lab.cluster, lab.folder, proxies=proxies, policy=policy, proof=proof, more=more)
             lab.config.write_text(yaml.safe_dump(values, sort_keys=False))
-            lab._start_proxy()
+            if lab.hosts:
+                lab._start_hosts()
+            else:
+                lab._start_proxy()
         except BaseException:
             lab.close()
             raise
         return lab
+
+    def _haproxy_config(self) -> dict[str, Any]:
+        return {
+            "type": "haproxy",
+            "name": "edge1",
+            "config_file": str(self.haproxy_config),
+            "runtime_socket": str(self.haproxy.runtime_socket),
+            "master_socket": str(self.haproxy.master_socket),
+            "write": str(self.write),
+            "read": str(self.read),
+            "stats": str(self.stats),
+            "binary": self.haproxy.binary,
+        }
+
+    def _host_config(self, host: ProxyHost) -> dict[str, Any]:
+        return {
+            "type": "haproxy-agents",
+            "name": host.name,
+            "folder": str(self.shared),
+            "key_file": str(self.folder / "shared.key"),
+            "write": f"*:{self.write.port}",
+            "read": f"*:{self.read.port}",
+            "stats": f"*:{self.stats.port}",
+            "write_address": str(host.write),
+            "read_address": str(host.read),
+        }
+
+    def _start_hosts(self) -> None:
+        """As the guide says: agents, the first publish gives the hosts their files, HAProxy, the second opens it."""
+        for host in self.hosts:
+            host.start_agent()
+        self.run("publish")
+        for host in self.hosts:
+            host.start_haproxy()
+        self.run("publish", check=True)
 
     def _start_proxy(self) -> None:
         """As an operator does it for the first time: the files, the program, then the product takes over."""
@@ -167,23 +244,23 @@ class Lab:
     # Who is where
 
     def runtime(self, command: str) -> str:
-        """Returns HAProxy's answer to a command at its runtime socket."""
+        """Returns the answer of HAProxy, that of the first host, to a command at its runtime socket."""
         return runtime(self.haproxy.runtime_socket, command)
 
     def flipper(self) -> Callable[[str], None]:
-        """Returns what moves the write route to the server it is given, by one runtime command; for the floor."""
-        file = self.haproxy_config.with_suffix(".route.map")
-        for line in self.runtime(f"show map {file}").splitlines():
-            _, key, value = line.split()
-            if key == "route":
-                epoch = value.partition("/")[2]
-                return lambda server: self._tell(f"set map {file} route {server}/{epoch}")
-        raise LookupError(f"HAProxy has no route in {file}")
+        """Returns what moves the write route to the server it is given, by one runtime command for each HAProxy.
 
-    def _tell(self, command: str) -> None:
-        answer = self.runtime(command).strip()
-        if answer:
-            raise RuntimeError(f"HAProxy answers {answer!r} to {command!r}")
+        For the floor, behind the back of the product.
+        """
+        beside = [(self.haproxy.runtime_socket, self.haproxy_config)]
+        places = [(h.haproxy.runtime_socket, h.config_file) for h in self.hosts] or beside
+        told = [_flipper(path, config.with_suffix(".route.map")) for path, config in places]
+
+        def flip(server: str) -> None:
+            for each in told:
+                each(server)
+
+        return flip
 
     def sessions(self) -> dict[str, int]:
         """Returns the application's sessions by server, counted at the servers."""
@@ -191,19 +268,23 @@ class Lab:
         return {node.name: int(node.sql(count, (APPLICATION.user,))[0]["n"]) for node in self.cluster if node.running}
 
     def proxied(self) -> dict[str, int]:
-        """Returns the open sessions of HAProxy by server, over all backends, as HAProxy counts them."""
+        """Returns the open sessions by server, over all hosts and backends, as HAProxy counts them."""
         found: Counter[str] = Counter()
-        for line in self.runtime("show stat").lstrip("# ").splitlines():
-            fields = line.split(",")
-            if len(fields) > 4 and fields[1] in self.cluster.nodes and fields[4].isdigit():
-                found[fields[1]] += int(fields[4])
+        for haproxy in [h.haproxy for h in self.hosts] or [self.haproxy]:
+            for line in runtime(haproxy.runtime_socket, "show stat").lstrip("# ").splitlines():
+                fields = line.split(",")
+                if len(fields) > 4 and fields[1] in self.cluster.nodes and fields[4].isdigit():
+                    found[fields[1]] += int(fields[4])
         return dict(found)
 
     # The end
 
     def close(self) -> None:
         """Ends everything that belongs to this site, and removes its folder."""
-        self.haproxy.kill9()
+        for host in self.hosts:
+            host.kill_agent()
+        for haproxy in [h.haproxy for h in self.hosts] or [self.haproxy]:
+            haproxy.kill9()
         end_all(self.folder)
         self.cluster.close()
 
@@ -226,6 +307,21 @@ def runtime(path: Path, command: str) -> str:
         while part := client.recv(65536):
             answer += part
     return answer.decode()
+
+
+def _flipper(socket_file: Path, map_file: Path) -> Callable[[str], None]:
+    for line in runtime(socket_file, f"show map {map_file}").splitlines():
+        _, key, value = line.split()
+        if key == "route":
+            epoch = value.partition("/")[2]
+            return lambda server: _tell(socket_file, f"set map {map_file} route {server}/{epoch}")
+    raise LookupError(f"HAProxy has no route in {map_file}")
+
+
+def _tell(socket_file: Path, command: str) -> None:
+    answer = runtime(socket_file, command).strip()
+    if answer:
+        raise RuntimeError(f"HAProxy answers {answer!r} to {command!r}")
 
 
 def processes_of(folder: Path) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import re
@@ -15,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-_LONGEST_FOLDER = 84
-"""A socket's path has at most 107 characters, and HAProxy adds some of its own while it binds one."""
+_LONGEST_FOLDER = 78
+"""A socket's path has at most 107 characters, and a host's folder and what HAProxy adds while it binds come in it."""
 _OWNED = re.compile(r"proxyroute-(\d+)-")
 
 
@@ -33,18 +32,26 @@ def find_program(*names: str) -> str:
     raise FileNotFoundError(f"{' or '.join(names)} is not installed; run scripts/setup")
 
 
-def free_port() -> int:
-    """Returns a TCP port of 127.0.0.1 that nobody listens on.
+def free_port(*hosts: str) -> int:
+    """Returns a TCP port that nobody listens on at any of ``hosts``, by default 127.0.0.1.
 
     It lies below the range from which the kernel takes the ports of outgoing connections, so that no client
     can sit on a server's port while that server is down.
     """
     for _ in range(200):
         port = random.randrange(15000, 32000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        if all(_is_free(host, port) for host in hosts or ("127.0.0.1",)):
             return port
-    raise OSError("no free port between 15000 and 32000 on 127.0.0.1")
+    raise OSError(f"no free port between 15000 and 32000 on {', '.join(hosts) or '127.0.0.1'}")
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def workspace(base: Path | None = None, *, disk: bool = False, outlive: bool = False) -> Path:

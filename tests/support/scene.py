@@ -49,9 +49,9 @@ def served_by(lab: Lab, address: Address) -> str:
     return next(node.name for node in lab.cluster if node.server_id == row["id"])
 
 
-def beat(lab: Lab) -> str:
-    """Writes a row through the proxy and returns the name of the server that took it."""
-    with contextlib.closing(connect(lab.write)) as session, session.cursor() as cursor:
+def beat(lab: Lab, address: Address | None = None) -> str:
+    """Writes a row through the proxy, or that at ``address``, and returns the name of the server that took it."""
+    with contextlib.closing(connect(address or lab.write)) as session, session.cursor() as cursor:
         cursor.execute("CREATE TABLE IF NOT EXISTS app.beat (id INT PRIMARY KEY, server INT)")
         cursor.execute("REPLACE INTO app.beat VALUES (1, @@server_id)")
         cursor.execute("SELECT server FROM app.beat WHERE id=1")
@@ -70,11 +70,13 @@ def assert_order(
     """
     found = lab.cluster.primary
     assert primary in (None, found.name), f"{found.name} is the primary, not {primary}"
-    assert beat(lab) == found.name, "the proxy sends writes elsewhere"
+    for address in [host.write for host in lab.hosts] or [lab.write]:
+        assert beat(lab, address) == found.name, f"the proxy at {address} sends writes elsewhere"
     for node in lab.cluster:
         if node.name not in aside and node.running:
             assert_in_place(lab, node, found, below or {})
-    assert served_by(lab, lab.read) in {node.name for node in lab.cluster if node.running}
+    for address in [host.read for host in lab.hosts] or [lab.read]:
+        assert served_by(lab, address) in {node.name for node in lab.cluster if node.running}
     with engine(lab) as reading:
         observed, unfinished = reading.observe(), [o for o in reading.history() if o.outcome == "open"]
     for proxy in observed:
@@ -107,7 +109,9 @@ def assert_in_place(lab: Lab, node: Node, primary: Node, below: Mapping[str, str
 def standing(lab: Lab) -> dict[str, Any]:
     """Returns what a refused command must leave as it was: roles, channels, limits, routes, files."""
     servers = {node.name: _standing(node) for node in lab.cluster if node.running}
-    return {"servers": servers, "map": lab.runtime("show map"), "config": lab.haproxy_config.read_text()}
+    proxies = [(h.haproxy, h.config_file) for h in lab.hosts] or [(lab.haproxy, lab.haproxy_config)]
+    routes = [(haproxy.ask("show map"), config.read_text()) for haproxy, config in proxies]
+    return {"servers": servers, "routes": routes}
 
 
 def _standing(node: Node) -> tuple[Any, ...]:
@@ -257,15 +261,17 @@ class Books:
 
 
 @contextlib.contextmanager
-def books(lab: Lab, *, writers: int = 2, rate: float = 40) -> Iterator[Books]:
+def books(lab: Lab, *, writers: int = 2, rate: float = 40, address: Address | None = None) -> Iterator[Books]:
     """Clients that keep their session, and one that connects anew for each write, for a ``with`` block.
+
+    They write through ``address``, by default through the first proxy.
 
     At its end all must still get through, and no write may be lost, doubled, in doubt or on one server only.
     """
     create_table(lab.cluster.primary)
     with (
-        Load.start(lab.write, writers=writers, rate=rate) as pooled,
-        Load.start(lab.write, writers=1, rate=rate, mode="fresh", first=100) as fresh,
+        Load.start(address or lab.write, writers=writers, rate=rate) as pooled,
+        Load.start(address or lab.write, writers=1, rate=rate, mode="fresh", first=100) as fresh,
     ):
         kept = Books((pooled, fresh))
         yield kept
