@@ -30,6 +30,10 @@ from proxyroute.model import (
 )
 
 
+_TO_SAY = 0.1
+"""Seconds kept back, so that a host that is silent is told as such before whoever asks has gone."""
+
+
 class SharedAdapter:
     """One proxy host: its agent is told by the shared folder and answers there."""
 
@@ -108,6 +112,7 @@ class SharedAdapter:
         """Has the host look, and returns what it saw, beside what the folder says."""
         published: Published | None = None
         drift: tuple[str, ...] = ()
+        deadline = Deadline(deadline.at - _TO_SAY)
         try:
             release = self._publisher.in_force(deadline)
             if release is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.support.lab import Lab
-from tests.support.scene import assert_order, books, switched
+from tests.support.scene import assert_order, books, configured, other, switched
+from tests.support.serving import serving
 from tests.support.wait import until
 
 
@@ -44,4 +47,63 @@ def test_a_host_whose_haproxy_does_not_run_refuses_a_switchover_by_its_name(site
     assert first.route() == before
     second.start_haproxy()
     until(lambda: second.route() == before, "the agent to confirm the route to the HAProxy that was started")
+    assert_order(site)
+
+
+def proxies(site: Lab) -> dict[str, dict[str, Any]]:
+    return {proxy["proxy"]: proxy for proxy in site.json("status")[1]["proxies"]}
+
+
+def test_status_shows_for_each_host_what_is_intended_published_and_loaded(site: Lab) -> None:
+    primary, (first, second) = site.cluster.primary.name, site.hosts
+    epoch = first.route().partition("/")[2]
+    second.haproxy.ask(f"set map {second.map_file} route {other(site)}/1.1")
+    found = proxies(site)
+    for name, differs in ((first.name, False), (second.name, True)):
+        assert found[name]["intended"] == primary
+        assert found[name]["published"] == {"primary": primary, "epoch": epoch}
+        assert bool(found[name]["differences"]) is differs
+    assert f"writes should go to {primary}, loaded is {other(site)}/1.1" in site.run("status").stdout
+    published = site.run("publish")
+    assert published.returncode == 0, published.stdout
+    assert [line.split()[1] for line in published.stdout.splitlines()[1:]] == ["done", "done"]
+    assert_order(site)
+
+
+def test_a_host_that_does_not_hear_is_shown_with_what_it_has_taken(site: Lab) -> None:
+    second = site.hosts[1]
+    taken = second.receipt().release
+    assert second.agent is not None
+    second.agent.send(signal.SIGSTOP)
+    try:
+        assert site.run("publish").returncode == 7
+        found = proxies(site)[second.name]
+        assert (found["reachable"], found["intended"]) == (False, site.cluster.primary.name)
+        assert found["published"]["epoch"] not in taken, "the folder has moved on"
+        assert second.name in site.run("status").stdout
+    finally:
+        second.agent.send(signal.SIGCONT)
+    until(lambda: not proxies(site)[second.name]["differences"], "the host to follow")
+    assert_order(site)
+
+
+def test_serve_brings_back_a_host_that_was_edited_by_hand_and_one_whose_haproxy_started_anew(site: Lab) -> None:
+    primary, (first, second) = site.cluster.primary.name, site.hosts
+    with serving(site) as served:
+        first.haproxy.ask(f"set map {first.map_file} route {other(site)}/1.1")
+        served.await_told("corrected", f"{first.name}: writes should go to {primary}")
+        until(lambda: first.route().startswith(f"{primary}/"), "the route to come back")
+        second.haproxy.kill9()
+        served.await_told("state", f"proxy {second.name} cannot be read")
+        second.start_haproxy()
+        until(lambda: second.route().startswith(f"{primary}/"), "the agent to open it")
+        until(lambda: "2 of 2 proxies send writes there" in served.texts("state")[-1], "the state to be good again")
+    assert_order(site, primary)
+
+
+def test_a_switchover_beside_serve_is_not_disturbed_by_its_questions(site: Lab) -> None:
+    with configured(site, serve={"period": "200ms", "proxies_period": "200ms"}), serving(site) as served, books(site):
+        for _ in range(3):
+            switched(site)
+        assert served.texts("corrected") == []
     assert_order(site)

@@ -1,0 +1,57 @@
+"""``proxyroute serve`` beside a site, and what it has told so far."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tests.support.lab import Lab
+from tests.support.process import Daemon
+from tests.support.wait import until
+
+
+class Serving:
+    """The daemon of one site; ``told`` is every notice since it began."""
+
+    def __init__(self, lab: Lab, *words: str, environment: Mapping[str, str] | None = None) -> None:
+        self.log = lab.folder / "serve.log"
+        self.log.unlink(missing_ok=True)
+        self.daemon = Daemon(lab.command("serve", "--json", *words), self.log, environment=environment)
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        found = []
+        for line in self.log.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # the last line may be half written
+                found.append(json.loads(line))
+        return found
+
+    def texts(self, kind: str) -> list[str]:
+        return [notice["text"] for notice in self.told if notice["kind"] == kind]
+
+    def await_told(self, kind: str, words: str = "", seconds: float = 30.0) -> str:
+        """Returns the first notice of ``kind`` that holds ``words``, once it is there."""
+
+        def found() -> str:
+            return next((text for text in self.texts(kind) if words in text), "")
+
+        try:
+            return until(found, f"serve to tell of {kind} {words!r}", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it told:\n{self.log.read_text()}") from None
+
+
+@contextlib.contextmanager
+def serving(lab: Lab, *words: str, environment: Mapping[str, str] | None = None) -> Iterator[Serving]:
+    """Serves ``lab`` for a ``with`` block; returns when it has told the state. It must end cleanly."""
+    served = Serving(lab, *words, environment=environment)
+    try:
+        served.await_told("state")
+        yield served
+    except BaseException:
+        served.daemon.kill()
+        raise
+    served.daemon.terminate()
+    assert served.daemon.wait() == 0, served.log.read_text()
