@@ -10,7 +10,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,11 +64,19 @@ class Named(Protocol):
 N = TypeVar("N", bound=Named)
 
 
-def each(items: Iterable[N], call: Callable[[N], T], deadline: Deadline) -> dict[str, Outcome[T]]:
+def each(
+    items: Iterable[N],
+    call: Callable[[N], T],
+    deadline: Deadline,
+    *,
+    spared: Collection[str] = (),
+    grace: float = 0.0,
+) -> dict[str, Outcome[T]]:
     """Calls ``call`` for each item in a thread of its own and returns what became of it, by the item's name.
 
     Whatever does not return by ``deadline`` is left behind, as TimedOut: file I/O on a dead network disk can hang for
-    ever and must not block the caller.
+    ever and must not block the caller. Those in ``spared`` are waited for only ``grace`` seconds longer than the others
+    take.
     """
     outcomes: dict[str, Outcome[T]] = {}
 
@@ -82,8 +90,12 @@ def each(items: Iterable[N], call: Callable[[N], T], deadline: Deadline) -> dict
     threads = {i.name: threading.Thread(target=run, args=(i,), name=f"each-{i.name}", daemon=True) for i in items}
     for thread in threads.values():
         thread.start()
-    for thread in threads.values():
-        thread.join(deadline.left)
+    for name, thread in threads.items():
+        if name not in spared:
+            thread.join(deadline.left)
+    soon = deadline.within(grace)
+    for name in threads.keys() & set(spared):
+        threads[name].join(soon.left)
     return {n: outcomes.get(n, Outcome(error=TimedOut(f"{n} did not answer in time"))) for n in threads}
 
 

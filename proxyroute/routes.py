@@ -18,6 +18,9 @@ from proxyroute.model import (
 from proxyroute.operation import each
 from proxyroute.ports import Adapter
 
+_GRACE = 0.5
+"""Seconds that a proxy which is declared absent gets beyond the others, where no write waits for it."""
+
 
 class Routes:
     """The proxies of one cluster. Those in ``absent`` are told if they can be, and never waited for or required."""
@@ -46,7 +49,7 @@ class Routes:
 
     def check(self, deadline: Deadline) -> tuple[Finding, ...]:
         """Returns the findings of every proxy; one that does not answer is a finding too."""
-        outcomes = each(self.all, lambda a: tuple(a.check(deadline)), deadline)
+        outcomes = each(self.all, lambda a: tuple(a.check(deadline)), deadline, spared=self._absent, grace=_GRACE)
         findings: list[Finding] = []
         for name, found in outcomes.items():
             if found.error is not None:
@@ -56,7 +59,7 @@ class Routes:
         return tuple(findings)
 
     def prepare(self, target: RouteTable, abort: RouteTable, deadline: Deadline) -> tuple[Receipt, ...]:
-        return self._tell(lambda a: a.prepare(target, abort, deadline), target.epoch, deadline)
+        return self._tell(lambda a: a.prepare(target, abort, deadline), target.epoch, deadline, _GRACE)
 
     def hold(self, operation: str, deadline: Deadline, answer_by: Deadline) -> tuple[Receipt, ...]:
         """Makes newcomers wait until ``deadline``; the proxies must say so by ``answer_by``."""
@@ -69,10 +72,10 @@ class Routes:
         return self._tell(lambda a: a.apply(table, deadline), table.epoch, deadline)
 
     def settle(self, table: RouteTable, deadline: Deadline) -> tuple[Receipt, ...]:
-        return self._tell(lambda a: a.settle(table, deadline), table.epoch, deadline)
+        return self._tell(lambda a: a.settle(table, deadline), table.epoch, deadline, _GRACE)
 
     def observe(self, deadline: Deadline) -> tuple[Observed, ...]:
-        outcomes = each(self.all, lambda a: a.observe(deadline), deadline)
+        outcomes = each(self.all, lambda a: a.observe(deadline), deadline, spared=self._absent, grace=_GRACE)
         return tuple(
             found.value if found.value is not None else Observed(name, reachable=False, detail=str(found.error))
             for name, found in outcomes.items()
@@ -82,15 +85,23 @@ class Routes:
         """Returns the receipts of required proxies that are not what is wanted."""
         return [r for r in receipts if r.state is not wanted and self.is_required(r.proxy)]
 
-    def _tell(self, verb: Callable[[Adapter], Receipt], epoch: Epoch, deadline: Deadline) -> tuple[Receipt, ...]:
-        if len(self._adapters) == 1:  # no thread for the usual sidecar: it is inside the blackout
+    def _tell(
+        self, verb: Callable[[Adapter], Receipt], epoch: Epoch, deadline: Deadline, grace: float = 0.0
+    ) -> tuple[Receipt, ...]:
+        """Tells all at once; those declared absent are waited for only ``grace`` seconds longer than the others."""
+        if len(self._adapters) == 1 and not self._absent:  # no thread for the usual sidecar: it is inside the blackout
             (adapter,) = self.all
             return (_receipt(adapter.name, lambda: verb(adapter), epoch),)
-        outcomes = each(self.all, lambda a: _receipt(a.name, lambda: verb(a), epoch), deadline)
+        outcomes = each(
+            self.all, lambda a: _receipt(a.name, lambda: verb(a), epoch), deadline, spared=self._absent, grace=grace
+        )
         return tuple(
-            found.value or Receipt(name, ReceiptState.UNKNOWN, epoch, str(found.error))
+            found.value or Receipt(name, ReceiptState.UNKNOWN, epoch, self._silence(name, found.error))
             for name, found in outcomes.items()
         )
+
+    def _silence(self, name: str, error: BaseException | None) -> str:
+        return "declared absent, so it was not waited for" if name in self._absent else str(error)
 
     def close(self) -> None:
         for adapter in self.all:

@@ -22,7 +22,8 @@ from proxyroute.ports import Lease
 from proxyroute.routes import highest_epoch
 from proxyroute.routing import route
 
-_TELL = 20.0
+_PREPARE = 6.0
+_TELL = 10.0
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,11 @@ class Upkeep:
         """
         epoch = self._lease.claim(_highest(observed), f"publish-{new_id()}")
         table = route(view, primary, self._policy, epoch, self._parts.site.endpoints)
-        deadline = Deadline.after(_TELL)
-        prepared = self._parts.routes.prepare(table, table, deadline)
+        prepared = self._parts.routes.prepare(table, table, Deadline.after(_PREPARE))
         if any(r.state is ReceiptState.FAILED for r in prepared):
             return prepared
-        receipts = self._parts.routes.settle(table, deadline)
+        # one that is silent is no reason to leave the others as they are
+        receipts = self._parts.routes.settle(table, Deadline.after(_TELL))
         self._keep(view, epoch)
         return receipts
 

@@ -29,7 +29,6 @@ from proxyroute.model import (
     Severity,
 )
 
-
 _TO_SAY = 0.1
 """Seconds kept back, so that a host that is silent is told as such before whoever asks has gone."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.lab import Lab
 from tests.support.scene import assert_order, books, configured, other, switched
@@ -107,3 +108,21 @@ def test_a_switchover_beside_serve_is_not_disturbed_by_its_questions(site: Lab) 
             switched(site)
         assert served.texts("corrected") == []
     assert_order(site)
+
+
+def test_a_host_declared_absent_that_is_silent_costs_the_clients_nothing(site: Lab) -> None:
+    second = site.hosts[1]
+    proxies_now = yaml.safe_load(site.config.read_text())["clusters"]["demo"]["proxies"]
+    declared = [{**proxy, "absent": proxy["name"] == second.name} for proxy in proxies_now]
+    assert second.agent is not None
+    second.agent.send(signal.SIGSTOP)
+    try:
+        with configured(site, proxies=declared), books(site):
+            value = switched(site)
+        steps = site.run("show", value["result"]["operation"]).stdout
+        assert f"{second.name}: declared absent, so it was not waited for" in " ".join(steps.split())
+    finally:
+        second.agent.send(signal.SIGCONT)
+    new = value["result"]["primary"]
+    until(lambda: second.route().startswith(f"{new}/"), "the host that was silent to follow all the same")
+    assert_order(site, new)
