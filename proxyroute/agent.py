@@ -245,6 +245,8 @@ class Agent:
             elif pid != self._confirmed and announcement.route == self._memory.release:
                 receipt = haproxy.settle(self._release.table, Deadline.after(_SECONDS[Phase.SETTLE]))
                 self._trouble["haproxy"] = "" if receipt.state is ReceiptState.DONE else receipt.detail
+                if announcement.phase.routes:  # what was said before is about a process that is gone
+                    self._answer = replace(self._answer, receipt=receipt)
             self._trouble["started"] = ""
         except (AdapterError, TimedOut, ConfigError, ShareError) as error:
             self._trouble["started"] = str(error)

@@ -7,13 +7,18 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support import demo
+from tests.support.demo_report import Killed
+from tests.support.hosts import ProxyHost
 from tests.support.lab import Lab, end_all, processes_of
-from tests.support.load import ROOT_FOLDER
+from tests.support.load import ROOT_FOLDER, Load, now
+from tests.support.supervisor import Service
 from tests.support.wait import until
 
 DEMO = ROOT_FOLDER / "scripts" / "demo"
@@ -24,6 +29,12 @@ FIGURES = {"min", "median", "p95", "max"}
 def environment(tmp_path: Path) -> dict[str, str]:
     """An environment in which no demo that somebody keeps running is in the way."""
     return {**os.environ, "PROXYROUTE_DEMO_STATE": str(tmp_path / "kept" / "state.json")}
+
+
+@pytest.fixture
+def site() -> Iterator[Lab]:
+    with Lab.start(3, hosts=2) as started:
+        yield started
 
 
 def folder_in(output: str) -> Path:
@@ -52,6 +63,14 @@ def test_the_demo_moves_the_primary_without_loss_and_leaves_nothing_running(envi
     assert set(report["sessions"]["servers"]) == {"db1", "db2", "db3"}
     assert {name for name, count in report["sessions"]["servers"].items() if count} == {report["new_primary"]}
     assert "freeze" in done.stdout, "the steps of the switchover are shown"
+    agent, haproxy = report["killed"]
+    assert (agent["what"], agent["host"], agent["errors"]) == ("agent", "edge1", {})
+    assert (haproxy["what"], haproxy["host"]) == ("HAProxy", "edge2")
+    assert sum(haproxy["errors"].values()) > 0, "its sessions have ended"
+    assert [(h["host"], h["phase"], h["state"], h["route"]) for h in report["hosts"]] == [
+        (name, "settle", "done", report["new_primary"]) for name in ("edge1", "edge2")
+    ]
+    assert report["hosts"][1]["pid"] not in (0, haproxy["pid"]), "the receipt is of the HAProxy that runs now"
     assert_nothing_left(folder_in(done.stdout))
 
 
@@ -101,14 +120,14 @@ def test_ctrl_c_takes_everything_down(environment: dict[str, str], moment: str) 
     assert_nothing_left(folder_in(seen))
 
 
-def test_the_report_is_not_well_when_the_primary_did_not_move(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_is_not_well_when_the_primary_did_not_move(site: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "run_switchover", lambda lab: 0)
-    report = demo.perform(lab)
+    report = demo.perform(site)
     assert not report.ok
     assert (report.old_primary, report.new_primary) == ("db1", "db1")
 
 
-def test_the_report_is_not_well_when_a_row_is_lost(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_is_not_well_when_a_row_is_lost(site: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     real = demo.run_switchover
 
     def lossy(lab: Lab) -> int:
@@ -117,16 +136,34 @@ def test_the_report_is_not_well_when_a_row_is_lost(lab: Lab, monkeypatch: pytest
         return status
 
     monkeypatch.setattr(demo, "run_switchover", lossy)
-    report = demo.perform(lab)
+    report = demo.perform(site)
     assert not report.ok
     assert report.whole.lost == {(0, 1)}
 
 
-def test_the_report_is_not_well_when_a_session_stays_behind(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab, "proxied", lambda: {"db1": 1, "db2": 7})
-    report = demo.perform(lab)
+def test_the_report_is_not_well_when_a_session_stays_behind(site: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "proxied", lambda: {"db1": 1, "db2": 7})
+    report = demo.perform(site)
     assert report.switchover_exit == 0
     assert not report.ok
+
+
+def test_the_report_is_not_well_when_a_killed_agent_costs_its_clients_something(
+    site: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = demo.kill_agent
+
+    def with_a_session(host: ProxyHost, service: Service, load: Load) -> Killed:
+        killed = real(host, service, load)
+        host.haproxy.ask(f"shutdown sessions server demo_write_{demo_primary}/{demo_primary}")
+        load.await_more()
+        return replace(killed, window=(killed.window[0], now()))
+
+    demo_primary = site.cluster.primary.name
+    monkeypatch.setattr(demo, "kill_agent", with_a_session)
+    report = demo.perform(site)
+    assert not report.ok
+    assert report.costs[0].errors
 
 
 def test_the_bench_prints_its_result_as_one_object() -> None:

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 import pymysql
 import pytest
 
+from proxyroute.model import Address
 from tests.conftest import PROVIDERS, provider
 from tests.support.accounts import ENGINE, PROBE, REPLICATION, product_statements
 from tests.support.lab import Lab
 from tests.support.load import ROOT_FOLDER, Load, create_table, read_rows
 from tests.support.mariadb import APPLICATION, ROOT, LocalCluster
+from tests.support.process import free_port
 from tests.support.verdict import judge
 from tests.support.wait import until
 
@@ -110,6 +112,18 @@ def test_errors_of_pooled_and_fresh_clients_are_told_by_phase_and_number(cluster
         until(lambda: fresh.count()["failed"] > before + 2, "connections to be refused")
         kinds = {failure.kind for failure in (pooled.stop() + fresh.stop()).failed}
     assert {"statement 1290", "connect 2003"} <= kinds
+
+
+def test_a_writer_that_is_not_let_in_at_home_writes_elsewhere_and_that_counts(cluster: LocalCluster) -> None:
+    create_table(cluster["db1"])
+    nobody = Address("127.0.0.1", free_port())
+    with Load.start([nobody, cluster["db1"].address], writers=2, rate=100) as load:
+        load.await_more(10)
+        records = load.stop()
+    assert {failure.writer for failure in records.failed} == {0}
+    assert {failure.kind for failure in records.failed} == {"connect 2003"}
+    verdict = judge(records, read_rows(cluster), "db1")
+    assert (verdict.refused, verdict.lost) == (1, frozenset())
 
 
 def test_servers_end_when_the_process_that_started_them_is_killed() -> None:

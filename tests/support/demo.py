@@ -1,4 +1,7 @@
-"""The demonstration behind ``scripts/demo``: a site of its own, writers, one switchover, and the books closed."""
+"""The demonstration behind ``scripts/demo``: a site of its own, writers, one switchover, and the books closed.
+
+Two proxy hosts follow a shared folder. On the way the agent of one and the HAProxy of the other are killed.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from tests.support.accounts import APPLICATION, APPLICATION_SCHEMA, ROOT
+from tests.support.demo_report import Cost, Killed, Report, Standing, show_hosts, show_report
+from tests.support.hosts import ProxyHost
 from tests.support.lab import UNDER_LOAD, Lab, end_all, processes_of
-from tests.support.load import ROOT_FOLDER, Load, create_table, now, read_rows
-from tests.support.verdict import Verdict, blackout, judge
+from tests.support.load import ROOT_FOLDER, Load, Records, RowId, create_table, now, read_rows
+from tests.support.supervisor import Service, Supervisor
+from tests.support.verdict import Verdict, Window, blackout, judge
 from tests.support.wait import until
 
 STATE = Path(os.environ.get("PROXYROUTE_DEMO_STATE", ROOT_FOLDER / ".demo" / "state.json"))
@@ -27,50 +32,6 @@ STATE = Path(os.environ.get("PROXYROUTE_DEMO_STATE", ROOT_FOLDER / ".demo" / "st
 POOLED, POOLED_RATE = 8, 50
 FRESH, FRESH_RATE = 2, 25
 STEADY_WRITES = 400
-ERRORS = {
-    1053: "server shutdown",
-    1205: "lock wait timeout",
-    1290: "server is read-only",
-    1927: "connection was killed",
-    2003: "cannot connect",
-    2006: "server has gone away",
-    2013: "lost connection",
-}
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the demonstration found."""
-
-    ok: bool
-    switchover_exit: int
-    old_primary: str
-    new_primary: str
-    blackout_ms: float
-    pooled: Verdict
-    fresh: Verdict
-    whole: Verdict
-    sessions: Mapping[str, int] = field(default_factory=dict)
-    proxied: Mapping[str, int] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the report as JSON values."""
-        return {
-            "ok": self.ok,
-            "switchover_exit": self.switchover_exit,
-            "old_primary": self.old_primary,
-            "new_primary": self.new_primary,
-            "blackout_ms": self.blackout_ms,
-            "client_errors": dict(self.whole.errors),
-            "fresh_errors": sum(self.fresh.errors.values()),
-            "errors_per_session": self.pooled.errors_per_session,
-            "refused_new": self.whole.refused,
-            "acknowledged": self.whole.acknowledged,
-            "lost": len(self.whole.lost),
-            "ambiguous": len(self.whole.ambiguous),
-            "double_primary": self.whole.double_primary,
-            "sessions": {"servers": dict(self.sessions), "proxy": dict(self.proxied)},
-        }
 
 
 class Ended(SystemExit):
@@ -109,13 +70,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def demonstrate(*, as_json: bool, keep: bool) -> int:
     """Runs everything once. Returns the exit status."""
     begun = time.monotonic()
-    print("ProxyRoute demo: starting a private cluster and an HAProxy on loopback …", flush=True)
-    lab = Lab.start(3, disk=True, options=UNDER_LOAD, outlive=keep)
+    print("ProxyRoute demo: starting a private cluster and two proxy hosts on loopback …", flush=True)
+    lab = Lab.start(3, hosts=2, disk=True, options=UNDER_LOAD, outlive=keep)
     kept = False
     try:
         show_site(lab, time.monotonic() - begun)
         report = perform(lab)
-        show_report(lab, report)
+        show_report(report, POOLED)
         if keep:
             _remember(lab)
             kept = True
@@ -129,41 +90,160 @@ def demonstrate(*, as_json: bool, keep: bool) -> int:
 
 
 def perform(lab: Lab) -> Report:
-    """Writes through the proxy, moves the primary, writes on, and closes the books."""
+    """Writes through both hosts, moves the primary, kills what can be killed, writes on, and closes the books."""
     old = lab.cluster.primary.name
     create_table(lab.cluster[old])
     lab.cluster.await_synced()
+    places = [host.write for host in lab.hosts]
+    first, second = lab.hosts
+    agents, haproxies = _services(lab)
     with (
-        Load.start(lab.write, writers=POOLED, rate=POOLED_RATE) as pooled,
-        Load.start(lab.write, writers=FRESH, rate=FRESH_RATE, mode="fresh", first=POOLED) as fresh,
+        Supervisor(*agents, *haproxies),
+        Load.start(places, writers=POOLED, rate=POOLED_RATE) as pooled,
+        Load.start(places, writers=FRESH, rate=FRESH_RATE, mode="fresh", first=POOLED) as fresh,
     ):
-        print(f"writers through HAProxy: {POOLED} that keep their session, {POOLED_RATE} writes/s each,")
+        print(f"writers through both hosts: {POOLED} that keep their session, {POOLED_RATE} writes/s each,")
         print(f"and {FRESH} that connect anew for every write, {FRESH_RATE}/s each\n", flush=True)
         pooled.await_more(STEADY_WRITES)
+        without_agent = kill_agent(first, agents[0], pooled)
         begin = now()
         status = run_switchover(lab)
         pooled.await_more(STEADY_WRITES)
         fresh.await_more(FRESH)
         window = (begin, now())
+        show_hosts("Receipts of the hosts, from the shared folder", [Standing.of(host) for host in lab.hosts])
+        without_haproxy = kill_haproxy(second, haproxies[1], pooled)
+        fresh.await_more(FRESH)
         sessions = await_sessions(lab)
+        hosts = [Standing.of(host) for host in lab.hosts]
+        show_hosts("Receipts of the hosts afterwards", hosts)
         books = pooled.stop(), fresh.stop()
     new = lab.cluster.primary.name
     until(lambda: all(n.gtid() == lab.cluster[new].gtid() for n in lab.cluster), "all servers to catch up")
     rows = read_rows(lab.cluster)
-    whole = judge(books[0] + books[1], rows, new, [window])
+    everything = books[0] + books[1]
+    ambiguous = judge(everything, rows, new, [window]).ambiguous
+    costs = [
+        Cost.of(killed, everything, _at_home(lab, killed.host), ambiguous)
+        for killed in (without_agent, without_haproxy)
+    ]
+    whole, kept, anew = (_without(part, without_haproxy, rows, new, window) for part in (everything, *books))
     astray = [server for found in sessions for server, count in found.items() if count and server != new]
+    behind = [host for host in hosts if (host.state, host.route) != ("done", new)]
     return Report(
-        ok=status == 0 and new != old and whole.clean and not astray,
+        ok=status == 0 and new != old and whole.clean and not (costs[0].errors or astray or behind),
         switchover_exit=status,
         old_primary=old,
         new_primary=new,
-        blackout_ms=round(blackout(books[0] + books[1], window) * 1000, 1),
-        pooled=judge(books[0], rows, new, [window]),
-        fresh=judge(books[1], rows, new, [window]),
+        blackout_ms=round(blackout(everything, window) * 1000, 1),
+        pooled=kept,
+        fresh=anew,
         whole=whole,
+        costs=costs,
+        hosts=hosts,
         sessions=sessions[0],
         proxied=sessions[1],
     )
+
+
+def _services(lab: Lab) -> tuple[list[Service], list[Service]]:
+    """Returns agents and HAProxies as their supervisor sees them."""
+
+    def agent(host: ProxyHost) -> Service:
+        def start() -> int:
+            host.start_agent()
+            return _pid(host)
+
+        return Service(f"agent of {host.name}", _pid(host), start, host.kill_agent)
+
+    def haproxy(host: ProxyHost) -> Service:
+        def start() -> int:
+            host.start_haproxy()
+            return host.haproxy.pid
+
+        return Service(f"HAProxy of {host.name}", host.haproxy.pid, start, host.haproxy.kill9)
+
+    return [agent(host) for host in lab.hosts], [haproxy(host) for host in lab.hosts]
+
+
+def _pid(host: ProxyHost) -> int:
+    assert host.agent is not None
+    return host.agent.pid
+
+
+def kill_agent(host: ProxyHost, service: Service, load: Load) -> Killed:
+    """Kills the agent of ``host`` while writes flow; returns when it has taken up its work and writes still flow."""
+
+    def back() -> bool:
+        return bool(service.starts) and host.status().get("since", 0.0) > died
+
+    pid, died = service.pid, time.time()
+    print(f"$ kill -9 {pid}    # the agent of {host.name}", flush=True)
+    begun = now()
+    os.kill(pid, signal.SIGKILL)
+    until(back, f"the agent of {host.name} to be back")
+    killed = _killed("agent", host, pid, begun, service)
+    print(
+        f"its supervisor has started it again after {killed.started_ms:.0f} ms; after {killed.back_ms:.0f} ms it knows "
+        f"its route, epoch {host.status()['epoch']}\n",
+        flush=True,
+    )
+    load.await_more(STEADY_WRITES // 2)
+    return replace(killed, window=(begun, now()))
+
+
+def kill_haproxy(host: ProxyHost, service: Service, load: Load) -> Killed:
+    """Kills the HAProxy of ``host`` while writes flow; returns when it takes writes again and they flow."""
+    route, pid = host.route(), service.pid
+
+    def back() -> bool:
+        return bool(service.starts) and host.route() == route
+
+    print(f"\n$ kill -9 -{pid}    # the HAProxy of {host.name}, master and worker", flush=True)
+    begun = now()
+    os.killpg(pid, signal.SIGKILL)
+    until(back, f"the HAProxy of {host.name} to take writes again")
+    killed = _killed("HAProxy", host, pid, begun, service)
+    print(
+        f"its supervisor has started it again after {killed.started_ms:.0f} ms, closed for writes; after "
+        f"{killed.back_ms:.0f} ms its agent has opened it: {route.partition('/')[0]}, epoch {route.partition('/')[2]}",
+        flush=True,
+    )
+    load.await_more(STEADY_WRITES)
+    return replace(killed, window=(begun, now()))
+
+
+def _killed(what: str, host: ProxyHost, pid: int, begun: float, service: Service) -> Killed:
+    over = now()
+    return Killed(
+        what,
+        host.name,
+        pid,
+        (begun, over),
+        started_ms=round((service.starts[0] - begun) * 1000, 1),
+        back_ms=round((over - begun) * 1000, 1),
+    )
+
+
+def _at_home(lab: Lab, host: str) -> frozenset[int]:
+    """Returns the writers whose first choice is ``host``: the hosts are given out in turn."""
+    names = [each.name for each in lab.hosts]
+    kept = {n for n in range(POOLED) if names[n % len(names)] == host}
+    return frozenset(kept | {POOLED + n for n in range(FRESH) if names[n % len(names)] == host})
+
+
+def _without(
+    records: Records, killed: Killed, rows: Mapping[str, Mapping[RowId, int]], new: str, window: Window
+) -> Verdict:
+    """Closes the books without what the end of ``killed`` did to its clients; that is told apart.
+
+    Their rows in doubt are explained: they are no rows that nobody knows of.
+    """
+    begun, over = killed.window
+    cut = [f for f in records.failed if begun <= f.ended <= over]
+    kept = Records(records.acknowledged, tuple(f for f in records.failed if f not in cut))
+    found = judge(kept, rows, new, [window])
+    return replace(found, unexplained=found.unexplained - {(f.writer, f.n) for f in cut})
 
 
 def run_switchover(lab: Lab) -> int:
@@ -179,7 +259,7 @@ def run_switchover(lab: Lab) -> int:
 
 
 def await_sessions(lab: Lab) -> tuple[dict[str, int], dict[str, int]]:
-    """Returns where the application's sessions are, by the servers' word and by HAProxy's.
+    """Returns where the application's sessions are, by the servers' word and by the HAProxies'.
 
     They are counted while the writers are at it; a client between two connections is in neither.
     """
@@ -193,31 +273,9 @@ def show_site(lab: Lab, seconds: float) -> None:
     for node in lab.cluster:
         role = "primary" if node.name == "db1" else "replica"
         print(f"  {node.name}      {node.address}  {role}, MariaDB {version}")
-    print(f"  haproxy  {lab.write}  writes; reads at {lab.read}; HAProxy {haproxy[2]}")
-
-
-def show_report(lab: Lab, report: Report) -> None:
-    whole = report.whole
-    seen = "; ".join(f"{n} × {_kind(kind)}" for kind, n in sorted(report.pooled.errors.items())) or "none"
-    print("\nWhat the clients saw")
-    print(f"  write blackout      {report.blackout_ms:.1f} ms (longest time without an acknowledged write)")
-    print(f"  client errors       {seen} ({POOLED} sessions, at most {report.pooled.errors_per_session} each)")
-    print(f"  connecting anew     {sum(report.fresh.errors.values())} errors, {whole.refused} connections refused")
-    print(f"  acknowledged rows   {whole.acknowledged}")
-    print(f"  rows lost           {len(whole.lost)} (looked for on {report.new_primary}, the new primary)")
-    print(f"  rows in doubt       {len(whole.ambiguous)} (errored, and there all the same)")
-    print(f"  on two primaries    {whole.double_primary}")
-    print(f"  sessions            at the servers: {_places(report.sessions)}; in HAProxy: {_places(report.proxied)}")
-    print(f"\n{'All is well.' if report.ok else 'SOMETHING IS WRONG.'}", flush=True)
-
-
-def _kind(kind: str) -> str:
-    phase, _, number = kind.partition(" ")
-    return f"{ERRORS.get(int(number), 'error')} ({number}) in a {phase}"
-
-
-def _places(found: Mapping[str, int]) -> str:
-    return ", ".join(f"{server} {count}" for server, count in sorted(found.items())) or "none"
+    for host in lab.hosts:
+        print(f"  {host.name}    {host.write}  writes; reads at {host.read}; HAProxy {haproxy[2]} and its agent")
+    print(f"routes are published in {lab.shared}; the hosts learn of changes by {lab.hosts[0].status()['watch']}")
 
 
 def show_help(lab: Lab) -> None:
@@ -229,8 +287,9 @@ It is left running:
   {command} plan
   {command} switchover
   {command} history
-  mariadb --host={lab.write.host} --port={lab.write.port} {client}    # writes, through HAProxy
-  mariadb --host={lab.read.host} --port={lab.read.port} {client}    # reads, through HAProxy
+  mariadb --host={lab.write.host} --port={lab.write.port} {client}    # writes, through edge1
+  mariadb --host={lab.read.host} --port={lab.read.port} {client}    # reads, through edge1
+  {os.path.relpath(lab.command()[0])} agent status --config {lab.hosts[1].agent_file}
   http://{lab.stats}/    # HAProxy's statistics
   mariadb --socket={lab.cluster["db1"].socket_file} --user={ROOT.user} --password={ROOT.password}
 Its configuration, data and logs are in {lab.folder}; scripts/demo --down ends it.""")

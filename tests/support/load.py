@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -108,7 +108,7 @@ class Load:
     @classmethod
     def start(
         cls,
-        address: Address,
+        address: Address | Sequence[Address],
         *,
         writers: int = 4,
         rate: float = 50,
@@ -118,12 +118,14 @@ class Load:
     ) -> Load:
         """Starts ``writers`` clients at ``address``; returns when each has had a write acknowledged.
 
+        Of several addresses each writer has one as its home, in turn, and goes to the next when that does not let it
+        in. A failure to connect counts even when the next place takes the write.
+
         ``rate`` is in writes per second and writer; ``mode`` is ``pooled`` or ``fresh``. A second load at
         the same time needs another ``first`` writer number. The table must exist.
         """
-        load = cls(
-            Orders(address.host, address.port, account.user, account.password, TABLE, writers, rate, mode, first)
-        )
+        places = [(a.host, a.port) for a in ([address] if isinstance(address, Address) else address)]
+        load = cls(Orders(places, account.user, account.password, TABLE, writers, rate, mode, first))
         try:
             until(lambda: load.count()["least"] > 0, f"all writers to get a write through {address}")
         except BaseException:

@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import pymysql
@@ -30,10 +31,12 @@ Failed = tuple[int, int, float, float, str, int, str]
 
 @dataclass(frozen=True)
 class Orders:
-    """What the writers are to do; ``rate`` is per writer and second, ``first`` the first writer's number."""
+    """What the writers are to do; ``rate`` is per writer and second, ``first`` the first writer's number.
 
-    host: str
-    port: int
+    The writers are at home at the ``places`` (host and port) in turn. One that is not let in there goes to the next.
+    """
+
+    places: Sequence[tuple[str, int]]
     user: str
     password: str
     table: str
@@ -60,6 +63,8 @@ class Writer(threading.Thread):
         self._stop_asked = stop
         self._insert = f"INSERT INTO {orders.table} (writer, n, server) VALUES (%s, %s, @@server_id)"
         self._connection: pymysql.Connection[pymysql.cursors.Cursor] | None = None
+        home = (number - orders.first) % len(orders.places)
+        self._places = (*orders.places[home:], *orders.places[:home])
 
     def run(self) -> None:
         period = 1 / self._orders.rate
@@ -79,29 +84,40 @@ class Writer(threading.Thread):
         self._drop()
 
     def _write(self, n: int) -> None:
-        begun = time.monotonic()
-        phase = "connect"
+        connection = self._connection or self._connect_somewhere(n)
+        if connection is None:
+            time.sleep(_RETRY_PAUSE)
+            return
+        sent = time.monotonic()
         try:
-            if self._connection is None:
-                self._connection = self._connect()
-                self.sessions += 1
-            phase = "statement"
-            sent = time.monotonic()
-            with self._connection.cursor() as cursor:
+            with connection.cursor() as cursor:
                 cursor.execute(self._insert, (self.number, n))
             self.acknowledged.append((self.number, n, sent, time.monotonic()))
         except (pymysql.err.Error, OSError) as error:
-            number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
-            self.failed.append((self.number, n, begun, time.monotonic(), phase, number, str(error)))
+            self._fail(n, sent, "statement", error)
             self._drop()
-            if phase == "connect":
-                time.sleep(_RETRY_PAUSE)
 
-    def _connect(self) -> pymysql.Connection[pymysql.cursors.Cursor]:
+    def _connect_somewhere(self, n: int) -> pymysql.Connection[pymysql.cursors.Cursor] | None:
+        """Tries one place after the other, at home first; every place that does not let us in is a failure."""
+        for host, port in self._places:
+            begun = time.monotonic()
+            try:
+                self._connection = self._connect(host, port)
+                self.sessions += 1
+                return self._connection
+            except (pymysql.err.Error, OSError) as error:
+                self._fail(n, begun, "connect", error)
+        return None
+
+    def _fail(self, n: int, begun: float, phase: str, error: Exception) -> None:
+        number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+        self.failed.append((self.number, n, begun, time.monotonic(), phase, number, str(error)))
+
+    def _connect(self, host: str, port: int) -> pymysql.Connection[pymysql.cursors.Cursor]:
         # without ssl_disabled each connection would cost a TLS context: tens of milliseconds of computing
         return pymysql.connect(
-            host=self._orders.host,
-            port=self._orders.port,
+            host=host,
+            port=port,
             user=self._orders.user,
             password=self._orders.password,
             ssl_disabled=True,
