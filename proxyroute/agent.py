@@ -36,7 +36,6 @@ from proxyroute.haproxy.release import (
     Answer,
     Memory,
     Phase,
-    Question,
     Release,
     accept,
     epoch_of,
@@ -54,6 +53,8 @@ _ANNOUNCED = 60.0
 """Seconds for which an operation is followed closely after its last word."""
 _SECONDS = {Phase.PREPARE: 20.0, Phase.APPLY: 5.0, Phase.SETTLE: 30.0, Phase.RELEASE: 5.0}
 _LOOK = 5.0
+_CONFIRM = 0.1
+"""Seconds between two looks whether HAProxy has been started anew."""
 _APPEAR = 0.5
 """Seconds after which a release that is announced must be there: a network disk may show the one before the other."""
 
@@ -78,8 +79,11 @@ class Agent:
         self._announced = -_ANNOUNCED
         self._hold_ends = 0.0
         self._confirmed = 0
+        self._confirm_again = 0.0
+        self._staged: dict[str, Release] = {}
+        self._to_last = False
         self._begun = self._watched = False
-        self._trouble = {"folder": "", "receipt": "", "haproxy": "", "started": ""}
+        self._trouble = {"folder": "", "receipt": "", "haproxy": "", "started": "", "memory": ""}
         self._told: dict[str, Any] = {}
 
     @property
@@ -92,7 +96,7 @@ class Agent:
     def step(self) -> None:
         """Looks at the shared folder and at HAProxy once, and does what follows."""
         try:
-            announcement, questions = self._worker.call(self._read, self._soon())
+            announcement = self._worker.call(self._current, self._soon())
             gone = self._memory is not None and announcement is None
             text = f"nothing is published in {self._config.folder} any more: is it mounted?"
             self._trouble["folder"] = text if gone else ""
@@ -108,9 +112,10 @@ class Agent:
             self._handle(announcement)
         elif announcement is not None:
             self._confirm(announcement)
-        self._answer_questions(questions)
+        self._answer_questions()
         if self._answer != self._written:
             self._acknowledge()
+        self._make_lasting()
         self._tell()
 
     def close(self) -> None:
@@ -123,12 +128,16 @@ class Agent:
     def _share(self) -> Share:
         return Share(self._config.folder, self._config.cluster, read_key(self._config.key_file))
 
-    def _read(self) -> tuple[Announcement | None, list[Question]]:
-        share = self._share()
-        return share.current(), share.questions()
+    def _current(self) -> Announcement | None:
+        return self._share().current()
 
     def _load(self, name: str) -> Release:
-        """Returns a release that is announced. Raises ShareError, and TimedOut when the disk hangs."""
+        """Returns a release that is announced. Raises ShareError, and TimedOut when the disk hangs.
+
+        One that was staged is not read again: its name says what is in it.
+        """
+        if name in self._staged:
+            return self._staged[name]
         appears = Deadline.after(_APPEAR)
         while True:
             try:
@@ -197,8 +206,14 @@ class Agent:
                 raise Torn(f"{phase} names no release")
             release = self._accept(announcement, announcement.route)
             haproxy = self._haproxy()
-            verb = haproxy.apply if phase is Phase.APPLY else haproxy.settle
-            return verb(release.table, Deadline.after(_SECONDS[phase]))
+            deadline = Deadline.after(_SECONDS[phase])
+            if phase is Phase.SETTLE:
+                self._staged.clear()
+                return haproxy.settle(release.table, deadline)
+            receipt = haproxy.apply(release.table, deadline)
+            if receipt.state is ReceiptState.DONE:
+                self._hold_ends = 0.0  # those who waited have gone there
+            return receipt
         if announcement.route is not None and (
             self._memory is None or announcement.route != self._memory.release
         ):  # we were away when it was published
@@ -215,7 +230,9 @@ class Agent:
     def _prepare(self, announcement: Announcement) -> Receipt:
         if announcement.target is None or announcement.abort is None:
             raise Torn("prepare names no releases")
+        self._staged.clear()  # what was believed long ago may have been signed with a key that has been changed
         target, abort = self._load(announcement.target), self._load(announcement.abort)
+        self._staged = {target.name: target}
         accept(self._memory, target, announcement.sequence)
         refuse_outdated(self._memory, abort.table.epoch)
         back = abort.table
@@ -229,7 +246,9 @@ class Agent:
         release = self._load(name)
         memory = accept(self._memory, release, announcement.sequence)
         if memory != self._memory:
-            self._local.remember(memory, release)
+            lasting = announcement.phase.lasting
+            self._local.remember(memory, release, lasting=lasting)
+            self._to_last = not lasting
         self._memory, self._release = memory, release
         return release
 
@@ -237,6 +256,9 @@ class Agent:
         """Opens a HAProxy that has been started and is closed, when the folder says that our route still counts."""
         if self._memory is None or self._release is None or self._memory.primary is None:
             return
+        if time.monotonic() < self._confirm_again:
+            return
+        self._confirm_again = time.monotonic() + _CONFIRM
         try:
             haproxy = self._haproxy()
             pid = haproxy.pid(Deadline.after(_LOOK))
@@ -260,7 +282,11 @@ class Agent:
 
     # Looking and answering
 
-    def _answer_questions(self, questions: list[Question]) -> None:
+    def _answer_questions(self) -> None:
+        try:
+            questions = self._worker.call(lambda: self._share().questions(), self._soon())
+        except (ShareError, TimedOut):
+            return  # told when the folder is looked at again
         asked = {q.writer: q.id for q in questions}
         if all(self._answer.asked.get(writer) == known for writer, known in asked.items()):
             return
@@ -289,6 +315,15 @@ class Agent:
             self._trouble["receipt"] = ""
         except (ShareError, TimedOut) as error:
             self._trouble["receipt"] = f"the receipt cannot be written: {error}"
+
+    def _make_lasting(self) -> None:
+        """What was accepted while writes waited is safe from a power cut as well, now that they do not wait."""
+        if self._to_last and self._memory is not None and self._release is not None:
+            try:
+                self._local.remember(self._memory, self._release)
+                self._to_last, self._trouble["memory"] = False, ""
+            except ShareError as error:
+                self._trouble["memory"] = str(error)
 
     def _tell(self) -> None:
         """Says on this host's disk how things are, when they have changed."""

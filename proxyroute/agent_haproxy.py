@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from proxyroute.adapters.haproxy import HAProxyAdapter
-from proxyroute.errors import AdapterError
+from proxyroute.errors import AdapterError, TimedOut
 from proxyroute.haproxy import disk
 from proxyroute.haproxy.loaded import read_pid, read_route
-from proxyroute.haproxy.routemap import parse_route
+from proxyroute.haproxy.release import RELEASED
+from proxyroute.haproxy.routemap import NO_HOLD, RouteMap, parse_route
 from proxyroute.haproxy.settings import Settings
 from proxyroute.model import Deadline, Endpoint, Receipt, ReceiptState, RouteTable
 
@@ -61,6 +62,21 @@ class SealedHAProxy(HAProxyAdapter):
         if installed.state is ReceiptState.DONE:
             return replace(receipt, detail=f"{receipt.detail}; its files are there for its first start")
         return replace(receipt, detail=f"{receipt.detail}; its files could not be made: {installed.detail}")
+
+    def apply(self, table: RouteTable, deadline: Deadline) -> Receipt:
+        """Moves the write route and lets those go who wait, by one command: told apart, they would wait longer."""
+        wanted = {"route": RouteMap.of(table).route, "hold": NO_HOLD}
+        try:
+            entries = read_route(self._runtime, self._settings, deadline)
+            self._refuse_outdated(table, entries, None)
+            if differing := {key: value for key, value in wanted.items() if entries.get(key) != value}:
+                entries = self._set_entries(differing, deadline)
+        except AdapterError as error:
+            return self._receipt(ReceiptState.FAILED, table.epoch, str(error))
+        except TimedOut as error:
+            return self._receipt(ReceiptState.UNKNOWN, table.epoch, str(error))
+        evidence = {"primary": table.primary, "route": entries["route"], RELEASED: True}
+        return self._receipt(ReceiptState.DONE, table.epoch, evidence=evidence)
 
     def _at_rest(self, table: RouteTable) -> RouteTable:
         return replace(table, primary=None)

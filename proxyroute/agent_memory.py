@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute.atomic import put
-from proxyroute.errors import ConfigError, ShareError
+from proxyroute.errors import ConfigError, ShareError, Torn
 from proxyroute.faults import act
 from proxyroute.haproxy.release import Memory, Release
 
 _FORMAT = 1
+_LASTING = "memory.json"
+_QUICK = "memory.last.json"
+"""What was accepted while writes waited: nobody waited for the disk then, so it may be damaged after a power cut."""
 
 
 def is_locked(folder: Path) -> bool:
@@ -53,26 +56,32 @@ class Local:
 
         Raises ShareError when what is there cannot be understood: then nobody knows how far we were.
         """
-        file = self._folder / "memory.json"
+        file = self._folder / _LASTING
         try:
-            found = json.loads(file.read_bytes())
-            if found["format"] != _FORMAT:
-                raise ShareError(f"{file} has format {found['format']}, and this program reads {_FORMAT}")
-            release = Release.of(found["release"])
-            return Memory.of(release, int(found["sequence"])), release
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            known = _read(file)
+        except (OSError, ValueError, KeyError, TypeError, Torn) as error:
             raise ShareError(
-                f"{file} cannot be understood ({error}); remove it if what is published now is right: rm {file}"
+                f"{file} cannot be understood ({error}); remove it if what is published now is right: "
+                f"rm -f {file} {file.with_name(_QUICK)}"
             ) from None
+        try:
+            last = _read(self._folder / _QUICK)
+        except (OSError, ValueError, KeyError, TypeError, ShareError):
+            last = None  # a power cut has damaged it; it was to be made lasting in the next moment
+        if known is None or last is None:
+            return known or last
+        return max(known, last, key=lambda found: (found[0].epoch, found[0].sequence))
 
-    def remember(self, memory: Memory, release: Release) -> None:
-        """Keeps ``release`` as the one behind which nothing leads back. Raises ShareError when it cannot."""
+    def remember(self, memory: Memory, release: Release, *, lasting: bool = True) -> None:
+        """Keeps ``release`` as the one behind which nothing leads back. Raises ShareError when it cannot.
+
+        Without ``lasting`` that is safe from our death, not from a power cut: it is to be said again soon.
+        """
         values = {"format": _FORMAT, "sequence": memory.sequence, "release": release.values()}
+        file = self._folder / (_LASTING if lasting else _QUICK)
         try:
             with act("agent.remember"):
-                put(self._folder / "memory.json", json.dumps(values).encode())
+                put(file, json.dumps(values).encode(), lasting=lasting)
         except OSError as error:
             raise ShareError(f"cannot remember the route in {self._folder}: {error.strerror}") from None
 
@@ -96,7 +105,19 @@ class Local:
     def tell(self, status: Mapping[str, Any]) -> None:
         """Writes the status file. Raises OSError."""
         with act("agent.status"):
-            put(self._folder / "status.json", json.dumps(status, indent=1).encode())
+            put(self._folder / "status.json", json.dumps(status, indent=1).encode(), lasting=False)
 
     def close(self) -> None:
         os.close(self._lock)
+
+
+def _read(file: Path) -> tuple[Memory, Release] | None:
+    """Returns what was remembered, None for no file. Raises ShareError, OSError and whatever nonsense raises."""
+    try:
+        found = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    if found["format"] != _FORMAT:
+        raise ShareError(f"{file} has format {found['format']}, and this program reads {_FORMAT}")
+    release = Release.of(found["release"])
+    return Memory.of(release, int(found["sequence"])), release

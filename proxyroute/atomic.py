@@ -8,21 +8,26 @@ import uuid
 from pathlib import Path
 
 
-def put(file: Path, data: bytes) -> None:
-    """Makes ``data`` the content of ``file``, lastingly. Raises OSError; then the old content is untouched."""
+def put(file: Path, data: bytes, *, lasting: bool = True) -> None:
+    """Makes ``data`` the content of ``file``. Raises OSError; then the old content is untouched.
+
+    Without ``lasting`` it does not wait for the disk: our death cannot undo it, a power cut can, or leave it damaged.
+    """
     staged = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.new")
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fsync(stream.fileno())
+            if lasting:
+                os.fsync(stream.fileno())
         os.replace(staged, file)
     except BaseException:
         with contextlib.suppress(OSError):
             staged.unlink()
         raise
-    sync_folder(file.parent)
+    if lasting:
+        sync_folder(file.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -247,7 +247,7 @@ class HAProxyAdapter:
         self._refuse_outdated(table, entries, on_disk)
         route = RouteMap.of(table).route
         if entries.get("route") != route:
-            entries = self._set_entry("route", route, deadline)
+            entries = self._set_entries({"route": route}, deadline)
         return entries
 
     def _refuse_outdated(self, table: RouteTable, entries: Mapping[str, str], on_disk: disk.OnDisk | None) -> None:
@@ -264,29 +264,31 @@ class HAProxyAdapter:
             if epoch == table.epoch and primary not in (None, table.primary):
                 raise _OutdatedError(self.name, f"conflict: {text}, the same epoch cannot mean {table.primary}")
 
-    def _set_entry(self, key: str, value: str, deadline: Deadline) -> dict[str, str]:
-        """Sets one entry of the route map and returns the map read back.
+    def _set_entries(self, wanted: Mapping[str, str], deadline: Deadline) -> dict[str, str]:
+        """Sets entries of the route map by one command and returns the map read back.
 
-        Raises AdapterError when it is not set, TimedOut when that could not be read back.
+        Raises AdapterError when one is not set, TimedOut when that could not be read back.
         """
         file = self._settings.map_file
-        said = self._runtime.tell(f"set map {file} {key} {value}", deadline)
+        text = ", ".join(f"{key} {value}" for key, value in wanted.items())
+        said = self._runtime.tell("; ".join(f"set map {file} {k} {v}" for k, v in wanted.items()), deadline)
         try:
             entries = read_route(self._runtime, self._settings, deadline)
-            if key not in entries:  # somebody has cleared the map, and "set" does not add
-                said = self._runtime.tell(f"add map {file} {key} {value}", deadline)
+            missing = [key for key in wanted if key not in entries]
+            if missing:  # somebody has cleared the map, and "set" does not add
+                said = self._runtime.tell("; ".join(f"add map {file} {k} {wanted[k]}" for k in missing), deadline)
                 entries = read_route(self._runtime, self._settings, deadline)
         except AdapterError as error:
-            raise TimedOut(f"{key} {value} was sent and not read back: {error}") from None
-        if entries.get(key) != value:
-            raise AdapterError(self.name, f"haproxy did not take {key} {value}: {said.strip()}")
+            raise TimedOut(f"{text} was sent and not read back: {error}") from None
+        if any(entries.get(key) != value for key, value in wanted.items()):
+            raise AdapterError(self.name, f"haproxy did not take {text}: {said.strip()}")
         return entries
 
     def _set_hold(self, value: str, deadline: Deadline, evidence: Mapping[str, Any]) -> Receipt:
         try:
             entries = read_route(self._runtime, self._settings, deadline)
             if entries.get("hold") != value:
-                entries = self._set_entry("hold", value, deadline)
+                entries = self._set_entries({"hold": value}, deadline)
         except AdapterError as error:
             return self._receipt(ReceiptState.FAILED, NO_EPOCH, str(error), evidence)
         except TimedOut as error:
@@ -302,7 +304,7 @@ class HAProxyAdapter:
         loaded = read_loaded(self._runtime, self._settings, self._names, deadline)
         wanted = RouteMap.of(table).readers_text or ","
         if loaded.entries.get("readers") != wanted:
-            self._set_entry("readers", wanted, deadline)
+            self._set_entries({"readers": wanted}, deadline)
         weights = {r.name: r.weight for r in table.readers}
         # newcomers to the pool first, so that it is never empty in between
         for server in sorted((e.name for e in table.servers), key=lambda name: name not in weights):

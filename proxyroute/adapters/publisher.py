@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +21,7 @@ from proxyroute.errors import ConfigError, ShareError, Tampered, TimedOut, Torn
 from proxyroute.haproxy import settings as haproxy_settings
 from proxyroute.haproxy.process import try_out
 from proxyroute.haproxy.release import (
+    RELEASED,
     Announcement,
     Answer,
     Memory,
@@ -34,9 +35,9 @@ from proxyroute.haproxy.release import (
 from proxyroute.haproxy.render import render
 from proxyroute.haproxy.share import Share, read_key
 from proxyroute.haproxy.worker import Worker
-from proxyroute.model import Address, Deadline, RouteTable
+from proxyroute.model import Address, Deadline, ReceiptState, RouteTable
 
-_LOOK_PAUSE = 0.002
+_LOOK_PAUSE = 0.001
 _LATER_PAUSE = 0.02
 _LATER = 1.0
 
@@ -105,8 +106,13 @@ class Publisher:
         self.worker = Worker(f"the shared folder {folder}")
         self._cluster = cluster
         self._lock = threading.Lock()
+        self._making = threading.Lock()
         self._last: Announcement | None = None
         self._joined: set[str] = set()
+        self._in_force: Memory | None = None
+        """The route in force after our last announcement; it is still that while nobody else has announced anything."""
+        self._staged: dict[str, Release] = {}
+        """What the last ``prepare`` has claimed and put into the folder, by name."""
         self._tried: set[str] = set()
         self._users = 0
 
@@ -144,22 +150,28 @@ class Publisher:
 
         Raises ConfigError when a template is wrong, AdapterError when HAProxy rejects it.
         """
-        s = self.settings
-        text = ""
-        structure = render(table, s.local(Path("/nonexistent"))).structure
-        if s.template is not None:
-            try:
-                text = s.template.read_text(encoding="utf-8")
-            except OSError as error:
-                raise ConfigError(f"{s.template}: {error.strerror}") from None
-        if s.try_with and structure not in self._tried:
-            folder = Path(tempfile.mkdtemp(prefix="proxyroute-trial-"))
-            try:
-                try_out("the configuration to publish", table, s.local(folder), deadline)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-            self._tried.add(structure)
-        return Release(table, Shape(s.write, s.read, s.stats, s.hard_stop_after, text))
+        with self._making:  # for all hosts one after the other: side by side each waits for the others anyway
+            s = self.settings
+            text = ""
+            structure = render(table, s.local(Path("/nonexistent"))).structure
+            if s.template is not None:
+                try:
+                    text = s.template.read_text(encoding="utf-8")
+                except OSError as error:
+                    raise ConfigError(f"{s.template}: {error.strerror}") from None
+            if s.try_with and structure not in self._tried:
+                folder = Path(tempfile.mkdtemp(prefix="proxyroute-trial-"))
+                try:
+                    try_out("the configuration to publish", table, s.local(folder), deadline)
+                finally:
+                    shutil.rmtree(folder, ignore_errors=True)
+                self._tried.add(structure)
+            return Release(table, Shape(s.write, s.read, s.stats, s.hard_stop_after, text))
+
+    def prepared(self, table: RouteTable, deadline: Deadline) -> Release:
+        """Returns the release that was prepared for ``table``, without rendering it again; else a new one."""
+        found = next((r for r in list(self._staged.values()) if r.table == table), None)
+        return found or self.release(table, deadline)
 
     def publish(
         self,
@@ -188,13 +200,32 @@ class Publisher:
                 self._joined.add(host)
                 return last
 
-            def write() -> Announcement:
-                return _write(self.share, self.writer, phase, route, staged, operation, seconds)
+            ours, in_force, ready = last, self._in_force, dict(self._staged)
+            # whatever a write that is left behind does: nothing is taken for known after it
+            self._last, self._in_force, self._staged = None, None, {}
 
-            self._last = None
-            announced = self.worker.call(write, deadline)
-            self._last, self._joined = announced, {host}
+            def write() -> tuple[Announcement, Memory | None]:
+                share = self.share
+                return _write(share, self.writer, phase, route, staged, operation, seconds, ours, in_force, ready)
+
+            announced, known = self.worker.call(write, deadline)
+            self._last, self._joined, self._in_force = announced, {host}, known
+            if phase is Phase.PREPARE:
+                self._staged = {release.name: release for release in staged[:1]}
+            elif phase is not Phase.SETTLE:
+                self._staged = ready
             return announced
+
+    def was_released(self, host: str, answer: Answer) -> bool:
+        """Tells whether ``answer`` of ``host`` says that it followed our last announcement and let go who waited."""
+        last = self._last
+        return (
+            last is not None
+            and last.phase is Phase.APPLY
+            and (answer.answers, answer.host) == (last.id, host)
+            and answer.receipt.state is ReceiptState.DONE
+            and answer.receipt.evidence.get(RELEASED) is True
+        )
 
     def in_force(self, deadline: Deadline) -> Release | None:
         """Returns the release that current.json names as the route; None before the first.
@@ -219,13 +250,15 @@ class Publisher:
         given_up = threading.Event()
 
         def look() -> Answer | None:
-            share, began = self.share, time.monotonic()
+            share, began, last = self.share, time.monotonic(), b""
             while not given_up.is_set():
                 try:
-                    found = share.answer(host)
-                    if good(found):
-                        return found
-                    seen[0] = f"{host} has not answered yet; it last answered {found.phase or 'nothing'}"
+                    data = share.receipt(host)
+                    if data != last:  # what is known already need not be read again: the host has work to do
+                        last, found = data, share.believe(host, data)
+                        if good(found):
+                            return found
+                        seen[0] = f"{host} has not answered yet; it last answered {found.phase or 'nothing'}"
                 except (OSError, ShareError) as error:
                     seen[0] = str(error)
                 time.sleep(_LOOK_PAUSE if time.monotonic() - began < _LATER else _LATER_PAUSE)
@@ -246,7 +279,7 @@ class Publisher:
         def write() -> None:
             share = self.share
             share.make_folders()
-            share.ask(question)
+            share.ask(question, lasting=check)  # a check tells how long the disk takes
 
         self.worker.call(write, deadline)
         return question
@@ -281,20 +314,32 @@ def _write(
     staged: Sequence[Release],
     operation: str,
     seconds: float,
-) -> Announcement:
-    """Publishes one announcement above the current one."""
-    share.make_folders()
-    current, known = _in_force(share)
+    ours: Announcement | None,
+    in_force: Memory | None,
+    ready: Collection[str],
+) -> tuple[Announcement, Memory | None]:
+    """Publishes one announcement above the current one; returns it, and what is in force then.
+
+    ``in_force`` is what was in force after ``ours``, and counts while that is the current one; releases that are
+    ``ready`` lie in the folder. Only then no more than one file is read and one written: writes may wait for it.
+    """
+    quick = not phase.lasting and ours is not None
+    if not quick:
+        share.make_folders()
+    current, known = _found(share, ours if quick else None, in_force)
     # By the clock as well: it goes on above what was there when current.json has been damaged.
     sequence = max(current.sequence + 1 if current else 1, time.time_ns() // 1_000_000)
     for release in (route, *staged[:1]):
         if release is not None:
-            accept(known, release, sequence)
-            share.claim(release)
+            accepted = accept(known, release, sequence)
+            if not (quick and release.name in ready):
+                share.claim(release)
+            known = accepted if release is route else known
     if len(staged) > 1:
         refuse_outdated(known, staged[1].table.epoch)
     for release in (*staged, *([route] if route else [])):
-        share.stage(release)
+        if not (quick and release.name in ready):
+            share.stage(release)
     announced = Announcement(
         id=secrets.token_hex(8),
         sequence=sequence,
@@ -308,16 +353,20 @@ def _write(
         seconds=seconds,
     )
     share.publish(announced)
-    return announced
+    return announced, known
 
 
-def _in_force(share: Share) -> tuple[Announcement | None, Memory | None]:
-    """Returns what is announced, and the route by which the next is judged.
+def _found(
+    share: Share, ours: Announcement | None, in_force: Memory | None
+) -> tuple[Announcement | None, Memory | None]:
+    """Returns what is announced, and the route by which the next is judged: ``in_force`` while ``ours`` is current.
 
     A damaged file is written anew: the agents have a memory of their own. One of another version is not (OtherFormat).
     """
     try:
         current = share.current()
+        if current is not None and current == ours:
+            return current, in_force
         if current is None or current.route is None:
             return current, None
         return current, Memory.of(share.release(current.route), current.sequence)

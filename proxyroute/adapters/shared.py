@@ -12,7 +12,7 @@ from pathlib import Path
 
 from proxyroute.adapters.publisher import COMMON, AgentsSettings, Publisher
 from proxyroute.errors import AdapterError, ConfigError, ProxyRouteError, ShareError, TimedOut
-from proxyroute.haproxy.release import Announcement, Phase
+from proxyroute.haproxy.release import Announcement, Answer, Phase
 from proxyroute.haproxy.render import render
 from proxyroute.model import (
     NO_EPOCH,
@@ -45,6 +45,8 @@ class SharedAdapter:
         self._publisher = Publisher.of(cluster, settings)
         self._asked = False
         self._closed = False
+        self._answered: Answer | None = None
+        """The last receipt of this host, as it was."""
 
     def check(self, deadline: Deadline) -> Sequence[Finding]:
         """Returns what the agent finds on its host, and whether folder, key and agent can be relied on."""
@@ -90,11 +92,13 @@ class SharedAdapter:
         )
 
     def release(self, deadline: Deadline) -> Receipt:
-        """Has the host let those go who wait."""
+        """Has the host let those go who wait, if it has not done so already when it took the route."""
+        if self._answered is not None and self._publisher.was_released(self.name, self._answered):
+            return Receipt(self.name, ReceiptState.DONE, self._answered.receipt.epoch, "with its route")
         return self._told(lambda: self._publisher.publish(self.name, Phase.RELEASE, deadline), NO_EPOCH, deadline)
 
     def apply(self, table: RouteTable, deadline: Deadline) -> Receipt:
-        """Moves the write route of the host; it takes a rename here and a runtime command there."""
+        """Moves the write route of the host and lets those go who wait: a rename here, two runtime commands there."""
         return self._route(Phase.APPLY, table, deadline)
 
     def settle(self, table: RouteTable, deadline: Deadline) -> Receipt:
@@ -154,8 +158,8 @@ class SharedAdapter:
 
     def _route(self, phase: Phase, table: RouteTable, deadline: Deadline) -> Receipt:
         def publish() -> Announcement:
-            release = self._publisher.release(table, deadline)
-            return self._publisher.publish(self.name, phase, deadline, route=release)
+            make = self._publisher.prepared if phase is Phase.APPLY else self._publisher.release
+            return self._publisher.publish(self.name, phase, deadline, route=make(table, deadline))
 
         return self._told(publish, table.epoch, deadline)
 
@@ -163,6 +167,7 @@ class SharedAdapter:
         self, publish: Callable[[], Announcement], epoch: Epoch, deadline: Deadline, operation: str = ""
     ) -> Receipt:
         """Publishes and waits for this host's receipt."""
+        self._answered = None
         try:
             announced = publish()
             answer = self._publisher.answer(self.name, lambda a: a.answers == announced.id, deadline)
@@ -170,6 +175,7 @@ class SharedAdapter:
             return Receipt(self.name, ReceiptState.FAILED, epoch, str(error))
         except TimedOut as error:
             return Receipt(self.name, ReceiptState.UNKNOWN, epoch, str(error))
+        self._answered = answer
         if answer.operation != operation:
             text = f"answered for operation {answer.operation!r}, not {operation!r}"
             return Receipt(self.name, ReceiptState.FAILED, epoch, text)

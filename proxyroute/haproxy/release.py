@@ -31,6 +31,8 @@ from proxyroute.model import (
 )
 
 FORMAT = 1
+RELEASED = "released"
+"""In the evidence of a receipt for ``apply``: the host has let those go who waited."""
 _SIGNATURE = "hmac"
 _NAME = re.compile(r"([0-9]+\.[0-9]+)-([0-9a-f]{16})")
 
@@ -48,6 +50,11 @@ class Phase(StrEnum):
     def routes(self) -> bool:
         """Whether the route that is named is to be made true."""
         return self in (Phase.APPLY, Phase.SETTLE)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether its announcement waits for the disk. Not while writes wait for it; ``settle`` makes it lasting."""
+        return self in (Phase.PREPARE, Phase.SETTLE)
 
 
 @dataclass(frozen=True)

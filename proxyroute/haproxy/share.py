@@ -96,13 +96,16 @@ class Share:
             )
 
     def publish(self, announcement: Announcement) -> None:
-        """Makes ``announcement`` the current one."""
+        """Makes ``announcement`` the current one; waits for the disk only where its phase asks for that."""
+        data = seal("announcement", announcement.values(), self._key)
         with act("share.publish"):
-            put(self.folder / "current.json", seal("announcement", announcement.values(), self._key))
+            put(self.folder / "current.json", data, lasting=announcement.phase.lasting)
 
-    def ask(self, question: Question) -> None:
+    def ask(self, question: Question, *, lasting: bool = False) -> None:
+        """Asks. With ``lasting`` it waits for the disk, which shows how long that takes."""
+        data = seal("question", question.values(), self._key)
         with act("share.ask"):
-            put(self.folder / "asks" / f"{question.writer}.json", seal("question", question.values(), self._key))
+            put(self.folder / "asks" / f"{question.writer}.json", data, lasting=lasting)
 
     def withdraw(self, writer: str) -> None:
         """Takes the questions of ``writer`` away."""
@@ -135,21 +138,29 @@ class Share:
 
     def answer(self, host: str) -> Answer:
         """Returns the receipt of ``host``. Raises ShareError when there is none that can be believed."""
-        file = self.folder / "acks" / f"{host}.json"
+        return self.believe(host, self.receipt(host))
+
+    def receipt(self, host: str) -> bytes:
+        """Returns the bytes of the receipt of ``host``. Raises ShareError when there is none."""
         try:
-            data = file.read_bytes()
+            return (self.folder / "acks" / f"{host}.json").read_bytes()
         except FileNotFoundError:
             raise ShareError(f"there is no receipt of {host}: its agent has never run with {self.folder}") from None
+
+    def believe(self, host: str, data: bytes) -> Answer:
+        """Returns the receipt of ``host`` in ``data``. Raises ShareError when it cannot be believed."""
         found = Answer.of(unseal("receipt", data, self._key))
         if (found.host, found.cluster) != (host, self.cluster):
-            raise Torn(f"{file} is a receipt of {found.host} for {found.cluster}")
+            raise Torn(f"the receipt of {host} is one of {found.host} for {found.cluster}")
         return found
 
     # The agent's side
 
     def acknowledge(self, answer: Answer) -> None:
+        """Writes a receipt. Whoever does not find it asks again, so it does not wait for the disk."""
+        data = seal("receipt", answer.values(), self._key)
         with act("share.receipt"):
-            put(self.folder / "acks" / f"{answer.host}.json", seal("receipt", answer.values(), self._key))
+            put(self.folder / "acks" / f"{answer.host}.json", data, lasting=False)
 
     def questions(self) -> list[Question]:
         """Returns the questions that can be believed."""

@@ -47,12 +47,13 @@ def test_what_cannot_be_started_again_is_raised_at_the_end() -> None:
     def fail() -> int:
         raise RuntimeError("it does not start any more")
 
-    try:
-        with (
-            pytest.raises(RuntimeError, match="does not start any more"),
-            Supervisor(Service("child", first, fail, lambda: None)) as supervisor,
-        ):
+    def let_it_die() -> None:
+        with Supervisor(Service("child", first, fail, lambda: None)) as supervisor:
             child.processes[-1].kill()
             until(lambda: supervisor.failed, "the supervisor to give up")
+
+    try:
+        with pytest.raises(RuntimeError, match="does not start any more"):
+            let_it_die()
     finally:
         child.end()
