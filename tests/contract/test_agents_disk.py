@@ -273,3 +273,53 @@ def test_a_haproxy_that_is_down_is_told_until_it_is_back(host: AgentsSubject) ->
     host.host.haproxy.start(host.host.config_file)
     until(lambda: host.host.status()["trouble"] == [], "the trouble to be over")
     assert host.host.route() == "db1/1.1"
+
+
+def test_a_route_that_is_applied_lets_those_go_who_wait_by_the_same_announcement(host: AgentsSubject) -> None:
+    adapter, target = host.adapter(), host.table((1, 2), "db2")
+    assert adapter.prepare(target, host.table((1, 2), "db1"), soon()).state is ReceiptState.PREPARED
+    assert adapter.hold("op-1", soon(60)).state is ReceiptState.DONE
+    assert adapter.observe(soon()).held
+    assert adapter.apply(target, soon()).state is ReceiptState.DONE
+    announced = current(host).read_bytes()
+    assert not adapter.observe(soon()).held
+    assert adapter.release(soon()).state is ReceiptState.DONE
+    assert current(host).read_bytes() == announced
+    assert host.client().server == "db2"
+
+
+def test_a_host_that_did_not_take_the_route_is_told_to_release(host: AgentsSubject) -> None:
+    adapter, target = host.adapter(), host.table((1, 2), "db2")
+    assert adapter.hold("op-1", soon(60)).state is ReceiptState.DONE
+    assert adapter.apply(host.table((1, 1), "db3"), soon()).state is ReceiptState.FAILED  # db1 is what 1.1 means
+    assert adapter.observe(soon()).held
+    assert adapter.release(soon()).state is ReceiptState.DONE
+    assert not adapter.observe(soon()).held
+    assert adapter.apply(target, soon()).state is ReceiptState.DONE
+
+
+def test_nothing_is_synced_by_the_engine_while_a_prepared_route_moves(
+    host: AgentsSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, target = host.adapter(), host.table((1, 2), "db2")
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    assert adapter.prepare(target, host.table((1, 2), "db1"), soon()).state is ReceiptState.PREPARED
+    assert synced
+    synced.clear()
+    assert adapter.hold("op-1", soon()).state is ReceiptState.DONE
+    assert adapter.apply(target, soon()).state is ReceiptState.DONE
+    assert synced == []
+    assert adapter.settle(target, soon()).state is ReceiptState.DONE
+    assert synced
+
+
+def test_what_another_engine_published_in_between_is_not_overwritten(host: AgentsSubject) -> None:
+    adapter, other = host.adapter(), host.adapter(hard_stop_after=31.0)
+    target = host.table((1, 2), "db2")
+    assert adapter.prepare(target, host.table((1, 2), "db1"), soon()).state is ReceiptState.PREPARED
+    assert other.apply(host.table((1, 3), "db3"), soon()).state is ReceiptState.DONE
+    receipt = adapter.apply(target, soon())
+    assert receipt.state is ReceiptState.FAILED
+    assert "superseded" in receipt.detail
+    assert host.host.route() == "db3/1.3"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxyroute.agent import Agent
+from proxyroute.agent_memory import Local
 from proxyroute.config_agent import AgentConfig
 from proxyroute.errors import ShareError
-from proxyroute.haproxy.release import Announcement, Phase, Release
+from proxyroute.haproxy.release import Announcement, Answer, Memory, Phase, Release
 from proxyroute.haproxy.share import Share
 from proxyroute.model import Deadline, Epoch, Observed, Receipt, ReceiptState, RouteTable
 from tests.unit.test_release import KEY, release
@@ -198,3 +201,50 @@ def test_a_receipt_that_cannot_be_written_is_told_on_the_host_and_written_later(
     agent.close()
     assert share.answer("edge1").receipt.state is ReceiptState.DONE
     assert "cannot be written" not in made.status_file.read_text()
+
+
+def test_a_receipt_waits_for_no_disk_and_right_after_it_the_route_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Host(config(tmp_path), Memoryless())
+    share = Share(tmp_path / "shared", "shop", KEY)
+    share.make_folders()
+    publish(share, (1, 2), "db1", Phase.APPLY, 1, 1)
+    happened: list[str] = []
+    acknowledge, sync = Share.acknowledge, os.fsync
+
+    def told(share: Share, answer: Answer) -> None:
+        acknowledge(share, answer)
+        happened.append(f"told {answer.receipt.state}")
+
+    def synced(descriptor: int) -> None:
+        happened.append("synced")
+        sync(descriptor)
+
+    monkeypatch.setattr(Share, "acknowledge", told)
+    monkeypatch.setattr(os, "fsync", synced)
+    agent.step()
+    agent.close()
+    assert happened[0] == "told done"
+    assert "synced" in happened
+    (tmp_path / "state" / "memory.last.json").unlink()
+    recalled = Local(tmp_path / "state").recall()
+    assert recalled is not None
+    assert recalled[0].epoch == Epoch(1, 2)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format": 9}', b'{"format": 1, "release": {}}'])
+def test_what_a_power_cut_damaged_is_passed_over_and_the_lasting_memory_counts(tmp_path: Path, damage: bytes) -> None:
+    local = Local(tmp_path)
+    first, second = release((1, 1), "db1"), release((1, 2), "db2")
+    local.remember(Memory.of(first, 1), first)
+    local.remember(Memory.of(second, 2), second, lasting=False)
+    assert local.recall() == (Memory.of(second, 2), second)
+    (tmp_path / "memory.last.json").write_bytes(damage)
+    assert local.recall() == (Memory.of(first, 1), first)
+    local.remember(Memory.of(second, 3), second)
+    assert local.recall() == (Memory.of(second, 3), second)
+    (tmp_path / "memory.json").write_bytes(damage)
+    with pytest.raises(ShareError, match=r"memory\.json"):
+        local.recall()
+    local.close()
