@@ -27,9 +27,6 @@ from tests.support.process import Daemon, free_port
 from tests.support.wait import until
 
 CLUSTER = "bench"
-IDLE_SECONDS = 10.0
-ROUNDS = 30
-"""Changes of route that are timed in each way of learning of them."""
 _LOOKS_AGAIN = """
 import sys
 from proxyroute import agent, agent_watch
@@ -87,8 +84,11 @@ class Site:
         self.host.close()
 
 
-def measure(folder: Path, count: int) -> dict[str, Any]:
-    """Runs everything on a folder made in ``folder``; returns the result as JSON values."""
+def measure(folder: Path, count: int, rounds: int, idle: float) -> dict[str, Any]:
+    """Runs everything on a folder made in ``folder``; returns the result as JSON values.
+
+    ``rounds`` changes of route are timed, and ``idle`` seconds looked at, for each way of learning of changes.
+    """
     with contextlib.ExitStack() as ends:
         shared = ends.enter_context(made_in(folder))
         site = Site(Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="proxyroute-"))), shared)
@@ -98,16 +98,16 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
         for name, looks_again in (("default", False), ("polling", True)):
             watch = site.restart_agent(looks_again=looks_again)
             print(f"{name}: {watch}", file=sys.stderr, flush=True)
-            ways[name] = {"watch": watch, **_way(site)}
+            ways[name] = {"watch": watch, **_way(site, rounds, idle)}
         site.restart_agent(looks_again=False)
         return {"folder": str(folder), "ways": ways, "in_a_row": _in_a_row(site, count)}
 
 
-def _way(site: Site) -> dict[str, Any]:
+def _way(site: Site, rounds: int, idle: float) -> dict[str, Any]:
     """Measures one way of learning of changes: CPU when idle, and the time that a change takes."""
-    idle = idle_percent(site.agent, IDLE_SECONDS)
+    percent = idle_percent(site.agent, idle)
     prepared, blue = [], []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         target = site.next()
         abort = replace(target, epoch=Epoch(1, target.epoch.serial - 1), primary=_other(site, target))
         receipt = site.adapter.prepare(target, abort, _soon())
@@ -117,7 +117,7 @@ def _way(site: Site) -> dict[str, Any]:
         unheard = site.next()
         blue.append(_timed(site, unheard))
         _done(site.adapter.settle(unheard, _soon()))
-    return {"idle_cpu_percent": idle, "applied_ms": figures(prepared), "unprepared_ms": figures(blue)}
+    return {"idle_cpu_percent": percent, "applied_ms": figures(prepared), "unprepared_ms": figures(blue)}
 
 
 def _other(site: Site, table: RouteTable) -> str:
@@ -203,14 +203,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", add_help=False)  # scripts/bench itself has the help
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--idle", type=float, default=10.0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
-    if options.count < 1:
-        parser.error("--count must be 1 or more")
+    if min(options.count, options.rounds) < 1 or options.idle <= 0:
+        parser.error("--count and --rounds must be 1 or more, --idle more than 0")
     if not options.folder.is_dir():
         parser.error(f"--folder {options.folder} is not a folder")
     try:
-        result = measure(options.folder.resolve(), options.count)
+        result = measure(options.folder.resolve(), options.count, options.rounds, options.idle)
     except KeyboardInterrupt:
         print("\ninterrupted; everything has been taken down", file=sys.stderr)
         return 130
