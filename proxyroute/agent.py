@@ -53,6 +53,8 @@ _ANNOUNCED = 60.0
 """Seconds for which an operation is followed closely after its last word."""
 _SECONDS = {Phase.PREPARE: 20.0, Phase.APPLY: 5.0, Phase.SETTLE: 30.0, Phase.RELEASE: 5.0}
 _LOOK = 5.0
+_FIRST_WRITES = 0.25
+"""Seconds after which writes flow again: until then this disk, which may be theirs, is not made to sync."""
 _CONFIRM = 0.1
 """Seconds between two looks whether HAProxy has been started anew."""
 _APPEAR = 0.5
@@ -81,7 +83,7 @@ class Agent:
         self._confirmed = 0
         self._confirm_again = 0.0
         self._staged: dict[str, Release] = {}
-        self._to_last = False
+        self._lasting_at: float | None = None
         self._begun = self._watched = False
         self._trouble = {"folder": "", "receipt": "", "haproxy": "", "started": "", "memory": ""}
         self._told: dict[str, Any] = {}
@@ -120,6 +122,9 @@ class Agent:
 
     def close(self) -> None:
         """Ends the watch; HAProxy goes on as it is."""
+        if self._lasting_at is not None:
+            self._lasting_at = 0.0
+            self._make_lasting()
         self.watch.end()
         self._local.close()
 
@@ -248,7 +253,7 @@ class Agent:
         if memory != self._memory:
             lasting = announcement.phase.lasting
             self._local.remember(memory, release, lasting=lasting)
-            self._to_last = not lasting
+            self._lasting_at = None if lasting else time.monotonic() + _FIRST_WRITES
         self._memory, self._release = memory, release
         return release
 
@@ -317,13 +322,16 @@ class Agent:
             self._trouble["receipt"] = f"the receipt cannot be written: {error}"
 
     def _make_lasting(self) -> None:
-        """What was accepted while writes waited is safe from a power cut as well, now that they do not wait."""
-        if self._to_last and self._memory is not None and self._release is not None:
-            try:
-                self._local.remember(self._memory, self._release)
-                self._to_last, self._trouble["memory"] = False, ""
-            except ShareError as error:
-                self._trouble["memory"] = str(error)
+        """What was accepted while writes waited is made safe from a power cut as well, now that they flow."""
+        if self._lasting_at is None or time.monotonic() < self._lasting_at:
+            return
+        assert self._memory is not None, "there is something to be made lasting"
+        assert self._release is not None, "there is something to be made lasting"
+        try:
+            self._local.remember(self._memory, self._release)
+            self._lasting_at, self._trouble["memory"] = None, ""
+        except ShareError as error:
+            self._trouble["memory"] = str(error)
 
     def _tell(self) -> None:
         """Says on this host's disk how things are, when they have changed."""
