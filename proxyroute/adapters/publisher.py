@@ -112,7 +112,9 @@ class Publisher:
         self._in_force: Memory | None = None
         """The route in force after our last announcement; it is still that while nobody else has announced anything."""
         self._staged: dict[str, Release] = {}
-        """What the last ``prepare`` has claimed and put into the folder, by name."""
+        """What the last ``prepare`` has claimed and put into the folder, by name, while that is known to be so."""
+        self._prepared: Release | None = None
+        """Its target, as it was rendered then."""
         self._tried: set[str] = set()
         self._users = 0
 
@@ -170,8 +172,8 @@ class Publisher:
 
     def prepared(self, table: RouteTable, deadline: Deadline) -> Release:
         """Returns the release that was prepared for ``table``, without rendering it again; else a new one."""
-        found = next((r for r in list(self._staged.values()) if r.table == table), None)
-        return found or self.release(table, deadline)
+        found = self._prepared
+        return found if found is not None and found.table == table else self.release(table, deadline)
 
     def publish(
         self,
@@ -211,7 +213,7 @@ class Publisher:
             announced, known = self.worker.call(write, deadline)
             self._last, self._joined, self._in_force = announced, {host}, known
             if phase is Phase.PREPARE:
-                self._staged = {release.name: release for release in staged[:1]}
+                self._staged, self._prepared = {staged[0].name: staged[0]}, staged[0]
             elif phase is not Phase.SETTLE:
                 self._staged = ready
             return announced

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from proxyroute.adapters import publisher
 from proxyroute.model import Epoch, ReceiptState, Severity
 from tests.contract.agents import AgentsSubject
 from tests.contract.subjects import CLUSTER, soon
@@ -298,7 +299,7 @@ def test_a_host_that_did_not_take_the_route_is_told_to_release(host: AgentsSubje
     assert adapter.apply(target, soon()).state is ReceiptState.DONE
 
 
-def test_nothing_is_synced_by_the_engine_while_a_prepared_route_moves(
+def test_nothing_is_rendered_or_synced_by_the_engine_while_a_prepared_route_moves(
     host: AgentsSubject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter, target = host.adapter(), host.table((1, 2), "db2")
@@ -307,8 +308,10 @@ def test_nothing_is_synced_by_the_engine_while_a_prepared_route_moves(
     assert adapter.prepare(target, host.table((1, 2), "db1"), soon()).state is ReceiptState.PREPARED
     assert synced
     synced.clear()
-    assert adapter.hold("op-1", soon()).state is ReceiptState.DONE
-    assert adapter.apply(target, soon()).state is ReceiptState.DONE
+    with monkeypatch.context() as patched:
+        patched.setattr(publisher, "render", None)
+        assert adapter.hold("op-1", soon()).state is ReceiptState.DONE
+        assert adapter.apply(target, soon()).state is ReceiptState.DONE
     assert synced == []
     assert adapter.settle(target, soon()).state is ReceiptState.DONE
     assert synced

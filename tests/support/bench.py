@@ -1,7 +1,7 @@
 """The bench behind ``scripts/bench``: what a switchover costs its clients, beside the barest one there can be.
 
-Both kinds run in turn on one cluster, behind one HAProxy, under one load: two of the floor (there and back), two of
-the product, and so on. The blackout of one switchover is the longest time without an acknowledged write over all
+Both kinds run in turn on one cluster, behind the same proxies, under one load: two of the floor (there and back), two
+of the product, and so on. The blackout of one switchover is the longest time without an acknowledged write over all
 writers; the window it is looked for in is the whole run of the command for the product, the repointing of replicas
 included, and the bare sequence with what follows at once for the floor, without its repointing.
 """
