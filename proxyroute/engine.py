@@ -53,8 +53,8 @@ class Engine:
         self._lease = build_lease(config)
         self._parts = build_parts(config, continuous=True)
         self._ledger = Ledger(self._folder)
-        known = cluster_folder(config) / "known.json"
-        self.upkeep = Upkeep(self._parts, self._lease, self._policy, known, self._ledger.last_acted)
+        meant = cluster_folder(config) / "intent.json"
+        self.upkeep = Upkeep(self._parts, self._lease, self._policy, meant, self._ledger.last_acted)
 
     # -- reading --
 

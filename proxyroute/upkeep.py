@@ -6,15 +6,16 @@ Nothing here touches a database. Whoever calls what changes a route holds the le
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from proxyroute import known as memory
+from proxyroute import intent as memory
 from proxyroute.drift import Correction, correction
 from proxyroute.errors import Refused
 from proxyroute.history import Summary
-from proxyroute.known import Known
+from proxyroute.intent import Intent
 from proxyroute.model import NO_EPOCH, Deadline, Epoch, Observed, Policy, Receipt, ReceiptState, RouteTable, View
 from proxyroute.operation import new_id
 from proxyroute.parts import Parts
@@ -36,12 +37,12 @@ class Corrected:
 
 
 class Upkeep:
-    """The routes of one cluster while nothing is being moved, and what is known of it from then."""
+    """The routes of one cluster while nothing is being moved, and who is meant to be its primary."""
 
     def __init__(
         self, parts: Parts, lease: Lease, policy: Policy, file: Path, last_acted: Callable[[], Summary | None]
     ) -> None:
-        """``file`` keeps what is known; ``last_acted`` returns the operation that ended last, of those that acted."""
+        """``file`` keeps what is meant; ``last_acted`` returns the operation that ended last, of those that acted."""
         self._parts = parts
         self._lease = lease
         self._policy = policy
@@ -50,17 +51,15 @@ class Upkeep:
 
     # -- what is meant --
 
-    def known(self) -> Known | None:
-        """Returns the last order of the cluster: by what was published, or by the operation that ended since."""
-        known, acted = memory.recall(self._file), self._last_acted()
+    def intent(self) -> Intent | None:
+        """Returns who was made primary last: by what was published, or by the operation that ended since."""
+        kept, acted = memory.recall(self._file), self._last_acted()
         if acted is None or acted.ended_with is None:
-            return known
+            return kept
         ended = acted.started + acted.seconds
-        if known is not None and ended < known.at:
-            return known
-        others = tuple(n for n in self._parts.site.names if n != acted.ended_with)
-        ids = known.server_ids if known is not None else {}
-        return Known(acted.ended_with, Epoch.parse(acted.epoch), ids, others, ended)
+        if kept is not None and ended < kept.at:
+            return kept
+        return Intent(acted.ended_with, Epoch.parse(acted.epoch), ended)
 
     def intended(self, view: View, observed: Sequence[Observed]) -> str:
         """Returns the server that writes are meant to go to. Raises Refused when that is not for us to say.
@@ -71,13 +70,13 @@ class Upkeep:
         found = view.primary
         if found is None:
             raise Refused("there is not exactly one server that takes writes; look at 'proxyroute status'")
-        known = self.known()
-        if known is None or known.primary == found.name:
+        meant = self.intent()
+        if meant is None or meant.primary == found.name:
             return found.name
-        if any(o.primary == found.name and o.epoch is not None and o.epoch > known.epoch for o in observed):
+        if any(o.primary == found.name and o.epoch is not None and o.epoch > meant.epoch for o in observed):
             return found.name
         raise Refused(
-            f"{found.name} takes writes, and {known.primary} was the primary when ProxyRoute last did something; "
+            f"{found.name} takes writes, and {meant.primary} was the primary when ProxyRoute last did something; "
             f"if {found.name} is right type: proxyroute publish"
         )
 
@@ -102,7 +101,7 @@ class Upkeep:
             return prepared
         # one that is silent is no reason to leave the others as they are
         receipts = self._parts.routes.settle(table, Deadline.after(_TELL))
-        self._keep(view, epoch)
+        self._keep(primary, epoch)
         return receipts
 
     def correct(self, table: RouteTable, found: Correction, observed: Sequence[Observed]) -> Corrected:
@@ -118,15 +117,13 @@ class Upkeep:
         return Corrected(found.wrong, epoch, receipts)
 
     def remember(self, view: View, observed: Sequence[Observed]) -> None:
-        """Keeps ``view`` as the last order that was seen, if it is one and is meant. Raises JournalError."""
+        """Keeps the primary of ``view`` as the one that is meant, if it is. Raises JournalError."""
         with contextlib.suppress(Refused):
             primary = self.intended(view, observed)
-            self._keep(view, highest_epoch(o for o in observed if o.primary == primary))
+            self._keep(primary, highest_epoch(o for o in observed if o.primary == primary))
 
-    def _keep(self, view: View, epoch: Epoch) -> None:
-        found = memory.of(view, epoch)
-        if found is not None:
-            memory.remember(self._file, found)
+    def _keep(self, primary: str, epoch: Epoch) -> None:
+        memory.remember(self._file, Intent(primary, epoch, time.time()))
 
 
 def _highest(observed: Sequence[Observed]) -> Epoch:

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ports",),
     ("journal",),
     ("operation",),
-    ("history", "known"),
+    ("history", "intent"),
     ("site", "routes"),
     ("parts",),
     ("proof", "opening", "prospect", "upkeep"),
