@@ -312,7 +312,8 @@ def _account_json(account: Account) -> dict[str, Any]:
 
 def _settings_json(settings: Any) -> dict[str, Any]:
     values: dict[str, Any] = TypeAdapter(type(settings)).dump_python(settings, mode="json")
-    return values
+    secrets = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    return values | {name: found.reference for name, found in secrets.items() if isinstance(found, Secret)}
 
 
 def _json(value: Any) -> Any:

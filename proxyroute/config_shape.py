@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from proxyroute.config_secrets import KINDS
+from proxyroute.config_secrets import KINDS, Secret
 from proxyroute.config_yaml import Document, Where
 from proxyroute.model import Address
 
@@ -322,6 +322,8 @@ def fill(
 def _coerce(hint: Any, value: Any, base: Path) -> Any:
     """Turns what people write into what a field of type ``hint`` takes. Raises ValueError."""
     kinds = {hint, *get_args(hint)}
+    if Secret in kinds:
+        return _secret(value, base)
     if float in kinds:
         return parse_duration(value)
     if Address in kinds and isinstance(value, str):
@@ -332,6 +334,18 @@ def _coerce(hint: Any, value: Any, base: Path) -> Any:
     if is_list is not None and str in get_args(is_list):
         return _strings(value)
     return value
+
+
+def _secret(value: Any, base: Path) -> Secret:
+    """Returns where a secret is. Raises ValueError, which never repeats what was written."""
+    try:
+        shape = SecretShape.model_validate(value)
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_input=False)[0]
+        raise ValueError(detail["msg"] if detail["type"] == "said" else f"is not a secret; {SECRET_HELP}") from None
+    kind = next(kind for kind in KINDS if getattr(shape, kind))
+    source = getattr(shape, kind)
+    return Secret(kind, str(base / source) if kind == "file" else source)
 
 
 def _strings(value: Any) -> Any:

@@ -98,6 +98,7 @@ class Engine:
                 *self._leftover_findings(),
                 *self._damaged_findings(),
                 *self._disk_findings(sync_seconds),
+                *self._parts.routes.outlook(Deadline.after(LOOK)),
             ),
         )
 

@@ -59,6 +59,10 @@ POINTS: dict[str, str] = {
     "share.prune": "removal of an old release, claim or question",
     "agent.remember": "rename of what an agent must never forget, on its own disk",
     "agent.status": "rename of what an agent says about itself, on its own disk",
+    # MaxScale, over its REST API
+    "maxscale.state": "PUT that sets or clears one state of one server, or makes a monitor look",
+    "maxscale.monitor": "PUT that stops a monitor",
+    "maxscale.object": "POST or DELETE of the server object that keeps an epoch",
     # anything else
     "hook.run": "an argv of a hook adapter",
     "script.run": "a script of the site's owner",

@@ -530,6 +530,8 @@ class Observed:
     detail: str = ""
     published: Published | None = None
     """What it was told last, as it is told it; None when that cannot be told apart from what it does."""
+    aside: tuple[str, ...] = ()
+    """Servers that somebody has taken out of service there on purpose; that is respected, and never corrected."""
 
 
 # -- The proof ------------------------------------------------------------------------------------------------

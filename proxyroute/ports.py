@@ -214,6 +214,17 @@ class Adapter(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class Foretelling(Protocol):
+    """An adapter that can also tell beforehand what a switchover will mean to clients."""
+
+    @property
+    def name(self) -> str: ...
+
+    def outlook(self, deadline: Deadline) -> Sequence[Finding]:
+        """Returns what clients will see, with the setting that would make it better. Never raises, never an error."""
+
+
 class Lease(Protocol):
     """Who may act on a cluster. One operation at a time, across processes and engines."""
 

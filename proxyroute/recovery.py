@@ -230,7 +230,8 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
 def _release_routes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     """The routes point at the old primary and nobody is held back, whatever has happened to them."""
     old = op.plan.primary
-    observed = [o for o in parts.routes.observe(deadline.within(LOOK)) if o.primary is not None]
+    # one that can be read and leads nowhere was closed, or has lost its states: it is told again as well
+    observed = [o for o in parts.routes.observe(deadline.within(LOOK)) if o.reachable]
     if any(o.primary != old for o in observed):
         epoch = _epoch_back(op, highest_epoch(observed))
         table: RouteTable = parts.table(op, old, epoch)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.agents import AgentsSubject
+from tests.contract.maxscales import MaxScaleSubject
 from tests.contract.subjects import HAProxySubject, HookSubject, Subject, ToySubject, table
 
 THIRD_PARTY = Path(__file__).parent / "thirdparty"
@@ -19,7 +20,7 @@ def third_party(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(THIRD_PARTY)
 
 
-@pytest.fixture(params=["haproxy", "haproxy-agents", "hook", "toy"])
+@pytest.fixture(params=["haproxy", "haproxy-agents", "maxscale-driving", "maxscale-following", "hook", "toy"])
 def subject(request: pytest.FixtureRequest, tmp_path: Path, third_party: None) -> Iterator[Subject]:
     """Each adapter in turn, with route 1.1 to db1 published."""
     if request.param == "haproxy":
@@ -37,6 +38,13 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path, third_party: None) -
             yield host
         finally:
             host.close()
+        return
+    if request.param.startswith("maxscale"):
+        maxscale = MaxScaleSubject(tmp_path, request.param.removeprefix("maxscale-"))
+        try:
+            yield maxscale.start()
+        finally:
+            maxscale.close()
         return
     other: HookSubject | ToySubject = HookSubject(tmp_path) if request.param == "hook" else ToySubject(tmp_path)
     other.start()

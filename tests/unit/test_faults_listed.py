@@ -11,7 +11,7 @@ import pytest
 from proxyroute.faults import POINTS
 from tests.unit.sources import FOLDER, Source, docstrings, sources
 
-DRIVERS = ("db", "haproxy", "adapters", "lease", "hooks", "argv")
+DRIVERS = ("db", "haproxy", "maxscale", "adapters", "lease", "hooks", "argv")
 AGENT = "agent"
 
 PRIMITIVES: dict[tuple[str, str], str] = {
@@ -22,6 +22,7 @@ PRIMITIVES: dict[tuple[str, str], str] = {
     ("argv", "run"): "scripts and hook adapters call it under script.run and hook.run, HAProxy's binary only looks",
     ("argv", "_ended"): "ends what run started and whose time is over",
     ("haproxy.runtime", "_exchange"): "sends what it is given; tell() and reload() have an act(), ask() only reads",
+    ("maxscale.rest", "_send"): "sends what it is given; all that changes anything has an act() around it",
     ("haproxy.files", "_staged"): "writes beside the file, for replace() and rehearse(), which have the act()",
     ("haproxy.share", "_exclusive"): "makes a folder appear, for stage() and claim(), which have the act()",
     ("adapters.publisher", "release"): "a folder of its own in which a configuration is tried out, gone afterwards",
@@ -127,7 +128,7 @@ def changing_reads(source: Source) -> list[str]:
 
 _FILE_CHANGES = {"mkdir", "makedirs", "unlink", "rmdir", "rmtree", "symlink", "symlink_to", "truncate", "chmod"}
 _FILE_WRITES = {"write_text", "write_bytes", "mkstemp", "NamedTemporaryFile"}
-_SENDS = {"send", "sendall", "sendto", "sendmsg", "execute", "executemany"}
+_SENDS = {"request", "send", "sendall", "sendto", "sendmsg", "execute", "executemany"}
 _STARTS = {"Popen", "check_call", "check_output", "system", "execv", "fork", "kill", "killpg", "send_signal"}
 _STARTS |= {"run_argv"}  # a primitive of ours: whoever calls it makes the change
 
