@@ -38,7 +38,7 @@ from proxyroute.model import (
 _AGAIN = 0.02
 _POKE_SECONDS = 10.0
 """How long a monitor is made to look again and again after a route was applied; then its own interval must do."""
-_OLD_MARKERS = 1
+_READERS_SECONDS = 1.0
 
 
 class MaxScaleAdapter:
@@ -192,7 +192,7 @@ class MaxScaleAdapter:
                 evidence |= self._stop_what_returned(deadline)
                 known = self._move(table, deadline, everything=True)
             else:
-                known = self._show(table, deadline, deadline)
+                known = self._await_readers(table, self._show(table, deadline, deadline), deadline)
             evidence |= self._states(known)
             if wrong := unmet(table, known, reads=self._settings.driving):
                 return self._receipt(ReceiptState.FAILED, table.epoch, "; ".join(wrong), evidence)
@@ -268,6 +268,18 @@ class MaxScaleAdapter:
                     raise TimedOut(f"{self.name}: {'; '.join(wrong)}") from None
                 if not until.passed:
                     raise
+        return known
+
+    def _await_readers(self, table: RouteTable, known: Known, deadline: Deadline) -> Known:
+        """Makes the monitor look until it shows the readers as well, for a while: who may read is its own judgement."""
+        until = deadline.within(_READERS_SECONDS)
+        wanted = {r.name for r in table.readers} - {table.primary} - set(known.aside)
+        while wanted - set(known.readers) and not until.passed:
+            try:
+                self._poke(self._rest, known, until)
+                known = match(self._servers, states(self._rest, until))
+            except (AdapterError, TimedOut):
+                time.sleep(min(_AGAIN, until.left))
         return known
 
     def _poke(self, rest: Rest, known: Known, deadline: Deadline) -> None:

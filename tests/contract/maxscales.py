@@ -6,18 +6,28 @@ behind it is made up, and moves as the engine would have moved it before it tell
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import json
+import os
+import ssl
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from proxyroute.adapters import find_adapter
 from proxyroute.config_secrets import Secret
 from proxyroute.model import NO_EPOCH, Address, Deadline, Endpoint, Receipt, RouteTable
 from tests.contract.subjects import CLUSTER, NAME, soon, table
+from tests.support.containers import find_image
 from tests.support.maxscale.backends import MadeUp
 from tests.support.maxscale.bits import Bit
 from tests.support.maxscale.double import Double
+from tests.support.process import free_port
+from tests.support.wait import until
 
 
 def password(folder: Path, text: str = "mariadb") -> Secret:
@@ -107,3 +117,98 @@ def _with_an_engine(adapter: Any, subject: MaxScaleSubject) -> Any:
 
     adapter.apply, adapter.settle = moved(adapter.apply), moved(adapter.settle)
     return adapter
+
+
+# -- The real thing ---------------------------------------------------------------------------------------------
+
+URL_VARIABLE = "PROXYROUTE_MAXSCALE_URL"
+IMAGES = ("mariadb/maxscale:24.02", "mariadb/maxscale:23.08", "mariadb/maxscale:latest")
+
+
+@contextlib.contextmanager
+def real_maxscale() -> Iterator[str]:
+    """The URL, with user and password, of a running MaxScale: the one that is named, else one in a container.
+
+    Raises LookupError with the reason when there is neither. No image is ever pulled.
+    """
+    if url := os.environ.get(URL_VARIABLE):
+        yield url
+        return
+    image = find_image(IMAGES)
+    from testcontainers.core.config import testcontainers_config
+    from testcontainers.core.container import DockerContainer
+
+    testcontainers_config.ryuk_disabled = True
+    with DockerContainer(image).with_exposed_ports(8989) as container:
+        url = f"http://admin:mariadb@{container.get_container_host_ip()}:{container.get_exposed_port(8989)}"
+        until(lambda: _answers(url), "MaxScale in its container to answer", 60)
+        yield url
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(OSError):
+        RealSubject.ask(url, "GET", "maxscale")
+        return True
+    return False
+
+
+class RealSubject:
+    """A MaxScale that runs, with three server objects of the test's own in it that no service and no monitor uses."""
+
+    holds = False
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.url = url
+        parts = urlsplit(url)
+        self.servers = tuple(Endpoint(f"db{n}", Address("127.0.0.1", 10 + n)) for n in (1, 2, 3))
+        self.names = {e.name: f"proxyroute-test-{e.name}" for e in self.servers}
+        self.kind = find_adapter("maxscale")
+        self.settings = self.kind.Settings(
+            url=f"{parts.scheme}://{parts.hostname}:{parts.port or 8989}",
+            mode="driving",
+            user=parts.username or "",
+            password=password(folder, parts.password or ""),
+            verify=False,
+            write_address="127.0.0.1:3306",
+        )
+
+    @staticmethod
+    def ask(url: str, method: str, path: str, body: Any = None) -> Any:
+        parts = urlsplit(url)
+        login = base64.b64encode(f"{parts.username}:{parts.password}".encode()).decode()
+        request = urllib.request.Request(
+            f"{parts.scheme}://{parts.hostname}:{parts.port or 8989}/v1/{path}",
+            method=method,
+            data=json.dumps(body).encode() if body is not None else None,
+            headers={"Authorization": f"Basic {login}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10, context=ssl._create_unverified_context()) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def adapter(self, **changes: Any) -> Any:
+        return self.kind(NAME, CLUSTER, self.servers, dataclasses.replace(self.settings, **changes))
+
+    def start(self) -> RealSubject:
+        self.close()
+        for endpoint in self.servers:
+            parameters = {"address": endpoint.address.host, "port": endpoint.address.port}
+            made = {"id": self.names[endpoint.name], "type": "servers", "attributes": {"parameters": parameters}}
+            self.ask(self.url, "POST", "servers", {"data": made})
+        receipt = self.adapter().settle(table(self.servers, (1, 1), "db1"), soon())
+        assert receipt.state == "done", receipt
+        return self
+
+    def break_down(self) -> None:
+        """It is not ours to stop: from now on we ask where nobody listens."""
+        self.settings = dataclasses.replace(self.settings, url=f"http://127.0.0.1:{free_port()}")
+
+    def edit(self, server: str) -> None:
+        for name, known in self.names.items():
+            self.ask(self.url, "PUT", f"servers/{known}/{'set' if name == server else 'clear'}?state=master")
+
+    def close(self) -> None:
+        """Everything of ours is taken out again."""
+        for item in self.ask(self.url, "GET", "servers")["data"]:
+            if item["id"].startswith(("proxyroute-test-db", f"proxyroute-{CLUSTER}-")):
+                self.ask(self.url, "DELETE", f"servers/{item['id']}")

@@ -67,6 +67,8 @@ class Double:
         self.requests: list[tuple[str, str, str]] = []
         """Method, path and query of everything that has arrived, in order."""
         self.interfere: Interference = lambda request: 0.0
+        self.after_answer: Callable[[], None] = lambda: None
+        """Called once, when the next answer has been sent."""
         self.backend = backend if backend is not None else MadeUp.with_primary(servers, next(iter(servers)))
         self.machine = self._set_up(servers)
         self._http: http.server.ThreadingHTTPServer | None = None
@@ -151,6 +153,8 @@ class Double:
                 answer, content = api.answer(request)
                 time.sleep(wait)
                 self.send(answer.status, answer.headers, content)
+                then, double.after_answer = double.after_answer, lambda: None
+                then()
 
         self._http = _Server(("127.0.0.1", self.port), Handler)
         if self.settings.tls is not None:
