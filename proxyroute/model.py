@@ -522,7 +522,7 @@ class Observed:
     """Name of the server that gets the writes; None when closed or not to be told."""
     readers: tuple[str, ...] = ()
     sessions: Mapping[str, int] = field(default_factory=dict)
-    """Open sessions of the write route by server, those in old proxy processes included."""
+    """Open sessions of the write route by server, those in old proxy processes included; empty if that is not known."""
     held: bool = False
     """Newcomers are waiting."""
     drift: tuple[str, ...] = ()
