@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.contract.agents import AgentsSubject
-from tests.contract.maxscales import URL_VARIABLE, MaxScaleSubject, RealSubject, real_maxscale
+from tests.contract.maxscales import MaxScaleSubject, RealSubject, real_maxscale
 from tests.contract.subjects import HAProxySubject, HookSubject, Subject, ToySubject, table
+from tests.support.maxscale.real import URL_VARIABLE
 
 THIRD_PARTY = Path(__file__).parent / "thirdparty"
 

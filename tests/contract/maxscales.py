@@ -6,13 +6,9 @@ behind it is made up, and moves as the engine would have moved it before it tell
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
-import json
 import os
-import ssl
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +22,7 @@ from tests.support.containers import find_image
 from tests.support.maxscale.backends import MadeUp
 from tests.support.maxscale.bits import Bit
 from tests.support.maxscale.double import Double
+from tests.support.maxscale.real import URL_VARIABLE, ask
 from tests.support.process import free_port
 from tests.support.wait import until
 
@@ -121,7 +118,6 @@ def _with_an_engine(adapter: Any, subject: MaxScaleSubject) -> Any:
 
 # -- The real thing ---------------------------------------------------------------------------------------------
 
-URL_VARIABLE = "PROXYROUTE_MAXSCALE_URL"
 IMAGES = ("mariadb/maxscale:24.02", "mariadb/maxscale:23.08", "mariadb/maxscale:latest")
 
 
@@ -147,7 +143,7 @@ def real_maxscale() -> Iterator[str]:
 
 def _answers(url: str) -> bool:
     with contextlib.suppress(OSError):
-        RealSubject.ask(url, "GET", "maxscale")
+        ask(url, "GET", "maxscale")
         return True
     return False
 
@@ -172,20 +168,6 @@ class RealSubject:
             write_address="127.0.0.1:3306",
         )
 
-    @staticmethod
-    def ask(url: str, method: str, path: str, body: Any = None) -> Any:
-        parts = urlsplit(url)
-        login = base64.b64encode(f"{parts.username}:{parts.password}".encode()).decode()
-        request = urllib.request.Request(
-            f"{parts.scheme}://{parts.hostname}:{parts.port or 8989}/v1/{path}",
-            method=method,
-            data=json.dumps(body).encode() if body is not None else None,
-            headers={"Authorization": f"Basic {login}", "Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=10, context=ssl._create_unverified_context()) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
-
     def adapter(self, **changes: Any) -> Any:
         return self.kind(NAME, CLUSTER, self.servers, dataclasses.replace(self.settings, **changes))
 
@@ -194,7 +176,7 @@ class RealSubject:
         for endpoint in self.servers:
             parameters = {"address": endpoint.address.host, "port": endpoint.address.port}
             made = {"id": self.names[endpoint.name], "type": "servers", "attributes": {"parameters": parameters}}
-            self.ask(self.url, "POST", "servers", {"data": made})
+            ask(self.url, "POST", "servers", {"data": made})
         receipt = self.adapter().settle(table(self.servers, (1, 1), "db1"), soon())
         assert receipt.state == "done", receipt
         return self
@@ -205,10 +187,10 @@ class RealSubject:
 
     def edit(self, server: str) -> None:
         for name, known in self.names.items():
-            self.ask(self.url, "PUT", f"servers/{known}/{'set' if name == server else 'clear'}?state=master")
+            ask(self.url, "PUT", f"servers/{known}/{'set' if name == server else 'clear'}?state=master")
 
     def close(self) -> None:
         """Everything of ours is taken out again."""
-        for item in self.ask(self.url, "GET", "servers")["data"]:
+        for item in ask(self.url, "GET", "servers")["data"]:
             if item["id"].startswith(("proxyroute-test-db", f"proxyroute-{CLUSTER}-")):
-                self.ask(self.url, "DELETE", f"servers/{item['id']}")
+                ask(self.url, "DELETE", f"servers/{item['id']}")

@@ -168,6 +168,15 @@ class Api:
                 self._service_servers(name, body)
             case "POST", ["servers"]:
                 self._add_server(_data(body))
+            case "POST", ["services"]:
+                self._add_service(_data(body))
+            case "POST", ["listeners"]:
+                self._add_listener(_data(body))
+            case "DELETE", ["services", name]:
+                self._object("services", name)
+                del self._m.services[name]
+            case "DELETE", ["listeners", name]:
+                self.unlisten(name)
             case "POST", ["users", "inet"]:
                 new = _data(body)
                 self._m.users[new["id"]] = (new["attributes"]["password"], new["attributes"].get("account", "admin"))
@@ -235,6 +244,21 @@ class Api:
         except RefusedError:
             del self._m.servers[name]
             raise
+
+    # Services made at run time are not among the recordings; the bench needs them, and nothing relies on the answers.
+
+    def _add_service(self, data: dict[str, Any]) -> None:
+        service = self._m.add_service(data["id"], data["attributes"]["router"], 0, **data["attributes"]["parameters"])
+        service.servers = self._named(data["relationships"]["servers"])
+
+    def _add_listener(self, data: dict[str, Any]) -> None:
+        (owner,) = data["relationships"]["services"]["data"]
+        self._m.services[owner["id"]].port = data["attributes"]["parameters"]["port"]
+        self.listen(data["id"], self._m.services[owner["id"]].port)
+
+    listen: Callable[[str, int], None] = staticmethod(lambda name, port: None)
+    unlisten: Callable[[str], None] = staticmethod(lambda name: None)
+    """The data plane puts its own in place."""
 
     def _delete_server(self, name: str) -> None:
         self._object("servers", name)

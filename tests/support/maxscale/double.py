@@ -73,6 +73,7 @@ class Double:
         self.machine = self._set_up(servers)
         self._http: http.server.ThreadingHTTPServer | None = None
         self._routers: list[Router] = []
+        self._more: dict[str, Router] = {}
 
     def _set_up(self, servers: Mapping[str, Address]) -> Machine:
         s = self.settings
@@ -118,7 +119,7 @@ class Double:
             self._http.shutdown()
             self._http.server_close()
             self._http = None
-        for router in self._routers:
+        for router in (*self._routers, *self._more.values()):
             router.stop()
         self.machine.end()
 
@@ -141,7 +142,7 @@ class Double:
     def _serve(self) -> None:
         double, machine = self, self.machine
         api = Api(machine, Auth(machine, readwrite_hosts=self.settings.readwrite_hosts))
-        api.sessions = self._sessions
+        api.sessions, api.listen, api.unlisten = self._sessions, self._listen, self._unlisten
 
         class Handler(_Handler):
             def answer(self, request: Request) -> None:
@@ -162,6 +163,14 @@ class Double:
             context.load_cert_chain(self.settings.tls.cert, self.settings.tls.key)
             self._http.context = context
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
+
+    def _listen(self, name: str, port: int) -> None:
+        router = Router(self, Address("127.0.0.1", port), Bit.MASTER)
+        router.start()
+        self._more[name] = router
+
+    def _unlisten(self, name: str) -> None:
+        self._more.pop(name).stop()
 
     def _sessions(self, documents: Documents) -> list[dict[str, Any]]:
         found = []
