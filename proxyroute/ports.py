@@ -118,6 +118,12 @@ class Server(Protocol):
     def resume(self, source: Peer, deadline: Deadline) -> None:
         """Starts the channel that is configured to follow ``source``; takes ``detach`` back."""
 
+    def stop_receiver(self, source: Peer, deadline: Deadline) -> None:
+        """Stops fetching from ``source``; what was received stays and goes on being applied."""
+
+    def start_receiver(self, source: Peer, deadline: Deadline) -> None:
+        """Fetches from ``source`` again, as soon as it answers; takes ``stop_receiver`` back. Does not wait for it."""
+
     def follow(
         self,
         source: Peer,
@@ -169,6 +175,9 @@ class Probe(Protocol):
 
 class Sentinel(Protocol):
     """Somebody outside this process who heals when we die: the guard."""
+
+    def begin(self) -> None:
+        """Starts it and does not wait for it. Raises OSError."""
 
     def start(self, deadline: Deadline) -> None:
         """Returns when it watches. Raises ProxyRouteError when it cannot: then nothing must be touched."""

@@ -315,6 +315,12 @@ class MariaDB:
     def resume(self, source: Peer, deadline: Deadline) -> None:
         self._replication.start(source, deadline)
 
+    def stop_receiver(self, source: Peer, deadline: Deadline) -> None:
+        self._replication.stop_receiver(source, deadline)
+
+    def start_receiver(self, source: Peer, deadline: Deadline) -> None:
+        self._replication.start_receiver(source, deadline)
+
     def follow(
         self,
         source: Peer,

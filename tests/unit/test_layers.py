@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("proof", "opening", "prospect", "upkeep"),
     ("finish",),
     ("recovery",),
-    ("switchover",),
+    ("switchover", "failover"),
     ("argv",),
     ("db.*", "haproxy.*", "lease.*"),
     ("adapters.*", "hooks"),
@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Low to high: a module imports from lower lines, and from its own package. What stands side by side is apart."""
 
 _ENGINE = ("journal", "operation", "site", "routes", "parts", "proof", "opening", "prospect", "finish", "recovery")
-_ENGINE += ("switchover",)
+_ENGINE += ("switchover", "failover")
 
 BARRED: dict[str, tuple[str, ...]] = {
     "db.*": _ENGINE,
