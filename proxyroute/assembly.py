@@ -18,8 +18,19 @@ from proxyroute.site import Site
 
 def build_parts(config: ClusterConfig, *, continuous: bool = False) -> Parts:
     """Returns the parts of one cluster; nothing is connected yet. Raises ConfigError when a secret cannot be read."""
+    return Parts(
+        site=Site(config.name, build_servers(config)),
+        routes=Routes(build_adapters(config), [p.name for p in config.proxies if p.absent]),
+        hooks=Scripts(config.scripts.moments, config.scripts.timeout, config.scripts.arguments),
+        probe=RowProbe(config.proof.schema, config.proof.account.login()) if config.proof else None,
+        continuous=continuous,
+    )
+
+
+def build_servers(config: ClusterConfig) -> dict[str, MariaDB]:
+    """Returns a driver for each server; nothing is connected yet. Raises ConfigError when a secret cannot be read."""
     login = config.account.login()
-    servers = {
+    return {
         s.name: MariaDB(
             s.name,
             s.address,
@@ -29,13 +40,6 @@ def build_parts(config: ClusterConfig, *, continuous: bool = False) -> Parts:
         )
         for s in config.servers.values()
     }
-    return Parts(
-        site=Site(config.name, servers),
-        routes=Routes(build_adapters(config), [p.name for p in config.proxies if p.absent]),
-        hooks=Scripts(config.scripts.moments, config.scripts.timeout, config.scripts.arguments),
-        probe=RowProbe(config.proof.schema, config.proof.account.login()) if config.proof else None,
-        continuous=continuous,
-    )
 
 
 def build_adapters(config: ClusterConfig) -> list[Adapter]:

@@ -7,14 +7,18 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from proxyroute import __version__, faults, journal
 from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder
 from proxyroute.config import from_snapshot, snapshot
 from proxyroute.config_values import ClusterConfig
+from proxyroute.contingency import Contingency
 from proxyroute.errors import ConfigError, JournalError, Refused
+from proxyroute.failover import failover
 from proxyroute.guard import Guard
 from proxyroute.history import Ledger, Summary, result_of, untouched
 from proxyroute.journal import Journal, Listener, Record
@@ -22,13 +26,14 @@ from proxyroute.model import (
     Deadline,
     Finding,
     Observed,
+    Plan,
     Receipt,
     Result,
     Severity,
     View,
 )
 from proxyroute.operation import Operation, new_id, resume
-from proxyroute.parts import LOOK
+from proxyroute.parts import LOOK, Parts
 from proxyroute.preflight import blocking
 from proxyroute.prospect import WAITED_FOR, Prospect, foresee
 from proxyroute.recovery import recover
@@ -150,20 +155,72 @@ class Engine:
             raise Refused("not confirmed; nothing was touched")
         planned = prospect.plan
         assert planned is not None
-        operation = new_id()
-        self._lease.acquire(f"switchover {operation}", Deadline.after(_LEASE))
-        self._close_untouched()
-        guard: Guard | None = None
-        op: Operation | None = None
-        try:
-            # privileges are as old as their connection: what was granted meanwhile counts on new ones
-            self._parts.site.close()
+
+        def again() -> Plan:
             # somebody may have acted while the question was on the screen
             prospect = self.plan(planned.candidate, force)
             self._refuse_no_go(prospect, force)
-            plan = prospect.plan
-            if plan is None or plan.primary != planned.primary:
+            if prospect.plan is None or prospect.plan.primary != planned.primary:
                 raise Refused(f"{planned.primary} is not the primary any more; look again: proxyroute plan")
+            return prospect.plan
+
+        with self._operation("switchover", again, force=force) as (op, parts):
+            switchover(parts, op, force=force, kill_long=kill_long)
+            return result_of(op)
+
+    def failover(
+        self,
+        foresee: Callable[[tuple[Finding, ...]], Contingency],
+        *,
+        force: bool,
+        automatic: bool,
+        confirm: Callable[[Contingency], bool],
+    ) -> Result:
+        """Puts another server in the place of a primary that is gone, once ``confirm`` says yes to the prospect.
+
+        ``foresee`` returns what is seen now, given what else stands in the way. Raises Refused, Busy, Aborted (the
+        routes go to the old primary again, nobody takes writes) or Unfinished (heal goes on).
+        """
+        first = foresee(self._open_findings())
+        self._refuse_failover(first, force)
+        if not confirm(first):
+            raise Refused("not confirmed; nothing was touched")
+        seen = [first]
+
+        def again() -> Plan:
+            seen[0] = foresee(self._open_findings())
+            self._refuse_failover(seen[0], force)
+            plan = seen[0].plan
+            assert plan is not None
+            assert first.plan is not None
+            if plan.primary != first.plan.primary:
+                raise Refused(f"{first.plan.primary} is not the one that is gone any more; look again")
+            return plan
+
+        diagnosis = {"name": first.diagnosis.name, "text": first.diagnosis.text, "automatic": automatic}
+        with self._operation("failover", again, force=force, diagnosis=diagnosis) as (op, parts):
+            failover(parts, op, seen[0].orders)
+            return result_of(op)
+
+    def _refuse_failover(self, prospect: Contingency, force: bool) -> None:
+        if not prospect.go:
+            found = tuple(blocking(prospect.findings, force))
+            raise Refused(f"{self._config.name}: a failover is refused; nothing was touched", found)
+
+    @contextmanager
+    def _operation(
+        self, kind: str, plan: Callable[[], Plan], *, force: bool, **more: Any
+    ) -> Iterator[tuple[Operation, Parts]]:
+        """An operation under the lease, with its journal and its guard. ``plan`` is asked once the lease is ours."""
+        operation = new_id()
+        self._lease.acquire(f"{kind} {operation}", Deadline.after(_LEASE))
+        guard: Guard | None = None
+        op: Operation | None = None
+        try:
+            self._close_untouched()
+            # privileges are as old as their connection: what was granted meanwhile counts on new ones
+            self._parts.site.close()
+            planned = plan()
             file = self._folder / f"{operation}.jsonl"
             guard = Guard(file)
             epoch = self._lease.claim(highest_epoch(self.observe()), operation)
@@ -171,16 +228,16 @@ class Engine:
                 Journal(file, self._listener),
                 self._lease,
                 operation,
-                "switchover",
+                kind,
                 epoch,
-                plan,
+                planned,
                 config=snapshot(self._config),
                 engine={"host": socket.gethostname(), "pid": os.getpid(), "version": __version__},
                 by=_user(),
                 force=force,
+                **more,
             )
-            switchover(replace(self._parts, guard=guard), op, force=force, kill_long=kill_long)
-            return result_of(op)
+            yield op, replace(self._parts, guard=guard)
         except JournalError as error:
             if op is None:
                 raise Refused(f"{error}; nothing was touched") from error
@@ -242,17 +299,11 @@ class Engine:
 
         Raises Refused when there is not exactly one primary, or an operation is open.
         """
-        self._lease.acquire("publish", Deadline.after(_LEASE))
-        try:
+        with self._held("publish"):
             view = self.look()
-            open_operations = self._open_findings()
-            if open_operations:
-                raise Refused(open_operations[0].text, open_operations)
             if view.primary is None:
                 raise Refused("there is not exactly one primary to publish; look at 'proxyroute status'")
             return self.upkeep.publish(view, view.primary.name, self.observe())
-        finally:
-            self._lease.release()
 
     def keep_routes(self, view: View, observed: Sequence[Observed]) -> Corrected | None:
         """Tells proxies that are not as they are meant to be, by ``view`` and ``observed``; None when all are.
@@ -261,14 +312,31 @@ class Engine:
         """
         if self.upkeep.needed(view, observed) is None:
             return None
-        self._lease.acquire("keep routes", Deadline.after(_LEASE))
-        try:
-            if self._open_findings():
-                raise Refused("an operation is open; proxyroute heal")
+        with self._held("keep routes"):
             # what was seen before may have been an operation in its midst
             view, observed = self.look(), self.observe()
             needed = self.upkeep.needed(view, observed)
             return None if needed is None else self.upkeep.correct(*needed, observed)
+
+    def reopen(self, primary: str) -> str:
+        """Lets a primary that has restarted take writes again; returns what was done. Raises Refused, Busy."""
+        with self._held("reopen"):
+            return self.upkeep.reopen(primary)
+
+    def close_strays(self, names: Sequence[str]) -> str:
+        """Makes former primaries refuse writes and cuts their clients; returns what was done. Raises Refused, Busy."""
+        with self._held("close strays"):
+            return self.upkeep.close_strays(names)
+
+    @contextmanager
+    def _held(self, purpose: str) -> Iterator[None]:
+        """Holds the lease for something short, that no open operation is in the way of. Raises Refused, Busy."""
+        self._lease.acquire(purpose, Deadline.after(_LEASE))
+        try:
+            open_operations = self._open_findings()
+            if open_operations:
+                raise Refused(open_operations[0].text, open_operations)
+            yield
         finally:
             self._lease.release()
 
@@ -278,6 +346,10 @@ class Engine:
             return self.upkeep.intended(view, observed), ""
         except Refused as error:
             return None, str(error)
+
+    def waiting(self) -> tuple[Finding, ...]:
+        """Returns the operations that are open, as findings."""
+        return self._open_findings()
 
     def busy(self) -> bool:
         """Tells whether an operation is under way, or waits for heal."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from proxyroute import __version__
-from proxyroute.cli import agent, check, grants, history, init, plan, proxies, serve, status, switchover
+from proxyroute.cli import agent, check, failover, grants, history, init, plan, proxies, serve, status, switchover
 from proxyroute.cli.context import CommandGroup, common_options
 
 __all__ = ["main"]
@@ -45,6 +45,7 @@ for _command in (
     status.status,
     plan.plan,
     switchover.switchover,
+    failover.failover,
     switchover.heal,
     history.history,
     history.show,

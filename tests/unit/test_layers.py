@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("finish",),
     ("recovery",),
     ("switchover", "failover"),
+    ("contingency",),
     ("argv",),
     ("db.*", "haproxy.*", "lease.*"),
     ("adapters.*", "hooks"),
@@ -46,6 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("assembly",),
     ("guard",),
     ("engine",),
+    ("sentry",),
     ("daemon",),
     ("cli.*",),
 )
