@@ -69,6 +69,7 @@ def foresee(
         patience=policy.apply,
         may_lack=force or policy.policy == "most_advanced",
         may_be_missing=() if election.lossless else _doubts(election),
+        in_sync_until=known.at + known.semi_sync.timeout_seconds if known and known.semi_sync else 0.0,
         server_ids=dict(known.server_ids) if known is not None else {},
         events=tuple(events),
         semi_sync=known is not None and known.primary == primary and known.semi_sync is not None,

@@ -45,6 +45,7 @@ from proxyroute.upkeep import Corrected, Upkeep
 _LEASE = 0.5
 _HEAL_LEASE = 10.0
 _TELL = 20.0
+_DAY = 86400.0
 
 
 class Engine:
@@ -346,6 +347,21 @@ class Engine:
             return self.upkeep.intended(view, observed), ""
         except Refused as error:
             return None, str(error)
+
+    def failover_limits(self) -> Iterator[Finding]:
+        """Yields what keeps an automatic failover from being made now, whatever is the matter."""
+        policy, now = self._config.failover, time.time()
+        past = [s for s in self.history() if s.kind == "failover" and s.outcome in ("done", "aborted", "open")]
+        done = [s.started for s in past if s.outcome == "done"]
+        name, severity = self._config.name, Severity.ERROR
+        if done and now - done[-1] < policy.quiet_period:
+            left = policy.quiet_period - (now - done[-1])
+            text = f"the last failover was {now - done[-1]:.0f} s ago, and quiet_period has {left:.0f} s left"
+            yield Finding("failover.quiet_period", severity, name, text, "proxyroute failover does it by hand")
+        today = [at for at in done if now - at < _DAY]
+        if len(today) >= policy.per_day:
+            text = f"{len(today)} failovers within a day, and failover.per_day is {policy.per_day}"
+            yield Finding("failover.per_day", severity, name, text, "find out why; proxyroute failover does it by hand")
 
     def waiting(self) -> tuple[Finding, ...]:
         """Returns the operations that are open, as findings."""

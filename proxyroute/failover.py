@@ -8,7 +8,7 @@ everything received is applied: relay logs are data. After ``op.commit()`` there
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -58,7 +58,9 @@ class Orders:
     may_lack: bool = False
     """The candidate may be opened although it lacks events that another server has received."""
     may_be_missing: tuple[str, ...] = ()
-    """Why something that the old primary had acknowledged may be lost; nothing when it is not."""
+    """Why something that the old primary had acknowledged may be lost; nothing when it is not, if closed in time."""
+    in_sync_until: float = 0.0
+    """Unix time until which the old primary certainly waited for acknowledgements; it must be closed by then."""
     server_ids: Mapping[str, int] = field(default_factory=dict)
     """As they were known before, for a primary that cannot tell its own any more."""
     events: tuple[Event, ...] = ()
@@ -99,6 +101,7 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> None:
         op.on_abort(Undo("release_routes"))
         fencing = _close_routes(parts, op, orders, view, fencing)
         op.keep("fencing", str(fencing))
+        op.keep("loss", list(_doubts(op, orders)), wait=True)
         note.detail = f"{plan.primary} is {fencing}" if fencing is not Fencing.NONE else "no proxies are configured"
     with op.step("stop receivers") as note:
         for name in orders.participants:
@@ -143,7 +146,6 @@ def _last_look(parts: Parts, op: Operation, orders: Orders) -> View:
     op.keep("source_options", dict(candidate.source.options) if candidate.source is not None else {})
     op.keep("events", [vars(e) for e in orders.events])
     op.keep("semi_sync", orders.semi_sync)
-    op.keep("loss", list(orders.may_be_missing), wait=True)
     return view
 
 
@@ -189,6 +191,17 @@ def _close_routes(parts: Parts, op: Operation, orders: Orders, view: View, fenci
         op.note(f"{receipt.proxy} is silent; it closes its writes by itself within {seconds:g} s")
         time.sleep(max(0.0, began + seconds + _MARGIN - time.monotonic()))
     return Fencing.ROUTED_AWAY
+
+
+def _doubts(op: Operation, orders: Orders) -> Iterator[str]:
+    """Yields why something that the old primary had acknowledged may be lost, once every way to it is closed."""
+    yield from orders.may_be_missing
+    late = time.time() - orders.in_sync_until
+    if not orders.may_be_missing and late > 0:
+        yield (
+            f"{op.plan.primary} was closed {late:.1f} s after the time until which it is known to have waited for "
+            "acknowledgements"
+        )
 
 
 def _closed(parts: Parts, op: Operation, view: View) -> RouteTable:

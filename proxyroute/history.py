@@ -145,8 +145,21 @@ def result_of(op: Operation) -> Result:
         if proof is not None
         else None,
         leftovers=summary.leftovers,
-        text=f"{primary} is the primary now" if done else f"{op.kind} {summary.outcome}; {told}",
+        text=f"{primary} is the primary now{_fencing(op)}" if done else f"{op.kind} {summary.outcome}; {told}",
     )
+
+
+def _fencing(op: Operation) -> str:
+    """Says honestly what became of an old primary that is gone."""
+    how = op.kept("fencing", "")
+    if not op.gone or not how:
+        return ""
+    old, by = op.plan.primary, op.kept("fenced_by", "")
+    return {
+        "fenced": f", {old} is fenced by {by}",
+        "routed away": f", {old} is not fenced, but no proxy leads to it",
+        "none": f", and nothing keeps clients away from {old}",
+    }[how]
 
 
 def _last(records: list[Record], kind: str) -> Record | None:

@@ -46,8 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent*",),
     ("assembly",),
     ("guard",),
-    ("engine",),
-    ("sentry",),
+    ("engine", "sentry"),
     ("daemon",),
     ("cli.*",),
 )
