@@ -48,6 +48,12 @@ class Server(Protocol):
     def look(self, deadline: Deadline) -> Status:
         """Returns a fresh reading."""
 
+    def line(self) -> int | None:
+        """Returns a file descriptor that becomes readable when the server hangs up, None when there is none now.
+
+        It belongs to the connection that ``look`` uses: to be waited for between two looks, never read.
+        """
+
     def inspect(self, deadline: Deadline, policy: Policy) -> Inspection:
         """Returns what is too dear for every second; privileges are read on a fresh connection."""
 

@@ -90,6 +90,9 @@ class MariaDB:
     def look(self, deadline: Deadline) -> Status:
         return read_status(self._open(deadline), self.name, self.address, deadline)
 
+    def line(self) -> int | None:
+        return self._control.descriptor
+
     def inspect(self, deadline: Deadline, policy: Policy) -> Inspection:
         """On a fresh connection, for privileges are as old as their session; or on ours when no other gets in."""
         try:
