@@ -39,7 +39,13 @@ RULES: tuple[Rule, ...] = (
 )
 """Besides these: it answers, follows the primary directly, is not in maintenance, and has no events of its own."""
 
-_OURS = ("candidate.unknown", "candidate.silent", "candidate.aside", "candidate.unattached", "candidate.astray")
+_OURS: tuple[str, ...] = (
+    "candidate.unknown",
+    "candidate.silent",
+    "candidate.aside",
+    "candidate.unattached",
+    "candidate.astray",
+)
 _OURS += ("candidate.chain", "candidate.errant", "candidate.history")
 FINDINGS = (
     "failover.candidate",

@@ -1,4 +1,4 @@
-"""What was last known of a cluster in order: kept on disk, for an engine that starts after its primary has died. Pure."""
+"""What was last known of a cluster in order, kept on disk for an engine that starts after the primary died. Pure."""
 
 from __future__ import annotations
 

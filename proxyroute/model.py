@@ -498,8 +498,8 @@ class FailoverElection:
     missing: tuple[str, ...] = ()
     """What may be lost, in words; empty when there is no sign of any."""
     lossless: bool = False
-    """Every possible acknowledger of the last in-sync sight takes part, AFTER_SYNC, nobody degraded. The caller must add
-    that the primary was fenced, or all write paths closed, within ``sync_timeout`` of that sight."""
+    """Every possible acknowledger of the last in-sync sight takes part, AFTER_SYNC, nobody degraded. The caller must
+    add that the primary was fenced, or all write paths closed, within the semi-sync time-out of that sight."""
     findings: tuple[Finding, ...] = ()
     """What stands in the way, each with its cure."""
 

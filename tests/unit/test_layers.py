@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("election", "routing"),
     ("failover_election",),
     ("diagnosis_case",),
+    ("diagnosis_alive", "diagnosis_silent"),
     ("diagnosis",),
     ("checks",),
     ("preflight",),
