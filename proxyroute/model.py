@@ -409,7 +409,7 @@ class FailoverPolicy:
     """A look at a server that takes longer than this has failed."""
     confirm: float = 1.0
     """The primary must have been silent for at least this long,"""
-    looks: int = 3
+    looks: int = 2
     """and in at least so many looks in a row."""
     heartbeats: float = 2.5
     """A replica that has heard nothing for this many heartbeat periods no longer hears its source."""
@@ -482,7 +482,7 @@ class Diagnosis:
     wanted: Action = Action.NONE
     """What would be done if nothing blocked it."""
     blockers: tuple[Finding, ...] = ()
-    """What blocks it, each with its cure."""
+    """What blocks it (errors), and what will be worse than it could be (warnings), each with its cure."""
 
 
 @dataclass(frozen=True)
