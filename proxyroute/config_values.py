@@ -14,7 +14,7 @@ from proxyroute.config_yaml import suggest
 from proxyroute.db.mariadb_replication import ReplicationLogin
 from proxyroute.db.session import Login
 from proxyroute.errors import ConfigError
-from proxyroute.model import Address, Endpoint, Finding, Policy, Severity
+from proxyroute.model import Address, Endpoint, FailoverPolicy, Finding, Policy, Severity
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,7 @@ class ClusterConfig:
     scripts: ScriptsConfig
     proxies: tuple[ProxyConfig, ...]
     serve: ServeConfig = ServeConfig()
+    failover: FailoverPolicy = field(default_factory=FailoverPolicy)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -418,6 +418,27 @@ class FailoverPolicy:
     fetch: float = 30.0
     """How long it may take to fetch what another replica has received and it has not."""
 
+    def __post_init__(self) -> None:
+        for name, choices in _FAILOVER_CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: must be {' or '.join(choices)}")
+        for name in ("probe_period", "patience", "apply", "fetch"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: must be more than 0 seconds")
+        if self.looks < 2:
+            raise ValueError("looks: must be 2 or more; a single look proves nothing")
+        if self.heartbeats <= 1:
+            raise ValueError("heartbeats: must be more than 1, or a heartbeat that is a little late counts as silence")
+        if self.per_day < 0:
+            raise ValueError("per_day: must be 0 or more")
+
+
+_FAILOVER_CHOICES = {
+    "mode": ("manual", "automatic"),
+    "profile": ("default", "aggressive"),
+    "policy": ("lossless", "most_advanced"),
+}
+
 
 AGGRESSIVE: Mapping[str, Any] = {
     "probe_period": 0.2,

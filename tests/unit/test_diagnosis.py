@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from proxyroute.diagnosis import TABLE, diagnose
 from proxyroute.diagnosis_case import FINDINGS
 from proxyroute.errors import Silence
+from proxyroute.failover_limits import FINDINGS as LIMITS
 from proxyroute.known import Known
 from proxyroute.model import (
     AGGRESSIVE,
@@ -384,7 +385,7 @@ policies = st.builds(
     FailoverPolicy,
     policy=st.sampled_from(["lossless", "most_advanced"]),
     confirm=st.sampled_from([0.0, 1.0]),
-    looks=st.integers(1, 3),
+    looks=st.integers(2, 3),
     heartbeats=st.sampled_from([1.5, 2.5]),
 )
 knowns = st.none() | st.builds(Known, st.sampled_from(["db1", "db2", "gone"]), st.just(1000.0))
@@ -460,4 +461,4 @@ def test_the_reference_page_is_the_table() -> None:
 def test_every_action_and_every_blocker_is_explained_on_the_page() -> None:
     text = PAGE.read_text()
     assert set(re.findall(r"^- \*\*(\w+)\*\*:", text, re.MULTILINE)) == {str(action) for action in Action}
-    assert set(re.findall(r"^\| `(failover\.\w+)`", text, re.MULTILINE)) == set(FINDINGS)
+    assert set(re.findall(r"^\| `(failover\.\w+)`", text, re.MULTILINE)) == {*FINDINGS, *LIMITS}
