@@ -41,7 +41,7 @@ from proxyroute.config_values import (
 )
 from proxyroute.config_yaml import Document, InvalidConfig, Problem, Where, read_document, suggest
 from proxyroute.errors import ConfigError
-from proxyroute.model import Policy
+from proxyroute.model import AGGRESSIVE, FailoverPolicy, Policy
 
 __all__ = [
     "DEFAULT_PATH",
@@ -118,6 +118,8 @@ def snapshot(cluster: ClusterConfig) -> dict[str, Any]:
     }
     if cluster.serve != ServeConfig():
         values["serve"] = dataclasses.asdict(cluster.serve)
+    if cluster.failover != FailoverPolicy():
+        values["failover"] = dataclasses.asdict(cluster.failover)
     if cluster.proof:
         values["proof"] = {"schema": cluster.proof.schema, "account": _account_json(cluster.proof.account)}
     return {
@@ -183,6 +185,7 @@ class _Cluster:
         self._check_servers()
         self._policy = self._read_policy()
         self._serve = fill(ServeConfig, _mapping(values.get("serve")), document, (*where, "serve"))
+        self._failover = self._read_failover()
         self._proxies = self._read_proxies()
 
     def addresses(self) -> list[tuple[Where, Any]]:
@@ -226,6 +229,12 @@ class _Cluster:
                 self._document.report((*where, "max_connections"), "must be 1 or more, or 0 to leave the limit alone")
         return policy
 
+    def _read_failover(self) -> FailoverPolicy | None:
+        """What is written counts; for what is not, the profile."""
+        given = {k: v for k, v in _mapping(self._values.get("failover")).items() if v is not None}
+        base = AGGRESSIVE if given.get("profile") == "aggressive" else {}
+        return fill(FailoverPolicy, {**base, **given}, self._document, (*self._where, "failover"))
+
     def _read_proxies(self) -> tuple[ProxyConfig, ...]:
         proxies = []
         names: set[str] = set()
@@ -266,6 +275,7 @@ class _Cluster:
         """Returns the values; called only when nothing was noted."""
         assert self._policy is not None
         assert self._serve is not None
+        assert self._failover is not None
         base = self._document.base
         proof = None
         if shape.proof is not None:
@@ -288,6 +298,7 @@ class _Cluster:
             scripts=ScriptsConfig(shape.scripts.timeout, shape.scripts.arguments, moments),
             proxies=self._proxies,
             serve=self._serve,
+            failover=self._failover,
         )
 
 

@@ -231,6 +231,7 @@ class ClusterShape(Shape):
     servers: dict[str, ServerShape]
     switchover: dict[str, Any] = {}
     serve: dict[str, Any] = {}
+    failover: dict[str, Any] = {}
     proof: ProofShape | None = None
     scripts: ScriptsShape = ScriptsShape()
     proxies: list[dict[str, Any]] = []

@@ -60,7 +60,7 @@ TABLE: tuple[Row, ...] = (
     # -- More than one --
     Row(
         "OldPrimaryReturned",
-        "A former primary takes writes beside the present one, and no replica follows it.",
+        "A former primary takes writes beside the present one, and the replicas do not prefer it.",
         silent.old_returned,
         silent.tell_old_returned,
         Action.CLOSE,

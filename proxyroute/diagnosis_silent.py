@@ -50,20 +50,26 @@ def two_writable(case: Case) -> bool:
 
 
 def old_returned(case: Case) -> bool:
-    """The remembered primary writes, and nobody receives from the others that do."""
-    if len(case.writing) < 2 or case.primary is None:
+    """The remembered primary writes, the others that do were primaries before, and the replicas do not prefer them."""
+    former = case.known.former if case.known else ()
+    if len(case.writing) < 2 or case.primary is None or not set(others_writing(case)) <= set(former):
         return False
+    return bool(_receivers(case, case.primary)) or not any(_receivers(case, name) for name in others_writing(case))
+
+
+def _receivers(case: Case, name: str) -> list[str]:
+    """Returns the replicas that receive from ``name``, or try to."""
+    found = []
     for server in case.sightings.view.seen:
-        for name in others_writing(case):
-            source = case.sightings.channel(server, name)
-            if source is not None and source.receiver is not Receiver.STOPPED:
-                return False
-    return True
+        source = case.sightings.channel(server, name)
+        if source is not None and source.receiver is not Receiver.STOPPED:
+            found.append(server.name)
+    return found
 
 
 def tell_old_returned(case: Case) -> str:
     others = others_writing(case)
-    return f"{case.name} is the primary; {verb(others, 'takes', 'take')} writes as well, and nobody follows there"
+    return f"{case.name} is the primary; {verb(others, 'takes', 'take')} writes as well, as in former times"
 
 
 def tell_two_writable(case: Case) -> str:

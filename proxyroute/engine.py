@@ -14,11 +14,13 @@ from typing import Any
 
 from proxyroute import __version__, faults, journal
 from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder
+from proxyroute.atomic import put
 from proxyroute.config import from_snapshot, snapshot
 from proxyroute.config_values import ClusterConfig
 from proxyroute.contingency import Contingency
 from proxyroute.errors import ConfigError, JournalError, Refused
 from proxyroute.failover import failover
+from proxyroute.failover_limits import Guarding, Past, limits
 from proxyroute.guard import Guard
 from proxyroute.history import Ledger, Summary, result_of, untouched
 from proxyroute.journal import Journal, Listener, Record
@@ -45,7 +47,6 @@ from proxyroute.upkeep import Corrected, Upkeep
 _LEASE = 0.5
 _HEAL_LEASE = 10.0
 _TELL = 20.0
-_DAY = 86400.0
 
 
 class Engine:
@@ -59,6 +60,7 @@ class Engine:
         self._lease = build_lease(config)
         self._parts = build_parts(config, continuous=True)
         self._ledger = Ledger(self._folder)
+        self._acknowledged = cluster_folder(config) / "failovers-acknowledged"
         meant = cluster_folder(config) / "intent.json"
         self.upkeep = Upkeep(self._parts, self._lease, self._policy, meant, self._ledger.last_acted)
 
@@ -348,20 +350,26 @@ class Engine:
         except Refused as error:
             return None, str(error)
 
-    def failover_limits(self) -> Iterator[Finding]:
-        """Yields what keeps an automatic failover from being made now, whatever is the matter."""
-        policy, now = self._config.failover, time.time()
-        past = [s for s in self.history() if s.kind == "failover" and s.outcome in ("done", "aborted", "open")]
-        done = [s.started for s in past if s.outcome == "done"]
-        name, severity = self._config.name, Severity.ERROR
-        if done and now - done[-1] < policy.quiet_period:
-            left = policy.quiet_period - (now - done[-1])
-            text = f"the last failover was {now - done[-1]:.0f} s ago, and quiet_period has {left:.0f} s left"
-            yield Finding("failover.quiet_period", severity, name, text, "proxyroute failover does it by hand")
-        today = [at for at in done if now - at < _DAY]
-        if len(today) >= policy.per_day:
-            text = f"{len(today)} failovers within a day, and failover.per_day is {policy.per_day}"
-            yield Finding("failover.per_day", severity, name, text, "find out why; proxyroute failover does it by hand")
+    def failover_limits(self) -> tuple[Finding, ...]:
+        """Returns what forbids an automatic failover now, whatever is the matter."""
+        seen = _time_in(self._acknowledged)
+        past = [
+            Past(s.operation, s.started, s.automatic, s.outcome != "open", s.started <= seen)
+            for s in self.history()
+            if s.kind == "failover" and s.outcome in ("done", "aborted", "open")
+        ]
+        guarding = Guarding(distributed=False)
+        return limits(
+            self._config.name, self._config.failover, guarding, len(self._parts.site.names), past, time.time()
+        )
+
+    def acknowledge_failovers(self) -> None:
+        """Says that a person has seen every failover so far: none counts for the limits any more. Raises JournalError."""
+        try:
+            self._acknowledged.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            put(self._acknowledged, f"{time.time()}\n".encode())
+        except OSError as error:
+            raise JournalError(f"{self._acknowledged}: {error.strerror}; state_dir must be writable") from error
 
     def waiting(self) -> tuple[Finding, ...]:
         """Returns the operations that are open, as findings."""
@@ -458,6 +466,13 @@ class Engine:
 def open_engine(config: ClusterConfig, listener: Listener | None = None) -> Engine:
     """Returns the engine of a cluster; ``listener`` gets each journal record as it is written."""
     return Engine(config, listener)
+
+
+def _time_in(file: Path) -> float:
+    try:
+        return float(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _user() -> str:

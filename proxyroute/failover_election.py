@@ -287,9 +287,8 @@ class _Contest:
                 text = f"nobody can tell whether {winner.name} has {rest}, which {name} has"
                 cure = f"compare both with mariadb-binlog; proxyroute failover --to {winner.name} --force accepts it"
                 findings.append(Finding("failover.history", Severity.ERROR, name, text, cure, forceable=True))
-        doubts = list(self._doubts())
-        findings += doubts
-        lossless = not doubts and not missing
+        findings += self._doubts()
+        lossless = not findings
         if self.reference is not None and goal.contains(self.reference) is Containment.NO and not lossless:
             rest = self.reference.minus(goal)
             count = self.reference.distance(goal)

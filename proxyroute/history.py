@@ -32,6 +32,8 @@ class Summary:
     leftovers: tuple[str, ...] = ()
     left_at: frozenset[str] = frozenset()
     """The servers and proxies at which something is left to do."""
+    automatic: bool = False
+    """Nobody typed it."""
     epoch: str = ""
     """Under which its routes were published last."""
 
@@ -120,6 +122,7 @@ def summarize(records: list[Record]) -> Summary:
         blackout_seconds=next((r["blackout_seconds"] for r in records if r.get("blackout_seconds")), None),
         verdict=proof["verdict"] if proof else None,
         leftovers=tuple(f"{verb} {server}: {reason}" for (verb, server), reason in left.items()),
+        automatic=bool(begin.get("diagnosis", {}).get("automatic")),
         left_at=frozenset(server.partition("/")[0] for _, server in left),
         epoch=next((r["epoch"] for r in reversed(records) if r["kind"] in ("turned", "back", "begin")), ""),
     )

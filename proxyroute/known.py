@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from proxyroute import topology
@@ -43,13 +43,14 @@ class Known:
     """What the primary had executed: somebody may have been told of these."""
     semi_sync: SyncSight | None = None
     """None when it did not use it."""
+    former: tuple[str, ...] = ()
+    """Who was the primary before: one of these that comes back and takes writes is to be closed."""
 
     def same_order(self, other: Known | None) -> bool:
         """Tells whether ``other`` differs in time and position only, so that it need not be saved at once."""
         if other is None:
             return False
-        mine = (self.primary, self.replicas, dict(self.server_ids), self.semi_sync)
-        return mine == (other.primary, other.replicas, dict(other.server_ids), other.semi_sync)
+        return replace(self, at=other.at, executed=other.executed) == other
 
     def to_json(self) -> dict[str, Any]:
         """Returns what :meth:`from_json` reads."""
@@ -60,6 +61,7 @@ class Known:
             "replicas": list(self.replicas),
             "server_ids": dict(self.server_ids),
             "executed": self.executed.to_json() if self.executed else None,
+            "former": list(self.former),
             "semi_sync": {**vars(sync), "acknowledgers": list(sync.acknowledgers)} if sync else None,
         }
 
@@ -75,6 +77,7 @@ class Known:
                 {str(name): int(number) for name, number in value["server_ids"].items()},
                 from_json(value["executed"]) if value["executed"] else None,
                 SyncSight(**{**sync, "acknowledgers": tuple(sync["acknowledgers"])}) if sync else None,
+                tuple(map(str, value["former"])),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{dict(value)!r} is no record of a known topology: {error}") from error
@@ -111,15 +114,21 @@ def primary_of(sightings: Sightings, known: Known | None = None) -> str | None:
     if len(writing) == 1:
         stray = len(above) == 1 and above[0] != writing[0] and sightings.tracks[above[0]].status is None
         return above[0] if stray else writing[0]
-    remembered = known.primary if known and known.primary in sightings.tracks else None
-    if writing:
-        return remembered if remembered in writing else None
+    remembered = known.primary if known and known.primary in sightings.tracks else _last_writer(sightings)
+    if writing:  # several: only what is on disk says which of them is meant
+        return known.primary if known and known.primary in writing else None
     if len(above) == 1:
         return above[0]
     server = sightings.tracks[remembered].status if remembered else None
     if server is not None and upstreams(sightings, server):
         return None
     return remembered if not above or remembered in above else None
+
+
+def _last_writer(sightings: Sightings) -> str | None:
+    """Returns who was last seen to take writes, when nothing is on disk."""
+    wrote = {name: track.writable_at for name, track in sightings.tracks.items() if track.writable_at is not None}
+    return max(wrote, key=lambda name: wrote[name] or 0.0, default=None)
 
 
 def remember(sightings: Sightings, known: Known | None, now: float, wall: float) -> Known | None:
@@ -144,7 +153,14 @@ def remember(sightings: Sightings, known: Known | None, now: float, wall: float)
         ids,
         server.executed,
         _sync_sight(sightings, server, below, known if known and known.primary == server.name else None),
+        _former(server.name, known),
     )
+
+
+def _former(primary: str, known: Known | None) -> tuple[str, ...]:
+    if known is None:
+        return ()
+    return tuple(n for n in dict.fromkeys((*known.former, known.primary)) if n != primary)
 
 
 def _sync_sight(sightings: Sightings, server: Status, below: list[Status], known: Known | None) -> SyncSight | None:

@@ -409,7 +409,7 @@ class FailoverPolicy:
     """A look at a server that takes longer than this has failed."""
     confirm: float = 1.0
     """The primary must have been silent for at least this long,"""
-    looks: int = 3
+    looks: int = 2
     """and in at least so many looks in a row."""
     heartbeats: float = 2.5
     """A replica that has heard nothing for this many heartbeat periods no longer hears its source."""
@@ -417,6 +417,27 @@ class FailoverPolicy:
     """How long the elected replica may take to apply what it has received."""
     fetch: float = 30.0
     """How long it may take to fetch what another replica has received and it has not."""
+
+    def __post_init__(self) -> None:
+        for name, choices in _FAILOVER_CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: must be {' or '.join(choices)}")
+        for name in ("probe_period", "patience", "apply", "fetch"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: must be more than 0 seconds")
+        if self.looks < 2:
+            raise ValueError("looks: must be 2 or more; a single look proves nothing")
+        if self.heartbeats <= 1:
+            raise ValueError("heartbeats: must be more than 1, or a heartbeat that is a little late counts as silence")
+        if self.per_day < 0:
+            raise ValueError("per_day: must be 0 or more")
+
+
+_FAILOVER_CHOICES = {
+    "mode": ("manual", "automatic"),
+    "profile": ("default", "aggressive"),
+    "policy": ("lossless", "most_advanced"),
+}
 
 
 AGGRESSIVE: Mapping[str, Any] = {
@@ -482,7 +503,7 @@ class Diagnosis:
     wanted: Action = Action.NONE
     """What would be done if nothing blocked it."""
     blockers: tuple[Finding, ...] = ()
-    """What blocks it, each with its cure."""
+    """What blocks it (errors), and what will be worse than it could be (warnings), each with its cure."""
 
 
 @dataclass(frozen=True)

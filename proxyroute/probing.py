@@ -221,6 +221,7 @@ class _Watch(threading.Thread):
         # a thread that ended here would leave its server unseen for ever, whatever it was that went wrong
         except Exception as error:  # noqa: BLE001
             text = str(error) if isinstance(error, ProxyRouteError) else f"{type(error).__name__}: {error}"
+            text = text.removeprefix(f"{self._server.name}: ")
             seen = Silent(self._server.name, self._server.address, text, kind_of(error))
             self._server.close()
         self._looking_since = None

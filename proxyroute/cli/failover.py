@@ -34,12 +34,23 @@ _PATIENCE = 15.0
     metavar="PROXY",
     help="This proxy is off, or cannot reach the old primary; may be repeated.",
 )
+@click.option(
+    "--acknowledge",
+    is_flag=True,
+    help="Say that every failover so far was looked at: none counts for the limits any more.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="Go on in spite of the findings that say --force; what is lost is told.")
 @common_options
 @pass_context
 def failover(
-    ctx: Context, target: str | None, fenced_by: str, fenced_proxies: Sequence[str], yes: bool, force: bool
+    ctx: Context,
+    target: str | None,
+    fenced_by: str,
+    fenced_proxies: Sequence[str],
+    acknowledge: bool,
+    yes: bool,
+    force: bool,
 ) -> None:
     """Replace a primary that is gone, and move the traffic.
 
@@ -56,6 +67,11 @@ def failover(
       6  another operation holds the cluster
       7  done; something is left to do, or what the old primary had last may be lost
     """
+    if acknowledge:
+        with ctx.engine() as engine:
+            engine.acknowledge_failovers()
+        ctx.out.line("acknowledged: no failover so far counts for quiet_period and per_day any more")
+        return
     if not yes and (ctx.as_json or not on_terminal()):
         words = ["failover", "--yes", *(["--to", target] if target else [])]
         words += ["--fenced-by", fenced_by] if fenced_by else []

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("conditions", "truth", "sight"),
     ("known",),
     ("election", "routing"),
-    ("failover_election",),
+    ("failover_election", "failover_limits"),
     ("diagnosis_case",),
     ("diagnosis_alive", "diagnosis_silent"),
     ("diagnosis",),
