@@ -364,7 +364,7 @@ class Engine:
         )
 
     def acknowledge_failovers(self) -> None:
-        """Says that a person has seen every failover so far: none counts for the limits any more. Raises JournalError."""
+        """Says that a person has seen every failover so far: none limits the next one. Raises JournalError."""
         try:
             self._acknowledged.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             put(self._acknowledged, f"{time.time()}\n".encode())
