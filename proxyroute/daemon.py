@@ -165,7 +165,7 @@ class Keeper:
         else:
             self._act.reset()
             self._told.pop("blocked", None)
-            self._observe_at = 0.0
+            self._observed, self._observe_at = (), 0.0
         return True
 
     def _say_done(self, text: str, level: str) -> None:

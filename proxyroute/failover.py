@@ -93,7 +93,9 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> None:
         view = _last_look(parts, op, orders)
         note.detail = f"{plan.primary} does not take writes"
     if parts.guard is not None:
-        parts.guard.begin()  # nothing is frozen, so it may come up meanwhile
+        # not waited for: nothing is frozen, and from its first moment on it would notice our death
+        parts.guard.begin()
+        parts.expect(orders.patience + 4 * _CLOSE + _GUARD)
     with op.step("fence") as note:
         fencing = _fence(parts, op, orders)
         note.detail = op.kept("fenced_by") or "there is no fence"
@@ -122,10 +124,7 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> None:
         note.detail = _compare(parts, op, goal, orders)
     with op.step("detach"):
         new.detach(peer(parts, op, orders.fetch_from or old.name), Deadline.after(_ANSWER))
-    with op.step("guard"):
-        if parts.guard is not None:
-            parts.guard.start(Deadline.after(_GUARD))
-        parts.expect(_ANSWER + _MARGIN)
+    parts.expect(_ANSWER + _MARGIN)
     with op.step("commit"):
         op.commit(goal)
 
