@@ -20,8 +20,8 @@ from proxyroute.operation import Operation, each
 from proxyroute.parts import Parts, peer
 from proxyroute.recovery import end_uncommitted, finish_or_recover
 
-_LAST_LOOK = 0.5
-"""Seconds in which a primary that is not gone after all would answer."""
+_LAST_LOOK = 0.2
+"""Seconds beyond the others in which a primary that is not gone after all would answer."""
 _ANSWER = 2.0
 _CLOSE = 5.0
 _HOLD = 15.0
@@ -76,16 +76,16 @@ def failover(parts: Parts, op: Operation, orders: Orders) -> None:
     Unfinished (``proxyroute heal`` goes on).
     """
     try:
-        _until_commit(parts, op, orders)
+        table = _until_commit(parts, op, orders)
     except BaseException as error:
         parts.expect(2 * op.plan.policy.undo + _MARGIN)
         if end_uncommitted(parts, op, error):
             return
         raise
-    finish_or_recover(parts, op)
+    finish_or_recover(parts, op, table=table)
 
 
-def _until_commit(parts: Parts, op: Operation, orders: Orders) -> None:
+def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
     plan, site = op.plan, parts.site
     old, new = peer(parts, op, plan.primary), site[plan.candidate]
     op.mark("frozen")  # nobody writes anywhere from here on, at the latest
@@ -125,8 +125,10 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> None:
     with op.step("detach"):
         new.detach(peer(parts, op, orders.fetch_from or old.name), Deadline.after(_ANSWER))
     parts.expect(_ANSWER + _MARGIN)
+    table = parts.table(op, new.name, op.epoch, view)
     with op.step("commit"):
         op.commit(goal)
+    return table
 
 
 # -- it closes before it opens --
@@ -134,7 +136,7 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> None:
 
 def _last_look(parts: Parts, op: Operation, orders: Orders) -> View:
     """A primary that is back is no case for a failover. Keeps what finish and heal need to know."""
-    view = parts.site.look(Deadline.after(_LAST_LOOK))
+    view = parts.site.look(Deadline.after(_ANSWER), spared=op.gone, grace=_LAST_LOOK)
     primary, candidate = view.status(op.plan.primary), view.status(op.plan.candidate)
     if primary is not None and primary.writable:
         raise Refused(f"{primary.name} answers and takes writes; to move it type: proxyroute switchover")

@@ -33,7 +33,7 @@ def prove(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[str]
         blackout = round(op.marks["closed"] - op.marks["frozen"], 6)
     while True:
         # a full look each time: one with no time left would call everything unknown
-        view = parts.site.look(Deadline.after(_LOOK))
+        view = parts.site.look(Deadline.after(_LOOK), spared=lost)
         observed = parts.routes.observe(Deadline.after(_LOOK))
         evidence = (
             *_servers(op, view, lost),
