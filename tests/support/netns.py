@@ -175,16 +175,29 @@ def processes(beginning: str) -> list[int]:
 
     Never this one.
     """
-    inodes = set()
-    for name in names(beginning):
-        with contextlib.suppress(OSError):
-            inodes.add(path_of(name).stat().st_ino)
     on_its_way = f"{FOLDER}/{beginning}-".encode()
+    return _processes({_inode(name) for name in names(beginning)}, on_its_way)
+
+
+def processes_in(name: str) -> list[int]:
+    """Returns the processes in one namespace. Never this one."""
+    return _processes({_inode(name)})
+
+
+def _inode(name: str) -> int:
+    try:
+        return path_of(name).stat().st_ino
+    except OSError:
+        return 0
+
+
+def _processes(inodes: set[int], word: bytes = b"") -> list[int]:
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if (folder / "ns/net").stat().st_ino in inodes or on_its_way in (folder / "cmdline").read_bytes():
+                named = word and word in (folder / "cmdline").read_bytes()
+                if named or (folder / "ns/net").stat().st_ino in inodes:
                     found.append(int(folder.name))
     return sorted(found)
 

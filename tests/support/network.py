@@ -117,9 +117,9 @@ class Network:
     # Being there
 
     def namespace(self, host: str) -> str:
-        """Returns the name of a host's namespace. Raises KeyError when there is no such host."""
+        """Returns the name of a host's namespace. Raises LookupError when there is no such host."""
         if host != SWITCH and host not in self.hosts:
-            raise KeyError(f"there is no host {host}; there are {', '.join(self.hosts)}")
+            raise LookupError(f"there is no host {host}; there are {', '.join(self.hosts)}")
         return f"{self.mark}-{host}"
 
     def launcher(self, host: str) -> tuple[str, ...]:
@@ -173,7 +173,7 @@ class Network:
             self._change(lambda now: now.between(host, other) if other else now.without(host))
 
     def _change(self, change: Callable[[Damage], Damage]) -> None:
-        """Writes down what is wrong now, and makes it so. Raises KeyError when a host is none of ours."""
+        """Writes down what is wrong now, and makes it so. Raises LookupError when a host is none of ours."""
         with (self.folder / "links.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             damage = change(self.damage)
