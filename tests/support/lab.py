@@ -247,10 +247,7 @@ class Lab:
         """Returns the open sessions by server, over all hosts and backends, as HAProxy counts them."""
         found: Counter[str] = Counter()
         for haproxy in [h.haproxy for h in self.hosts] or [self.haproxy]:
-            for line in runtime(haproxy.runtime_socket, "show stat").lstrip("# ").splitlines():
-                fields = line.split(",")
-                if len(fields) > 4 and fields[1] in self.cluster.nodes and fields[4].isdigit():
-                    found[fields[1]] += int(fields[4])
+            found += open_sessions(haproxy, self.cluster)
         return dict(found)
 
     # The end
@@ -271,6 +268,16 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def open_sessions(haproxy: LocalHAProxy, cluster: LocalCluster) -> Counter[str]:
+    """Returns the open sessions of an HAProxy by server, over all backends; only servers that have some."""
+    found: Counter[str] = Counter()
+    for line in runtime(haproxy.runtime_socket, "show stat").lstrip("# ").splitlines():
+        fields = line.split(",")
+        if len(fields) > 4 and fields[1] in cluster.nodes and fields[4].isdigit():
+            found[fields[1]] += int(fields[4])
+    return +found
 
 
 def run_to_end(

@@ -8,6 +8,7 @@ the agents follow, unless it is told where each host sees it.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -89,15 +90,18 @@ class NetLab:
             *others,
         ]
         outlive = kept is not None
-        network = Network.build(mark, folder, everybody, outlive=outlive)
+        network = None
         try:
+            network = Network.build(mark, folder, everybody, outlive=outlive)
             places = {name: network.place(name, 3306) for name in names("db", databases)}
             views = _views(network, shared, folder)
             started = LocalCluster.start(databases, folder=folder, places=places, outlive=outlive, **cluster)
             hosts = [_proxy_host(network, folder, name, views[name], outlive) for name in names("edge", proxies)]
             lab = cls(network, started, hosts)
         except BaseException:
-            network.close()
+            if network is not None:
+                network.close()
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         try:
             write_key(folder / "shared.key")

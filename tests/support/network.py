@@ -187,7 +187,8 @@ class Network:
         netns.command(["nft", "-f", "-"], damage.ruleset(), namespace=self.namespace(SWITCH))
         self._ip(SWITCH, *(f"link set {port(host)} {'down' if host in damage.off else 'up'}" for host in self.hosts))
         shaped = netns.command(["tc", "-n", self.namespace(SWITCH), "qdisc", "show"]).splitlines()
-        links = netns.command(["ip", "-n", self.namespace(SWITCH), "-o", "link", "show"])
+        links = json.loads(netns.command(["ip", "-n", self.namespace(SWITCH), "-j", "link", "show"]))
+        there = {link["ifname"] for link in links}
         relays = self._running_relays()
         for host in self.hosts:
             kilobits, late = damage.narrow.get(host), damage.slow.get(host)
@@ -195,12 +196,15 @@ class Network:
                 self._narrow(host, kilobits)
             elif any("qdisc tbf" in line and f"dev {port(host)} " in line for line in shaped):
                 self._widen(host)
-            running = relays.get(host, [])
-            if [milliseconds for _, milliseconds in running] != [late] * bool(late):
-                if running or _relay_port(host) in links:
-                    self._take_relay_out(host, [pid for pid, _ in running])
+            running = [milliseconds for _, milliseconds in relays.get(host, [])]
+            built = _relay_port(host) in there
+            if (running, built) != ([late] if late else [], bool(late)):
+                self._take_relay_out(host, [pid for pid, _ in relays.get(host, [])], built)
                 if late:
                     self._put_relay_in(host, late)
+            if late:
+                # last, when the relay listens: no frame is lost, though some may come twice
+                self._ip(SWITCH, f"link set {port(host)} nomaster")
 
     def _ends(self, host: str) -> tuple[tuple[str, str], tuple[str, str]]:
         """The switch's end of the cable and the host's: namespace and device."""
@@ -233,13 +237,14 @@ class Network:
         return found
 
     def _put_relay_in(self, host: str, milliseconds: float) -> None:
-        """The relay listens before the cable leaves the bridge: no frame is lost, though some may come twice."""
+        """Starts a relay between the cable and the bridge, beside which the cable is still in the bridge itself."""
         self._ip(
             SWITCH,
             f"link add name {_relay_port(host)} type veth peer name {late_port(host)}",
             f"link set {_relay_port(host)} up",
             f"link set {late_port(host)} master {_BRIDGE} up",
         )
+        self._forget_relay(host)
         log = self.folder / f"delay.{host}.log"
         log.unlink(missing_ok=True)
         relay = self._relays[host] = Daemon(
@@ -251,28 +256,36 @@ class Network:
         until(lambda: not relay.running or "ready" in log.read_text(), f"the relay for {host} to listen")
         if not relay.running:
             raise OSError(f"the relay for {host} has ended: {log.read_text()}")
-        self._ip(SWITCH, f"link set {port(host)} nomaster")
 
-    def _take_relay_out(self, host: str, pids: Sequence[int]) -> None:
+    def _take_relay_out(self, host: str, pids: Sequence[int], built: bool) -> None:
         """The cable is in the bridge again before the last frames come out of the relay; a few may be lost."""
         netns.signal_processes(pids, SIGTERM)
         self._ip(SWITCH, f"link set {port(host)} master {_BRIDGE}")
         if not netns.end_processes(pids, SIGTERM):
             netns.end_processes(pids)
+        self._forget_relay(host)
+        if built:
+            self._ip(SWITCH, f"link del {_relay_port(host)}")
+
+    def _forget_relay(self, host: str) -> None:
+        """Whoever has ended it, we have to wait for it if it was our child."""
         ours = self._relays.pop(host, None)
         if ours is not None:
             ours.kill()
-        self._ip(SWITCH, f"link del {_relay_port(host)}")
 
     # Addresses that move
 
     def put_address(self, address: str, host: str) -> None:
         """Takes an address from whoever has it, puts it on a host, and lets everybody know (gratuitous ARP)."""
-        for other in self.hosts:
-            if self.has_address(other, address):
-                self._ip(other, f"addr del {address}/{PREFIX_LENGTH} dev {_CABLE}")
+        self.drop_address(address)
         self._ip(host, f"addr add {address}/{PREFIX_LENGTH} dev {_CABLE}")
         self.announce(address, host)
+
+    def drop_address(self, address: str) -> None:
+        """Takes an address from whoever has it."""
+        for host in self.hosts:
+            if self.has_address(host, address):
+                self._ip(host, f"addr del {address}/{PREFIX_LENGTH} dev {_CABLE}")
 
     def has_address(self, host: str, address: str) -> bool:
         """Whether a host has an address, on the network or not."""
