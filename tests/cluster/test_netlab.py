@@ -89,7 +89,8 @@ def test_a_cut_keeps_out_what_it_says_and_nothing_else(network: Network, reach: 
     cut, missing = CUTS[what]
     reach.settle(reach.all)
     cut(network)
-    for host in HOSTS:  # whoever has to find the others anew finds them
+    assert reach.settle(reach.all - missing) == reach.all - missing
+    for host in HOSTS:  # and when all have to find each other anew
         netns.command(["ip", "neigh", "flush", "all"], namespace=network.namespace(host))
     assert reach.settle(reach.all - missing) == reach.all - missing
     network.mend()
