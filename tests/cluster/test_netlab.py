@@ -404,6 +404,21 @@ def test_a_laboratory_is_up_until_it_is_down(kept: Path) -> None:
     assert lab(kept, "down").stdout == "No laboratory is up.\n"
 
 
+def test_a_laboratory_whose_note_is_gone_ends_with_the_next_command(kept: Path, tmp_path: Path) -> None:
+    kept.parent.mkdir()
+    mark = netns.kept_mark()
+    folder = Path("/dev/shm") / mark
+    kept.write_text(json.dumps({"mark": mark, "folder": str(folder), "ready": True}))
+    folder.mkdir()
+    (folder / "noted-in").write_text(str(kept))
+    Network.build(mark, folder, ["db1"], outlive=True)
+    assert lab(tmp_path / "another" / "state.json", "down").stdout == "No laboratory is up.\n"
+    assert len(netns.names(mark)) == 2, "another's, and noted"
+    kept.unlink()
+    assert str(folder) in lab(tmp_path / "another" / "state.json", "down").stdout
+    assert_gone(mark, folder)
+
+
 def assert_gone(mark: str, folder: Path) -> None:
     assert netns.names(mark) == []
     assert netns.processes(mark) == []

@@ -30,6 +30,10 @@ from tests.support.wait import until
 
 STATE = Path(os.environ.get("PROXYROUTE_LAB_STATE", ROOT_FOLDER / ".lab" / "state.json"))
 """Where it is written down which laboratory is up."""
+BASES = (Path("/dev/shm"), Path(tempfile.gettempdir()))
+"""Where its folder is made: in memory, where that is possible."""
+OF = "noted-in"
+"""A file in its folder that says where it is written down."""
 
 
 class Complaint(Exception):
@@ -64,12 +68,16 @@ class Known:
         return self.ready and bool(netns.names(self.mark)) and (self.folder / "network.json").exists()
 
     def remove(self) -> None:
+        """Ends it, and forgets it."""
+        self.end()
+        STATE.unlink(missing_ok=True)
+
+    def end(self) -> None:
         """Ends and removes everything of it; whatever is missing already is no matter."""
         end_all(self.folder)
         netns.remove(self.mark)
         until(lambda: not processes_of(self.folder), "the laboratory's processes to end")
         shutil.rmtree(self.folder, ignore_errors=True)
-        STATE.unlink(missing_ok=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = options.act(options)
         return status
-    except (Complaint, netns.Unavailable, LookupError, ValueError) as reason:
+    except (Complaint, netns.Unavailable, LookupError, ValueError, OSError, RuntimeError) as reason:
         print(f"scripts/lab: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -164,10 +172,12 @@ def up(options: argparse.Namespace) -> int:
             known.remove()
         begun = time.monotonic()
         mark = netns.kept_mark()
-        base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
+        base = next(base for base in BASES if os.access(base, os.W_OK))
         known = Known(mark, base / mark)
         known.write()
         known.folder.mkdir(mode=0o700)
+        (known.folder / OF).write_text(str(STATE.resolve()))
+        _remove_forgotten()
         try:
             lab = NetLab.start(
                 options.databases,
@@ -196,12 +206,34 @@ def down(options: argparse.Namespace) -> int:
         else:
             known.remove()
             print(f"The laboratory in {known.folder} has ended.")
+        _remove_forgotten()
         netns.sweep()
     return 0
 
 
+def _remove_forgotten() -> None:
+    """Removes laboratories whose note is gone, with its checkout perhaps: nobody could end them any more."""
+    for mark in netns.marks():
+        for base in BASES:
+            folder = base / mark
+            with contextlib.suppress(OSError):
+                if folder.stat().st_uid == os.getuid() and not _is_noted(Path((folder / OF).read_text()), mark):
+                    Known(mark, folder).end()
+                    print(f"A laboratory that nobody remembers has ended: {folder}")
+
+
+def _is_noted(state: Path, mark: str) -> bool:
+    try:
+        return bool(json.loads(state.read_text())["mark"] == mark)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError):
+        return True  # who knows
+
+
 def _network() -> Network:
     """Returns the network that is up. Raises Complaint when none is."""
+    netns.require()
     known = Known.read()
     if known is None or not known.stands():
         raise Complaint("no laboratory is up; scripts/lab up starts one")

@@ -366,13 +366,6 @@ class LocalCluster:
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def at(self, port: int) -> Node:
-        """Returns the node that listens on ``port``. Raises KeyError."""
-        for node in self:
-            if node.port == port:
-                return node
-        raise KeyError(port)
-
     @property
     def writable(self) -> tuple[str, ...]:
         """Names of the running servers that take writes of ordinary accounts."""

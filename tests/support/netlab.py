@@ -169,7 +169,9 @@ class NetLab:
                 **(usual | settings),
             )
 
-    def load(self, address: Address | None = None, *, client: str = "client1", **options: Any) -> Load:
+    def load(
+        self, address: Address | Sequence[Address] | None = None, *, client: str = "client1", **options: Any
+    ) -> Load:
         """Starts writers on a client's host, through edge1 or whoever ``address`` says; see :meth:`Load.start`."""
         return Load.start(address or self.write, launcher=self.network.launcher(client), **options)
 
