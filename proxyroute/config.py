@@ -273,6 +273,8 @@ class _Cluster:
         assert self._policy is not None
         assert self._serve is not None
         base = self._document.base
+        # ours as well: it writes only on a server that rejoins
+        trusted = [*self._policy.monitor_users, *([shape.rejoin.account.user] if shape.rejoin else [])]
         proof = None
         if shape.proof is not None:
             proof = ProofConfig(shape.proof.schema_, _account(shape.proof.account, base))
@@ -292,7 +294,9 @@ class _Cluster:
                 )
                 for name, s in shape.servers.items()
             },
-            policy=dataclasses.replace(self._policy, probe_schema=proof.schema if proof else ""),
+            policy=dataclasses.replace(
+                self._policy, probe_schema=proof.schema if proof else "", monitor_users=tuple(dict.fromkeys(trusted))
+            ),
             proof=proof,
             scripts=ScriptsConfig(shape.scripts.timeout, shape.scripts.arguments, moments),
             proxies=self._proxies,

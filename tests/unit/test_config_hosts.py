@@ -24,6 +24,12 @@ def test_ssh_to_the_address_of_the_server(tmp_path: Path) -> None:
     assert servers["db1"].host is None
 
 
+def test_the_account_that_rebuilds_is_not_taken_for_a_stray_writer(tmp_path: Path) -> None:
+    path = tmp_path / "proxyroute.yml"
+    path.write_text(EXAMPLE)
+    assert load(path).cluster(None).policy.monitor_users == ("proxyroute_rejoin",)
+
+
 @pytest.mark.parametrize(
     "wrong", ["{user: root, shell: [ssh, db3]}", "{data_dir: /var/lib/mysql}", "{user: root, data_dir: mysql}"]
 )
