@@ -164,3 +164,14 @@ def test_a_replica_with_a_write_of_its_own(lab: Lab) -> None:
     assert "1 transaction " in found["rejoin.errant"]
     rejoined(lab, stray, "--method", "flashback", "--yes")
     await_equal(stray, lab.cluster.primary)
+
+
+def test_a_delayed_replica_stays_delayed(lab: Lab) -> None:
+    delayed = lab.cluster["db3"]
+    delayed.sql("STOP SLAVE")
+    delayed.sql("CHANGE MASTER TO MASTER_DELAY=600")
+    lab.cluster.primary.sql("INSERT INTO app.t VALUES (6000, 'later')")
+    rejoined(lab, delayed)
+    assert delayed.replicates()
+    assert delayed.replication()["SQL_Delay"] == 600
+    assert "delayed on purpose" in lab.run("verify", "--server", "db3").stderr
