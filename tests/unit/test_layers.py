@@ -15,7 +15,7 @@ from tests.unit.sources import Source, sources
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "faults", "atomic"),
     ("gtid",),
-    ("model",),
+    ("model", "binlog"),
     ("topology",),
     ("drift",),
     ("conditions", "truth"),
@@ -32,13 +32,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("finish",),
     ("recovery",),
     ("switchover",),
-    ("argv",),
+    ("argv", "host"),
+    ("archive", "verify"),
+    ("rejoin_look",),
+    ("rejoin",),
     ("db.*", "haproxy.*", "lease.*"),
     ("adapters.*", "hooks"),
     ("config*",),
     ("agent*",),
     ("assembly",),
-    ("guard",),
+    ("guard", "rejoining"),
     ("engine",),
     ("daemon",),
     ("cli.*",),
@@ -46,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Low to high: a module imports from lower lines, and from its own package. What stands side by side is apart."""
 
 _ENGINE = ("journal", "operation", "site", "routes", "parts", "proof", "opening", "prospect", "finish", "recovery")
-_ENGINE += ("switchover",)
+_ENGINE += ("switchover", "archive", "rejoin_look", "rejoin")
 
 BARRED: dict[str, tuple[str, ...]] = {
     "db.*": _ENGINE,
