@@ -7,6 +7,8 @@ from pathlib import Path
 from proxyroute.adapters import find_adapter
 from proxyroute.config_values import ClusterConfig
 from proxyroute.db.mariadb import MariaDB
+from proxyroute.db.mariadb_compare import MariaDBCompare
+from proxyroute.db.mariadb_rebuild import MariaDBRebuild
 from proxyroute.db.probe import RowProbe
 from proxyroute.hooks import Scripts
 from proxyroute.lease.local import LocalLease
@@ -55,6 +57,29 @@ def cluster_folder(config: ClusterConfig) -> Path:
 def journal_folder(config: ClusterConfig) -> Path:
     """Returns where the cluster's journals are kept."""
     return cluster_folder(config) / "journal"
+
+
+def build_rebuilders(config: ClusterConfig) -> dict[str, MariaDBRebuild]:
+    """Returns what takes each server apart and puts it together again. Raises ConfigError as ``build_parts`` does."""
+    account = config.rejoin or config.account
+    login, client = account.login(), account.client_options()
+    return {s.name: MariaDBRebuild(s.name, s.address, login, client, s.host) for s in config.servers.values()}
+
+
+def build_comparers(config: ClusterConfig) -> dict[str, MariaDBCompare]:
+    """Returns each server's side of a comparison. Raises ConfigError as ``build_parts`` does."""
+    login = (config.rejoin or config.account).login()
+    return {s.name: MariaDBCompare(s.name, s.address, login) for s in config.servers.values()}
+
+
+def archive_folder(config: ClusterConfig) -> Path:
+    """Returns where transactions are kept that only one server had."""
+    return cluster_folder(config) / "archive"
+
+
+def build_server_lock(config: ClusterConfig, server: str) -> LocalLease:
+    """Returns what keeps two processes from rebuilding one server at once; the cluster's lease is free meanwhile."""
+    return LocalLease(cluster_folder(config) / "rejoin" / server)
 
 
 def build_lease(config: ClusterConfig) -> LocalLease:

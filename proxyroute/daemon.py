@@ -25,7 +25,7 @@ from proxyroute.contingency import Contingency, foresee
 from proxyroute.drift import differences
 from proxyroute.engine import Corrected, Engine, open_engine
 from proxyroute.errors import Busy, ConfigError, ProxyRouteError, Refused
-from proxyroute.history import waiting_for_heal
+from proxyroute.history import fenced, waiting_for_heal
 from proxyroute.model import Action, Diagnosis, Event, Finding, Observed, ReceiptState, Result, View
 from proxyroute.sentry import Sentry
 from proxyroute.truth import truth
@@ -94,6 +94,7 @@ class Keeper:
         self._observe_at = 0.0
         self._suspect: dict[str, tuple[str, ...]] = {}
         self._act = Retry()
+        self._rejoin = Retry()
         self._events_at = 0.0
         self._troubled = False
 
@@ -112,6 +113,7 @@ class Keeper:
                 return
             self._sentry.remember(sightings, self._events_if_due(view))
             self._take_up_leftovers(view)
+            self._rejoin_who_returned(view)
             if fresh:
                 self._observed = self._engine.observe()
                 self._observe_at = time.monotonic() + self._config.serve.proxies_period
@@ -209,6 +211,30 @@ class Keeper:
         left = waiting_for_heal(self._engine.history())
         if self._heal.due and any(s.left_at & there for s in left):
             self._try_to_heal()
+
+    def _rejoin_who_returned(self, view: View) -> None:
+        """A member that is back, refuses writes and follows nobody: it follows, if it has nothing of its own.
+
+        One that has is archived, shown and left as it is; nobody asks it again until a person has chosen a method.
+        """
+        known = self._sentry.known
+        if known is None or view.primary is None or not self._rejoin.due or self._engine.busy():
+            return
+        if self._engine.intended(view, self._observed)[0] != view.primary.name:
+            return
+        fenced_off = {s.candidate for s in fenced(self._engine.history())}
+        for server in view.seen:
+            alone = not server.writable and not server.sources and server.name in known.server_ids
+            if not alone or server.name == view.primary.name or server.name in fenced_off:
+                continue
+            try:
+                self._say_done(self._engine.rejoin(server.name).text, "good")
+                self._rejoin.reset()
+            except Busy:
+                return
+            except ProxyRouteError as error:
+                self._rejoin.failed()
+                self._say("blocked", f"{server.name} does not rejoin by itself: {error}", "warn")
 
     def _try_to_heal(self) -> None:
         try:

@@ -15,6 +15,7 @@ from typing import Any
 from proxyroute import __version__, faults, journal
 from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder
 from proxyroute.atomic import put
+from proxyroute.binlog import Table
 from proxyroute.config import from_snapshot, snapshot
 from proxyroute.config_values import ClusterConfig
 from proxyroute.contingency import Contingency
@@ -39,10 +40,13 @@ from proxyroute.parts import LOOK, Parts
 from proxyroute.preflight import blocking
 from proxyroute.prospect import WAITED_FOR, Prospect, foresee
 from proxyroute.recovery import recover
+from proxyroute.rejoin import KIND as REJOIN
+from proxyroute.rejoining import heal_rejoin, host_findings, run_rejoin, run_verify
 from proxyroute.routes import highest_epoch
 from proxyroute.routing import route
 from proxyroute.switchover import switchover
 from proxyroute.upkeep import Corrected, Upkeep
+from proxyroute.verify import Comparison
 
 _LEASE = 0.5
 _HEAL_LEASE = 10.0
@@ -84,6 +88,7 @@ class Engine:
         prospect = self.plan(None, force=False)
         found.extend(f for f in prospect.findings if f not in found)
         found.extend(self._parts.routes.check(Deadline.after(_TELL)))
+        found.extend(host_findings(self._config))
         return tuple(found)
 
     def plan(self, target: str | None, force: bool) -> Prospect:
@@ -253,6 +258,20 @@ class Engine:
             if guard is not None and (op is None or op.outcome is not None):
                 guard.dismiss()
 
+    def rejoin(self, server: str, method: str | None = None) -> Result:
+        """Makes ``server`` follow the primary again. Raises Refused, Busy or Unfinished; see ``run_rejoin``."""
+        return run_rejoin(self._config, self._parts, self._lease, server, method, by=_user(), listener=self._listener)
+
+    def verify(
+        self,
+        server: str | None,
+        tables: Sequence[Table] | None,
+        deadline: Deadline,
+        watch: Callable[[str], None] = lambda _: None,
+    ) -> tuple[Comparison, ...]:
+        """Compares the data of the primary with ``server`` or with every replica; see ``run_verify``."""
+        return run_verify(self._config, self._parts, server, tables, deadline, watch)
+
     def heal(self, declare_lost: Sequence[str] = (), patience: float = _HEAL_LEASE) -> tuple[Result, ...]:
         """Finishes or undoes every open operation, oldest first, and takes up what the last one left to do.
 
@@ -273,12 +292,16 @@ class Engine:
 
     def _to_heal(self) -> list[Path]:
         """Open operations, oldest first; then the last one that acted, for what it may have left to do."""
-        outcomes = {file: journal.outcome(records) for file, records in self._ledger.readable()}
-        acted = [f for f, outcome in outcomes.items() if outcome in ("done", "aborted")]
-        return [f for f, outcome in outcomes.items() if outcome is None] + acted[-1:]
+        found = [(f, r[0]["operation_kind"] == REJOIN, journal.outcome(r)) for f, r in self._ledger.readable()]
+        acted = [f for f, back, outcome in found if outcome in ("done", "aborted") and not back]
+        # who the primary is must be settled before anybody rejoins
+        moves, rejoins = ([f for f, b, outcome in found if outcome is None and b is back] for back in (False, True))
+        return [*moves, *acted[-1:], *rejoins]
 
     def _heal_one(self, file: Path, lost: Sequence[str]) -> Result | None:
         begin = journal.read(file)[0]
+        if begin["operation_kind"] == REJOIN:
+            return self._heal_rejoin(file, begin)
         op = resume(file, self._lease, _user(), open_journal=lambda f: Journal(f, self._listener))
         if op is None:
             return None
@@ -294,6 +317,15 @@ class Engine:
             return result_of(op)
         finally:
             op.journal.close()
+            parts.site.close()
+            parts.routes.close()
+
+    def _heal_rejoin(self, file: Path, begin: Record) -> Result | None:
+        config = from_snapshot(begin["config"])
+        parts = build_parts(config)
+        try:
+            return heal_rejoin(config, parts, self._lease, file, by=_user(), listener=self._listener)
+        finally:
             parts.site.close()
             parts.routes.close()
 
@@ -376,8 +408,8 @@ class Engine:
         return self._open_findings()
 
     def busy(self) -> bool:
-        """Tells whether an operation is under way, or waits for heal."""
-        return any(s.outcome in ("open", "begun") for s in self.history())
+        """Tells whether an operation that moves the primary is under way, or waits for heal."""
+        return any(s.outcome in ("open", "begun") and s.kind != REJOIN for s in self.history())
 
     def close(self) -> None:
         self._lease.release()
@@ -425,7 +457,7 @@ class Engine:
                 "proxyroute heal",
             )
             for s in self.history()
-            if s.outcome == "open"
+            if s.outcome == "open" and s.kind != REJOIN
         )
 
     def _leftover_findings(self) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from tests.unit.sources import Source, sources
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "faults", "atomic"),
     ("gtid",),
-    ("model",),
+    ("model", "binlog"),
     ("topology",),
     ("drift",),
     ("conditions", "truth", "sight"),
@@ -39,13 +39,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("recovery",),
     ("switchover", "failover"),
     ("contingency",),
-    ("argv",),
+    ("argv", "host"),
+    ("archive", "verify"),
+    ("rejoin_look",),
+    ("rejoin",),
     ("db.*", "haproxy.*", "lease.*"),
     ("adapters.*", "hooks"),
     ("config*",),
     ("agent*",),
     ("assembly",),
-    ("guard",),
+    ("guard", "rejoining"),
     ("engine", "sentry"),
     ("daemon",),
     ("cli.*",),
@@ -53,7 +56,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Low to high: a module imports from lower lines, and from its own package. What stands side by side is apart."""
 
 _ENGINE = ("journal", "operation", "site", "routes", "parts", "proof", "opening", "prospect", "finish", "recovery")
-_ENGINE += ("switchover", "failover")
+_ENGINE += ("switchover", "failover", "archive", "rejoin_look", "rejoin")
 
 BARRED: dict[str, tuple[str, ...]] = {
     "db.*": _ENGINE,
