@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from proxyroute.adapters import find_adapter
@@ -9,15 +10,20 @@ from proxyroute.config_values import ClusterConfig
 from proxyroute.db.mariadb import MariaDB
 from proxyroute.db.probe import RowProbe
 from proxyroute.hooks import Scripts
+from proxyroute.lease.etcd import EtcdLease
+from proxyroute.lease.etcd_client import EtcdClient
 from proxyroute.lease.local import LocalLease
 from proxyroute.parts import Parts
-from proxyroute.ports import Adapter
+from proxyroute.ports import Adapter, Lease
 from proxyroute.routes import Routes
 from proxyroute.site import Site
 
 
-def build_parts(config: ClusterConfig, *, continuous: bool = False) -> Parts:
-    """Returns the parts of one cluster; nothing is connected yet. Raises ConfigError when a secret cannot be read."""
+def build_parts(config: ClusterConfig, *, continuous: bool = False, permit: Callable[[], None] | None = None) -> Parts:
+    """Returns the parts of one cluster; nothing is connected yet. Raises ConfigError when a secret cannot be read.
+
+    ``permit`` raises LeaseLost when a new connection may change nothing any more.
+    """
     login = config.account.login()
     servers = {
         s.name: MariaDB(
@@ -26,6 +32,7 @@ def build_parts(config: ClusterConfig, *, continuous: bool = False) -> Parts:
             login,
             config.replication_of(s.name).replication_login(),
             config.policy.monitor_users,
+            permit,
         )
         for s in config.servers.values()
     }
@@ -53,5 +60,25 @@ def journal_folder(config: ClusterConfig) -> Path:
     return cluster_folder(config) / "journal"
 
 
-def build_lease(config: ClusterConfig) -> LocalLease:
+def build_lease(config: ClusterConfig) -> Lease:
+    """Returns the lease of a cluster; nothing is connected yet. Raises ConfigError when a secret cannot be read."""
+    lease = config.lease
+    if lease.type == "etcd":
+        return EtcdLease(
+            EtcdClient(
+                lease.endpoints,
+                attempt=min(1.0, lease.time / 6),
+                verify=str(lease.ca) if lease.ca else True,
+                cert=(str(lease.cert), str(lease.key)) if lease.cert else None,
+                user=lease.user,
+                password=lease.password.reveal() if lease.password else "",
+            ),
+            config.name,
+            lease.time,
+        )
     return LocalLease(cluster_folder(config))
+
+
+def permit_of(lease: Lease) -> Callable[[], None] | None:
+    """Returns what a new connection has to ask before it changes anything; nothing where nobody else can have it."""
+    return lease.check if lease.distributed else None

@@ -11,16 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from proxyroute import __version__, faults, journal
-from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder
+from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder, permit_of
 from proxyroute.config import from_snapshot, snapshot
 from proxyroute.config_values import ClusterConfig
-from proxyroute.errors import ConfigError, JournalError, Refused
+from proxyroute.errors import ConfigError, JournalError, ProxyRouteError, Refused
 from proxyroute.guard import Guard
 from proxyroute.history import Ledger, Summary, result_of, untouched
 from proxyroute.journal import Journal, Listener, Record
 from proxyroute.model import (
     Deadline,
     Finding,
+    Holding,
     Observed,
     Receipt,
     Result,
@@ -51,7 +52,7 @@ class Engine:
         self._policy = config.policy
         self._folder = journal_folder(config)
         self._lease = build_lease(config)
-        self._parts = build_parts(config, continuous=True)
+        self._parts = build_parts(config, continuous=True, permit=permit_of(self._lease))
         self._ledger = Ledger(self._folder)
         meant = cluster_folder(config) / "intent.json"
         self.upkeep = Upkeep(self._parts, self._lease, self._policy, meant, self._ledger.last_acted)
@@ -65,6 +66,10 @@ class Engine:
     def inspect(self, view: View) -> View:
         """Returns ``view`` with what is too dear for every second."""
         return self._parts.site.inspect(view, self._policy, Deadline.after(LOOK))
+
+    def lease(self) -> Holding:
+        """Returns who holds the cluster's lease now."""
+        return self._lease.holding(Deadline.after(LOOK))
 
     def observe(self) -> tuple[Observed, ...]:
         """Returns what every proxy really does."""
@@ -94,6 +99,7 @@ class Engine:
             sync_seconds=sync_seconds,
             past=[s.blackout_seconds for s in self.history() if s.blackout_seconds is not None],
             more=(
+                *self._lease.findings(Deadline.after(LOOK)),
                 *self._open_findings(),
                 *self._leftover_findings(),
                 *self._damaged_findings(),
@@ -151,7 +157,7 @@ class Engine:
         planned = prospect.plan
         assert planned is not None
         operation = new_id()
-        self._lease.acquire(f"switchover {operation}", Deadline.after(_LEASE))
+        self._take_lease(f"switchover {operation}", _LEASE)
         self._close_untouched()
         guard: Guard | None = None
         op: Operation | None = None
@@ -165,7 +171,7 @@ class Engine:
             if plan is None or plan.primary != planned.primary:
                 raise Refused(f"{planned.primary} is not the primary any more; look again: proxyroute plan")
             file = self._folder / f"{operation}.jsonl"
-            guard = Guard(file)
+            guard = Guard(file, self._lease)
             epoch = self._lease.claim(highest_epoch(self.observe()), operation)
             op = Operation.create(
                 Journal(file, self._listener),
@@ -189,7 +195,7 @@ class Engine:
             if op is not None:
                 op.journal.close()
             # before the guard: when the record is open, it takes the lease and goes on
-            self._lease.release()
+            self._give_lease_back()
             if guard is not None and (op is None or op.outcome is not None):
                 guard.dismiss()
 
@@ -204,12 +210,12 @@ class Engine:
         if unknown:
             raise Refused(f"{', '.join(unknown)} is not a server of {self._config.name}")
         faults.role = "heal"
-        self._lease.acquire("heal", Deadline.after(patience))
+        self._take_lease("heal", patience)
         try:
             results = [self._heal_one(file, declare_lost) for file in self._to_heal()]
             return tuple(r for r in results if r is not None)
         finally:
-            self._lease.release()
+            self._give_lease_back()
 
     def _to_heal(self) -> list[Path]:
         """Open operations, oldest first; then the last one that acted, for what it may have left to do."""
@@ -219,11 +225,11 @@ class Engine:
 
     def _heal_one(self, file: Path, lost: Sequence[str]) -> Result | None:
         begin = journal.read(file)[0]
-        op = resume(file, self._lease, _user(), open_journal=lambda f: Journal(f, self._listener))
+        op = resume(file, self._lease, _user(), open_journal=lambda f, term: Journal(f, self._listener, term=term))
         if op is None:
             return None
         try:
-            parts = build_parts(from_snapshot(begin["config"]))
+            parts = build_parts(from_snapshot(begin["config"]), permit=permit_of(self._lease))
         except ConfigError as error:
             op.journal.close()
             raise ConfigError(f"{op.id} cannot be healed with the configuration it began with: {error}") from error
@@ -242,7 +248,7 @@ class Engine:
 
         Raises Refused when there is not exactly one primary, or an operation is open.
         """
-        self._lease.acquire("publish", Deadline.after(_LEASE))
+        self._take_lease("publish", _LEASE)
         try:
             view = self.look()
             open_operations = self._open_findings()
@@ -252,7 +258,7 @@ class Engine:
                 raise Refused("there is not exactly one primary to publish; look at 'proxyroute status'")
             return self.upkeep.publish(view, view.primary.name, self.observe())
         finally:
-            self._lease.release()
+            self._give_lease_back()
 
     def keep_routes(self, view: View, observed: Sequence[Observed]) -> Corrected | None:
         """Tells proxies that are not as they are meant to be, by ``view`` and ``observed``; None when all are.
@@ -261,7 +267,7 @@ class Engine:
         """
         if self.upkeep.needed(view, observed) is None:
             return None
-        self._lease.acquire("keep routes", Deadline.after(_LEASE))
+        self._take_lease("keep routes", _LEASE)
         try:
             if self._open_findings():
                 raise Refused("an operation is open; proxyroute heal")
@@ -270,7 +276,7 @@ class Engine:
             needed = self.upkeep.needed(view, observed)
             return None if needed is None else self.upkeep.correct(*needed, observed)
         finally:
-            self._lease.release()
+            self._give_lease_back()
 
     def intended(self, view: View, observed: Sequence[Observed]) -> tuple[str | None, str]:
         """Returns the server that writes are meant to go to; None, and why, when it is not for us to say."""
@@ -289,6 +295,23 @@ class Engine:
         self._parts.routes.close()
 
     # -- helpers --
+
+    def _take_lease(self, purpose: str, patience: float) -> None:
+        """Gets the lease, and ends what the one who had it before may still try. Raises Busy, Refused."""
+        self._lease.acquire(purpose, Deadline.after(patience))
+        if not self._lease.distributed:
+            return
+        try:
+            self._parts.site.end_others(Deadline.after(LOOK))
+        except ProxyRouteError as error:
+            self._give_lease_back()
+            raise Refused(f"the engine that had the lease before is still connected: {error}") from error
+
+    def _give_lease_back(self) -> None:
+        """Connections that were permitted under this lease must not be there under a later one."""
+        if self._lease.distributed:
+            self._parts.site.close()
+        self._lease.release()
 
     def _refuse_busy(self, prospect: Prospect) -> None:
         """An open operation that somebody is at work on is no case for heal. Raises Busy, naming who that is."""

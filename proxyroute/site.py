@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from proxyroute.errors import ProxyRouteError
+from proxyroute.errors import LeaseLost, ProxyRouteError, TimedOut
 from proxyroute.model import Deadline, Endpoint, Inspection, Policy, Silent, Status, View
 from proxyroute.operation import each
 from proxyroute.ports import Server
@@ -45,6 +45,17 @@ class Site:
         """Opens the connections that an operation will need; returns the errors of those not reached."""
         outcomes = each(self.pick(names), lambda s: s.connect(deadline), deadline)
         return {n: o.error for n, o in outcomes.items() if isinstance(o.error, ProxyRouteError)}
+
+    def end_others(self, deadline: Deadline) -> dict[str, int]:
+        """Ends the sessions by which another engine may change something, on every server that can be reached.
+
+        Returns how many there were, by server. Raises TimedOut when one does not end.
+        """
+        outcomes = each(self, lambda s: s.end_others(deadline), deadline)
+        for found in outcomes.values():
+            if isinstance(found.error, TimedOut | LeaseLost):
+                raise found.error
+        return {name: found.value for name, found in outcomes.items() if found.value}
 
     def look(self, deadline: Deadline) -> View:
         """Returns one reading of all servers, taken at once; a server that does not answer is Silent."""

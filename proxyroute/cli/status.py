@@ -16,7 +16,7 @@ from proxyroute.cli.output import Output, styled
 from proxyroute.drift import differences
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.history import waiting_for_heal
-from proxyroute.model import Observed, Receiver, Silent, Source, Status, View
+from proxyroute.model import Holding, Observed, Receiver, Silent, Source, Status, View
 from proxyroute.truth import truth
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Reading:
     """Why not."""
     served_by: int | None
     """Pid of the process that serves the cluster on this host."""
+    lease: Holding
 
     def drift(self, proxy: Observed) -> tuple[str, ...]:
         """Returns, in words, where a proxy is not as it should be; its own drift only while nobody knows how."""
@@ -86,7 +87,18 @@ def _read(ctx: Context, engine: Engine) -> Reading:
 
     view, observed = engine.look(), engine.observe()
     intended, astray = engine.intended(view, observed)
-    return Reading(view, observed, waiting_for_heal(engine.history()), intended, astray, server_of(ctx.cluster))
+    unfinished = waiting_for_heal(engine.history())
+    return Reading(view, observed, unfinished, intended, astray, server_of(ctx.cluster), engine.lease())
+
+
+def lease_text(lease: Holding) -> str:
+    """Returns who holds the lease, in one line."""
+    if lease.trouble:
+        return f"nobody knows who holds it: {lease.trouble}"
+    if not lease.holder:
+        return "free"
+    left = f", {lease.seconds_left:g} s left unless it is renewed" if lease.seconds_left is not None else ""
+    return f"held by {lease.holder} for {lease.purpose or 'an operation'}{left}"
 
 
 def is_open(summary: Summary) -> bool:
@@ -125,6 +137,9 @@ def _show(out: Output, reading: Reading) -> None:
             moved = f"{summary.kind} {summary.primary} → {summary.candidate}"
             out.line(f"{summary.operation}  {moved}: {'; '.join(summary.leftovers) or 'open'}", "warn")
     out.line()
+    lease = reading.lease
+    if lease.trouble or lease.holder or lease.kind != "local":
+        out.line(f"lease ({lease.kind}): {lease_text(lease)}", "bad" if lease.trouble else "quiet")
     if reading.served_by is not None:
         out.line(f"proxyroute serve keeps it in order (process {reading.served_by})", "quiet")
     else:
@@ -226,6 +241,7 @@ def _json(reading: Reading) -> dict[str, Any]:
         "proxies": [_proxy_json(proxy, reading) for proxy in reading.proxies],
         "open_operations": reading.unfinished,
         "served_by": reading.served_by,
+        "lease": reading.lease,
     }
 
 

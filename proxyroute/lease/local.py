@@ -12,11 +12,12 @@ import json
 import os
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from proxyroute.errors import Busy, JournalError, LeaseLost
 from proxyroute.faults import act
-from proxyroute.model import NO_EPOCH, Deadline, Epoch
+from proxyroute.model import NO_EPOCH, Deadline, Epoch, Finding, Holding
 
 _KEPT_EPOCHS = 50
 
@@ -24,10 +25,17 @@ _KEPT_EPOCHS = 50
 class LocalLease:
     """One operation per cluster at a time, across the processes that use ``folder``."""
 
+    distributed = False
+    automatic = False
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: int | None = None
         self._term = 0
+
+    @property
+    def term(self) -> int:
+        return self._term if self._file is not None else 0
 
     def acquire(self, purpose: str, deadline: Deadline) -> int:
         """Returns the new term. Raises Busy, naming the holder, when it is not free by ``deadline``."""
@@ -67,6 +75,10 @@ class LocalLease:
                 return
         raise LeaseLost(f"{self._folder}/lease.lock was replaced or removed while it was held")
 
+    def commit(self, decision: str, deadline: Deadline) -> None:
+        """Only looks: the kernel gives the lock to nobody else while we live."""
+        self.check()
+
     def claim(self, above: Epoch, operation: str) -> Epoch:
         """Returns a fresh epoch of this term for ``operation``, higher than ``above`` and every claimed one."""
         self.check()
@@ -99,6 +111,30 @@ class LocalLease:
         if besides:
             claimed = [e for e in claimed if _owner(folder / str(e)) not in ("", besides)]
         return max(claimed, default=NO_EPOCH)
+
+    def ticket(self) -> str:
+        """Nothing: whoever goes on can take the lock as soon as we are dead."""
+        return ""
+
+    def adopt(self, ticket: str) -> bool:
+        return False
+
+    def holding(self, deadline: Deadline) -> Holding:
+        """Returns who holds it, by trying to take the lock for a moment."""
+        try:
+            file = os.open(self._folder / "lease.lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return Holding("local")
+        try:
+            if self._file is None and _try_lock(file):
+                return Holding("local")
+            text = _text(file)
+            return Holding("local", str(text.get("holder", "")), str(text.get("purpose", "")))
+        finally:
+            os.close(file)
+
+    def findings(self, deadline: Deadline) -> Sequence[Finding]:
+        return ()
 
     def release(self) -> None:
         if self._file is not None:

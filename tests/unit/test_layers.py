@@ -67,6 +67,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "click": ("cli.*",),
     "rich": ("cli.*",),
     "watchdog": ("agent*",),
+    "requests": ("lease.*",),
 }
 """Which package may be imported where; everything else does with the standard library."""
 
