@@ -9,7 +9,10 @@ from proxyroute.adapters import find_adapter
 from proxyroute.config_values import ClusterConfig
 from proxyroute.db.mariadb import MariaDB
 from proxyroute.db.probe import RowProbe
+from proxyroute.db.seat import LockSeat
 from proxyroute.hooks import Scripts
+from proxyroute.lease.claims import Claims
+from proxyroute.lease.database import DatabaseLease
 from proxyroute.lease.etcd import EtcdLease
 from proxyroute.lease.etcd_client import EtcdClient
 from proxyroute.lease.local import LocalLease
@@ -76,6 +79,13 @@ def build_lease(config: ClusterConfig) -> Lease:
             config.name,
             lease.time,
         )
+    if lease.type == "database":
+        login = config.account.login()
+
+        def seats() -> list[LockSeat]:
+            return [LockSeat(s.name, s.address, login, config.name, lease.time) for s in config.servers.values()]
+
+        return DatabaseLease(seats, len(config.servers), Claims(cluster_folder(config) / "epochs"), lease.time)
     return LocalLease(cluster_folder(config))
 
 

@@ -65,6 +65,7 @@ POINTS: dict[str, str] = {
     "hook.run": "an argv of a hook adapter",
     "script.run": "a script of the site's owner",
     "lease.take": "the transaction that takes the lease in etcd",
+    "lease.seat": "GET_LOCK of the lease on one server, and the time after which the server ends its session",
     "lease.claim": "mkdir or transaction that claims an epoch",
     "lease.commit": "the transaction that puts a decision on record while the lease is ours",
     "lease.release": "the lease in etcd is given back",

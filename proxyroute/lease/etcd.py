@@ -25,6 +25,7 @@ from typing import Any
 
 from proxyroute.errors import Busy, ConfigError, LeaseLost, Refused, TimedOut
 from proxyroute.faults import act
+from proxyroute.lease.clock import now
 from proxyroute.lease.etcd_client import FOLDER, EtcdClient, NoAnswer, decode, encode
 from proxyroute.model import NO_EPOCH, Deadline, Epoch, Finding, Holding, Severity
 
@@ -34,11 +35,6 @@ _IN_TICKET = 10
 _MARGIN = 0.1
 """Part of the lease's time by which we think it ends earlier: clocks do not run equally fast everywhere."""
 _MARGIN_AT_LEAST = 0.2
-
-
-def now() -> float:
-    """Seconds on a clock that nobody sets, that all processes of this host share, and that runs while it sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass
@@ -53,7 +49,7 @@ class Hold:
     time: float
     """Seconds from one renewal until it ends, as etcd grants it."""
     sent: float
-    """When the last renewal that succeeded was sent, by :func:`now`."""
+    """When the last renewal that succeeded was sent, by :mod:`proxyroute.lease.clock`."""
     claimed: list[list[str]] = field(default_factory=list)
     """Epochs, each with its operation."""
     lost: str = ""
