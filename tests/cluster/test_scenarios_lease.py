@@ -1,4 +1,4 @@
-"""Engines that share a lease in etcd: one acts, one that was stopped finds that it may not, the guard goes on at once."""
+"""Engines that share a lease in etcd: one acts, one that was stopped may not any more, a guard goes on at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.chaos.world import await_closed
 from tests.support.etcd import Etcd
 from tests.support.lab import CLUSTER_NAME, Lab, processes_of
 from tests.support.process import workspace
-from tests.support.scene import assert_order, books, in_its_midst, other, standing, state_in, switched
+from tests.support.scene import assert_order, books, configured, in_its_midst, other, standing, state_in, switched
 from tests.support.wait import until
 
 TIME = 4
@@ -47,7 +47,7 @@ def last_journal(site: Lab) -> Path:
 
 
 def parts_of(file: Path) -> list[Path]:
-    return [f for f in file.parent.glob("*.jsonl") if f.name.startswith(f"{file.stem}.")]
+    return [f for f in file.parent.glob("*.jsonl") if f != file and f.name.startswith(f"{file.stem}.")]
 
 
 def state_of(pid: int) -> str:
@@ -99,7 +99,7 @@ def test_a_switchover_under_the_lease_is_recorded_there_and_shown(site: Lab, etc
 
 @pytest.mark.parametrize("point", ["mariadb.block_writes:after", "mariadb.accept_writes:after"])
 def test_the_guard_of_a_dead_engine_goes_on_under_the_same_lease(site: Lab, point: str) -> None:
-    """It appends to the same file, which it could not after it had waited for the lease to end: that is another term."""
+    """It appends to the same file, which it may not after it has waited for the lease to end: that is another term."""
     old = site.cluster.primary.name
     with books(site):
         done = site.run("switchover", "--yes", environment={"PROXYROUTE_FAULT": f"engine/{point}"})
@@ -172,7 +172,11 @@ def test_stopped_and_another_engine_that_knows_nothing_of_its_journal_acts(
 
 def test_two_engines_of_two_hosts_at_once(site: Lab, tmp_path: Path) -> None:
     target = other(site)
-    with stopped_at(site, "journal:3", target) as engine, state_in(site, tmp_path):
+    with (
+        configured(site, lease={"time": "60s"}),
+        stopped_at(site, "journal:3", target) as engine,
+        state_in(site, tmp_path),
+    ):
         second = site.run("switchover", "--yes", "--to", target)
         assert second.returncode == 6, second.stdout + second.stderr
         assert f"switchover {last_journal(site).stem} by " in second.stderr
