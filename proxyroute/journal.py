@@ -67,14 +67,19 @@ class Journal:
         """Opens ``path``, created if need be; a torn last line, never a whole record, is cut off.
 
         With ``term``, that of a distributed lease, only what was begun in the same term is appended to: otherwise a new
-        part is begun. Raises JournalError, naming the file, when it cannot be opened.
+        part is begun. Raises JournalError, naming the file, when it cannot be opened, or when there is a later part.
         """
         self._listener = listener
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.records, last = _chain(path) if path.exists() else ([], path)
             self.path, continued = last, False
-            if self.records and term and _term(last, self.records) != term:
+            begun = _term(last, self.records)
+            if term and begun > term:
+                raise JournalError(
+                    f"{last}: another engine has gone on with it under a later lease; nothing is written"
+                )
+            if self.records and term and begun != term:
                 self.path = path.with_name(f"{path.stem}.{term}-{socket.gethostname()}.jsonl")
                 continued = last == path or last not in _written
                 if not continued:
@@ -180,6 +185,12 @@ def read(path: Path) -> list[Record]:
         return _chain(path)[0]
     except FileNotFoundError as error:
         raise JournalError(f"{error.filename}: {error.strerror}") from error
+
+
+def last_term(path: Path) -> int:
+    """Returns the term of the lease under which a journal was gone on with last; 0 for a lease of one host."""
+    records, last = _chain(path)
+    return _term(last, records)
 
 
 def _chain(path: Path) -> tuple[list[Record], Path]:

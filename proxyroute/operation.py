@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from proxyroute.errors import ProxyRouteError, TimedOut
 from proxyroute.gtid import Position, from_json
-from proxyroute.journal import Journal, Record, first, outcome, read
+from proxyroute.journal import Journal, Record, first, last_term, outcome, read
 from proxyroute.model import Deadline, Epoch, Plan, Policy, Proof, Undo
 from proxyroute.ports import Lease
 
@@ -308,6 +308,9 @@ def resume(
     ended = outcome(records)
     if ended not in (None, "done", "aborted") or (ended is not None and not Operation.leftovers_of(records)):
         return None
+    if lease.distributed and (before := last_term(file)) > lease.term:
+        # where the lease is kept was set up anew, and counts from one again: the claim says that it is ours all the same
+        lease.claim(Epoch(before, 0), records[0]["operation"])
     term = lease.term if lease.distributed else 0
     journal = open_journal(file, term) if open_journal is not None else Journal(file, term=term)
     op = Operation(journal, lease)
