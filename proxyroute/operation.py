@@ -309,7 +309,7 @@ def resume(
     if ended not in (None, "done", "aborted") or (ended is not None and not Operation.leftovers_of(records)):
         return None
     if lease.distributed and (before := last_term(file)) > lease.term:
-        # where the lease is kept was set up anew, and counts from one again: the claim says that it is ours all the same
+        # what keeps the lease was set up anew and counts from one again; the claim says that it is ours all the same
         lease.claim(Epoch(before, 0), records[0]["operation"])
     term = lease.term if lease.distributed else 0
     journal = open_journal(file, term) if open_journal is not None else Journal(file, term=term)
