@@ -14,7 +14,7 @@ from proxyroute import __version__, faults, journal
 from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder, permit_of
 from proxyroute.config import from_snapshot, snapshot
 from proxyroute.config_values import ClusterConfig
-from proxyroute.errors import ConfigError, JournalError, ProxyRouteError, Refused
+from proxyroute.errors import ConfigError, JournalError, Refused
 from proxyroute.guard import Guard
 from proxyroute.history import Ledger, Summary, result_of, untouched
 from proxyroute.journal import Journal, Listener, Record
@@ -199,18 +199,18 @@ class Engine:
             if guard is not None and (op is None or op.outcome is not None):
                 guard.dismiss()
 
-    def heal(self, declare_lost: Sequence[str] = (), patience: float = _HEAL_LEASE) -> tuple[Result, ...]:
+    def heal(self, declare_lost: Sequence[str] = (), patience: float | None = None) -> tuple[Result, ...]:
         """Finishes or undoes every open operation, oldest first, and takes up what the last one left to do.
 
         ``declare_lost`` names servers that are gone for good; that is kept in the journal. ``patience`` is how many
-        seconds the lease is waited for. Raises Busy when it is not to be had, Unfinished when an operation has to wait,
-        SplitBrain when a person must decide.
+        seconds the lease is waited for; by default long enough for that of a dead engine to end. Raises Busy when it is
+        not to be had, Unfinished when an operation has to wait, SplitBrain when a person must decide.
         """
         unknown = [name for name in declare_lost if name not in self._parts.site.names]
         if unknown:
             raise Refused(f"{', '.join(unknown)} is not a server of {self._config.name}")
         faults.role = "heal"
-        self._take_lease("heal", patience)
+        self._take_lease("heal", max(_HEAL_LEASE, 2 * self._config.lease.time) if patience is None else patience)
         try:
             results = [self._heal_one(file, declare_lost) for file in self._to_heal()]
             return tuple(r for r in results if r is not None)
@@ -303,9 +303,9 @@ class Engine:
             return
         try:
             self._parts.site.end_others(Deadline.after(LOOK))
-        except ProxyRouteError as error:
+        except BaseException:
             self._give_lease_back()
-            raise Refused(f"the engine that had the lease before is still connected: {error}") from error
+            raise
 
     def _give_lease_back(self) -> None:
         """Connections that were permitted under this lease must not be there under a later one."""

@@ -133,7 +133,8 @@ def main(arguments: list[str]) -> int:
         print("ready", flush=True)
         if not watch.must_take_over():
             return 0
-        return _take_over(parts, file, lease, watch.ticket)
+        patience = max(_GIVE_UP, 3 * config.lease.time)
+        return _take_over(parts, file, lease, watch.ticket, Deadline.after(patience))
     finally:
         parts.site.close()
         parts.routes.close()
@@ -173,9 +174,8 @@ class _Watch:
                 until = Deadline.after(float(line.split()[1]))
 
 
-def _take_over(parts: Parts, file: Path, lease: Lease, ticket: str = "") -> int:
+def _take_over(parts: Parts, file: Path, lease: Lease, ticket: str, deadline: Deadline) -> int:
     """Goes on with the operation until it is closed, somebody else has it, or there is nothing more to be tried."""
-    deadline = Deadline.after(_GIVE_UP)
     while True:
         try:
             if not (ticket and lease.adopt(ticket)):

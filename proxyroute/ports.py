@@ -157,7 +157,7 @@ class Server(Protocol):
     def end_others(self, deadline: Deadline) -> int:
         """Ends every session by which another engine may change something here; returns how many there were.
 
-        Sessions that only read are left alone. Raises TimedOut when one does not end.
+        Sessions that only read are left alone. Raises Refused when one does not end, and soon when the server hangs.
         """
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from proxyroute.db.mariadb_read import read_position, read_status
 from proxyroute.db.mariadb_replication import Replication, ReplicationLogin
 from proxyroute.db.mariadb_statements import statements
 from proxyroute.db.session import Login, Session
-from proxyroute.errors import LostReply, ServerError, StatementError, TimedOut, Unreachable
+from proxyroute.errors import LostReply, Refused, ServerError, StatementError, TimedOut, Unreachable
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.model import (
     Address,
@@ -43,6 +43,8 @@ _ATTEMPT = 0.5
 _REPLY = 0.5
 """Seconds for an answer beyond the time that the server itself was given."""
 _SLICE = 0.25
+_QUICK = 0.7
+"""Seconds in which a server answers that is worth waiting for."""
 
 _CLIENTS = """
 SELECT id FROM information_schema.processlist
@@ -369,14 +371,18 @@ class MariaDB:
         return statements(verb, policy, peer)
 
     def end_others(self, deadline: Deadline) -> int:
-        """KILL of every marked session but our own, until they are gone."""
+        """KILL of every marked session but our own, until they are gone. A server that hangs is not waited for."""
+        session = self._open(deadline.within(_QUICK))
+        others = marked(session.one(READ_MARKS, deadline.within(_QUICK))) - self._own
         ended: set[int] = set()
-        while others := marked(self._open(deadline).one(READ_MARKS, deadline)) - self._own:
-            for session in others:
-                self._kill("mariadb.end_other", session, deadline)
+        while others:
+            for other in others:
+                self._kill("mariadb.end_other", other, deadline)
             ended |= others
-            deadline.require(f"{len(others)} sessions of another engine on {self.name} to be gone")
+            if deadline.left <= _POLL:
+                raise Refused(f"{len(others)} sessions of another engine on {self.name} do not end: {sorted(others)}")
             time.sleep(_POLL)
+            others = marked(session.one(READ_MARKS, deadline)) - self._own
         return len(ended)
 
     @property

@@ -131,25 +131,55 @@ def test_two_claims_of_one_epoch_are_two_epochs(one: Etcd, leases: contextlib.Ex
     assert engine.claim(NO_EPOCH, "mine") == Epoch(term, 2)
 
 
-def test_a_holder_that_is_dead_blocks_nobody_for_longer_than_twice_its_time(
-    one: Etcd, leases: contextlib.ExitStack
-) -> None:
+@contextlib.contextmanager
+def another_engine(etcd: Etcd, clusters: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that holds the leases of ``clusters``."""
     code = f"""
 import sys
 from proxyroute.lease.etcd import EtcdLease
 from proxyroute.lease.etcd_client import EtcdClient
 from proxyroute.model import Deadline
-EtcdLease(EtcdClient({one.endpoints!r}, attempt=0.5), "dead", {SECONDS}).acquire("work of a test", Deadline.after(1))
+client = EtcdClient({etcd.endpoints!r}, attempt=0.5)
+held = [EtcdLease(client, name, {SECONDS}) for name in {clusters!r}]
+for lease in held:
+    lease.acquire("work of a test", Deadline.after(1))
 print("held", flush=True)
 sys.stdin.read()
 """
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            yield holder
+        finally:
+            holder.kill()
+
+
+def test_a_holder_that_is_dead_blocks_nobody_for_longer_than_twice_its_time(
+    one: Etcd, leases: contextlib.ExitStack
+) -> None:
+    with another_engine(one, ["dead"]) as holder:
         with pytest.raises(Busy, match=f"work of a test by .*:{holder.pid}"):
             lease(one, leases, "dead").acquire("mine", soon())
         holder.send_signal(signal.SIGKILL)
     assert lease(one, leases, "dead").acquire("mine", Deadline.after(2 * SECONDS)) > 1
+
+
+def test_two_engines_share_twenty_clusters_and_one_dies(one: Etcd, leases: contextlib.ExitStack) -> None:
+    names = [f"many{number:02}" for number in range(20)]
+    mine = {name: lease(one, leases, name) for name in names}
+    for name in names[::2]:
+        mine[name].acquire("work", soon())
+    with another_engine(one, names[1::2]) as holder:
+        for name in names[1::2]:
+            with pytest.raises(Busy, match=f":{holder.pid}"):
+                mine[name].acquire("work", Deadline.after(0))
+        holder.send_signal(signal.SIGKILL)
+    ends = Deadline.after(2 * SECONDS)
+    for name in names[1::2]:
+        mine[name].acquire("work", ends)
+    for held in mine.values():
+        held.check()
 
 
 def test_a_holder_that_slept_for_too_long_knows_it_and_cannot_commit(
