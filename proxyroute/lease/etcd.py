@@ -26,7 +26,8 @@ from typing import Any
 from proxyroute.errors import Busy, ConfigError, LeaseLost, Refused, TimedOut
 from proxyroute.faults import act
 from proxyroute.lease.clock import now
-from proxyroute.lease.etcd_client import FOLDER, EtcdClient, NoAnswer, decode, encode
+from proxyroute.lease.etcd_client import FOLDER, EtcdClient, NoAnswer
+from proxyroute.lease.etcd_kv import compare, delete, found_in, name_of, put, read, read_all, text_of, value_of
 from proxyroute.model import NO_EPOCH, Deadline, Epoch, Finding, Holding, Severity
 
 _POLL = 0.1
@@ -104,38 +105,38 @@ class EtcdLease:
     def _take(self, purpose: str) -> Hold | str:
         """Returns the lease, or who has it."""
         patience = self._round()
-        reads = [_range(self._key("lease")), _range(self._key("term"))]
-        reads += [_all(self._key("epochs/")), _all(self._key("commits/"))]
-        read = self._txn([], reads, [], patience)
-        lease, term, epochs, commits = (_kvs(response) for response in read["responses"])
+        reads = [read(self._key("lease")), read(self._key("term"))]
+        reads += [read_all(self._key("epochs/")), read_all(self._key("commits/"))]
+        state = self._txn([], reads, [], patience)
+        lease, term, epochs, commits = (found_in(response) for response in state["responses"])
         if lease:
             return _told(lease[0])
-        claimed = [[e, _owner(kv)] for kv in epochs if (e := _name(kv)) and _epoch(e) is not None]
-        number = max([0, *(int(_value(kv)) for kv in term), *(Epoch.parse(e).term for e, _ in claimed)])
+        claimed = [[e, _owner(kv)] for kv in epochs if (e := name_of(kv)) and _epoch(e) is not None]
+        number = max([0, *(int(value_of(kv)) for kv in term), *(Epoch.parse(e).term for e, _ in claimed)])
         sent = now()
         granted = self._client.call("/v3/lease/grant", {"TTL": str(round(self._seconds))}, patience)
         hold = Hold(str(granted["ID"]), "", number + 1, float(granted["TTL"]), sent, claimed)
         text = {"holder": f"{socket.gethostname()}:{os.getpid()}", "purpose": purpose, "term": hold.term}
         puts = [
-            _put(self._key("lease"), json.dumps(text), lease=hold.id),
-            _put(self._key("term"), str(hold.term)),
-            *(_delete(kv["key"]) for kv in _oldest(epochs, by_epoch=True) + _oldest(commits, by_epoch=False)),
+            put(self._key("lease"), json.dumps(text), lease=hold.id),
+            put(self._key("term"), str(hold.term)),
+            *(delete(kv["key"]) for kv in _oldest(epochs, by_epoch=True) + _oldest(commits, by_epoch=False)),
         ]
         seen = term[0]["mod_revision"] if term else "0"
         compares = [
-            _compare(self._key("lease"), "CREATE", "create_revision", "0"),
-            _compare(self._key("term"), "MOD", "mod_revision", seen),
+            compare(self._key("lease"), "CREATE", "create_revision", "0"),
+            compare(self._key("term"), "MOD", "mod_revision", seen),
         ]
         try:
             with act("lease.take"):
-                took = self._txn(compares, puts, [_range(self._key("lease"))], self._round())
+                took = self._txn(compares, puts, [read(self._key("lease"))], self._round())
         except NoAnswer:
             self._revoke(hold)  # it may be ours; nobody should have to wait for its end
             raise
         if took.get("succeeded"):
             hold.revision = took["header"]["revision"]
             return hold
-        found = _kvs(took["responses"][0])
+        found = found_in(took["responses"][0])
         if found and found[0].get("lease") == hold.id:  # our first try took it, and its answer was lost
             hold.revision = found[0]["mod_revision"]
             return hold
@@ -163,7 +164,7 @@ class EtcdLease:
         if float(answer.get("result", {}).get("TTL", 0)) <= 0:
             hold.lost = "it has ended: it was not kept alive for too long"
             return
-        found = _kvs(self._client.call("/v3/kv/range", _range(self._key("lease"))["request_range"], deadline))
+        found = self._find(read(self._key("lease")), deadline)
         if not found or found[0]["mod_revision"] != hold.revision:
             hold.lost = _told(found[0]) if found else "somebody has removed its key"
             return
@@ -185,7 +186,7 @@ class EtcdLease:
         """One transaction. A lost answer is settled by the same one again, which says the same if it was done."""
         self.check()
         hold = self._held()
-        puts = [_put(self._key(f"commits/{decision}"), json.dumps({"term": hold.term, "at": time.time()}))]
+        puts = [put(self._key(f"commits/{decision}"), json.dumps({"term": hold.term, "at": time.time()}))]
         with act("lease.commit"):
             self._while_ours(hold, [], puts, [], deadline, f"whether {decision} is committed")
 
@@ -200,11 +201,11 @@ class EtcdLease:
         epoch = Epoch(hold.term, highest.serial + 1 if highest.term == hold.term else 1)
         while True:
             key, owner = self._key(f"epochs/{epoch}"), json.dumps({"operation": operation, "lease": hold.id})
-            puts = [_put(key, owner), _put(self._key("term"), str(hold.term))]
-            fresh = [_compare(key, "CREATE", "create_revision", "0")]
+            puts = [put(key, owner), put(self._key("term"), str(hold.term))]
+            fresh = [compare(key, "CREATE", "create_revision", "0")]
             with act("lease.claim"):
-                found = self._while_ours(hold, fresh, puts, [_range(key)], self._round(), f"who claimed epoch {epoch}")
-            if not found or _value(found[0]) == owner:
+                found = self._while_ours(hold, fresh, puts, [read(key)], self._round(), f"who claimed epoch {epoch}")
+            if not found or value_of(found[0]) == owner:
                 hold.claimed.append([str(epoch), operation])
                 return epoch
             epoch = Epoch(epoch.term, epoch.serial + 1)
@@ -215,8 +216,10 @@ class EtcdLease:
         if self._hold is not None and not self._hold.lost and self._hold.left > 0:
             claimed = self._hold.claimed
         else:
-            found = _kvs(self._client.call("/v3/kv/range", _all(self._key("epochs/"))["request_range"], self._round()))
-            claimed = [[_name(kv), _owner(kv)] for kv in found]
+            found = found_in(
+                self._client.call("/v3/kv/range", read_all(self._key("epochs/"))["request_range"], self._round())
+            )
+            claimed = [[name_of(kv), _owner(kv)] for kv in found]
         epochs = [_epoch(text) for text, owner in claimed if not besides or owner not in ("", besides)]
         return max((e for e in epochs if e is not None), default=NO_EPOCH)
 
@@ -237,10 +240,10 @@ class EtcdLease:
 
         May be executed twice, which must change nothing. Raises LeaseLost, and TimedOut when nobody knows ``what``.
         """
-        ours = _compare(self._key("lease"), "MOD", "mod_revision", hold.revision)
+        ours = compare(self._key("lease"), "MOD", "mod_revision", hold.revision)
         while True:
             try:
-                answer = self._txn([ours, *compares], puts, [_range(self._key("lease")), *instead], deadline)
+                answer = self._txn([ours, *compares], puts, [read(self._key("lease")), *instead], deadline)
                 break
             except NoAnswer as error:
                 if deadline.left < _POLL:
@@ -248,7 +251,7 @@ class EtcdLease:
                 time.sleep(_POLL / 2)
         if answer.get("succeeded"):
             return []
-        lease, *others = (_kvs(response) for response in answer["responses"])
+        lease, *others = (found_in(response) for response in answer["responses"])
         if not lease or lease[0]["mod_revision"] != hold.revision:
             hold.lost = _told(lease[0]) if lease else "it has ended"
             self.check()
@@ -296,13 +299,13 @@ class EtcdLease:
     def holding(self, deadline: Deadline) -> Holding:
         """Returns who holds it, and how long it would last if its holder were dead."""
         try:
-            found = _kvs(self._client.call("/v3/kv/range", _range(self._key("lease"))["request_range"], deadline))
+            found = self._find(read(self._key("lease")), deadline)
             if not found:
                 return Holding("etcd")
             left = self._client.call("/v3/lease/timetolive", {"ID": found[0]["lease"]}, deadline).get("TTL", 0)
         except (TimedOut, ConfigError) as error:
             return Holding("etcd", trouble=str(error))
-        text = _text(found[0])
+        text = text_of(found[0])
         return Holding("etcd", str(text.get("holder")), str(text.get("purpose")), max(0.0, float(left)))
 
     def findings(self, deadline: Deadline) -> Sequence[Finding]:
@@ -331,6 +334,9 @@ class EtcdLease:
         """Time for every member to be asked once."""
         return Deadline.after(self._client.attempt * len(self._client.endpoints) + 0.2)
 
+    def _find(self, request: dict[str, Any], deadline: Deadline) -> list[dict[str, Any]]:
+        return found_in(self._client.call("/v3/kv/range", request["request_range"], deadline))
+
     def _txn(
         self,
         compare: list[dict[str, Any]],
@@ -342,56 +348,12 @@ class EtcdLease:
         return self._client.call("/v3/kv/txn", body, deadline)
 
 
-def _compare(key: str, target: str, name: str, value: str) -> dict[str, Any]:
-    return {"key": encode(key), "target": target, "result": "EQUAL", name: value}
-
-
-def _range(key: str) -> dict[str, Any]:
-    return {"request_range": {"key": encode(key)}}
-
-
-def _all(folder: str) -> dict[str, Any]:
-    """Everything below ``folder``, which ends in a slash."""
-    end = folder[:-1] + chr(ord("/") + 1)
-    return {"request_range": {"key": encode(folder), "range_end": encode(end)}}
-
-
-def _put(key: str, value: str, lease: str = "0") -> dict[str, Any]:
-    return {"request_put": {"key": encode(key), "value": encode(value), "lease": lease}}
-
-
-def _delete(encoded: str) -> dict[str, Any]:
-    return {"request_delete_range": {"key": encoded}}
-
-
-def _kvs(response: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = response.get("response_range", response).get("kvs", [])
-    return found
-
-
-def _value(kv: dict[str, Any]) -> str:
-    return decode(kv.get("value", ""))
-
-
-def _name(kv: dict[str, Any]) -> str:
-    """Returns the last part of a key."""
-    return decode(kv["key"]).rpartition("/")[2]
-
-
-def _text(kv: dict[str, Any]) -> dict[str, Any]:
-    with contextlib.suppress(ValueError):
-        found = json.loads(_value(kv))
-        if isinstance(found, dict):
-            return found
-    return {}
-
-
 def _owner(kv: dict[str, Any]) -> str:
-    return str(_text(kv).get("operation", ""))
+    return str(text_of(kv).get("operation", ""))
 
 
 def _told(kv: dict[str, Any]) -> str:
-    text = _text(kv)
+    text = text_of(kv)
     return f"{text.get('purpose', 'an operation')} by {text.get('holder', 'somebody')}"
 
 
@@ -403,5 +365,5 @@ def _epoch(text: str) -> Epoch | None:
 
 def _oldest(kvs: list[dict[str, Any]], *, by_epoch: bool) -> list[dict[str, Any]]:
     """Returns those that nobody can meet any more; names of decisions begin with the time."""
-    order = (lambda kv: _epoch(_name(kv)) or NO_EPOCH) if by_epoch else _name
+    order = (lambda kv: _epoch(name_of(kv)) or NO_EPOCH) if by_epoch else name_of
     return sorted(kvs, key=order)[:-_KEPT]

@@ -6,7 +6,6 @@ that is left behind when its time is over.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 import requests
 
 from proxyroute.errors import ConfigError, TimedOut
+from proxyroute.lease.etcd_kv import encode
 from proxyroute.model import Deadline
 
 FOLDER = "/proxyroute/"
@@ -183,13 +183,3 @@ def _in_short(error: Exception) -> str:
         return "no answer in time"
     found = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
     return found[1].strip() if found else f"{type(error).__name__}: {error}"
-
-
-def encode(text: str) -> str:
-    """Returns ``text`` as the gateway wants keys and values."""
-    return base64.b64encode(text.encode()).decode()
-
-
-def decode(text: str) -> str:
-    """Returns what :func:`encode` was given."""
-    return base64.b64decode(text).decode()
