@@ -24,6 +24,7 @@ from proxyroute.model import Deadline, Epoch, Finding, Holding, Severity
 _CONNECT = 2.0
 _MARGIN = 0.1
 _POLL = 0.05
+_LEAVE = 0.5
 
 
 class Seat(Protocol):
@@ -68,6 +69,7 @@ class DatabaseLease:
         self._places: list[_Place] = []
         self._term = 0
         self._end = threading.Event()
+        self._keepers: list[threading.Thread] = []
 
     @property
     def automatic(self) -> bool:
@@ -103,8 +105,11 @@ class DatabaseLease:
             time.sleep(min(random.uniform(_POLL, 3 * _POLL), deadline.left))
         self._places, self._end = taken, threading.Event()
         self._term = max(time.time_ns() // 1_000_000, self._claims.highest().term + 1)
-        for place in taken:
-            threading.Thread(target=self._keep, args=(place, self._end), name="lease", daemon=True).start()
+        self._keepers = [
+            threading.Thread(target=self._keep, args=(place, self._end), name="lease", daemon=True) for place in taken
+        ]
+        for keeper in self._keepers:
+            keeper.start()
         return self._term
 
     def _take(self) -> tuple[list[_Place], dict[str, str], dict[str, str]]:
@@ -121,15 +126,14 @@ class DatabaseLease:
         return taken, others, silent
 
     def _keep(self, place: _Place, end: threading.Event) -> None:
-        """Speaks to one server until ``end``; one that is lost is not taken again in this term."""
-        while not end.wait(self._seconds / 3):
-            sent = now()
-            try:
+        """Speaks to one server until ``end``, and leaves it; one that is lost is not taken again in this term."""
+        with contextlib.suppress(ProxyRouteError):
+            while not end.wait(self._seconds / 3):
+                sent = now()
                 if not place.seat.holds(Deadline.after(self._seconds / 3)):
-                    return
-            except ProxyRouteError:
-                return
-            place.sent = sent
+                    break
+                place.sent = sent
+        place.seat.leave()
 
     def check(self) -> None:
         """Raises LeaseLost when we have spoken to too few servers lately."""
@@ -213,11 +217,12 @@ class DatabaseLease:
                 seat.leave()
 
     def release(self) -> None:
-        """Gives every lock back."""
-        places, self._places = self._places, []
+        """Gives every lock back; a server that hangs is not waited for, and forgets us in the lease's time."""
+        keepers, self._places, self._keepers = self._keepers, [], []
         self._end.set()
-        for place in places:
-            place.seat.leave()
+        until = Deadline.after(_LEAVE)
+        for keeper in keepers:
+            keeper.join(until.left)
 
 
 def _each(
@@ -231,7 +236,7 @@ def _each(
         answer: object
         try:
             answer = call(seat)
-        except ProxyRouteError as error:
+        except Exception as error:  # noqa: BLE001 - handed to the caller; a session may be closed in mid-answer
             answer = error
         with heard:
             said[name] = answer

@@ -115,7 +115,7 @@ def test_a_holder_that_is_not_heard_of_is_ended_by_the_servers(
     servers: LocalCluster, ends: contextlib.ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sleeper = lease(servers, ends, tmp_path)
-    monkeypatch.setattr(sleeper, "_keep", lambda *_: None)
+    monkeypatch.setattr(sleeper, "_keep", lambda place, end: end.wait(60))
     sleeper.acquire("asleep", soon())
     other = lease(servers, ends, tmp_path / "b")
     other.acquire("awake", Deadline.after(2 * SECONDS))
