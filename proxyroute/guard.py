@@ -40,6 +40,7 @@ class Guard:
     def __init__(self, journal_file: Path, lease: Lease) -> None:
         self._journal = journal_file
         self._lease = lease
+        self._told = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, deadline: Deadline) -> None:
@@ -64,10 +65,11 @@ class Guard:
         With the lease as it is now: a guard that goes on needs not wait until that of a dead engine has ended.
         """
         if self._process is not None and self._process.stdin is not None:
-            ticket = self._lease.ticket()
+            ticket, told = self._lease.ticket(), self._told
             with contextlib.suppress(OSError):  # a dead guard is no reason to leave the cluster as it is
-                if ticket:
+                if ticket != told:
                     self._process.stdin.write(f"lease {ticket}\n".encode())
+                    self._told = ticket
                 self._process.stdin.write(f"expect {seconds}\n".encode())
                 self._process.stdin.flush()
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from proxyroute.errors import ProxyRouteError, TimedOut
+from proxyroute.errors import LeaseLost, ProxyRouteError, TimedOut
 from proxyroute.gtid import Position, from_json
 from proxyroute.journal import Journal, Record, first, last_term, outcome, read
 from proxyroute.model import Deadline, Epoch, Plan, Policy, Proof, Undo
@@ -222,6 +222,18 @@ class Operation:
         self.lease.commit(self.id, deadline or Deadline.after(_COMMIT))
         self.journal.write("commit", goal=goal.to_json())
 
+    def still_ours(self) -> None:
+        """Raises LeaseLost when the lease has surely ended: then it is for the next holder to go on.
+
+        When nobody can say, what has begun is brought to its end: nobody else could begin anything either, or it has
+        ended our connections.
+        """
+        try:
+            self.lease.check()
+        except LeaseLost:
+            if self.lease.lost(Deadline.after(_COMMIT)):
+                raise
+
     def opening(self) -> None:
         """The candidate is about to be told to open. Without this record it never was, by this operation."""
         self.journal.write("opening", wait=False)
@@ -254,6 +266,8 @@ class Operation:
         try:
             yield
         except (ProxyRouteError, OSError) as error:
+            if isinstance(error, LeaseLost):
+                self.still_ours()
             self.leftover(verb, server, str(error))
         else:
             if (verb, server) in self.leftovers:

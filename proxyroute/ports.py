@@ -251,6 +251,9 @@ class Lease(Protocol):
         A moment's pause is what ``Server.end_others`` and the permit of each new session are for.
         """
 
+    def lost(self, deadline: Deadline) -> bool:
+        """Tells, by asking where it is kept, whether it is surely not ours any more; False when nobody answers."""
+
     def commit(self, decision: str, deadline: Deadline) -> None:
         """Puts ``decision`` on record where the lease is kept, only if the lease is still ours there.
 

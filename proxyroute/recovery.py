@@ -73,8 +73,9 @@ def recover(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
     """Finishes or undoes ``op`` and closes its record.
 
     Raises Superseded when somebody with a higher epoch acted since, SplitBrain when a person must decide, Unfinished
-    when it has to be tried again later.
+    when it has to be tried again later, LeaseLost when it is not for us any more.
     """
+    op.still_ours()
     standing = read_standing(parts, op, Deadline.after(LOOK))
     if op.outcome is not None:
         _stop_unless_it_still_holds(parts, op, standing)
@@ -163,8 +164,10 @@ def _stop_unless_it_still_holds(parts: Parts, op: Operation, standing: Standing)
 def go_back(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
     """Undoes everything that is registered, most urgent first, and closes the record.
 
-    Raises Unfinished when the old primary's writes could not be restored; whatever else fails becomes a leftover.
+    Raises Unfinished when the old primary's writes could not be restored, LeaseLost when it is not for us any more;
+    whatever else fails becomes a leftover.
     """
+    op.still_ours()
     parts.expect(_EXPECT * op.plan.policy.undo)
     deadline = Deadline.after(op.plan.policy.undo)
     for undo in op.undos:

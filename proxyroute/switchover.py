@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from proxyroute.errors import Aborted, ProxyRouteError, Refused, ServerError, TimedOut, Unfinished
+from proxyroute.errors import Aborted, LeaseLost, ProxyRouteError, Refused, ServerError, TimedOut, Unfinished
 from proxyroute.finish import finish
 from proxyroute.gtid import Containment
 from proxyroute.model import Deadline, Finding, Receipt, ReceiptState, RouteTable, Severity, Transaction, Undo, View
@@ -49,6 +49,8 @@ def switchover(parts: Parts, op: Operation, *, force: bool = False, kill_long: b
     try:
         _arm(parts, op)
         finish(parts, op, table=table)
+    except LeaseLost as error:
+        raise Unfinished(_for_another(op, error)) from error
     except ProxyRouteError as error:
         if op.outcome is not None:
             raise
@@ -166,9 +168,15 @@ def _end_uncommitted(parts: Parts, op: Operation, error: BaseException) -> bool:
         go_back(parts, op) if not op.committed else recover(parts, op)
         if op.outcome == "done":
             return True
+    except LeaseLost as lost:
+        raise Unfinished(_for_another(op, lost)) from error
     except ProxyRouteError as worse:
         raise Unfinished(f"{error or type(error).__name__}; and not everything could be undone: {worse}") from error
     raise Aborted(_undone(op, error)) from error
+
+
+def _for_another(op: Operation, error: LeaseLost) -> str:
+    return f"{error}; whoever gets it goes on with {op.id} by 'proxyroute heal'; look at 'proxyroute status'"
 
 
 def _undone(op: Operation, error: BaseException) -> str:

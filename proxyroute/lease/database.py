@@ -147,20 +147,32 @@ class DatabaseLease:
                 f"{self._seconds:g} s, and it takes {self._needed}"
             )
 
+    def lost(self, deadline: Deadline) -> bool:
+        """A session that a server has ended does not answer, as one that cannot be reached does not: see holder."""
+        ours, _ = self._confirmed(deadline)
+        if len(ours) >= self._needed:
+            return False
+        others = [found for found in self._ask(deadline).values() if isinstance(found, str)]
+        return len(others) >= self._needed
+
     def commit(self, decision: str, deadline: Deadline) -> None:
         """Asks every server whether the lock is still ours; nothing is kept there."""
         self.check()
-        until = deadline.within(self._seconds / 3)
-        seats = {place.seat.name: place.seat for place in self._places}
-        said = _each(seats, lambda seat: seat.holds(until), until, enough=self._needed)
-        ours = [name for name, found in said.items() if found is True]
-        unknown = [name for name, found in said.items() if isinstance(found, Exception)]
+        ours, unknown = self._confirmed(deadline)
         if len(ours) >= self._needed:
             return
         told = f"{len(ours)} of {self._servers} servers say that it is ours, and it takes {self._needed}"
         if len(ours) + len(unknown) >= self._needed:
             raise TimedOut(f"nobody knows whose the lease is: {told}; {', '.join(unknown)} did not answer")
         raise LeaseLost(f"the lease is lost: {told}")
+
+    def _confirmed(self, deadline: Deadline) -> tuple[list[str], list[str]]:
+        """Returns which servers say that the lock is ours, and which do not answer."""
+        until = deadline.within(self._seconds / 3)
+        seats = {place.seat.name: place.seat for place in self._places}
+        said = _each(seats, lambda seat: seat.holds(until), until, enough=self._needed)
+        ours = [name for name, found in said.items() if found is True]
+        return ours, [name for name, found in said.items() if isinstance(found, Exception)]
 
     def claim(self, above: Epoch, operation: str) -> Epoch:
         self.check()

@@ -182,6 +182,13 @@ class EtcdLease:
             why = f" ({self._trouble})" if self._trouble else ""
             raise LeaseLost(f"the lease could not be kept alive in its {self._hold.time:g} s{why}")
 
+    def lost(self, deadline: Deadline) -> bool:
+        """Tries to renew it. A lease that has ended is lost, whether somebody else has it by now or not."""
+        if self._hold is not None and not self._hold.lost:
+            with contextlib.suppress(TimedOut, ConfigError):
+                self._renew(self._hold, deadline)
+        return self._hold is None or bool(self._hold.lost)
+
     def commit(self, decision: str, deadline: Deadline) -> None:
         """One transaction. A lost answer is settled by the same one again, which says the same if it was done."""
         self.check()

@@ -74,6 +74,12 @@ class LocalLease:
                 return
         raise LeaseLost(f"{self._folder}/lease.lock was replaced or removed while it was held")
 
+    def lost(self, deadline: Deadline) -> bool:
+        with contextlib.suppress(LeaseLost):
+            self.check()
+            return False
+        return True
+
     def commit(self, decision: str, deadline: Deadline) -> None:
         """Only looks: the kernel gives the lock to nobody else while we live."""
         self.check()

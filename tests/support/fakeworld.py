@@ -337,6 +337,9 @@ class FakeLease:
 
     def check(self) -> None: ...
 
+    def lost(self, deadline: Deadline) -> bool:
+        return False
+
     def commit(self, decision: str, deadline: Deadline) -> None:
         if self._world is not None:
             self._world.moment(f"lease: {decision} committed")
