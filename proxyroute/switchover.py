@@ -49,13 +49,14 @@ def switchover(parts: Parts, op: Operation, *, force: bool = False, kill_long: b
     try:
         _arm(parts, op)
         finish(parts, op, table=table)
-    except LeaseLost as error:
-        raise Unfinished(_for_another(op, error)) from error
     except ProxyRouteError as error:
         if op.outcome is not None:
             raise
         parts.expect(_RECOVER * op.plan.policy.settle)
-        recover(parts, op)  # the same that heal would do, while the locks are still held
+        try:
+            recover(parts, op)  # the same that heal would do, while the locks are still held
+        except LeaseLost as lost:
+            raise Unfinished(_for_another(op, lost)) from error
         if op.outcome == "aborted":
             raise Aborted(_undone(op, error)) from error
 

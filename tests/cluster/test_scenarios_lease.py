@@ -17,6 +17,7 @@ from tests.support.etcd import Etcd
 from tests.support.lab import CLUSTER_NAME, Lab, processes_of
 from tests.support.process import workspace
 from tests.support.scene import assert_order, books, configured, in_its_midst, other, standing, state_in, switched
+from tests.support.serving import serving
 from tests.support.wait import until
 
 TIME = 4
@@ -168,6 +169,20 @@ def test_stopped_and_another_engine_that_knows_nothing_of_its_journal_acts(
     site.run("heal")
     assert standing(site) == before
     assert_order(site, third)
+
+
+def test_serve_on_another_host_heals_what_a_host_that_hangs_has_left_open(site: Lab) -> None:
+    target = other(site)
+    with books(site), stopped_at(site, "mariadb.accept_writes:before", target) as engine:
+        with serving(site) as served:
+            served.await_told("healed", f"{target} is the primary now")
+        before = standing(site)
+        os.kill(engine.pid, signal.SIGCONT)
+        said, _ = engine.communicate(timeout=60)
+        assert engine.returncode == 5, said
+        assert "whoever gets it goes on" in said
+        assert standing(site) == before, said
+    assert_order(site, target)
 
 
 def test_two_engines_of_two_hosts_at_once(site: Lab, tmp_path: Path) -> None:
