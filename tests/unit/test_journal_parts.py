@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from proxyroute import journal
 from proxyroute.errors import JournalError
 from proxyroute.journal import Journal
+from proxyroute.model import Epoch, Plan
+from proxyroute.operation import Operation, resume
+from tests.support.fakeworld import FakeLease
 
 
 def kinds(file: Path) -> list[str]:
@@ -137,3 +140,28 @@ def test_in_every_order_what_is_read_is_what_the_last_holder_that_began_has_writ
                 books[engine - 1].write("note", text=f"{engine - 1} at {number}", wait=False)
             latest = max(books, key=lambda e: terms[e])
             assert journal.read(file) == books[latest].records
+
+
+class NewLease(FakeLease):
+    """A distributed lease that counts from one again."""
+
+    distributed = True
+
+    def claim(self, above: Epoch, operation: str) -> Epoch:
+        self.term = max(self.term, above.term + 1)
+        return Epoch(self.term, 1)
+
+
+def test_where_the_lease_is_kept_was_set_up_anew_and_the_operation_is_gone_on_with_all_the_same(file: Path) -> None:
+    lease = NewLease([])
+    lease.term = 50
+    plan = Plan("shop", "db1", "db2", ())
+    Operation.create(Journal(file), lease, "op", "switchover", Epoch(50, 1), plan).journal.close()
+    lease.term = 1
+    op = resume(file, lease, "test")
+    assert op is not None
+    op.end("aborted")
+    op.journal.close()
+    assert op.journal.path.name.startswith("op.51-")
+    assert journal.outcome(journal.read(file)) == "aborted"
+    assert resume(file, lease, "test") is None
