@@ -268,17 +268,20 @@ def test_quorum_is_lost_and_comes_back(three: Etcd, leases: contextlib.ExitStack
     assert found.code == "lease.unreachable"
     assert other.holding(Deadline.after(2)).trouble
 
-    def lost() -> str:
+    def said() -> str:
         try:
             mine.check()
         except LeaseLost as error:
             return str(error)
-        return ""
+        return "ours"
 
-    assert "could not be kept alive" in until(lost, "the lease to end by our own clock")
+    until(lambda: "could not be kept alive" in said(), "the lease to end by our own clock")
+    assert not mine.lost(Deadline.after(1)), "nobody can say"
     for member in three.members[:2]:
         member.restart()
-    until(lambda: not mine.findings(Deadline.after(5)), "quorum")
+    until(lambda: said() == "ours", "quorum; nobody else can have had it in between")
+    mine.release()
+    assert other.lost(Deadline.after(5))
     assert lease(three, leases).acquire("new", Deadline.after(2 * SECONDS)) > 1
 
 
