@@ -8,6 +8,8 @@ from pathlib import Path
 from proxyroute.adapters import find_adapter
 from proxyroute.config_values import ClusterConfig
 from proxyroute.db.mariadb import MariaDB
+from proxyroute.db.mariadb_compare import MariaDBCompare
+from proxyroute.db.mariadb_rebuild import MariaDBRebuild
 from proxyroute.db.probe import RowProbe
 from proxyroute.db.seat import LockSeat
 from proxyroute.hooks import Scripts
@@ -27,8 +29,19 @@ def build_parts(config: ClusterConfig, *, continuous: bool = False, permit: Call
 
     ``permit`` raises LeaseLost when a new connection may change nothing any more.
     """
+    return Parts(
+        site=Site(config.name, build_servers(config, permit)),
+        routes=Routes(build_adapters(config), [p.name for p in config.proxies if p.absent]),
+        hooks=Scripts(config.scripts.moments, config.scripts.timeout, config.scripts.arguments),
+        probe=RowProbe(config.proof.schema, config.proof.account.login()) if config.proof else None,
+        continuous=continuous,
+    )
+
+
+def build_servers(config: ClusterConfig, permit: Callable[[], None] | None = None) -> dict[str, MariaDB]:
+    """Returns a driver for each server; nothing is connected yet. Raises ConfigError when a secret cannot be read."""
     login = config.account.login()
-    servers = {
+    return {
         s.name: MariaDB(
             s.name,
             s.address,
@@ -39,13 +52,6 @@ def build_parts(config: ClusterConfig, *, continuous: bool = False, permit: Call
         )
         for s in config.servers.values()
     }
-    return Parts(
-        site=Site(config.name, servers),
-        routes=Routes(build_adapters(config), [p.name for p in config.proxies if p.absent]),
-        hooks=Scripts(config.scripts.moments, config.scripts.timeout, config.scripts.arguments),
-        probe=RowProbe(config.proof.schema, config.proof.account.login()) if config.proof else None,
-        continuous=continuous,
-    )
 
 
 def build_adapters(config: ClusterConfig) -> list[Adapter]:
@@ -61,6 +67,29 @@ def cluster_folder(config: ClusterConfig) -> Path:
 def journal_folder(config: ClusterConfig) -> Path:
     """Returns where the cluster's journals are kept."""
     return cluster_folder(config) / "journal"
+
+
+def build_rebuilders(config: ClusterConfig) -> dict[str, MariaDBRebuild]:
+    """Returns what takes each server apart and puts it together again. Raises ConfigError as ``build_parts`` does."""
+    account = config.rejoin or config.account
+    login, client = account.login(), account.client_options()
+    return {s.name: MariaDBRebuild(s.name, s.address, login, client, s.host) for s in config.servers.values()}
+
+
+def build_comparers(config: ClusterConfig) -> dict[str, MariaDBCompare]:
+    """Returns each server's side of a comparison. Raises ConfigError as ``build_parts`` does."""
+    login = (config.rejoin or config.account).login()
+    return {s.name: MariaDBCompare(s.name, s.address, login) for s in config.servers.values()}
+
+
+def archive_folder(config: ClusterConfig) -> Path:
+    """Returns where transactions are kept that only one server had."""
+    return cluster_folder(config) / "archive"
+
+
+def build_server_lock(config: ClusterConfig, server: str) -> LocalLease:
+    """Returns what keeps two processes from rebuilding one server at once; the cluster's lease is free meanwhile."""
+    return LocalLease(cluster_folder(config) / "rejoin" / server)
 
 
 def build_lease(config: ClusterConfig) -> Lease:

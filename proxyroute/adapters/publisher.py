@@ -242,6 +242,10 @@ class Publisher:
 
         return self.worker.call(read, deadline)
 
+    def closes_after(self, host: str, deadline: Deadline) -> float:
+        """Returns after how much silence, in seconds, ``host`` closes its writes. Raises ShareError and TimedOut."""
+        return self.worker.call(lambda: self.share.answer(host).closes_after, deadline)
+
     def prune(self, deadline: Deadline) -> None:
         """Removes what is old. Raises ShareError and TimedOut."""
         self.worker.call(lambda: self.share.prune(), deadline)

@@ -15,7 +15,7 @@ from proxyroute.cli.jsonable import dump, jsonable
 from proxyroute.cli.output import Output, styled
 from proxyroute.drift import differences
 from proxyroute.gtid import MariaDBPosition, Position
-from proxyroute.history import waiting_for_heal
+from proxyroute.history import fenced, waiting_for_heal
 from proxyroute.model import Holding, Observed, Receiver, Silent, Source, Status, View
 from proxyroute.truth import truth
 
@@ -68,6 +68,8 @@ class Reading:
     served_by: int | None
     """Pid of the process that serves the cluster on this host."""
     lease: Holding
+    aside: tuple[Summary, ...] = ()
+    """The last word on each server that could not rejoin."""
 
     def drift(self, proxy: Observed) -> tuple[str, ...]:
         """Returns, in words, where a proxy is not as it should be; its own drift only while nobody knows how."""
@@ -87,8 +89,16 @@ def _read(ctx: Context, engine: Engine) -> Reading:
 
     view, observed = engine.look(), engine.observe()
     intended, astray = engine.intended(view, observed)
-    unfinished = waiting_for_heal(engine.history())
-    return Reading(view, observed, unfinished, intended, astray, server_of(ctx.cluster), engine.lease())
+    history = engine.history()
+    aside = tuple(s for s in fenced(history) if not _back(view, s.candidate))
+    unfinished, server = waiting_for_heal(history), server_of(ctx.cluster)
+    return Reading(view, observed, unfinished, intended, astray, server, engine.lease(), aside)
+
+
+def _back(view: View, name: str) -> bool:
+    """Tells whether a server replicates by now, or is the primary, whatever was said of it earlier."""
+    status = view.status(name)
+    return status is not None and (status.writable or any(source.running for source in status.sources))
 
 
 def lease_text(lease: Holding) -> str:
@@ -131,6 +141,11 @@ def _show(out: Output, reading: Reading) -> None:
         for proxy in proxies:
             for difference in reading.drift(proxy):
                 out.line(f"{proxy.proxy}: {difference}", "warn")
+    if reading.aside:
+        out.heading("Not in the cluster")
+        for summary in reading.aside:
+            out.line(f"{summary.candidate}: {summary.told}", "warn")
+            out.raw(f"    → proxyroute rejoin {summary.candidate}")
     if unfinished:
         out.heading("Left to do by proxyroute heal")
         for summary in unfinished:
@@ -242,6 +257,7 @@ def _json(reading: Reading) -> dict[str, Any]:
         "open_operations": reading.unfinished,
         "served_by": reading.served_by,
         "lease": reading.lease,
+        "not_rejoined": list(reading.aside),
     }
 
 
