@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from proxyroute.adapters import find_adapter, installed_adapters
+from proxyroute.config_lease import LeaseConfig
 from proxyroute.config_secrets import KINDS, Secret
 from proxyroute.config_shape import (
     EXAMPLES,
@@ -24,6 +25,8 @@ from proxyroute.config_shape import (
     ClusterShape,
     FileShape,
     HostShape,
+    LeaseShape,
+    SecretShape,
     check_shape,
     fill,
     is_name,
@@ -94,7 +97,8 @@ def load(path: Path) -> Config:
     document.finish()
     shape = FileShape.model_validate(values)
     state_dir = document.base / shape.state_dir
-    return Config(path, {name: built[name].assemble(part, state_dir) for name, part in shape.clusters.items()})
+    clusters_of = {name: built[name].assemble(part, state_dir, shape.lease) for name, part in shape.clusters.items()}
+    return Config(path, clusters_of)
 
 
 def snapshot(cluster: ClusterConfig) -> dict[str, Any]:
@@ -120,6 +124,8 @@ def snapshot(cluster: ClusterConfig) -> dict[str, Any]:
             {"type": p.type, "name": p.name, "absent": p.absent, **_settings_json(p.settings)} for p in cluster.proxies
         ],
     }
+    if cluster.lease != LeaseConfig():
+        values["lease"] = cluster.lease.to_json()
     if cluster.serve != ServeConfig():
         values["serve"] = dataclasses.asdict(cluster.serve)
     if cluster.failover != FailoverPolicy():
@@ -147,7 +153,7 @@ def from_snapshot(value: Mapping[str, Any]) -> ClusterConfig:
     check_shape(ClusterShape, value["cluster"], document, ("clusters", name))
     built = _Cluster(name, value["cluster"], document, ("clusters", name))
     document.finish()
-    config = built.assemble(ClusterShape.model_validate(value["cluster"]), Path(value["state_dir"]))
+    config = built.assemble(ClusterShape.model_validate(value["cluster"]), Path(value["state_dir"]), LeaseShape())
     return dataclasses.replace(config, file=str(value["file"]))
 
 
@@ -277,8 +283,8 @@ class _Cluster:
         self._document.report((*where, "type"), f"{text}; {suggest(str(kind), known)}")
         return None
 
-    def assemble(self, shape: ClusterShape, state_dir: Path) -> ClusterConfig:
-        """Returns the values; called only when nothing was noted."""
+    def assemble(self, shape: ClusterShape, state_dir: Path, lease: LeaseShape) -> ClusterConfig:
+        """Returns the values, with ``lease`` unless the cluster has one; called only when nothing was noted."""
         assert self._policy is not None
         assert self._serve is not None
         assert self._failover is not None
@@ -311,16 +317,28 @@ class _Cluster:
             scripts=ScriptsConfig(shape.scripts.timeout, shape.scripts.arguments, moments),
             proxies=self._proxies,
             serve=self._serve,
+            lease=_lease(shape.lease or lease, base),
             failover=self._failover,
             rejoin=_account(shape.rejoin.account, base) if shape.rejoin else None,
         )
 
 
+def _lease(shape: LeaseShape, base: Path) -> LeaseConfig:
+    files = {name: base / path for name in ("ca", "cert", "key") if (path := getattr(shape, name)) is not None}
+    password = _secret(shape.password, base) if shape.password is not None else None
+    endpoints = tuple(endpoint.rstrip("/") for endpoint in shape.endpoints)
+    return LeaseConfig(shape.type, shape.time, endpoints, user=shape.user, password=password, **files)
+
+
+def _secret(shape: SecretShape, base: Path) -> Secret:
+    kind = next(kind for kind in KINDS if getattr(shape, kind))
+    source = getattr(shape, kind)
+    return Secret(kind, str(base / source) if kind == "file" else source)
+
+
 def _account(shape: AccountShape, base: Path, *, remote: bool = False) -> Account:
     """Returns the account; the TLS files of a ``remote`` one lie on the database servers, not here."""
-    kind = next(kind for kind in KINDS if getattr(shape.password, kind))
-    source = getattr(shape.password, kind)
-    secret = Secret(kind, str(base / source) if kind == "file" else source)
+    secret = _secret(shape.password, base)
     if shape.tls is None:
         return Account(shape.user, secret)
     found = {name: path for name in ("ca", "cert", "key") if (path := getattr(shape.tls, name)) is not None}

@@ -45,6 +45,7 @@ EXAMPLES = {
     "schema": "schema: proxyroute",
     "type": "type: haproxy",
     "name": "name: edge1",
+    "endpoints": "endpoints: ['https://10.0.0.1:2379', 'https://10.0.0.2:2379', 'https://10.0.0.3:2379']",
 }
 """What to write for a field that is missing or of the wrong kind."""
 
@@ -246,6 +247,38 @@ class ScriptsShape(Shape):
     address_up: Argv = ()
 
 
+class LeaseShape(Shape):
+    type: Literal["local", "etcd", "database"] = "local"
+    time: Duration = 10.0
+    endpoints: list[Text] = []
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    user: Text = ""
+    password: SecretShape | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> LeaseShape:
+        if self.type != "etcd":
+            alien = self.model_fields_set - {"type", "time"}
+            if alien:
+                raise _say(f"{', '.join(sorted(alien))} is for type: etcd only; this is type: {self.type}")
+        elif not self.endpoints:
+            raise _say(f"has no endpoints; write {EXAMPLES['endpoints']}")
+        if self.time != int(self.time) or not 2 <= self.time <= 600:
+            raise _say("time must be whole seconds, from 2s to 600s")
+        for endpoint in self.endpoints:
+            if not re.fullmatch(r"https?://[^/\s]+:\d+/?", endpoint):
+                raise _say(f"{endpoint!r} is not an address of etcd; write {EXAMPLES['endpoints']}")
+            if endpoint.startswith("http:") and (self.ca or self.cert):
+                raise _say(f"{endpoint} does not use TLS, and ca or cert is given; write https:// or take them out")
+        if (self.cert is None) != (self.key is None):
+            raise _say("cert and key come together; give both or none")
+        if bool(self.user) != (self.password is not None):
+            raise _say("user and password come together; give both or none")
+        return self
+
+
 class ClusterShape(Shape):
     account: AccountShape
     replication: ReplicationShape
@@ -257,11 +290,13 @@ class ClusterShape(Shape):
     scripts: ScriptsShape = ScriptsShape()
     rejoin: RejoinShape | None = None
     proxies: list[dict[str, Any]] = []
+    lease: LeaseShape | None = None
 
 
 class FileShape(Shape):
     version: Literal[1]
     state_dir: Path = Path("/var/lib/proxyroute")
+    lease: LeaseShape = LeaseShape()
     clusters: dict[str, ClusterShape]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -400,5 +401,5 @@ def server_of(config: ClusterConfig) -> int | None:
 
 
 def lock_file(config: ClusterConfig) -> Path:
-    """Returns the file that is locked by whoever serves ``config``."""
-    return cluster_folder(config) / "serve.lock"
+    """Returns the file that is locked by whoever serves ``config`` on this host: ``state_dir`` may be a shared disk."""
+    return cluster_folder(config) / f"serve-{socket.gethostname()}.lock"

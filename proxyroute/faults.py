@@ -23,6 +23,8 @@ from contextlib import contextmanager
 POINTS: dict[str, str] = {
     # database servers: one per statement that changes something
     "mariadb.block_writes": "FLUSH TABLES WITH READ LOCK / BACKUP STAGE BLOCK_COMMIT",
+    "mariadb.mark_session": "GET_LOCK that marks a session that may change something",
+    "mariadb.end_other": "KILL of a session of the engine that had the lease before",
     "mariadb.name_lock": "GET_LOCK that names a session that holds writes back",
     "mariadb.arm": "the statement that holds writes back and then refuses them by itself",
     "mariadb.unblock_writes": "UNLOCK TABLES / BACKUP STAGE END",
@@ -93,7 +95,11 @@ POINTS: dict[str, str] = {
     # anything else
     "hook.run": "an argv of a hook adapter",
     "script.run": "a script of the site's owner",
-    "lease.claim": "mkdir that claims an epoch",
+    "lease.take": "the transaction that takes the lease in etcd",
+    "lease.seat": "GET_LOCK of the lease on one server, and the time after which the server ends its session",
+    "lease.claim": "mkdir or transaction that claims an epoch",
+    "lease.commit": "the transaction that puts a decision on record while the lease is ours",
+    "lease.release": "the lease in etcd is given back",
     "guard.start": "start of the guard process",
     "guard.take_over": "the guard goes on with an operation whose engine is gone",
     "guard.end_engine": "SIGKILL of an engine that hangs while writes are blocked",

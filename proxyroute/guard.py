@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 from proxyroute import faults, journal
-from proxyroute.assembly import build_lease, build_parts
+from proxyroute.assembly import build_lease, build_parts, permit_of
 from proxyroute.config import from_snapshot
-from proxyroute.errors import ProxyRouteError, SplitBrain, Superseded
+from proxyroute.errors import Busy, LeaseLost, ProxyRouteError, SplitBrain, Superseded
 from proxyroute.faults import act
 from proxyroute.model import Deadline
 from proxyroute.operation import plan_from_json, resume
@@ -37,8 +37,10 @@ _IDLE = 3600.0
 class Guard:
     """The engine's end of the pipe. Implements :class:`proxyroute.ports.Sentinel`."""
 
-    def __init__(self, journal_file: Path) -> None:
+    def __init__(self, journal_file: Path, lease: Lease) -> None:
         self._journal = journal_file
+        self._lease = lease
+        self._told = ""
         self._log = journal_file.with_suffix(".guard.log")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -63,9 +65,16 @@ class Guard:
             raise ProxyRouteError(f"the guard did not start; {self._log} says why")
 
     def expect(self, seconds: float) -> None:
-        """Tells it to take over when it does not hear of us again in ``seconds``; does not wait."""
+        """Tells it to take over when it does not hear of us again in ``seconds``; does not wait.
+
+        With the lease as it is now: a guard that goes on needs not wait until that of a dead engine has ended.
+        """
         if self._process is not None and self._process.stdin is not None:
+            ticket, told = self._lease.ticket(), self._told
             with contextlib.suppress(OSError):  # a dead guard is no reason to leave the cluster as it is
+                if ticket != told:
+                    self._process.stdin.write(f"lease {ticket}\n".encode())
+                    self._told = ticket
                 self._process.stdin.write(f"expect {seconds}\n".encode())
                 self._process.stdin.flush()
 
@@ -119,7 +128,11 @@ def main(arguments: list[str]) -> int:
     begin = journal.read(file)[0]
     config = from_snapshot(begin["config"])
     plan = plan_from_json(begin["plan"])
-    parts = build_parts(config, continuous=True)
+    lease = build_lease(config)
+    watch = _Watch(engine)
+    # while it only watches, its connections are the engine's: no lease is held here yet
+    permit = permit_of(lease)
+    parts = build_parts(config, continuous=True, permit=permit and (lambda: permit() if watch.over else None))
     needed = plan.candidate if begin["operation_kind"] == "failover" else plan.primary
     try:
         there = [n for n in parts.site.names if n == needed or n != plan.primary]
@@ -127,38 +140,58 @@ def main(arguments: list[str]) -> int:
         if needed in errors:
             raise errors[needed]
         print("ready", flush=True)
-        if not _watch(engine):
+        if not watch.must_take_over():
             return 0
-        return _take_over(parts, file, build_lease(config))
+        patience = max(_GIVE_UP, 3 * config.lease.time)
+        return _take_over(parts, file, lease, watch.ticket, Deadline.after(patience))
     finally:
         parts.site.close()
         parts.routes.close()
 
 
-def _watch(engine: int) -> bool:
-    """Returns True when the guard must take over, False when the operation is over."""
-    until: Deadline | None = None
-    while True:
-        line = _read_line(sys.stdin.fileno(), until.left if until else _IDLE)
-        if line is None and until is not None:
-            _log("the engine is not done within every budget: ending it")
-            with contextlib.suppress(ProcessLookupError), act("guard.end_engine"):
-                signal.pidfd_send_signal(engine, signal.SIGKILL)
-            return True
-        if line == "":
-            return True
-        if line == "done":
-            return False
-        if line is not None and line.startswith("expect "):
-            until = Deadline.after(float(line.split()[1]))
+class _Watch:
+    """What the engine says, until it says no more."""
+
+    def __init__(self, engine: int) -> None:
+        self._engine = engine
+        self.ticket = ""
+        """The engine's lease, as it was when it said so last."""
+        self.over = False
+
+    def must_take_over(self) -> bool:
+        """Returns True when the guard must take over, False when the operation is over."""
+        must = self._listen()
+        self.over = True
+        return must
+
+    def _listen(self) -> bool:
+        until: Deadline | None = None
+        while True:
+            line = _read_line(sys.stdin.fileno(), until.left if until else _IDLE)
+            if line is None and until is not None:
+                _log("the engine is not done within every budget: ending it")
+                with contextlib.suppress(ProcessLookupError), act("guard.end_engine"):
+                    signal.pidfd_send_signal(self._engine, signal.SIGKILL)
+                return True
+            if line == "":
+                return True
+            if line == "done":
+                return False
+            if line is not None and line.startswith("lease "):
+                self.ticket = line.removeprefix("lease ")
+            if line is not None and line.startswith("expect "):
+                until = Deadline.after(float(line.split()[1]))
 
 
-def _take_over(parts: Parts, file: Path, lease: Lease) -> int:
+def _take_over(parts: Parts, file: Path, lease: Lease, ticket: str, deadline: Deadline) -> int:
     """Goes on with the operation until it is closed, somebody else has it, or there is nothing more to be tried."""
-    deadline = Deadline.after(_GIVE_UP)
     while True:
         try:
-            lease.acquire("guard", Deadline.after(_LEASE))
+            if not (ticket and lease.adopt(ticket)):
+                lease.acquire("guard", Deadline.after(_LEASE))
+                if lease.distributed:  # somebody else may have had it in between
+                    parts.site.end_others(Deadline.after(_CONNECT))
+            ticket = ""
             op = resume(file, lease, "guard")
             if op is None:
                 return 0
@@ -171,7 +204,8 @@ def _take_over(parts: Parts, file: Path, lease: Lease) -> int:
         except Exception as error:  # noqa: BLE001 - nobody else is left to try again
             _log(f"{type(error).__name__}: {error}")
             if deadline.left < _RETRY:
-                _close_what_is_in_doubt(parts, file)
+                if not isinstance(error, Busy | LeaseLost):  # else it is for the one who has the lease now
+                    _close_what_is_in_doubt(parts, file)
                 return 1
         finally:
             lease.release()

@@ -52,17 +52,14 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: dict[Path, tuple[tuple[int, int], Summary | None]] = {}
+        self._known: dict[Path, tuple[object, Summary | None]] = {}
 
     def summaries(self) -> tuple[Summary, ...]:
         """Returns every operation on record, oldest first; the damaged ones are left out."""
         found = {}
-        for file in journal.journals(self._folder):
-            with contextlib.suppress(FileNotFoundError):
-                stat = file.stat()
-                key = (stat.st_mtime_ns, stat.st_size)
-                before = self._known.get(file)
-                found[file] = before if before is not None and before[0] == key else (key, _summary(file))
+        for file, stamp in journal.stamps(self._folder).items():
+            before = self._known.get(file)
+            found[file] = before if before is not None and before[0] == stamp else (stamp, _summary(file))
         self._known = found
         return tuple(summary for _, summary in found.values() if summary is not None)
 

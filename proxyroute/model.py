@@ -68,6 +68,21 @@ class Epoch:
 NO_EPOCH = Epoch(0, 0)
 
 
+@dataclass(frozen=True)
+class Holding:
+    """Who holds the lease of a cluster now, for those who show it."""
+
+    kind: str
+    """``local``, ``etcd`` or ``database``."""
+    holder: str = ""
+    """Host and process; empty while nobody holds it."""
+    purpose: str = ""
+    seconds_left: float | None = None
+    """Until it ends by itself, if its holder does not keep it alive; None where that is not how it ends."""
+    trouble: str = ""
+    """Why it is not known who holds it."""
+
+
 @dataclass(frozen=True, order=True)
 class Address:
     """Host and TCP port of a server."""

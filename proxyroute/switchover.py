@@ -124,7 +124,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
         new.detach(view.peer(old.name), budget)
     with op.step("commit"):
         budget.require("the commit")
-        op.commit(goal)
+        op.commit(goal, budget)
     return target
 
 

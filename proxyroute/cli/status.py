@@ -16,7 +16,7 @@ from proxyroute.cli.output import Output, styled
 from proxyroute.drift import differences
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.history import fenced, waiting_for_heal
-from proxyroute.model import Observed, Receiver, Silent, Source, Status, View
+from proxyroute.model import Holding, Observed, Receiver, Silent, Source, Status, View
 from proxyroute.truth import truth
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Reading:
     """Why not."""
     served_by: int | None
     """Pid of the process that serves the cluster on this host."""
+    lease: Holding
     aside: tuple[Summary, ...] = ()
     """The last word on each server that could not rejoin."""
 
@@ -90,13 +91,24 @@ def _read(ctx: Context, engine: Engine) -> Reading:
     intended, astray = engine.intended(view, observed)
     history = engine.history()
     aside = tuple(s for s in fenced(history) if not _back(view, s.candidate))
-    return Reading(view, observed, waiting_for_heal(history), intended, astray, server_of(ctx.cluster), aside)
+    unfinished, server = waiting_for_heal(history), server_of(ctx.cluster)
+    return Reading(view, observed, unfinished, intended, astray, server, engine.lease(), aside)
 
 
 def _back(view: View, name: str) -> bool:
     """Tells whether a server replicates by now, or is the primary, whatever was said of it earlier."""
     status = view.status(name)
     return status is not None and (status.writable or any(source.running for source in status.sources))
+
+
+def lease_text(lease: Holding) -> str:
+    """Returns who holds the lease, in one line."""
+    if lease.trouble:
+        return f"nobody knows who holds it: {lease.trouble}"
+    if not lease.holder:
+        return "free"
+    left = f", {lease.seconds_left:g} s left unless it is renewed" if lease.seconds_left is not None else ""
+    return f"held by {lease.holder} for {lease.purpose or 'an operation'}{left}"
 
 
 def is_open(summary: Summary) -> bool:
@@ -140,6 +152,9 @@ def _show(out: Output, reading: Reading) -> None:
             moved = f"{summary.kind} {summary.primary} → {summary.candidate}"
             out.line(f"{summary.operation}  {moved}: {'; '.join(summary.leftovers) or 'open'}", "warn")
     out.line()
+    lease = reading.lease
+    if lease.trouble or lease.holder or lease.kind != "local":
+        out.line(f"lease ({lease.kind}): {lease_text(lease)}", "bad" if lease.trouble else "quiet")
     if reading.served_by is not None:
         out.line(f"proxyroute serve keeps it in order (process {reading.served_by})", "quiet")
     else:
@@ -241,6 +256,7 @@ def _json(reading: Reading) -> dict[str, Any]:
         "proxies": [_proxy_json(proxy, reading) for proxy in reading.proxies],
         "open_operations": reading.unfinished,
         "served_by": reading.served_by,
+        "lease": reading.lease,
         "not_rejoined": list(reading.aside),
     }
 

@@ -28,8 +28,8 @@ PRIMITIVES: dict[tuple[str, str], str] = {
     ("adapters.publisher", "release"): "a folder of its own in which a configuration is tried out, gone afterwards",
     ("agent_memory", "__init__"): "its own lock file and its folder, which mean nothing to a proxy",
     ("lease.local", "acquire"): "its own lock file and its folder, which mean nothing to a server or a proxy",
-    ("lease.local", "claim"): "the claim is the mkdir, under act(); an epoch without an owner's name was never used",
-    ("lease.local", "_forget_old"): "claims so old that nobody can meet them any more",
+    ("lease.claims", "claim"): "the claim is the mkdir, under act(); an epoch without an owner's name was never used",
+    ("lease.claims", "_forget_old"): "claims so old that nobody can meet them any more",
 }
 """Functions that change something without an act() of their own, and who has one around them."""
 

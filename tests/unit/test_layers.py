@@ -75,10 +75,10 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "pydantic_core": ("config*",),
     "yaml": ("config*", "cli.*"),
     "jinja2": ("haproxy.*", "maxscale.*"),
-    "requests": ("maxscale.*",),
     "click": ("cli.*",),
     "rich": ("cli.*",),
     "watchdog": ("agent*",),
+    "requests": ("lease.*", "maxscale.*"),
 }
 """Which package may be imported where; everything else does with the standard library."""
 
