@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import pymysql
 import pytest
 
 from proxyroute.db.mariadb import MariaDB
@@ -79,21 +78,17 @@ def ours(node: Node) -> int:
     return int(node.value(f"(SELECT COUNT(*) FROM information_schema.processlist WHERE user='{ENGINE.user}')"))
 
 
-def crowd(node: Node, ends: contextlib.ExitStack) -> None:
-    """Opens sessions of the application until no more are let in."""
-    while True:
-        try:
-            ends.enter_context(node.session(APPLICATION))
-        except pymysql.err.OperationalError as error:
-            if error.args[0] != 1040:
-                raise
-            return
+def ending(node: Node, first: str = "DO 0") -> None:
+    """Ends the session of the engine's account on a server, from the server's side, after the statement ``first``."""
+    with node.session() as root, root.cursor() as cursor:
+        cursor.execute(first)
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE user=%s", (ENGINE.user,))
+        (row,) = cursor.fetchall()
+        cursor.execute(f"KILL HARD CONNECTION {row['id']}")
 
 
 @pytest.mark.parametrize("profile", ["default", "aggressive"])
-def test_a_killed_primary_is_seen_at_once_and_dead_as_soon_as_it_is_confirmed(
-    cluster: LocalCluster, profile: str
-) -> None:
+def test_a_killed_primary_is_dead_as_soon_as_it_is_confirmed(cluster: LocalCluster, profile: str) -> None:
     policy = POLICY if profile == "default" else replace(POLICY, **AGGRESSIVE)
     with watching(cluster, policy) as eye:
         until(lambda: eye.evidence("db2").witness is Witness.FRESH, "db2 to hear")
@@ -102,11 +97,15 @@ def test_a_killed_primary_is_seen_at_once_and_dead_as_soon_as_it_is_confirmed(
         assert (told.action, told.primary) == (Action.FAILOVER, "db1")
         assert "db2 has lost the connection" in told.text
         assert eye.silence("db1") is Silence.REFUSED
-        first = next(s for s in eye.prober.sightings().tracks["db1"].recent if s.began == told.since)
-        good = eye.prober.sightings().tracks["db1"].good
-        # by the hang-up, not by the next regular look
-        assert good is not None
-        assert first.began < good.at + policy.probe_period
+
+
+def test_a_kill_is_noticed_by_the_hang_up_and_not_by_the_next_regular_look(cluster: LocalCluster) -> None:
+    with watching(cluster, replace(POLICY, probe_period=60.0)) as eye:
+        cluster["db1"].kill9()
+        eye.until("DeadPrimary", seconds=20.0)
+        silent = eye.prober.sightings().tracks["db1"]
+        assert silent.silent_looks >= 3
+        assert eye.evidence("db3").witness is Witness.LOST
 
 
 def test_a_hung_primary_is_dead_when_heartbeats_are_overdue_although_the_threads_still_say_yes(
@@ -149,7 +148,7 @@ def test_a_primary_that_only_we_do_not_reach_is_not_failed_over(cluster: LocalCl
     with eye.prober:
         told = eye.until("UnreachablePrimary")
         assert (told.action, told.primary) == (Action.WAIT, "db1")
-        assert "it lives: db2 got something" in told.text
+        assert "but it lives: db" in told.text
 
 
 def test_stopped_receivers_witness_nothing_and_the_primary_lives(cluster: LocalCluster) -> None:
@@ -183,18 +182,15 @@ def test_stopped_appliers_are_no_death_and_nobody_may_take_over(cluster: LocalCl
 
 
 def test_too_many_connections_are_a_sign_of_life(start_cluster: Callable[..., LocalCluster]) -> None:
-    cluster = start_cluster(2, node_options={"db1": {"max_connections": 12}})
+    cluster = start_cluster(2)
+    db1 = cluster["db1"]
     with contextlib.ExitStack() as ends, watching(cluster) as eye:
-        crowd(cluster["db1"], ends)
-        # the one place that is kept for privileged accounts, and ours, which stands already
-        root = ends.enter_context(cluster["db1"].session())
-        with root.cursor() as cursor:
-            cursor.execute("SELECT id FROM information_schema.processlist WHERE user=%s", (ENGINE.user,))
-            (row,) = cursor.fetchall()
-            cursor.execute(f"KILL HARD CONNECTION {row['id']}")
-            ends.enter_context(cluster["db1"].session(APPLICATION))
+        for _ in range(15):
+            ends.enter_context(db1.session(APPLICATION))
+        # the application has more than the limit: not even the place that is kept for privileged accounts is free
+        ending(db1, "SET GLOBAL max_connections=10")
         told = eye.until("TooManyConnections")
-        assert told.action is Action.PEOPLE
+        assert (told.action, told.primary) == (Action.PEOPLE, "db1")
         assert eye.silence("db1") is Silence.CROWDED
         ends.close()
         eye.until("NoProblem")
@@ -264,8 +260,7 @@ def test_an_engine_that_starts_after_the_death_finds_the_primary_by_its_replicas
 
 def test_a_session_that_somebody_ends_is_opened_anew_and_nothing_is_left_behind(cluster: LocalCluster) -> None:
     with watching(cluster) as eye:
-        (row,) = cluster["db1"].sql("SELECT id FROM information_schema.processlist WHERE user=%s", (ENGINE.user,))
-        cluster["db1"].sql(f"KILL HARD CONNECTION {row['id']}")
+        ending(cluster["db1"])
         recent = lambda: eye.prober.sightings().tracks["db1"].recent  # noqa: E731
         until(lambda: any(isinstance(s.seen, Silent) for s in recent()), "the loss to be seen")
         eye.until("NoProblem")
