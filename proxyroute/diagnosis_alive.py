@@ -104,8 +104,8 @@ def tell_locked_semi_sync(case: Case) -> str:
     sync = case.top.semi_sync if case.top else None
     waiting, timeout = (sync.waiting, seconds(sync.timeout_seconds)) if sync else (0, "?")
     return (
-        f"{waiting} commits on {case.name} wait for an acknowledgement and no replica can give one, "
-        f"for up to {timeout}; start a semi-synchronous replica, or on {case.name}: "
+        f"commits on {case.name} wait for an acknowledgement and no replica can give one "
+        f"(waiting: {waiting}, for up to {timeout}); start a semi-synchronous replica, or on {case.name}: "
         "SET GLOBAL rpl_semi_sync_master_enabled=0;"
     )
 

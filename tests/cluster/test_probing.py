@@ -266,3 +266,43 @@ def test_a_session_that_somebody_ends_is_opened_anew_and_nothing_is_left_behind(
         eye.until("NoProblem")
         assert all(ours(node) == 1 for node in cluster)
     until(lambda: all(ours(node) == 0 for node in cluster), "our sessions to be gone")
+
+
+def test_under_semi_sync_nothing_acknowledged_can_be_missing_and_that_is_known(
+    start_cluster: Callable[..., LocalCluster],
+) -> None:
+    cluster = start_cluster(3, semi_sync=True)
+    with watching(cluster, FailoverPolicy()) as eye:
+        assert eye.known
+        assert eye.known.semi_sync
+        assert (eye.known.semi_sync.active, eye.known.semi_sync.after_sync) == (True, True)
+        assert eye.known.semi_sync.wait_no_replica
+        assert eye.known.semi_sync.acknowledgers == ("db2", "db3")
+        cluster["db1"].kill9()
+        told = eye.until("DeadPrimary")
+        assert (told.action, told.blockers) == (Action.FAILOVER, ())
+        cluster["db3"].kill9()
+        told = eye.until("DeadPrimaryAndSomeReplicas")
+        assert told.action is Action.PEOPLE
+        (finding,) = told.blockers
+        assert (finding.code, finding.subject) == ("failover.acknowledger", "db3")
+
+
+def test_a_primary_that_waits_for_acknowledgements_in_vain_lives(start_cluster: Callable[..., LocalCluster]) -> None:
+    cluster = start_cluster(2, semi_sync=True)
+    db1, db2 = cluster["db1"], cluster["db2"]
+    db1.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
+    db1.sql("SET GLOBAL rpl_semi_sync_master_timeout=60000")
+    cluster.await_synced()
+    with watching(cluster) as eye:
+        db2.sql("STOP SLAVE IO_THREAD")
+        eye.until("PrimarySingleReplicaNotReplicating")
+        writer = threading.Thread(target=db1.sql, args=("INSERT INTO app.t VALUES (1)",))
+        writer.start()
+        told = eye.until("LockedSemiSyncPrimary")
+        assert told.action is Action.PEOPLE
+        assert "(waiting: 1, for up to 60 s)" in told.text
+        db2.sql("START SLAVE IO_THREAD")
+        writer.join(20.0)
+        assert not writer.is_alive()
+        eye.until("NoProblem")

@@ -124,7 +124,7 @@ CASES: dict[str, Row] = {
     "LockedSemiSyncPrimary": Row(
         lambda: well(server(1, semi_sync=replace(SYNC, clients=0, waiting=3)), replica(2, STOPPED)),
         Action.PEOPLE,
-        "3 commits on db1 wait",
+        "(waiting: 3, for up to 10 s)",
     ),
     "PrimaryLostEvents": Row(
         lambda: well(server(1, "0-1-99"), replica(2, channel(received="0-1-99"), executed="0-1-99"), replica(3)),
