@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from proxyroute.diagnosis import TABLE, diagnose
 from proxyroute.diagnosis_case import FINDINGS
 from proxyroute.errors import Silence
+from proxyroute.failover_election import reason_codes
 from proxyroute.failover_limits import FINDINGS as LIMITS
 from proxyroute.known import Known
 from proxyroute.model import (
@@ -462,3 +463,4 @@ def test_every_action_and_every_blocker_is_explained_on_the_page() -> None:
     text = PAGE.read_text()
     assert set(re.findall(r"^- \*\*(\w+)\*\*:", text, re.MULTILINE)) == {str(action) for action in Action}
     assert set(re.findall(r"^\| `(failover\.\w+)`", text, re.MULTILINE)) == {*FINDINGS, *LIMITS}
+    assert set(re.findall(r"`(candidate\.\w+)`", text)) == reason_codes()
