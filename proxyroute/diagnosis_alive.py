@@ -68,15 +68,13 @@ def replicas_contained(case: Case) -> Iterator[Finding]:
     for name in _followers(case):
         if _held(case, name) is Containment.YES:
             continue
-        server = case.sightings.tracks[name].good
-        text = (
-            f"nobody can tell whether {case.name} has everything that {name} has received"
-            if server
-            else f"{name} was never seen, and may have received what {case.name} lacks"
-        )
-        code = "failover.uncontained" if server else "failover.unheard"
         cure = f"start {name}, or on {case.name}: SET GLOBAL read_only=0;"
-        yield Finding(code, Severity.ERROR, name, text, cure, forceable=True)
+        if case.sightings.tracks[name].good:
+            text = f"nobody can tell whether {case.name} has everything that {name} has received"
+            yield Finding("failover.uncontained", Severity.ERROR, name, text, cure, forceable=True)
+        else:
+            text = f"{name} was never seen, and may have received what {case.name} lacks"
+            yield Finding("failover.unheard", Severity.ERROR, name, text, cure, forceable=True)
 
 
 def tell_read_only(case: Case) -> str:
