@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from proxyroute.errors import (
     TimedOut,
     Torn,
 )
+from proxyroute.haproxy.mounts import file_system
 from proxyroute.haproxy.release import (
     Announcement,
     Answer,
@@ -98,7 +100,7 @@ class Agent:
     def step(self) -> None:
         """Looks at the shared folder and at HAProxy once, and does what follows."""
         try:
-            announcement = self._worker.call(self._current, self._soon())
+            announcement = self._worker.call(self._share().current, self._soon())
             gone = self._memory is not None and announcement is None
             text = f"nothing is published in {self._config.folder} any more: is it mounted?"
             self._trouble["folder"] = text if gone else ""
@@ -133,9 +135,6 @@ class Agent:
     def _share(self) -> Share:
         return Share(self._config.folder, self._config.cluster, read_key(self._config.key_file))
 
-    def _current(self) -> Announcement | None:
-        return self._share().current()
-
     def _load(self, name: str) -> Release:
         """Returns a release that is announced. Raises ShareError, and TimedOut when the disk hangs.
 
@@ -146,7 +145,7 @@ class Agent:
         appears = Deadline.after(_APPEAR)
         while True:
             try:
-                return self._worker.call(lambda: self._share().release(name), self._soon())
+                return self._worker.call(partial(self._share().release, name), self._soon())
             except Torn:
                 if appears.passed:
                     raise
@@ -157,7 +156,7 @@ class Agent:
         if not self._begun:
             self._begun = True
             with contextlib.suppress(ShareError, TimedOut):
-                said = self._worker.call(lambda: self._share().answer(self._config.host), self._soon())
+                said = self._worker.call(partial(self._share().answer, self._config.host), self._soon())
                 self._answer = self._written = said
                 if said.phase and not Phase(said.phase).routes:
                     self._handled = said.answers  # a hold that was answered is not begun again
@@ -169,9 +168,10 @@ class Agent:
         if not self._watched:
             try:
                 share = self._share().folder
-                self._worker.call(lambda: self.watch.begin(share, self._config.host), self._soon())
+                kind = self._worker.call(partial(file_system, share), self._soon())
+                self.watch.begin(share, self._config.host, kind)
                 self._watched = True
-            except (ShareError, TimedOut) as error:
+            except (OSError, ShareError, TimedOut) as error:
                 self.watch.how = f"looks again: {error}"
 
     # Obeying
@@ -289,7 +289,7 @@ class Agent:
 
     def _answer_questions(self) -> None:
         try:
-            questions = self._worker.call(lambda: self._share().questions(), self._soon())
+            questions = self._worker.call(self._share().questions, self._soon())
         except (ShareError, TimedOut):
             return  # told when the folder is looked at again
         asked = {q.writer: q.id for q in questions}
@@ -315,7 +315,8 @@ class Agent:
     def _acknowledge(self) -> None:
         answer = self._answer
         try:
-            self._worker.call(lambda: self._share().acknowledge(answer), self._soon())
+            soon = self._soon()
+            self._worker.call(partial(self._share().acknowledge, answer, soon), soon)
             self._written = answer
             self._trouble["receipt"] = ""
         except (ShareError, TimedOut) as error:

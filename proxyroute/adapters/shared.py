@@ -31,6 +31,8 @@ from proxyroute.model import (
 
 _TO_SAY = 0.1
 """Seconds kept back, so that a host that is silent is told as such before whoever asks has gone."""
+_HANGS = 5
+"""A folder that takes so many times ``disk_limit`` is not waited for any longer."""
 
 
 class SharedAdapter:
@@ -58,12 +60,15 @@ class SharedAdapter:
         limit = self._settings.disk_limit
         try:
             self._asked = True
+            self._publisher.worker.start(deadline)
             began = time.monotonic()
-            question = self._publisher.ask(self.name, deadline.within(10 * limit), check=True)
+            try:
+                question = self._publisher.ask(self.name, deadline.within(_HANGS * limit), check=True)
+            except TimedOut as error:
+                return [self._slow(f"{error}: no small file was written in {time.monotonic() - began:.1f} s")]
             took = time.monotonic() - began
             if took > limit:
-                text = f"{self._settings.folder} took {took:.2f} s to write a small file; at most {limit:g} s are good"
-                return [self._error("agents.slow", text, "look at the load of the network disk, or raise disk_limit:")]
+                return [self._slow(f"{self._settings.folder} took {took:.2f} s to write a small file")]
             return self._publisher.reply(self.name, question, deadline).findings
         except ShareError as error:
             return [self._error("agents.folder", str(error), f"ls -l {self._settings.folder}")]
@@ -170,7 +175,7 @@ class SharedAdapter:
         self._answered = None
         try:
             announced = publish()
-            answer = self._publisher.answer(self.name, lambda a: a.answers == announced.id, deadline)
+            answer = self._publisher.receipt(self.name, announced, deadline)
         except (ShareError, ConfigError, AdapterError) as error:
             return Receipt(self.name, ReceiptState.FAILED, epoch, str(error))
         except TimedOut as error:
@@ -181,6 +186,10 @@ class SharedAdapter:
             return Receipt(self.name, ReceiptState.FAILED, epoch, text)
         evidence = {**answer.receipt.evidence, "announcement": announced.sequence, "release": answer.release}
         return replace(answer.receipt, proxy=self.name, evidence=evidence)
+
+    def _slow(self, text: str) -> Finding:
+        text = f"{text}; at most {self._settings.disk_limit:g} s are good"
+        return self._error("agents.slow", text, "look at the load of the network disk, or raise disk_limit:")
 
     def _error(self, code: str, text: str, cure: str) -> Finding:
         return Finding(code, Severity.ERROR, self.name, text, cure)

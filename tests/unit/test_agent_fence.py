@@ -103,7 +103,7 @@ def publish(
     named = Announcement(f"id{number}", sequence, "shop", phase, "engine", route=wanted.name, seconds=1.0)
     if phase is Phase.PREPARE:
         named = replace(named, target=wanted.name, abort=back.name)
-    share.publish(named)
+    share.publish(named, Deadline.after(10))
 
 
 acts = st.one_of(

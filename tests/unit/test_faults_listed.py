@@ -24,6 +24,7 @@ PRIMITIVES: dict[tuple[str, str], str] = {
     ("haproxy.runtime", "_exchange"): "sends what it is given; tell() and reload() have an act(), ask() only reads",
     ("haproxy.files", "_staged"): "writes beside the file, for replace() and rehearse(), which have the act()",
     ("haproxy.share", "_exclusive"): "makes a folder appear, for stage() and claim(), which have the act()",
+    ("haproxy.frames", "put"): "tells our own helper what to do, which has the act(), or tells us what came of it",
     ("adapters.publisher", "release"): "a folder of its own in which a configuration is tried out, gone afterwards",
     ("agent_memory", "__init__"): "its own lock file and its folder, which mean nothing to a proxy",
     ("lease.local", "acquire"): "its own lock file and its folder, which mean nothing to a server or a proxy",
