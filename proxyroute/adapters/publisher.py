@@ -231,7 +231,6 @@ class Publisher:
 
         Raises ShareError when what is there cannot be believed, TimedOut when the disk hangs.
         """
-
         return self.worker.call(self.share.in_force, deadline)
 
     def prune(self, deadline: Deadline) -> None:

@@ -5,13 +5,14 @@ Each proxy of the configuration is one host; each waits for the receipt of its o
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from proxyroute.adapters.publisher import COMMON, AgentsSettings, Publisher
-from proxyroute.errors import AdapterError, ConfigError, ProxyRouteError, ShareError, TimedOut
+from proxyroute.errors import AdapterError, ConfigError, DiskFailed, ProxyRouteError, ShareError, TimedOut
 from proxyroute.haproxy.release import Announcement, Answer, Phase
 from proxyroute.haproxy.render import render
 from proxyroute.model import (
@@ -100,7 +101,12 @@ class SharedAdapter:
         """Has the host let those go who wait, if it has not done so already when it took the route."""
         if self._answered is not None and self._publisher.was_released(self.name, self._answered):
             return Receipt(self.name, ReceiptState.DONE, self._answered.receipt.epoch, "with its route")
-        return self._told(lambda: self._publisher.publish(self.name, Phase.RELEASE, deadline), NO_EPOCH, deadline)
+        receipt = self._told(lambda: self._publisher.publish(self.name, Phase.RELEASE, deadline), NO_EPOCH, deadline)
+        if receipt.state is not ReceiptState.FAILED or "announcement" in receipt.evidence:
+            return receipt
+        # The folder could not be written, but the host has a clock of its own.
+        text = f"{receipt.detail}; a hold ends by the host's own clock"
+        return replace(receipt, state=ReceiptState.UNKNOWN, detail=text)
 
     def apply(self, table: RouteTable, deadline: Deadline) -> Receipt:
         """Moves the write route of the host and lets those go who wait: a rename here, two runtime commands there."""
@@ -153,10 +159,8 @@ class SharedAdapter:
         """Takes back what was asked, as far as the disk answers at once."""
         if self._asked:
             self._asked = False
-            try:
+            with contextlib.suppress(ShareError, TimedOut):  # a publisher removes it when it is old
                 self._publisher.withdraw(self.name, Deadline.after(self._settings.disk_limit))
-            except (ShareError, TimedOut):
-                return  # a publisher removes it when it is old
         if not self._closed:
             self._closed = True
             self._publisher.leave()
@@ -176,10 +180,10 @@ class SharedAdapter:
         try:
             announced = publish()
             answer = self._publisher.receipt(self.name, announced, deadline)
+        except (TimedOut, DiskFailed) as error:
+            return Receipt(self.name, ReceiptState.UNKNOWN, epoch, str(error))
         except (ShareError, ConfigError, AdapterError) as error:
             return Receipt(self.name, ReceiptState.FAILED, epoch, str(error))
-        except TimedOut as error:
-            return Receipt(self.name, ReceiptState.UNKNOWN, epoch, str(error))
         self._answered = answer
         if answer.operation != operation:
             text = f"answered for operation {answer.operation!r}, not {operation!r}"

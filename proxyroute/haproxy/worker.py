@@ -8,6 +8,7 @@ servers. An engine that was killed would hold the primary frozen, and its guard 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import socket
@@ -19,13 +20,17 @@ from concurrent.futures import TimeoutError as Late
 from typing import ClassVar, TypeVar, cast
 
 from proxyroute import faults
-from proxyroute.errors import ShareError, TimedOut
+from proxyroute.errors import DiskFailed, ShareError, TimedOut
 from proxyroute.haproxy import frames
 from proxyroute.model import Deadline
 
 T = TypeVar("T")
 
 _MOST_STUCK = 8
+_REFUSED = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
+)
+"""What a disk says when it has not done what it was asked. After anything else nobody knows."""
 
 
 class Worker:
@@ -47,7 +52,7 @@ class Worker:
         self.call(os.getpid, deadline)
 
     def call(self, access: Callable[[], T], deadline: Deadline) -> T:
-        """Returns what ``access`` returns, or raises what it raises; an OSError as ShareError.
+        """Returns what ``access`` returns, or raises what it raises; an OSError as ShareError or DiskFailed.
 
         It is done in another process: ``access`` and what comes back are pickled. Raises TimedOut when it has not come
         back by ``deadline``: then what it was to change is unknown.
@@ -66,7 +71,8 @@ class Worker:
         if done:
             return cast(T, value)
         if isinstance(value, OSError):
-            raise ShareError(f"{value.filename or self._what}: {value.strerror or value}") from value
+            kind = ShareError if value.errno in _REFUSED else DiskFailed
+            raise kind(f"{value.filename or self._what}: {value.strerror or value}") from value
         raise value
 
 
