@@ -240,6 +240,7 @@ class Agent:
         self._staged = {target.name: target}
         accept(self._memory, target, announcement.sequence)
         refuse_outdated(self._memory, abort.table.epoch)
+        self._local.rehearse()  # it must be remembered before it is followed, and by then it is too late to refuse
         back = abort.table
         if self._memory is not None:  # a reload leads where writes go now: under the epoch they go there by
             back = replace(back, primary=self._memory.primary, epoch=self._memory.epoch)

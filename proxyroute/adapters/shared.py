@@ -32,7 +32,7 @@ from proxyroute.model import (
 
 _TO_SAY = 0.1
 """Seconds kept back, so that a host that is silent is told as such before whoever asks has gone."""
-_HANGS = 5
+_HANGS = 10
 """A folder that takes so many times ``disk_limit`` is not waited for any longer."""
 
 

@@ -253,9 +253,9 @@ def test_a_slow_disk_refuses_an_operation_and_says_how_slow(tmp_path: Path) -> N
         try:
             host.start(host.table((1, 1), "db1"))
             assert host.adapter(disk_limit=10.0).check(soon()) == ()
-            (found,) = host.adapter(disk_limit=0.05).check(soon())
+            (found,) = host.adapter(disk_limit=0.1).check(soon())
             assert (found.code, found.severity, found.subject) == ("agents.slow", Severity.ERROR, "edge1")
-            assert " s to write a small file; at most 0.05 s are good" in found.text
+            assert " s to write a small file; at most 0.1 s are good" in found.text
         finally:
             host.close()
 
