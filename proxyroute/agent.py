@@ -77,11 +77,13 @@ class Agent:
             self._memory, self._release = recalled
         self._worker = Worker(f"the shared folder {config.folder}")
         self.watch = Watch()
-        self._answer = Answer(config.host, config.cluster)
+        self._answer = Answer(config.host, config.cluster, closes_after=config.closes_after)
         self._written: Answer | None = None
         self._handled = ""
         self._announced = -_ANNOUNCED
         self._hold_ends = 0.0
+        self._heard = time.monotonic()
+        self._shut = False
         self._confirmed = 0
         self._confirm_again = 0.0
         self._staged: dict[str, Release] = {}
@@ -102,6 +104,8 @@ class Agent:
         try:
             announcement = self._worker.call(self._share().current, self._soon())
             gone = self._memory is not None and announcement is None
+            if not gone:
+                self._heard, self._shut = time.monotonic(), False
             text = f"nothing is published in {self._config.folder} any more: is it mounted?"
             self._trouble["folder"] = text if gone else ""
         except (ShareError, TimedOut) as error:
@@ -157,7 +161,8 @@ class Agent:
             self._begun = True
             with contextlib.suppress(ShareError, TimedOut):
                 said = self._worker.call(partial(self._share().answer, self._config.host), self._soon())
-                self._answer = self._written = said
+                self._written = said
+                self._answer = replace(said, closes_after=self._config.closes_after)
                 if said.phase and not Phase(said.phase).routes:
                     self._handled = said.answers  # a hold that was answered is not begun again
             if self._release is not None:
@@ -280,7 +285,12 @@ class Agent:
             self._trouble["started"] = str(error)
 
     def _obeyed_by_clock(self) -> None:
-        """Ends a hold whose time is over, whatever else can be heard."""
+        """Ends a hold whose time is over, and closes writes after the declared silence, whatever else can be heard."""
+        after = self._config.closes_after
+        if after and not self._shut and self._memory is not None and time.monotonic() - self._heard >= after:
+            with contextlib.suppress(ProxyRouteError):
+                self._haproxy().shut(self._memory.epoch, Deadline.after(_LOOK))
+                self._shut, self._confirmed = True, 0  # it opens again when the folder confirms the route
         if self._hold_ends and time.monotonic() >= self._hold_ends:
             with contextlib.suppress(ProxyRouteError):
                 if self._haproxy().release(Deadline.after(_LOOK)).state is ReceiptState.DONE:
@@ -353,6 +363,7 @@ class Agent:
             "detail": receipt.detail,
             "acknowledged": self._answer == self._written,
             "confirmed_pid": self._confirmed,
+            "closed_by_silence": self._shut,
         }
         if status != self._told:
             with contextlib.suppress(OSError):  # this disk is full as well: there is nowhere left to say it

@@ -13,10 +13,11 @@ from proxyroute.adapters.haproxy import HAProxyAdapter
 from proxyroute.errors import AdapterError, TimedOut
 from proxyroute.haproxy import disk
 from proxyroute.haproxy.loaded import read_pid, read_route
+from proxyroute.haproxy.process import end_sessions
 from proxyroute.haproxy.release import RELEASED
-from proxyroute.haproxy.routemap import NO_HOLD, RouteMap, parse_route
+from proxyroute.haproxy.routemap import CLOSED, NO_HOLD, RouteMap, parse_route
 from proxyroute.haproxy.settings import Settings
-from proxyroute.model import Deadline, Endpoint, Receipt, ReceiptState, RouteTable
+from proxyroute.model import Deadline, Endpoint, Epoch, Receipt, ReceiptState, RouteTable
 
 
 class SealedHAProxy(HAProxyAdapter):
@@ -40,6 +41,11 @@ class SealedHAProxy(HAProxyAdapter):
         if found.route is not None and found.route.primary is not None:
             table = disk.table_of(self._names.cluster, self._servers, found.route)
             disk.write_map(self.name, self._settings, self._at_rest(table))
+
+    def shut(self, epoch: Epoch, deadline: Deadline) -> None:
+        """Closes the write route in memory, under ``epoch``, and ends its sessions. Raises AdapterError, TimedOut."""
+        self._set_entries({"route": f"{CLOSED}/{epoch}"}, deadline)
+        end_sessions(self._runtime, self._master, self._names, None, deadline)
 
     def closed(self, deadline: Deadline) -> bool:
         """Tells whether the write route is closed in memory. Raises AdapterError when HAProxy does not answer."""

@@ -7,6 +7,8 @@ from pathlib import Path
 from proxyroute.adapters import find_adapter
 from proxyroute.config_values import ClusterConfig
 from proxyroute.db.mariadb import MariaDB
+from proxyroute.db.mariadb_compare import MariaDBCompare
+from proxyroute.db.mariadb_rebuild import MariaDBRebuild
 from proxyroute.db.probe import RowProbe
 from proxyroute.hooks import Scripts
 from proxyroute.lease.local import LocalLease
@@ -18,8 +20,19 @@ from proxyroute.site import Site
 
 def build_parts(config: ClusterConfig, *, continuous: bool = False) -> Parts:
     """Returns the parts of one cluster; nothing is connected yet. Raises ConfigError when a secret cannot be read."""
+    return Parts(
+        site=Site(config.name, build_servers(config)),
+        routes=Routes(build_adapters(config), [p.name for p in config.proxies if p.absent]),
+        hooks=Scripts(config.scripts.moments, config.scripts.timeout, config.scripts.arguments),
+        probe=RowProbe(config.proof.schema, config.proof.account.login()) if config.proof else None,
+        continuous=continuous,
+    )
+
+
+def build_servers(config: ClusterConfig) -> dict[str, MariaDB]:
+    """Returns a driver for each server; nothing is connected yet. Raises ConfigError when a secret cannot be read."""
     login = config.account.login()
-    servers = {
+    return {
         s.name: MariaDB(
             s.name,
             s.address,
@@ -29,13 +42,6 @@ def build_parts(config: ClusterConfig, *, continuous: bool = False) -> Parts:
         )
         for s in config.servers.values()
     }
-    return Parts(
-        site=Site(config.name, servers),
-        routes=Routes(build_adapters(config), [p.name for p in config.proxies if p.absent]),
-        hooks=Scripts(config.scripts.moments, config.scripts.timeout, config.scripts.arguments),
-        probe=RowProbe(config.proof.schema, config.proof.account.login()) if config.proof else None,
-        continuous=continuous,
-    )
 
 
 def build_adapters(config: ClusterConfig) -> list[Adapter]:
@@ -51,6 +57,29 @@ def cluster_folder(config: ClusterConfig) -> Path:
 def journal_folder(config: ClusterConfig) -> Path:
     """Returns where the cluster's journals are kept."""
     return cluster_folder(config) / "journal"
+
+
+def build_rebuilders(config: ClusterConfig) -> dict[str, MariaDBRebuild]:
+    """Returns what takes each server apart and puts it together again. Raises ConfigError as ``build_parts`` does."""
+    account = config.rejoin or config.account
+    login, client = account.login(), account.client_options()
+    return {s.name: MariaDBRebuild(s.name, s.address, login, client, s.host) for s in config.servers.values()}
+
+
+def build_comparers(config: ClusterConfig) -> dict[str, MariaDBCompare]:
+    """Returns each server's side of a comparison. Raises ConfigError as ``build_parts`` does."""
+    login = (config.rejoin or config.account).login()
+    return {s.name: MariaDBCompare(s.name, s.address, login) for s in config.servers.values()}
+
+
+def archive_folder(config: ClusterConfig) -> Path:
+    """Returns where transactions are kept that only one server had."""
+    return cluster_folder(config) / "archive"
+
+
+def build_server_lock(config: ClusterConfig, server: str) -> LocalLease:
+    """Returns what keeps two processes from rebuilding one server at once; the cluster's lease is free meanwhile."""
+    return LocalLease(cluster_folder(config) / "rejoin" / server)
 
 
 def build_lease(config: ClusterConfig) -> LocalLease:

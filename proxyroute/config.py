@@ -23,6 +23,7 @@ from proxyroute.config_shape import (
     AccountShape,
     ClusterShape,
     FileShape,
+    HostShape,
     check_shape,
     fill,
     is_name,
@@ -41,7 +42,8 @@ from proxyroute.config_values import (
 )
 from proxyroute.config_yaml import Document, InvalidConfig, Problem, Where, read_document, suggest
 from proxyroute.errors import ConfigError
-from proxyroute.model import Policy
+from proxyroute.host import Host, prefix
+from proxyroute.model import AGGRESSIVE, Address, FailoverPolicy, Policy
 
 __all__ = [
     "DEFAULT_PATH",
@@ -99,7 +101,9 @@ def snapshot(cluster: ClusterConfig) -> dict[str, Any]:
     """Returns ``cluster`` as JSON values: absolute paths, references to secrets, never a secret."""
     policy = {k: _json(v) for k, v in dataclasses.asdict(cluster.policy).items() if k not in _POLICY_HIDDEN}
     servers = {
-        s.name: {"address": str(s.address)} | ({"replication": _account_json(s.replication)} if s.replication else {})
+        s.name: {"address": str(s.address)}
+        | ({"replication": _account_json(s.replication)} if s.replication else {})
+        | ({"host": _host_json(s.host)} if s.host else {})
         for s in cluster.servers.values()
     }
     values: dict[str, Any] = {
@@ -118,8 +122,12 @@ def snapshot(cluster: ClusterConfig) -> dict[str, Any]:
     }
     if cluster.serve != ServeConfig():
         values["serve"] = dataclasses.asdict(cluster.serve)
+    if cluster.failover != FailoverPolicy():
+        values["failover"] = dataclasses.asdict(cluster.failover)
     if cluster.proof:
         values["proof"] = {"schema": cluster.proof.schema, "account": _account_json(cluster.proof.account)}
+    if cluster.rejoin:
+        values["rejoin"] = {"account": _account_json(cluster.rejoin)}
     return {
         "version": VERSION,
         "file": cluster.file,
@@ -183,6 +191,7 @@ class _Cluster:
         self._check_servers()
         self._policy = self._read_policy()
         self._serve = fill(ServeConfig, _mapping(values.get("serve")), document, (*where, "serve"))
+        self._failover = self._read_failover()
         self._proxies = self._read_proxies()
 
     def addresses(self) -> list[tuple[Where, Any]]:
@@ -226,6 +235,12 @@ class _Cluster:
                 self._document.report((*where, "max_connections"), "must be 1 or more, or 0 to leave the limit alone")
         return policy
 
+    def _read_failover(self) -> FailoverPolicy | None:
+        """What is written counts; for what is not, the profile."""
+        given = {k: v for k, v in _mapping(self._values.get("failover")).items() if v is not None}
+        base = AGGRESSIVE if given.get("profile") == "aggressive" else {}
+        return fill(FailoverPolicy, {**base, **given}, self._document, (*self._where, "failover"))
+
     def _read_proxies(self) -> tuple[ProxyConfig, ...]:
         proxies = []
         names: set[str] = set()
@@ -266,7 +281,10 @@ class _Cluster:
         """Returns the values; called only when nothing was noted."""
         assert self._policy is not None
         assert self._serve is not None
+        assert self._failover is not None
         base = self._document.base
+        # ours as well: it writes only on a server that rejoins
+        trusted = [*self._policy.monitor_users, *([shape.rejoin.account.user] if shape.rejoin else [])]
         proof = None
         if shape.proof is not None:
             proof = ProofConfig(shape.proof.schema_, _account(shape.proof.account, base))
@@ -279,15 +297,22 @@ class _Cluster:
             replication=_account(shape.replication, base, remote=True),
             servers={
                 name: ServerConfig(
-                    name, s.address, _account(s.replication, base, remote=True) if s.replication else None
+                    name,
+                    s.address,
+                    _account(s.replication, base, remote=True) if s.replication else None,
+                    _host(name, s.address, s.host) if s.host else None,
                 )
                 for name, s in shape.servers.items()
             },
-            policy=dataclasses.replace(self._policy, probe_schema=proof.schema if proof else ""),
+            policy=dataclasses.replace(
+                self._policy, probe_schema=proof.schema if proof else "", monitor_users=tuple(dict.fromkeys(trusted))
+            ),
             proof=proof,
             scripts=ScriptsConfig(shape.scripts.timeout, shape.scripts.arguments, moments),
             proxies=self._proxies,
             serve=self._serve,
+            failover=self._failover,
+            rejoin=_account(shape.rejoin.account, base) if shape.rejoin else None,
         )
 
 
@@ -301,6 +326,20 @@ def _account(shape: AccountShape, base: Path, *, remote: bool = False) -> Accoun
     found = {name: path for name in ("ca", "cert", "key") if (path := getattr(shape.tls, name)) is not None}
     paths = found if remote else {name: base / path for name, path in found.items()}
     return Account(shape.user, secret, Tls(**paths, verify=shape.tls.verify))
+
+
+def _host(server: str, address: Address, shape: HostShape) -> Host:
+    data_dir = "" if shape.data_dir == "auto" else shape.data_dir.rstrip("/")
+    return Host(server, prefix(shape.shell, shape.user, address.host), data_dir, shape.stop, shape.start)
+
+
+def _host_json(host: Host) -> dict[str, Any]:
+    return {
+        "shell": list(host.shell),
+        "data_dir": host.data_dir or "auto",
+        "stop": list(host.stop),
+        "start": list(host.start),
+    }
 
 
 def _account_json(account: Account) -> dict[str, Any]:

@@ -42,7 +42,16 @@ class AgentConfig:
     disk_timeout: float = 2.0
     """Seconds after which an access to the shared folder is given up."""
 
+    on_silence: str = "keep"
+    """When nothing can be heard from the folder: ``keep`` the last route, or ``close_writes`` after ``silence``."""
+    silence: float = 10.0
+    """Seconds, by this host's monotonic clock."""
+
     def __post_init__(self) -> None:
+        if self.on_silence not in ("keep", "close_writes"):
+            raise ValueError("on_silence: must be keep or close_writes")
+        if self.silence < self.disk_timeout:
+            raise ValueError(f"silence: must be at least disk_timeout, {self.disk_timeout:g} s")
         if self.version != 1:
             raise ValueError("version: must be 1")
         if self.disk_timeout <= 0:
@@ -58,6 +67,11 @@ class AgentConfig:
         except ValueError as error:
             raise ValueError(f"address: {error}; write the address without a port, e.g. 10.0.0.11") from None
         self.local(Shape(write="127.0.0.1:3306"), None)
+
+    @property
+    def closes_after(self) -> float:
+        """Seconds of silence after which writes are closed here; 0 for never."""
+        return self.silence if self.on_silence == "close_writes" else 0.0
 
     @property
     def status_file(self) -> Path:

@@ -193,9 +193,26 @@ class ReplicationShape(AccountShape):
         return self
 
 
+class HostShape(Shape):
+    user: Text = ""
+    shell: Argv = ()
+    data_dir: str = "auto"
+    stop: Argv = ("systemctl", "stop", "mariadb")
+    start: Argv = ("systemctl", "start", "mariadb")
+
+    @model_validator(mode="after")
+    def _some_way(self) -> HostShape:
+        if bool(self.user) == bool(self.shell):
+            raise _say("needs one way to run commands; write {user: root} for ssh, or {shell: [ssh, root@10.0.0.1]}")
+        if self.data_dir != "auto" and not self.data_dir.startswith("/"):
+            raise _say("data_dir lies on the database server; write an absolute path, or auto")
+        return self
+
+
 class ServerShape(Shape):
     address: Annotated[Address, BeforeValidator(_address)]
     replication: ReplicationShape | None = None
+    host: HostShape | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -218,6 +235,10 @@ class ProofShape(Shape):
         return self
 
 
+class RejoinShape(Shape):
+    account: AccountShape
+
+
 class ScriptsShape(Shape):
     timeout: Duration = 10.0
     arguments: Literal["environment", "replication-manager"] = "environment"
@@ -231,8 +252,10 @@ class ClusterShape(Shape):
     servers: dict[str, ServerShape]
     switchover: dict[str, Any] = {}
     serve: dict[str, Any] = {}
+    failover: dict[str, Any] = {}
     proof: ProofShape | None = None
     scripts: ScriptsShape = ScriptsShape()
+    rejoin: RejoinShape | None = None
     proxies: list[dict[str, Any]] = []
 
 

@@ -14,7 +14,8 @@ from proxyroute.config_yaml import suggest
 from proxyroute.db.mariadb_replication import ReplicationLogin
 from proxyroute.db.session import Login
 from proxyroute.errors import ConfigError
-from proxyroute.model import Address, Endpoint, Finding, Policy, Severity
+from proxyroute.host import Host
+from proxyroute.model import Address, Endpoint, FailoverPolicy, Finding, Policy, Severity
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,27 @@ class Account:
             options |= {option: str(path) for option, path in paths.items() if path is not None}
         return ReplicationLogin(self.user, self.password.reveal(), options)
 
+    def client_options(self) -> dict[str, Any]:
+        """Returns what the server's client programs need in their option file. Raises ConfigError likewise."""
+        options: dict[str, Any] = {"user": self.user, "password": self.password.reveal()}
+        if self.tls is None:
+            return options | {"skip-ssl": True}
+        paths = {"ssl-ca": self.tls.ca, "ssl-cert": self.tls.cert, "ssl-key": self.tls.key}
+        options |= {"ssl": True, f"{'' if self.tls.verify else 'skip-'}ssl-verify-server-cert": True}
+        return options | {option: str(path) for option, path in paths.items() if path is not None}
+
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """One database server. ``replication`` is set when this server logs in at its source differently."""
+    """One database server. ``replication`` is set when this server logs in at its source differently.
+
+    ``host`` is how commands run on the machine it lives on; None where they cannot.
+    """
 
     name: str
     address: Address
     replication: Account | None = None
+    host: Host | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +158,9 @@ class ClusterConfig:
     scripts: ScriptsConfig
     proxies: tuple[ProxyConfig, ...]
     serve: ServeConfig = ServeConfig()
+    failover: FailoverPolicy = field(default_factory=FailoverPolicy)
+    rejoin: Account | None = None
+    """The account that reads binary logs and data, and puts them in place; without it the engine's own."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -157,6 +174,7 @@ class ClusterConfig:
     def findings(self) -> tuple[Finding, ...]:
         """Returns what is wrong with the files, variables and programs this configuration refers to."""
         local = {"account": self.account} | ({"proof.account": self.proof.account} if self.proof else {})
+        local |= {"rejoin.account": self.rejoin} if self.rejoin else {}
         remote = {"replication": self.replication}
         remote |= {f"{s.name}.replication": s.replication for s in self.servers.values() if s.replication}
         found = [account.password.finding(subject) for subject, account in (local | remote).items()]

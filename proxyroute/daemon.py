@@ -1,8 +1,9 @@
 """``proxyroute serve``: what goes on all the time, so that nobody has to think of it.
 
 One thread for each cluster. It heals what a crash has left open, here or in another process; reads servers and proxies
-again and again; tells proxies that are not as they are meant to be; and takes up what an operation left to do. It never
-moves a primary. What changes is told once, as a :class:`Notice`.
+again and again; names what is the matter; closes a former primary that comes back; fails over if it is told to do that
+by itself; tells proxies that are not as they are meant to be; and takes up what an operation left to do. It never moves
+a primary that lives. What changes is told once, as a :class:`Notice`.
 """
 
 from __future__ import annotations
@@ -20,17 +21,22 @@ from typing import Any
 from proxyroute import faults
 from proxyroute.assembly import cluster_folder
 from proxyroute.config_values import ClusterConfig
+from proxyroute.contingency import Contingency, foresee
 from proxyroute.drift import differences
 from proxyroute.engine import Corrected, Engine, open_engine
 from proxyroute.errors import Busy, ConfigError, ProxyRouteError, Refused
-from proxyroute.history import waiting_for_heal
-from proxyroute.model import Observed, ReceiptState, Result, View
+from proxyroute.history import fenced, waiting_for_heal
+from proxyroute.model import Action, Diagnosis, Event, Finding, Observed, ReceiptState, Result, View
+from proxyroute.sentry import Sentry
 from proxyroute.truth import truth
 
 _PATIENCE = 0.2
 """Seconds to wait for the lease: whoever has it is at work, and we come again."""
 _FIRST_RETRY = 1.0
 _LAST_RETRY = 300.0
+_EVENTS_EVERY = 60.0
+_BREATH = 0.02
+"""Seconds between two steps when much is changing."""
 _END = 90.0
 """Seconds that an act which has begun may take to its end when we are to stop: longer than each of its deadlines."""
 
@@ -41,7 +47,8 @@ class Notice:
 
     cluster: str
     kind: str
-    """``serving``, ``state``, ``healed``, ``corrected``, ``refused``, ``trouble`` or ``ended``."""
+    """``serving``, ``state``, ``diagnosis``, ``acted``, ``blocked``, ``healed``, ``corrected``, ``refused``,
+    ``trouble`` or ``ended``."""
     text: str
     level: str = ""
     """``good``, ``warn`` or ``bad``."""
@@ -75,9 +82,10 @@ class Retry:
 class Keeper:
     """Keeps one cluster. ``step`` does what there is to do now; what the world does raises nothing."""
 
-    def __init__(self, config: ClusterConfig, engine: Engine, listener: Listener) -> None:
+    def __init__(self, config: ClusterConfig, engine: Engine, sentry: Sentry, listener: Listener) -> None:
         self._config = config
         self._engine = engine
+        self._sentry = sentry
         self._listener = listener
         self._heal = Retry()
         self._correct = Retry()
@@ -85,25 +93,111 @@ class Keeper:
         self._observed: tuple[Observed, ...] = ()
         self._observe_at = 0.0
         self._suspect: dict[str, tuple[str, ...]] = {}
+        self._act = Retry()
+        self._rejoin = Retry()
+        self._events_at = 0.0
+        self._troubled = False
 
     def step(self) -> None:
         """Looks once, and does what follows."""
         try:
             self._heal_what_is_open()
-            view = self._engine.look()
+            sightings = self._sentry.sightings()
+            if self._engine.busy() or not sightings.complete:
+                return
+            view = sightings.view
+            fresh = time.monotonic() >= self._observe_at
+            diagnosis = self._sentry.diagnose(sightings, self._observed)
+            self._tell_diagnosis(diagnosis)
+            if self._acted(diagnosis) or diagnosis.action is Action.WAIT:
+                return
+            self._sentry.remember(sightings, self._events_if_due(view))
             self._take_up_leftovers(view)
-            fresh = time.monotonic() >= self._observe_at and not self._engine.busy()
+            self._rejoin_who_returned(view)
             if fresh:
                 self._observed = self._engine.observe()
                 self._observe_at = time.monotonic() + self._config.serve.proxies_period
-            if not self._engine.busy():
-                self._tell_state(view)
-                if fresh:
-                    self._keep_routes(view)
+            self._tell_state(view)
+            if fresh:
+                self._keep_routes(view)
         except ProxyRouteError as error:
             self._say("trouble", str(error), "bad")
         else:
             self._told.pop("trouble", None)
+
+    # -- the primary --
+
+    def _tell_diagnosis(self, diagnosis: Diagnosis) -> None:
+        """Told when the name changes: the sentence has seconds in it."""
+        if self._told.get("diagnosis") == diagnosis.name:
+            return
+        fine = diagnosis.name in ("NoProblem", "JustStarted")
+        details = {"name": diagnosis.name, "action": str(diagnosis.action), "primary": diagnosis.primary}
+        self._told["diagnosis"] = diagnosis.name
+        if not (fine and not self._troubled):
+            text = f"{diagnosis.name}: {diagnosis.text}"
+            self._listener(
+                Notice(self._config.name, "diagnosis", text, "good" if fine else "warn", time.time(), details)
+            )
+        self._troubled = not fine
+
+    def _acted(self, diagnosis: Diagnosis) -> bool:
+        """Does what the diagnosis allows; tells whether anything was done, or tried."""
+        if not self._act.due or diagnosis.primary is None:
+            return False
+        automatic = self._config.failover.mode == "automatic"
+        try:
+            if diagnosis.action is Action.CLOSE:
+                self._say_done(self._engine.close_strays(diagnosis.servers), "warn")
+            elif diagnosis.action is Action.REOPEN and automatic:
+                self._say_done(self._engine.reopen(diagnosis.primary), "good")
+            elif diagnosis.action is Action.FAILOVER and automatic:
+                self._fail_over()
+            else:
+                return False
+        except Busy:
+            return False
+        except Refused as error:
+            self._act.failed()
+            findings = "; ".join(f"{f.subject}: {f.text} ({f.cure})" for f in error.findings)
+            self._say("blocked", f"{error}{': ' if findings else ''}{findings}", "bad")
+        except ProxyRouteError as error:
+            self._act.failed()
+            self._say("blocked", str(error), "bad")
+        else:
+            self._act.reset()
+            self._told.pop("blocked", None)
+            self._observed, self._observe_at = (), 0.0
+        return True
+
+    def _say_done(self, text: str, level: str) -> None:
+        self._told.pop("acted", None)
+        self._say("acted", text, level)
+
+    def _fail_over(self) -> None:
+        def look(more: tuple[Finding, ...]) -> Contingency:
+            sightings = self._sentry.sightings()
+            diagnosis = self._sentry.diagnose(sightings)
+            c = self._config
+            limits = tuple(self._engine.failover_limits())
+            return foresee(
+                sightings, diagnosis, c.policy, c.failover, self._sentry.known, events=self._sentry.events,
+                more=(*more, *limits),
+            )  # fmt: skip
+
+        result = self._engine.failover(look, force=False, automatic=True, confirm=lambda prospect: True)
+        left = f"; left to do: {'; '.join(result.leftovers)}" if result.leftovers else ""
+        verdict = str(result.proof.verdict) if result.proof is not None else "UNKNOWN"
+        self._say_done(f"failover {result.operation}: {result.text}; {verdict}{left}", "good" if not left else "warn")
+
+    def _events_if_due(self, view: View) -> tuple[Event, ...] | None:
+        """The scheduled events of the primary, which it cannot tell any more once it is gone; read now and then."""
+        primary = view.primary
+        if primary is None or time.monotonic() < self._events_at:
+            return None
+        self._events_at = time.monotonic() + _EVENTS_EVERY
+        inspection = self._engine.inspect(View(view.cluster, {primary.name: primary})).inspections.get(primary.name)
+        return inspection.events if inspection is not None else None
 
     # -- what an operation has left --
 
@@ -117,6 +211,30 @@ class Keeper:
         left = waiting_for_heal(self._engine.history())
         if self._heal.due and any(s.left_at & there for s in left):
             self._try_to_heal()
+
+    def _rejoin_who_returned(self, view: View) -> None:
+        """A member that is back, refuses writes and follows nobody: it follows, if it has nothing of its own.
+
+        One that has is archived, shown and left as it is; nobody asks it again until a person has chosen a method.
+        """
+        known = self._sentry.known
+        if known is None or view.primary is None or not self._rejoin.due or self._engine.busy():
+            return
+        if self._engine.intended(view, self._observed)[0] != view.primary.name:
+            return
+        fenced_off = {s.candidate for s in fenced(self._engine.history())}
+        for server in view.seen:
+            alone = not server.writable and not server.sources and server.name in known.server_ids
+            if not alone or server.name == view.primary.name or server.name in fenced_off:
+                continue
+            try:
+                self._say_done(self._engine.rejoin(server.name).text, "good")
+                self._rejoin.reset()
+            except Busy:
+                return
+            except ProxyRouteError as error:
+                self._rejoin.failed()
+                self._say("blocked", f"{server.name} does not rejoin by itself: {error}", "warn")
 
     def _try_to_heal(self) -> None:
         try:
@@ -203,6 +321,7 @@ class Daemon:
         self._end = threading.Event()
         self._locks = [lock(config) for config in clusters.values()]
         self._engines = {name: open_engine(config) for name, config in clusters.items()}
+        self._sentries = {name: Sentry(config) for name, config in clusters.items()}
         self._threads: list[threading.Thread] = []
 
     def run(self, until: threading.Event) -> bool:
@@ -225,15 +344,18 @@ class Daemon:
         self._listener(Notice(config.name, "serving", "serving", "good", time.time(), {"pid": os.getpid()}))
         engine = self._engines[config.name]
         try:
-            keeper = Keeper(config, engine, self._listener)
-            while not self._end.is_set():
-                began = time.monotonic()
-                try:
-                    keeper.step()
-                except Exception as error:  # noqa: BLE001 - a mistake of ours in one step must not end all keeping
-                    text = f"{type(error).__name__}: {error}; please report this"
-                    self._listener(Notice(config.name, "trouble", text, "bad", time.time()))
-                self._end.wait(max(0.0, began + config.serve.period - time.monotonic()))
+            with self._sentries[config.name] as sentry:
+                keeper = Keeper(config, engine, sentry, self._listener)
+                while not self._end.is_set():
+                    try:
+                        keeper.step()
+                    except Exception as error:  # noqa: BLE001 - a mistake of ours in one step must not end all keeping
+                        text = f"{type(error).__name__}: {error}; please report this"
+                        self._listener(Notice(config.name, "trouble", text, "bad", time.time()))
+                        self._end.wait(config.serve.period)
+                    if not sentry.wait_change(config.serve.period):
+                        continue
+                    self._end.wait(_BREATH)
         finally:
             engine.close()
             self._listener(Notice(config.name, "ended", "ended; nothing was changed by that", "", time.time()))

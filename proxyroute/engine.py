@@ -7,14 +7,21 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from proxyroute import __version__, faults, journal
 from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder
+from proxyroute.atomic import put
+from proxyroute.binlog import Table
 from proxyroute.config import from_snapshot, snapshot
 from proxyroute.config_values import ClusterConfig
+from proxyroute.contingency import Contingency
 from proxyroute.errors import ConfigError, JournalError, Refused
+from proxyroute.failover import failover
+from proxyroute.failover_limits import Guarding, Past, limits
 from proxyroute.guard import Guard
 from proxyroute.history import Ledger, Summary, result_of, untouched
 from proxyroute.journal import Journal, Listener, Record
@@ -22,20 +29,24 @@ from proxyroute.model import (
     Deadline,
     Finding,
     Observed,
+    Plan,
     Receipt,
     Result,
     Severity,
     View,
 )
 from proxyroute.operation import Operation, new_id, resume
-from proxyroute.parts import LOOK
+from proxyroute.parts import LOOK, Parts
 from proxyroute.preflight import blocking
 from proxyroute.prospect import WAITED_FOR, Prospect, foresee
 from proxyroute.recovery import recover
+from proxyroute.rejoin import KIND as REJOIN
+from proxyroute.rejoining import heal_rejoin, host_findings, run_rejoin, run_verify
 from proxyroute.routes import highest_epoch
 from proxyroute.routing import route
 from proxyroute.switchover import switchover
 from proxyroute.upkeep import Corrected, Upkeep
+from proxyroute.verify import Comparison
 
 _LEASE = 0.5
 _HEAL_LEASE = 10.0
@@ -53,6 +64,7 @@ class Engine:
         self._lease = build_lease(config)
         self._parts = build_parts(config, continuous=True)
         self._ledger = Ledger(self._folder)
+        self._acknowledged = cluster_folder(config) / "failovers-acknowledged"
         meant = cluster_folder(config) / "intent.json"
         self.upkeep = Upkeep(self._parts, self._lease, self._policy, meant, self._ledger.last_acted)
 
@@ -76,6 +88,7 @@ class Engine:
         prospect = self.plan(None, force=False)
         found.extend(f for f in prospect.findings if f not in found)
         found.extend(self._parts.routes.check(Deadline.after(_TELL)))
+        found.extend(host_findings(self._config))
         return tuple(found)
 
     def plan(self, target: str | None, force: bool) -> Prospect:
@@ -150,20 +163,72 @@ class Engine:
             raise Refused("not confirmed; nothing was touched")
         planned = prospect.plan
         assert planned is not None
-        operation = new_id()
-        self._lease.acquire(f"switchover {operation}", Deadline.after(_LEASE))
-        self._close_untouched()
-        guard: Guard | None = None
-        op: Operation | None = None
-        try:
-            # privileges are as old as their connection: what was granted meanwhile counts on new ones
-            self._parts.site.close()
+
+        def again() -> Plan:
             # somebody may have acted while the question was on the screen
             prospect = self.plan(planned.candidate, force)
             self._refuse_no_go(prospect, force)
-            plan = prospect.plan
-            if plan is None or plan.primary != planned.primary:
+            if prospect.plan is None or prospect.plan.primary != planned.primary:
                 raise Refused(f"{planned.primary} is not the primary any more; look again: proxyroute plan")
+            return prospect.plan
+
+        with self._operation("switchover", again, force=force) as (op, parts):
+            switchover(parts, op, force=force, kill_long=kill_long)
+            return result_of(op)
+
+    def failover(
+        self,
+        foresee: Callable[[tuple[Finding, ...]], Contingency],
+        *,
+        force: bool,
+        automatic: bool,
+        confirm: Callable[[Contingency], bool],
+    ) -> Result:
+        """Puts another server in the place of a primary that is gone, once ``confirm`` says yes to the prospect.
+
+        ``foresee`` returns what is seen now, given what else stands in the way. Raises Refused, Busy, Aborted (the
+        routes go to the old primary again, nobody takes writes) or Unfinished (heal goes on).
+        """
+        first = foresee(self._open_findings())
+        self._refuse_failover(first, force)
+        if not confirm(first):
+            raise Refused("not confirmed; nothing was touched")
+        seen = [first]
+
+        def again() -> Plan:
+            seen[0] = foresee(self._open_findings())
+            self._refuse_failover(seen[0], force)
+            plan = seen[0].plan
+            assert plan is not None
+            assert first.plan is not None
+            if plan.primary != first.plan.primary:
+                raise Refused(f"{first.plan.primary} is not the one that is gone any more; look again")
+            return plan
+
+        diagnosis = {"name": first.diagnosis.name, "text": first.diagnosis.text, "automatic": automatic}
+        with self._operation("failover", again, force=force, diagnosis=diagnosis) as (op, parts):
+            failover(parts, op, seen[0].orders)
+            return result_of(op)
+
+    def _refuse_failover(self, prospect: Contingency, force: bool) -> None:
+        if not prospect.go:
+            found = tuple(blocking(prospect.findings, force))
+            raise Refused(f"{self._config.name}: a failover is refused; nothing was touched", found)
+
+    @contextmanager
+    def _operation(
+        self, kind: str, plan: Callable[[], Plan], *, force: bool, **more: Any
+    ) -> Iterator[tuple[Operation, Parts]]:
+        """An operation under the lease, with its journal and its guard. ``plan`` is asked once the lease is ours."""
+        operation = new_id()
+        self._lease.acquire(f"{kind} {operation}", Deadline.after(_LEASE))
+        guard: Guard | None = None
+        op: Operation | None = None
+        try:
+            self._close_untouched()
+            # privileges are as old as their connection: what was granted meanwhile counts on new ones
+            self._parts.site.close()
+            planned = plan()
             file = self._folder / f"{operation}.jsonl"
             guard = Guard(file)
             epoch = self._lease.claim(highest_epoch(self.observe()), operation)
@@ -171,16 +236,16 @@ class Engine:
                 Journal(file, self._listener),
                 self._lease,
                 operation,
-                "switchover",
+                kind,
                 epoch,
-                plan,
+                planned,
                 config=snapshot(self._config),
                 engine={"host": socket.gethostname(), "pid": os.getpid(), "version": __version__},
                 by=_user(),
                 force=force,
+                **more,
             )
-            switchover(replace(self._parts, guard=guard), op, force=force, kill_long=kill_long)
-            return result_of(op)
+            yield op, replace(self._parts, guard=guard)
         except JournalError as error:
             if op is None:
                 raise Refused(f"{error}; nothing was touched") from error
@@ -192,6 +257,20 @@ class Engine:
             self._lease.release()
             if guard is not None and (op is None or op.outcome is not None):
                 guard.dismiss()
+
+    def rejoin(self, server: str, method: str | None = None) -> Result:
+        """Makes ``server`` follow the primary again. Raises Refused, Busy or Unfinished; see ``run_rejoin``."""
+        return run_rejoin(self._config, self._parts, self._lease, server, method, by=_user(), listener=self._listener)
+
+    def verify(
+        self,
+        server: str | None,
+        tables: Sequence[Table] | None,
+        deadline: Deadline,
+        watch: Callable[[str], None] = lambda _: None,
+    ) -> tuple[Comparison, ...]:
+        """Compares the data of the primary with ``server`` or with every replica; see ``run_verify``."""
+        return run_verify(self._config, self._parts, server, tables, deadline, watch)
 
     def heal(self, declare_lost: Sequence[str] = (), patience: float = _HEAL_LEASE) -> tuple[Result, ...]:
         """Finishes or undoes every open operation, oldest first, and takes up what the last one left to do.
@@ -213,12 +292,16 @@ class Engine:
 
     def _to_heal(self) -> list[Path]:
         """Open operations, oldest first; then the last one that acted, for what it may have left to do."""
-        outcomes = {file: journal.outcome(records) for file, records in self._ledger.readable()}
-        acted = [f for f, outcome in outcomes.items() if outcome in ("done", "aborted")]
-        return [f for f, outcome in outcomes.items() if outcome is None] + acted[-1:]
+        found = [(f, r[0]["operation_kind"] == REJOIN, journal.outcome(r)) for f, r in self._ledger.readable()]
+        acted = [f for f, back, outcome in found if outcome in ("done", "aborted") and not back]
+        # who the primary is must be settled before anybody rejoins
+        moves, rejoins = ([f for f, b, outcome in found if outcome is None and b is back] for back in (False, True))
+        return [*moves, *acted[-1:], *rejoins]
 
     def _heal_one(self, file: Path, lost: Sequence[str]) -> Result | None:
         begin = journal.read(file)[0]
+        if begin["operation_kind"] == REJOIN:
+            return self._heal_rejoin(file, begin)
         op = resume(file, self._lease, _user(), open_journal=lambda f: Journal(f, self._listener))
         if op is None:
             return None
@@ -237,22 +320,25 @@ class Engine:
             parts.site.close()
             parts.routes.close()
 
+    def _heal_rejoin(self, file: Path, begin: Record) -> Result | None:
+        config = from_snapshot(begin["config"])
+        parts = build_parts(config)
+        try:
+            return heal_rejoin(config, parts, self._lease, file, by=_user(), listener=self._listener)
+        finally:
+            parts.site.close()
+            parts.routes.close()
+
     def publish(self) -> tuple[Receipt, ...]:
         """Makes every proxy follow the server that is the primary now; for first set-up and after drift.
 
         Raises Refused when there is not exactly one primary, or an operation is open.
         """
-        self._lease.acquire("publish", Deadline.after(_LEASE))
-        try:
+        with self._held("publish"):
             view = self.look()
-            open_operations = self._open_findings()
-            if open_operations:
-                raise Refused(open_operations[0].text, open_operations)
             if view.primary is None:
                 raise Refused("there is not exactly one primary to publish; look at 'proxyroute status'")
             return self.upkeep.publish(view, view.primary.name, self.observe())
-        finally:
-            self._lease.release()
 
     def keep_routes(self, view: View, observed: Sequence[Observed]) -> Corrected | None:
         """Tells proxies that are not as they are meant to be, by ``view`` and ``observed``; None when all are.
@@ -261,14 +347,31 @@ class Engine:
         """
         if self.upkeep.needed(view, observed) is None:
             return None
-        self._lease.acquire("keep routes", Deadline.after(_LEASE))
-        try:
-            if self._open_findings():
-                raise Refused("an operation is open; proxyroute heal")
+        with self._held("keep routes"):
             # what was seen before may have been an operation in its midst
             view, observed = self.look(), self.observe()
             needed = self.upkeep.needed(view, observed)
             return None if needed is None else self.upkeep.correct(*needed, observed)
+
+    def reopen(self, primary: str) -> str:
+        """Lets a primary that has restarted take writes again; returns what was done. Raises Refused, Busy."""
+        with self._held("reopen"):
+            return self.upkeep.reopen(primary)
+
+    def close_strays(self, names: Sequence[str]) -> str:
+        """Makes former primaries refuse writes and cuts their clients; returns what was done. Raises Refused, Busy."""
+        with self._held("close strays"):
+            return self.upkeep.close_strays(names)
+
+    @contextmanager
+    def _held(self, purpose: str) -> Iterator[None]:
+        """Holds the lease for something short, that no open operation is in the way of. Raises Refused, Busy."""
+        self._lease.acquire(purpose, Deadline.after(_LEASE))
+        try:
+            open_operations = self._open_findings()
+            if open_operations:
+                raise Refused(open_operations[0].text, open_operations)
+            yield
         finally:
             self._lease.release()
 
@@ -279,9 +382,34 @@ class Engine:
         except Refused as error:
             return None, str(error)
 
+    def failover_limits(self) -> tuple[Finding, ...]:
+        """Returns what forbids an automatic failover now, whatever is the matter."""
+        seen = _time_in(self._acknowledged)
+        past = [
+            Past(s.operation, s.started, s.automatic, s.outcome != "open", s.started <= seen)
+            for s in self.history()
+            if s.kind == "failover" and s.outcome in ("done", "aborted", "open")
+        ]
+        guarding = Guarding(distributed=False)
+        return limits(
+            self._config.name, self._config.failover, guarding, len(self._parts.site.names), past, time.time()
+        )
+
+    def acknowledge_failovers(self) -> None:
+        """Says that a person has seen every failover so far: none limits the next one. Raises JournalError."""
+        try:
+            self._acknowledged.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            put(self._acknowledged, f"{time.time()}\n".encode())
+        except OSError as error:
+            raise JournalError(f"{self._acknowledged}: {error.strerror}; state_dir must be writable") from error
+
+    def waiting(self) -> tuple[Finding, ...]:
+        """Returns the operations that are open, as findings."""
+        return self._open_findings()
+
     def busy(self) -> bool:
-        """Tells whether an operation is under way, or waits for heal."""
-        return any(s.outcome in ("open", "begun") for s in self.history())
+        """Tells whether an operation that moves the primary is under way, or waits for heal."""
+        return any(s.outcome in ("open", "begun") and s.kind != REJOIN for s in self.history())
 
     def close(self) -> None:
         self._lease.release()
@@ -329,7 +457,7 @@ class Engine:
                 "proxyroute heal",
             )
             for s in self.history()
-            if s.outcome == "open"
+            if s.outcome == "open" and s.kind != REJOIN
         )
 
     def _leftover_findings(self) -> Iterator[Finding]:
@@ -370,6 +498,13 @@ class Engine:
 def open_engine(config: ClusterConfig, listener: Listener | None = None) -> Engine:
     """Returns the engine of a cluster; ``listener`` gets each journal record as it is written."""
     return Engine(config, listener)
+
+
+def _time_in(file: Path) -> float:
+    try:
+        return float(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _user() -> str:

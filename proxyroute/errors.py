@@ -35,12 +35,44 @@ answered by looking again, never by rolling back blind.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxyroute.model import Finding
+
+
+class Silence(StrEnum):
+    """In which way a server gave no reading. Some of them prove that it lives, or that its host can be reached."""
+
+    REFUSED = "refused"
+    """Its host answers, and nobody listens at the port."""
+    RESET = "reset"
+    """A connection that stood was broken off."""
+    HUNG = "hung"
+    """It accepts a connection, or holds one, and answers nothing in time."""
+    UNREACHABLE = "unreachable"
+    """No connection in time, no route, no such name: nothing at all came back."""
+    ENDING = "ending"
+    """It answered that it is shutting down."""
+    CROWDED = "too many connections"
+    LOGIN = "login refused"
+    ANSWERED = "answered with an error"
+    """It answered, but not what was asked."""
+    OTHER = "silent"
+    """Nobody can tell; counts as nothing."""
+
+    @property
+    def lives(self) -> bool:
+        """The database server itself has answered."""
+        return self in (Silence.CROWDED, Silence.LOGIN, Silence.ANSWERED)
+
+    @property
+    def host_answers(self) -> bool:
+        """Something came back from its host: what separates us from the server is not the network."""
+        return self.lives or self in (Silence.REFUSED, Silence.RESET, Silence.HUNG, Silence.ENDING)
 
 
 class ProxyRouteError(Exception):
@@ -116,7 +148,11 @@ class ServerError(ProxyRouteError):
 
 
 class Unreachable(ServerError):
-    """No connection to the server; nothing was sent."""
+    """No connection to the server; nothing was sent. ``kind`` says in which way it is silent."""
+
+    def __init__(self, server: str, text: str, kind: Silence = Silence.OTHER) -> None:
+        super().__init__(server, text)
+        self.kind = kind
 
 
 class LostReply(ServerError):

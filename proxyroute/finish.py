@@ -86,25 +86,36 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
     """
     plan, new = op.plan, parts.site[op.plan.candidate]
     with op.step("open") as note:
-        standing = read_standing(parts, op, deadline.within(_LOOK_NOW), hurry=parts.excused(op, ()))
+        hurry = {*parts.excused(op, ()), *op.gone}
+        standing = read_standing(parts, op, deadline.within(_LOOK_NOW), hurry=hurry)
+        old = standing.states.get(plan.primary)
+        if plan.primary in op.gone and old is not None and old.writable:
+            note.detail = _shut(parts.site[plan.primary], deadline)
+            standing = read_standing(parts, op, deadline.within(_LOOK_NOW), hurry=hurry)
+            old = None
         if must_answer(standing, new.name).writable:
             op.mark("opened")
             return
-        old = standing.states.get(plan.primary)
         if old is not None and old.writable:
             if not old.holders:
                 raise Unfinished(f"{plan.primary} is not frozen any more; nothing was opened")
             if ARMED not in old.holders:
                 _end_sessions(parts.site[plan.primary], op, deadline)
                 parts.site[plan.primary].refuse_writes(deadline)
-                standing = read_standing(parts, op, deadline.within(_LOOK_NOW), hurry=parts.excused(op, ()))
+                standing = read_standing(parts, op, deadline.within(_LOOK_NOW), hurry=hurry)
         refuse_unless_closed(standing, new.name, op.goal, excused=parts.excused(op, lost))
         op.lease.check()
         if plan.semi_sync:
             new.semi_sync(deadline, primary=True)
         _accept_writes(new, op, deadline)
         op.mark("opened")
-        note.detail = f"{new.name} takes writes"
+        note.detail += f"{new.name} takes writes"
+
+
+def _shut(old: Server, deadline: Deadline) -> str:
+    """The old primary of a failover has come back and takes writes: it refuses them, and its clients are cut."""
+    old.refuse_writes(deadline)
+    return f"{old.name} is back and was closed, {old.kill_clients(deadline)} sessions ended; "
 
 
 def _accept_writes(new: Server, op: Operation, deadline: Deadline) -> None:
@@ -189,6 +200,8 @@ def _repoint(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
     new, old_peer, new_peer = site[plan.candidate], peer(parts, op, plan.primary), peer(parts, op, plan.candidate)
     with op.attempt("forget_source", new.name):
         new.forget_source(old_peer, deadline)
+        if op.kept("fetched_from"):
+            new.forget_source(peer(parts, op, op.kept("fetched_from")), deadline)
     one_at_a_time = threading.Lock()
 
     def source_has() -> Position:
@@ -221,6 +234,9 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
         new.set_events([e for e in events if e.status == "disabled"], "disabled", deadline)
         if settings.get("event_scheduler") == "ON":
             new.start_events(deadline)
+    if op.kept("semi_sync"):  # of a failover: only now is there somebody to acknowledge
+        with op.attempt("semi_sync", new.name):
+            new.semi_sync(deadline, primary=True)
     if plan.primary not in lost:
         old = site[plan.primary]
         with op.attempt("restore", old.name):

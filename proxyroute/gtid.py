@@ -48,6 +48,9 @@ class Position(Protocol):
         """Returns what is here of the domains that ``other`` has, everything for a flavour without domains: what a
         replica of several sources has besides came from elsewhere."""
 
+    def by(self, server_id: int) -> Position:
+        """Returns what the server with this id wrote itself; nothing for a flavour that numbers servers otherwise."""
+
     def as_far_as(self, other: Position) -> bool:
         """Tells by order alone whether this has come as far as ``other``: for a replica that leaves events out."""
 
@@ -206,6 +209,9 @@ class MariaDBPosition:
     def alongside(self, other: Position) -> MariaDBPosition:
         domains = {gtid.domain for gtid in _mariadb(other).entries}
         return MariaDBPosition(tuple(gtid for gtid in self.entries if gtid.domain in domains))
+
+    def by(self, server_id: int) -> MariaDBPosition:
+        return MariaDBPosition(tuple(gtid for gtid in self.entries if gtid.server_id == server_id))
 
     def as_far_as(self, other: Position) -> bool:
         return all(self._highest(gtid.domain) >= gtid.sequence for gtid in _mariadb(other).entries)
@@ -373,6 +379,9 @@ class MySQLPosition:
     def alongside(self, other: Position) -> MySQLPosition:
         _mysql(other)
         return self
+
+    def by(self, server_id: int) -> MySQLPosition:
+        return MySQLPosition()
 
     def as_far_as(self, other: Position) -> bool:
         return self.contains(other) is Containment.YES

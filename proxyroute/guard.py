@@ -39,12 +39,12 @@ class Guard:
 
     def __init__(self, journal_file: Path) -> None:
         self._journal = journal_file
+        self._log = journal_file.with_suffix(".guard.log")
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, deadline: Deadline) -> None:
-        """Starts the guard and waits until it is connected to all servers. Raises ProxyRouteError otherwise."""
-        log = self._journal.with_suffix(".guard.log")
-        with log.open("ab") as errors, act("guard.start"):
+    def begin(self) -> None:
+        """Starts the guard process; ``start`` waits for it."""
+        with self._log.open("ab") as errors, act("guard.start"):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "proxyroute.guard", str(self._journal)],
                 stdin=subprocess.PIPE,
@@ -53,9 +53,14 @@ class Guard:
                 cwd="/",
                 start_new_session=True,
             )
+
+    def start(self, deadline: Deadline) -> None:
+        """Starts the guard if need be, and waits until it is connected to the servers. Raises ProxyRouteError."""
+        if self._process is None:
+            self.begin()
         if self._answer(deadline) != "ready":
             self.dismiss()
-            raise ProxyRouteError(f"the guard did not start, so nothing was touched; {log} says why")
+            raise ProxyRouteError(f"the guard did not start; {self._log} says why")
 
     def expect(self, seconds: float) -> None:
         """Tells it to take over when it does not hear of us again in ``seconds``; does not wait."""
@@ -115,10 +120,12 @@ def main(arguments: list[str]) -> int:
     config = from_snapshot(begin["config"])
     plan = plan_from_json(begin["plan"])
     parts = build_parts(config, continuous=True)
+    needed = plan.candidate if begin["operation_kind"] == "failover" else plan.primary
     try:
-        errors = parts.site.connect(parts.site.names, Deadline.after(_CONNECT))
-        if plan.primary in errors:
-            raise errors[plan.primary]
+        there = [n for n in parts.site.names if n == needed or n != plan.primary]
+        errors = parts.site.connect(there, Deadline.after(_CONNECT))
+        if needed in errors:
+            raise errors[needed]
         print("ready", flush=True)
         if not _watch(engine):
             return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +32,18 @@ class Summary:
     leftovers: tuple[str, ...] = ()
     left_at: frozenset[str] = frozenset()
     """The servers and proxies at which something is left to do."""
+    automatic: bool = False
+    """Nobody typed it."""
     epoch: str = ""
     """Under which its routes were published last."""
+    told: str = ""
+    """What its end said."""
 
     @property
     def ended_with(self) -> str | None:
-        """The server that took writes when it ended; None when it did not act, or is not over."""
+        """The server that took writes when it ended; None when it did not move them, or is not over."""
+        if self.kind == "rejoin":
+            return None
         return {"done": self.candidate, "aborted": self.primary}.get(self.outcome)
 
 
@@ -97,7 +103,8 @@ def _summary(file: Path) -> Summary | None:
 
 def waiting_for_heal(history: Sequence[Summary]) -> list[Summary]:
     """Returns the operations that are open, and the last one if it has left something to do."""
-    return [s for n, s in enumerate(history, start=1) if s.outcome == "open" or (n == len(history) and s.leftovers)]
+    moves = [s for s in history if s.kind != "rejoin"][-1:]
+    return [s for s in history if s.outcome == "open" or (s in moves and s.leftovers)]
 
 
 def untouched(records: list[Record]) -> bool:
@@ -120,9 +127,17 @@ def summarize(records: list[Record]) -> Summary:
         blackout_seconds=next((r["blackout_seconds"] for r in records if r.get("blackout_seconds")), None),
         verdict=proof["verdict"] if proof else None,
         leftovers=tuple(f"{verb} {server}: {reason}" for (verb, server), reason in left.items()),
+        automatic=bool(begin.get("diagnosis", {}).get("automatic")),
         left_at=frozenset(server.partition("/")[0] for _, server in left),
         epoch=next((r["epoch"] for r in reversed(records) if r["kind"] in ("turned", "back", "begin")), ""),
+        told=str(end.get("text", "")) if end["kind"] == "end" else "",
     )
+
+
+def fenced(history: Iterable[Summary]) -> tuple[Summary, ...]:
+    """Returns the last word on each server that could not rejoin and has not done so since."""
+    last = {s.candidate: s for s in history if s.kind == "rejoin"}
+    return tuple(s for s in last.values() if s.outcome in ("refused", "aborted"))
 
 
 def result_of(op: Operation) -> Result:
@@ -130,7 +145,8 @@ def result_of(op: Operation) -> Result:
     records = op.journal.records
     summary, proof = summarize(records), _last(records, "proof")
     done = summary.outcome == "done"
-    primary = op.plan.candidate if done else op.plan.primary
+    rejoined = op.kind == "rejoin"
+    primary = op.plan.candidate if done and not rejoined else op.plan.primary
     end = _last(records, "end")
     told = (end and end["text"]) or f"{primary} takes writes"
     return Result(
@@ -145,8 +161,25 @@ def result_of(op: Operation) -> Result:
         if proof is not None
         else None,
         leftovers=summary.leftovers,
-        text=f"{primary} is the primary now" if done else f"{op.kind} {summary.outcome}; {told}",
+        text=told
+        if rejoined
+        else f"{primary} is the primary now{_fencing(op)}"
+        if done
+        else f"{op.kind} {summary.outcome}; {told}",
     )
+
+
+def _fencing(op: Operation) -> str:
+    """Says honestly what became of an old primary that is gone."""
+    how = op.kept("fencing", "")
+    if not op.gone or not how:
+        return ""
+    old, by = op.plan.primary, op.kept("fenced_by", "")
+    return {
+        "fenced": f", {old} is fenced by {by}",
+        "routed away": f", {old} is not fenced, but no proxy leads to it",
+        "none": f", and nothing keeps clients away from {old}",
+    }[how]
 
 
 def _last(records: list[Record], kind: str) -> Record | None:

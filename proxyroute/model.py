@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from proxyroute.errors import TimedOut
+from proxyroute.errors import Silence, TimedOut
 from proxyroute.gtid import Position
 
 
@@ -136,6 +136,15 @@ class Source:
     uses_gtid: bool = True
     filtered: bool = False
     error: str = ""
+    receiver_errno: int = 0
+    applier_errno: int = 0
+    receiver_state: str = ""
+    """What the receiver says it is doing; for people."""
+    read_file: str = ""
+    """The source's log file that the receiver reads, and how far it has come in it."""
+    read_offset: int = 0
+    heartbeats: int = 0
+    """How many heartbeats the receiver has been sent since it began."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Connection options worth keeping when the channel is repointed (TLS, retry, heartbeat); JSON values."""
 
@@ -156,6 +165,12 @@ class SemiSync:
     clients: int = 0
     wait_point: str = ""
     timeout_seconds: float = 0.0
+    wait_no_replica: bool = False
+    """The primary goes on waiting when no replica is left that could acknowledge."""
+    waiting: int = 0
+    """Sessions that now wait for an acknowledgement."""
+    replica_active: bool = False
+    """This replica acknowledges to its source now."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +221,7 @@ class Silent:
     name: str
     address: Address
     reason: str
+    kind: Silence = Silence.OTHER
 
 
 @dataclass(frozen=True)
@@ -373,6 +389,68 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class FailoverPolicy:
+    """When a primary counts as gone, and what may be done about it. All durations in seconds."""
+
+    mode: str = "manual"
+    """``manual`` (a person types ``proxyroute failover``) or ``automatic``."""
+    profile: str = "default"
+    """``default`` or ``aggressive``: which values probing and confirmation have when they are not given."""
+    policy: str = "lossless"
+    """``lossless`` (nothing acknowledged may be missing, else a person decides) or ``most_advanced``."""
+    single_engine: bool = False
+    """Declares that no other engine watches this cluster, so that a lease on this host is enough."""
+    quiet_period: float = 600.0
+    """No automatic failover within this time of the last one."""
+    per_day: int = 3
+    """No more automatic failovers than this within 24 hours."""
+    probe_period: float = 0.5
+    patience: float = 1.0
+    """A look at a server that takes longer than this has failed."""
+    confirm: float = 1.0
+    """The primary must have been silent for at least this long,"""
+    looks: int = 2
+    """and in at least so many looks in a row."""
+    heartbeats: float = 2.5
+    """A replica that has heard nothing for this many heartbeat periods no longer hears its source."""
+    apply: float = 60.0
+    """How long the elected replica may take to apply what it has received."""
+    fetch: float = 30.0
+    """How long it may take to fetch what another replica has received and it has not."""
+
+    def __post_init__(self) -> None:
+        for name, choices in _FAILOVER_CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: must be {' or '.join(choices)}")
+        for name in ("probe_period", "patience", "apply", "fetch"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: must be more than 0 seconds")
+        if self.looks < 2:
+            raise ValueError("looks: must be 2 or more; a single look proves nothing")
+        if self.heartbeats <= 1:
+            raise ValueError("heartbeats: must be more than 1, or a heartbeat that is a little late counts as silence")
+        if self.per_day < 0:
+            raise ValueError("per_day: must be 0 or more")
+
+
+_FAILOVER_CHOICES = {
+    "mode": ("manual", "automatic"),
+    "profile": ("default", "aggressive"),
+    "policy": ("lossless", "most_advanced"),
+}
+
+
+AGGRESSIVE: Mapping[str, Any] = {
+    "probe_period": 0.2,
+    "patience": 0.4,
+    "confirm": 0.15,
+    "looks": 3,
+    "heartbeats": 1.5,
+}
+"""What the profile ``aggressive`` puts in place of the defaults of :class:`FailoverPolicy`."""
+
+
+@dataclass(frozen=True)
 class Ranked:
     """One server's place in an election."""
 
@@ -388,6 +466,63 @@ class Election:
 
     winner: str | None
     ranking: tuple[Ranked, ...]
+
+
+class Action(StrEnum):
+    """What a diagnosis allows to be done."""
+
+    NONE = "none"
+    WAIT = "wait"
+    """Look again: the next looks will tell."""
+    FAILOVER = "failover"
+    REOPEN = "reopen"
+    """The primary has restarted and refuses writes; it has everything and may take them again."""
+    CLOSE = "close"
+    """A former primary takes writes; it is to refuse them, and its clients are to be cut."""
+    PUBLISH = "publish"
+    """A proxy goes elsewhere; the routes are to be published again."""
+    PEOPLE = "people"
+    """A person must decide, or act first."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is the matter with a cluster, by name; every row of the table is in docs/reference/diagnoses.md."""
+
+    name: str
+    text: str
+    """Why it is believed, naming the servers."""
+    action: Action
+    """What may be done now: that of the row, or ``people`` while something blocks it."""
+    primary: str | None = None
+    """Who is, or was, the primary."""
+    servers: tuple[str, ...] = ()
+    """Whom the action is about, when that is not the primary: those to be closed."""
+    since: float | None = None
+    """On the monotonic clock; None when nobody can tell."""
+    wanted: Action = Action.NONE
+    """What would be done if nothing blocked it."""
+    blockers: tuple[Finding, ...] = ()
+    """What blocks it (errors), and what will be worse than it could be (warnings), each with its cure."""
+
+
+@dataclass(frozen=True)
+class FailoverElection:
+    """Who takes over from a primary that is gone, and what may be lost by it."""
+
+    winner: str | None
+    fetch_from: str | None
+    """A server that may not be promoted and has received more than the winner: its events are fetched first."""
+    ranking: tuple[Ranked, ...]
+    goal: Position | None = None
+    """What the winner must have executed before it is opened, fetched events included."""
+    missing: tuple[str, ...] = ()
+    """What may be lost, in words; empty when there is no sign of any."""
+    lossless: bool = False
+    """Every possible acknowledger of the last in-sync sight takes part, AFTER_SYNC, nobody degraded. The caller must
+    add that the primary was fenced, or all write paths closed, within the semi-sync time-out of that sight."""
+    findings: tuple[Finding, ...] = ()
+    """What stands in the way, each with its cure."""
 
 
 @dataclass(frozen=True)

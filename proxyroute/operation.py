@@ -32,6 +32,7 @@ _UNDO_URGENCY = (
     "address_up",
     "start_events",
     "semi_sync",
+    "start_receiver",
     "follow",
 )
 """By urgency, not last in first out: writes first, and what may become a leftover last."""
@@ -140,6 +141,11 @@ class Operation:
         """Whether the way is forward: committed, and not turned around since."""
         decisions = [r["kind"] for r in self.journal.records if r["kind"] in ("commit", "turned")]
         return bool(decisions) and decisions[-1] == "commit"
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """The old primary of a failover: it is neither asked nor waited for."""
+        return frozenset({self.plan.primary} if self.kind == "failover" else ())
 
     @property
     def route_epoch(self) -> Epoch:

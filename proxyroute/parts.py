@@ -33,7 +33,7 @@ class Parts:
 
     def table(self, op: Operation, primary: str, epoch: Epoch, view: View | None = None) -> RouteTable:
         """Returns the routes to ``primary`` as the servers look now, or looked in ``view``."""
-        view = view or self.site.look(Deadline.after(LOOK))
+        view = view or self.site.look(Deadline.after(LOOK), spared=op.gone)
         return route(view, primary, op.plan.policy, epoch, self.site.endpoints)
 
     def expect(self, seconds: float) -> None:

@@ -7,9 +7,11 @@ database appears in a signature. Every verb is idempotent. Every verb that can w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from proxyroute.binlog import Table
 from proxyroute.gtid import Position
 from proxyroute.model import (
     Address,
@@ -47,6 +49,12 @@ class Server(Protocol):
 
     def look(self, deadline: Deadline) -> Status:
         """Returns a fresh reading."""
+
+    def line(self) -> int | None:
+        """Returns a file descriptor that becomes readable when the server hangs up, None when there is none now.
+
+        It belongs to the connection that ``look`` uses: to be waited for between two looks, never read.
+        """
 
     def inspect(self, deadline: Deadline, policy: Policy) -> Inspection:
         """Returns what is too dear for every second; privileges are read on a fresh connection."""
@@ -118,6 +126,12 @@ class Server(Protocol):
     def resume(self, source: Peer, deadline: Deadline) -> None:
         """Starts the channel that is configured to follow ``source``; takes ``detach`` back."""
 
+    def stop_receiver(self, source: Peer, deadline: Deadline) -> None:
+        """Stops fetching from ``source``; what was received stays and goes on being applied."""
+
+    def start_receiver(self, source: Peer, deadline: Deadline) -> None:
+        """Fetches from ``source`` again, as soon as it answers; takes ``stop_receiver`` back. Does not wait for it."""
+
     def follow(
         self,
         source: Peer,
@@ -157,6 +171,88 @@ class Server(Protocol):
         """Closes all connections; never raises."""
 
 
+class Rebuilder(Protocol):
+    """Takes one server apart and puts it together again: its binary log, its history, its data.
+
+    By an account that may do more than the engine's. Where the server is down, its host is asked, if it can be reached.
+    Everything is written on this server only, and never to its binary log.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    # Reading
+
+    def logs(self, deadline: Deadline) -> Sequence[str]:
+        """Returns the files of the binary log, oldest first. Raises ProxyRouteError when nobody can tell."""
+
+    def fetch_log(self, file: str, folder: Path, deadline: Deadline) -> Path:
+        """Copies one file of the binary log, decrypted, into ``folder``; returns where it is. Raises ScriptFailed."""
+
+    def decode(self, file: Path, start: int, end: int, deadline: Deadline) -> Iterator[bytes]:
+        """Yields, in pieces, the part of a copied file from ``start`` to ``end`` as text that people read."""
+
+    def serves_from(self, position: Position, deadline: Deadline) -> str:
+        """Returns why a replica at ``position`` could not go on from here, or nothing."""
+
+    def cannot_undo(self, tables: Sequence[Table], deadline: Deadline) -> Sequence[str]:
+        """Returns why logged changes to rows of ``tables`` could not be undone on this server, in words."""
+
+    def undo_statements(self, files: Sequence[Path], start: int, deadline: Deadline) -> Sequence[str]:
+        """Returns the statements that undo everything in ``files`` from offset ``start`` of the first one on."""
+
+    def data_size(self, deadline: Deadline) -> int:
+        """Returns about how many bytes the data of the applications take."""
+
+    def cannot_dump(self, deadline: Deadline) -> Sequence[str]:
+        """Returns why no consistent dump can be taken here, in words."""
+
+    # Changing
+
+    def undo(self, operation: str, statements: Sequence[str], ready: Callable[[], None], deadline: Deadline) -> None:
+        """Runs ``statements`` as one transaction that outlives us once it is whole.
+
+        ``ready`` is called between *whole and certain to be committed* and the commit: what it writes down is true.
+        When this raises before that, nothing has happened.
+        """
+
+    def undo_pending(self, operation: str, deadline: Deadline) -> bool:
+        """Ends whatever an earlier process of ours still runs here; tells whether an undo waits for its commit."""
+
+    def commit_undo(self, operation: str, deadline: Deadline) -> None:
+        """Commits the undo that waits."""
+
+    def replay(self, files: Sequence[Path], start: int, deadline: Deadline) -> None:
+        """Applies everything in ``files`` from offset ``start`` of the first one on, as the transactions they were.
+
+        They get into the binary log here, under their own names. Stops at the first error. Raises ScriptFailed.
+        """
+
+    def begin_history(self, position: Position, state: Position, deadline: Deadline) -> None:
+        """Replication stands still, and this server is at ``position`` with the history ``state``, whatever it was.
+
+        Its binary log begins anew.
+        """
+
+    def load_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
+        """Replaces the data of the applications by a consistent dump of ``source``; returns the dump's position."""
+
+    def copy_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
+        """Prepares a physical copy of ``source`` beside the data of this server, which goes on; returns its position.
+
+        Whatever an earlier try left is thrown away.
+        """
+
+    def cannot_copy(self, source: Rebuilder, deadline: Deadline) -> Sequence[str]:
+        """Returns why ``copy_from`` could not work, in words."""
+
+    def swap_in(self, operation: str, deadline: Deadline) -> str:
+        """Stops the server, puts the copy in place of its data, starts it; returns where the old data are kept."""
+
+    def discard_old(self, operation: str, deadline: Deadline) -> None:
+        """Removes the data that ``swap_in`` kept."""
+
+
 class Probe(Protocol):
     """Writes and reads the proof's own row, as a client would: through a route, by a new connection."""
 
@@ -169,6 +265,9 @@ class Probe(Protocol):
 
 class Sentinel(Protocol):
     """Somebody outside this process who heals when we die: the guard."""
+
+    def begin(self) -> None:
+        """Starts it and does not wait for it. Raises OSError."""
 
     def start(self, deadline: Deadline) -> None:
         """Returns when it watches. Raises ProxyRouteError when it cannot: then nothing must be touched."""

@@ -33,10 +33,11 @@ def prove(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[str]
         blackout = round(op.marks["closed"] - op.marks["frozen"], 6)
     while True:
         # a full look each time: one with no time left would call everything unknown
-        view = parts.site.look(Deadline.after(_LOOK))
+        view = parts.site.look(Deadline.after(_LOOK), spared=lost)
         observed = parts.routes.observe(Deadline.after(_LOOK))
         evidence = (
             *_servers(op, view, lost),
+            *_gone(op),
             *(e for o in observed if parts.routes.is_required(o.proxy) for e in _proxy(op, o)),
             *probe,
         )
@@ -84,6 +85,20 @@ def _servers(op: Operation, view: View, lost: Collection[str]) -> Iterator[Evide
         wanted = int(settings["max_connections"])
         seen = f"{old.connections_limit} connections"
         yield _claim(old.name, f"its limit of {wanted} connections is back", old.connections_limit == wanted, seen)
+
+
+def _gone(op: Operation) -> Iterator[Evidence]:
+    """Of a failover: what keeps the old primary from taking writes, and whether it took something with it."""
+    for name in op.gone:
+        how, by = op.kept("fencing", "none"), op.kept("fenced_by", "")
+        told = f"fenced by {by}" if by else f"{how}; clients that go to it directly are not kept away"
+        verdict = Verdict.UNKNOWN if how == "none" else Verdict.PROVEN
+        yield Evidence(name, "gets no writes by any route", verdict, told)
+        missing, doubts = op.kept("missing", ""), op.kept("loss", ["nobody has looked"])
+        if missing:
+            yield Evidence(name, "nothing that was received is lost", Verdict.NOT_PROVEN, f"given up: {missing}")
+        held = Verdict.UNKNOWN if doubts else Verdict.PROVEN
+        yield Evidence(name, "nothing that it acknowledged is lost", held, "; ".join(doubts) or "received and applied")
 
 
 def _replica(op: Operation, status: Status, new: Status, *, mine: bool) -> Iterator[Evidence]:

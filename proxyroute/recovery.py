@@ -7,11 +7,22 @@ here trusts the journal alone: every opening re-reads all other servers first.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from enum import StrEnum
 
-from proxyroute.errors import LostReply, ProxyRouteError, SplitBrain, Superseded, TimedOut, Unfinished, Unreachable
+from proxyroute.errors import (
+    Aborted,
+    LostReply,
+    ProxyRouteError,
+    Refused,
+    SplitBrain,
+    Superseded,
+    TimedOut,
+    Unfinished,
+    Unreachable,
+)
 from proxyroute.finish import finish
+from proxyroute.gtid import Containment
 from proxyroute.model import Deadline, Epoch, ReceiptState, RouteTable, Undo
 from proxyroute.opening import Standing, must_answer, read_standing, refuse_unless_closed
 from proxyroute.operation import Operation
@@ -20,6 +31,7 @@ from proxyroute.routes import highest_epoch
 
 _RETRY = 0.2
 _EXPECT = 3
+_RECOVER = 8
 
 
 class Way(StrEnum):
@@ -37,6 +49,8 @@ def way(op: Operation, standing: Standing, lost: Collection[str] = (), *, contin
     yes        closed          closed or locked         forward
     yes        closed          open, nothing holds it   back: the freeze is gone, nothing was opened
     yes        silent          any                      back if it was never told to open, or is lost (see below)
+    failover   closed          back, open, complete     back: it has everything that anybody has received
+    failover   closed          back, open, lacking      forward: it is closed first
     no         closed, silent  any                      back
     no         open or beyond  closed or locked         forward: somebody finished it
     no         open            open, nothing holds it   nobody but a person: SplitBrain
@@ -58,6 +72,8 @@ def way(op: Operation, standing: Standing, lost: Collection[str] = (), *, contin
     opened = new.writable or standing.beyond(op.plan.candidate, known)
     old_open = old is not None and old.writable and not old.holders
     if op.committed:
+        if op.gone and old is not None and op.goal is not None:  # it came back: what counts is what it has
+            old_open = old_open and old.position.contains(op.goal) is Containment.YES
         return Way.FORWARD if opened or not old_open else Way.BACK
     if not opened:
         return Way.BACK
@@ -69,12 +85,58 @@ def way(op: Operation, standing: Standing, lost: Collection[str] = (), *, contin
     return Way.BACK if old_open else Way.FORWARD
 
 
+def finish_or_recover(
+    parts: Parts, op: Operation, *, table: RouteTable | None = None, first: Callable[[], None] = lambda: None
+) -> None:
+    """Goes from the commit to the end: ``first``, then ``finish``; and when that fails what heal would do.
+
+    Raises Aborted when everything had to be undone, and what ``recover`` raises.
+    """
+    try:
+        first()
+        finish(parts, op, table=table, lost=op.gone)
+    except ProxyRouteError as error:
+        if op.outcome is not None:
+            raise
+        parts.expect(_RECOVER * op.plan.policy.settle)
+        recover(parts, op)  # the same that heal would do, while the locks are still held
+        if op.outcome == "aborted":
+            raise Aborted(_undone(op, error)) from error
+
+
+def end_uncommitted(parts: Parts, op: Operation, error: BaseException) -> bool:
+    """Undoes what was done before ``error`` and raises what describes the end.
+
+    Returns True when the world had decided otherwise: the commit is on record after all, and it was finished.
+    """
+    if not op.undos:
+        op.end("refused", str(error))
+        if isinstance(error, ProxyRouteError) and not isinstance(error, Refused):
+            raise Refused(str(error)) from error
+        return False
+    try:
+        go_back(parts, op) if not op.committed else recover(parts, op)
+        if op.outcome == "done":
+            return True
+    except ProxyRouteError as worse:
+        raise Unfinished(f"{error or type(error).__name__}; and not everything could be undone: {worse}") from error
+    raise Aborted(_undone(op, error)) from error
+
+
+def _undone(op: Operation, error: BaseException) -> str:
+    left = ", ".join(f"{verb} {server}" for verb, server in op.leftovers)
+    what = f"it was undone but for: {left} (proxyroute heal takes that up)" if left else "everything was undone"
+    now = "no server takes writes" if op.gone else f"{op.plan.primary} takes writes"
+    return f"{what}, {now}: {str(error) or type(error).__name__}"
+
+
 def recover(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
     """Finishes or undoes ``op`` and closes its record.
 
     Raises Superseded when somebody with a higher epoch acted since, SplitBrain when a person must decide, Unfinished
     when it has to be tried again later.
     """
+    lost = {*lost, *op.gone}
     standing = read_standing(parts, op, Deadline.after(LOOK))
     if op.outcome is not None:
         _stop_unless_it_still_holds(parts, op, standing)
@@ -111,7 +173,8 @@ def _may_turn(parts: Parts, op: Operation, reason: ProxyRouteError) -> bool:
     new = standing.states.get(op.plan.candidate)
     closed = new is not None and not new.writable and not standing.beyond(op.plan.candidate, op.goal)
     never_told = new is None and not op.may_have_opened and parts.continuous
-    if not (closed or never_told) or op.plan.primary not in standing.states:
+    old = standing.states.get(op.plan.primary)
+    if not (closed or never_told) or old is None or (op.gone and not old.writable):
         return False
     if op.committed:
         op.turn(op.lease.claim(op.route_epoch, op.id), str(reason))
@@ -178,6 +241,8 @@ def go_back(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
                 with op.attempt(undo.verb, _where(undo)):
                     _UNDO[undo.verb](parts, op, undo, deadline)
     told = f"{op.plan.primary} is declared lost, so no server takes writes" if op.plan.primary in lost else ""
+    if op.gone:
+        told = f"the routes go to {op.plan.primary} again, as before"
     op.end("aborted", told)
 
 
@@ -230,7 +295,10 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
 def _release_routes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     """The routes point at the old primary and nobody is held back, whatever has happened to them."""
     old = op.plan.primary
-    observed = [o for o in parts.routes.observe(deadline.within(LOOK)) if o.primary is not None]
+    # a failover has closed them; otherwise a proxy that sends nobody anywhere is opened by its own means
+    observed = [
+        o for o in parts.routes.observe(deadline.within(LOOK)) if o.primary is not None or (op.gone and o.reachable)
+    ]
     if any(o.primary != old for o in observed):
         epoch = _epoch_back(op, highest_epoch(observed))
         table: RouteTable = parts.table(op, old, epoch)
@@ -272,6 +340,11 @@ def _semi_sync(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> N
     parts.site[undo.server].semi_sync(deadline, primary=False)
 
 
+def _start_receiver(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
+    """It fetches again as soon as the old primary is there; that is not waited for."""
+    parts.site[undo.server].start_receiver(peer(parts, op, undo.arguments["source"]), deadline)
+
+
 def _follow(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     """The candidate, or the replica that was moved below it, follows the old primary again."""
     source = peer(parts, op, undo.arguments["source"])
@@ -286,5 +359,6 @@ _UNDO = {
     "address_up": _address_up,
     "start_events": _start_events,
     "semi_sync": _semi_sync,
+    "start_receiver": _start_receiver,
     "follow": _follow,
 }

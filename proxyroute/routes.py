@@ -47,6 +47,11 @@ class Routes:
     def is_required(self, proxy: str) -> bool:
         return proxy not in self._absent
 
+    def silence(self, proxy: str) -> float | None:
+        """Returns after how many seconds of hearing nothing ``proxy`` closes its writes by itself; None: never."""
+        seconds: float | None = getattr(self._adapters[proxy], "closes_when_silent", None)
+        return seconds
+
     def check(self, deadline: Deadline) -> tuple[Finding, ...]:
         """Returns the findings of every proxy; one that does not answer is a finding too."""
         outcomes = each(self.all, lambda a: tuple(a.check(deadline)), deadline, spared=self._absent, grace=_GRACE)

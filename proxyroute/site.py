@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from proxyroute.errors import ProxyRouteError
@@ -46,9 +46,12 @@ class Site:
         outcomes = each(self.pick(names), lambda s: s.connect(deadline), deadline)
         return {n: o.error for n, o in outcomes.items() if isinstance(o.error, ProxyRouteError)}
 
-    def look(self, deadline: Deadline) -> View:
-        """Returns one reading of all servers, taken at once; a server that does not answer is Silent."""
-        outcomes = each(self, lambda s: s.look(deadline), deadline)
+    def look(self, deadline: Deadline, *, spared: Collection[str] = (), grace: float = 0.1) -> View:
+        """Returns one reading of all servers, taken at once; a server that does not answer is Silent.
+
+        Those in ``spared`` are given ``grace`` seconds longer than the others take, and no more.
+        """
+        outcomes = each(self, lambda s: s.look(deadline), deadline, spared=spared, grace=grace)
         servers: dict[str, Status | Silent] = {}
         for server in self:
             found = outcomes[server.name]

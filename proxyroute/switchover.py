@@ -8,8 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from proxyroute.errors import Aborted, ProxyRouteError, Refused, ServerError, TimedOut, Unfinished
-from proxyroute.finish import finish
+from proxyroute.errors import Refused, ServerError, TimedOut, Unfinished
 from proxyroute.gtid import Containment
 from proxyroute.model import Deadline, Finding, Receipt, ReceiptState, RouteTable, Severity, Transaction, Undo, View
 from proxyroute.opening import APART
@@ -17,12 +16,11 @@ from proxyroute.operation import Operation
 from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Server
 from proxyroute.preflight import blocking, preflight
-from proxyroute.recovery import go_back, recover
+from proxyroute.recovery import end_uncommitted, finish_or_recover
 from proxyroute.routes import highest_epoch
 
 _PREPARE = 20.0
 _ANSWER = 2.0
-_RECOVER = 8
 _GRACE = 2.0
 """Seconds beyond the freeze budget after which an engine that has not been heard of hangs."""
 _POLL = 0.005
@@ -43,19 +41,10 @@ def switchover(parts: Parts, op: Operation, *, force: bool = False, kill_long: b
         table = _until_commit(parts, op, force=force, kill_long=kill_long)
     except BaseException as error:
         parts.expect(2 * op.plan.policy.undo + _GRACE)
-        if _end_uncommitted(parts, op, error):
+        if end_uncommitted(parts, op, error):
             return
         raise
-    try:
-        _arm(parts, op)
-        finish(parts, op, table=table)
-    except ProxyRouteError as error:
-        if op.outcome is not None:
-            raise
-        parts.expect(_RECOVER * op.plan.policy.settle)
-        recover(parts, op)  # the same that heal would do, while the locks are still held
-        if op.outcome == "aborted":
-            raise Aborted(_undone(op, error)) from error
+    finish_or_recover(parts, op, table=table, first=lambda: _arm(parts, op))
 
 
 def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) -> RouteTable:
@@ -150,31 +139,6 @@ def _arm(parts: Parts, op: Operation) -> None:
             old.arm(op.id, policy.freeze_budget, Deadline.after(_ANSWER))
         except (ServerError, TimedOut) as error:
             note.detail = f"not armed, so writes are refused before the new primary opens: {error}"
-
-
-def _end_uncommitted(parts: Parts, op: Operation, error: BaseException) -> bool:
-    """Undoes what was done before ``error`` and raises what describes the end.
-
-    Returns True when the world had decided otherwise: the commit is on record after all, and it was finished.
-    """
-    if not op.undos:
-        op.end("refused", str(error))
-        if isinstance(error, ProxyRouteError) and not isinstance(error, Refused):
-            raise Refused(str(error)) from error
-        return False
-    try:
-        go_back(parts, op) if not op.committed else recover(parts, op)
-        if op.outcome == "done":
-            return True
-    except ProxyRouteError as worse:
-        raise Unfinished(f"{error or type(error).__name__}; and not everything could be undone: {worse}") from error
-    raise Aborted(_undone(op, error)) from error
-
-
-def _undone(op: Operation, error: BaseException) -> str:
-    left = ", ".join(f"{verb} {server}" for verb, server in op.leftovers)
-    what = f"it was undone but for: {left} (proxyroute heal takes that up)" if left else "everything was undone"
-    return f"{what}, {op.plan.primary} takes writes: {str(error) or type(error).__name__}"
 
 
 # -- before anything is touched --

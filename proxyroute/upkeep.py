@@ -14,11 +14,12 @@ from pathlib import Path
 from proxyroute import intent as memory
 from proxyroute.drift import Correction, correction
 from proxyroute.errors import Refused
+from proxyroute.gtid import Containment
 from proxyroute.history import Summary
 from proxyroute.intent import Intent
 from proxyroute.model import NO_EPOCH, Deadline, Epoch, Observed, Policy, Receipt, ReceiptState, RouteTable, View
 from proxyroute.operation import new_id
-from proxyroute.parts import Parts
+from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Lease
 from proxyroute.routes import highest_epoch
 from proxyroute.routing import route
@@ -115,6 +116,51 @@ class Upkeep:
             epoch, proxies = self._lease.claim(_highest(observed), f"publish-{new_id()}"), self._parts.routes
         receipts = proxies.settle(replace(table, epoch=epoch), Deadline.after(_TELL))
         return Corrected(found.wrong, epoch, receipts)
+
+    def reopen(self, primary: str) -> str:
+        """Lets ``primary``, which has restarted and refuses writes, take them again; returns what was done.
+
+        Like every opening it reads everybody else first. Raises Refused unless all of them answer or never were its
+        equals, refuse writes, and have received nothing that it lacks.
+        """
+        view = self._parts.site.look(Deadline.after(LOOK))
+        server = view.status(primary)
+        if server is None or server.sources:
+            raise Refused(f"{primary} does not answer as a primary any more")
+        if server.writable:
+            return f"{primary} takes writes already"
+        for other in view.seen:
+            if other.name == primary:
+                continue
+            if other.writable:
+                raise Refused(f"{primary} is not opened: {other.name} takes writes")
+            received = [other.executed, *(s.received for s in other.sources)]
+            if any(server.executed.contains(position) is not Containment.YES for position in received):
+                raise Refused(f"{primary} is not opened: {other.name} has received what it lacks, or may have")
+        intent = self.intent()
+        if intent is not None and intent.primary != primary:
+            raise Refused(f"{primary} is not opened: {intent.primary} was made primary since")
+        self._lease.check()
+        self._parts.site[primary].accept_writes(Deadline.after(LOOK))
+        return f"{primary} takes writes again; nobody had received more than it has"
+
+    def close_strays(self, names: Sequence[str]) -> str:
+        """Makes servers that take writes beside the primary refuse them, and ends their clients' sessions.
+
+        Raises Refused unless another server takes writes, and is meant to.
+        """
+        view = self._parts.site.look(Deadline.after(LOOK))
+        writing = [s.name for s in view.writable if s.name not in names]
+        intent = self.intent()
+        if len(writing) != 1 or (intent is not None and intent.primary != writing[0]):
+            raise Refused(f"{', '.join(names)} is left alone: nobody knows for sure who is meant to take writes")
+        done = []
+        for name in names:
+            self._lease.check()
+            server, deadline = self._parts.site[name], Deadline.after(LOOK)
+            server.refuse_writes(deadline)
+            done.append(f"{name} was closed, {server.kill_clients(deadline)} sessions ended")
+        return f"{'; '.join(done)}; {writing[0]} is the primary"
 
     def remember(self, view: View, observed: Sequence[Observed]) -> None:
         """Keeps the primary of ``view`` as the one that is meant, if it is. Raises JournalError."""

@@ -233,6 +233,10 @@ class Publisher:
         """
         return self.worker.call(self.share.in_force, deadline)
 
+    def closes_after(self, host: str, deadline: Deadline) -> float:
+        """Returns after how much silence, in seconds, ``host`` closes its writes. Raises ShareError and TimedOut."""
+        return self.worker.call(partial(self.share.answer, host), deadline).closes_after
+
     def prune(self, deadline: Deadline) -> None:
         """Removes what is old. Raises ShareError and TimedOut."""
         self.worker.call(self.share.prune, deadline)

@@ -51,6 +51,14 @@ class SharedAdapter:
         self._answered: Answer | None = None
         """The last receipt of this host, as it was."""
 
+    @property
+    def closes_when_silent(self) -> float | None:
+        """After how many seconds of hearing nothing the host, by its own word, closes its writes; None: never."""
+        try:
+            return self._publisher.closes_after(self.name, Deadline.after(self._settings.disk_limit)) or None
+        except (ShareError, TimedOut):
+            return None
+
     def check(self, deadline: Deadline) -> Sequence[Finding]:
         """Returns what the agent finds on its host, and whether folder, key and agent can be relied on."""
         if not self._publisher.alone:

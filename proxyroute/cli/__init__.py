@@ -5,7 +5,20 @@ from __future__ import annotations
 import click
 
 from proxyroute import __version__
-from proxyroute.cli import agent, check, grants, history, init, plan, proxies, serve, status, switchover
+from proxyroute.cli import (
+    agent,
+    check,
+    failover,
+    grants,
+    history,
+    init,
+    plan,
+    proxies,
+    rejoin,
+    serve,
+    status,
+    switchover,
+)
 from proxyroute.cli.context import CommandGroup, common_options
 
 __all__ = ["main"]
@@ -22,6 +35,7 @@ def main() -> None:
     Every time:  proxyroute status, plan, switchover
     If killed:   proxyroute heal
     Always:      proxyroute serve
+    Afterwards:  proxyroute rejoin, verify
     Proxy host:  proxyroute agent, agent status
 
     \b
@@ -45,7 +59,10 @@ for _command in (
     status.status,
     plan.plan,
     switchover.switchover,
+    failover.failover,
     switchover.heal,
+    rejoin.rejoin,
+    rejoin.verify,
     history.history,
     history.show,
     proxies.render,

@@ -9,7 +9,7 @@ import click
 from proxyroute.cli.context import Context, common_options, pass_context
 from proxyroute.config import ClusterConfig
 from proxyroute.db.discovery import greeting
-from proxyroute.db.grants import account_statements, engine_privileges
+from proxyroute.db.grants import account_statements, engine_privileges, rebuild_statements
 from proxyroute.db.mariadb_read import parse_version
 from proxyroute.errors import ConfigError, Refused, Unreachable
 from proxyroute.model import Deadline
@@ -64,6 +64,8 @@ def grants(
         scheduler=scheduled,
         force=force,
     )
+    if cluster and cluster.rejoin:
+        statements += rebuild_statements(asked.version, cluster.rejoin.user, engine_host)
     privileges = engine_privileges(asked.version, scheduler=scheduled, force=force)
     version = ".".join(map(str, asked.version))
     if ctx.as_json:

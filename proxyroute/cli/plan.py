@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 @click.command(short_help="Show what a switchover would do; touches nothing.")
 @click.option("--to", "target", metavar="SERVER", help="The server that would take over; else one is elected.")
 @click.option("--force", is_flag=True, help="Judge as `switchover --force` would.")
+@click.option("--failover", "gone", is_flag=True, help="What a failover would do, and all that blocks one now.")
 @common_options
 @pass_context
-def plan(ctx: Context, target: str | None, force: bool) -> None:
+def plan(ctx: Context, target: str | None, force: bool, gone: bool) -> None:
     """Show what a switchover would do; touches nothing.
 
     Shows every step with its SQL and commands, who could take over and why the others could not, the
@@ -28,6 +29,11 @@ def plan(ctx: Context, target: str | None, force: bool) -> None:
 
     Exit code 0 when the switchover could go ahead or there is nothing to do, 3 when it would be refused.
     """
+    if gone:
+        from proxyroute.cli.failover import show_plan  # it shows what this module shows
+
+        show_plan(ctx, target, force)
+        return
     with ctx.engine() as engine:
         prospect = engine.plan(target, force)
     if ctx.as_json:

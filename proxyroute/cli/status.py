@@ -15,7 +15,7 @@ from proxyroute.cli.jsonable import dump, jsonable
 from proxyroute.cli.output import Output, styled
 from proxyroute.drift import differences
 from proxyroute.gtid import MariaDBPosition, Position
-from proxyroute.history import waiting_for_heal
+from proxyroute.history import fenced, waiting_for_heal
 from proxyroute.model import Observed, Receiver, Silent, Source, Status, View
 from proxyroute.truth import truth
 
@@ -67,6 +67,8 @@ class Reading:
     """Why not."""
     served_by: int | None
     """Pid of the process that serves the cluster on this host."""
+    aside: tuple[Summary, ...] = ()
+    """The last word on each server that could not rejoin."""
 
     def drift(self, proxy: Observed) -> tuple[str, ...]:
         """Returns, in words, where a proxy is not as it should be; its own drift only while nobody knows how."""
@@ -86,7 +88,15 @@ def _read(ctx: Context, engine: Engine) -> Reading:
 
     view, observed = engine.look(), engine.observe()
     intended, astray = engine.intended(view, observed)
-    return Reading(view, observed, waiting_for_heal(engine.history()), intended, astray, server_of(ctx.cluster))
+    history = engine.history()
+    aside = tuple(s for s in fenced(history) if not _back(view, s.candidate))
+    return Reading(view, observed, waiting_for_heal(history), intended, astray, server_of(ctx.cluster), aside)
+
+
+def _back(view: View, name: str) -> bool:
+    """Tells whether a server replicates by now, or is the primary, whatever was said of it earlier."""
+    status = view.status(name)
+    return status is not None and (status.writable or any(source.running for source in status.sources))
 
 
 def is_open(summary: Summary) -> bool:
@@ -119,6 +129,11 @@ def _show(out: Output, reading: Reading) -> None:
         for proxy in proxies:
             for difference in reading.drift(proxy):
                 out.line(f"{proxy.proxy}: {difference}", "warn")
+    if reading.aside:
+        out.heading("Not in the cluster")
+        for summary in reading.aside:
+            out.line(f"{summary.candidate}: {summary.told}", "warn")
+            out.raw(f"    → proxyroute rejoin {summary.candidate}")
     if unfinished:
         out.heading("Left to do by proxyroute heal")
         for summary in unfinished:
@@ -226,6 +241,7 @@ def _json(reading: Reading) -> dict[str, Any]:
         "proxies": [_proxy_json(proxy, reading) for proxy in reading.proxies],
         "open_operations": reading.unfinished,
         "served_by": reading.served_by,
+        "not_rejoined": list(reading.aside),
     }
 
 

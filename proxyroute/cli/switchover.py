@@ -62,7 +62,7 @@ def switchover(ctx: Context, target: str | None, yes: bool, force: bool, kill_lo
     with Progress(quiet=ctx.as_json) as progress, ctx.engine(progress) as engine:
         result = engine.switchover(target, force=force, kill_long=kill_long, confirm=confirm)
     if ctx.as_json:
-        ctx.out.json({"plan": prospect_json(shown) if shown else None, "result": result, "verdict": _verdict(result)})
+        ctx.out.json({"plan": prospect_json(shown) if shown else None, "result": result, "verdict": verdict_of(result)})
     else:
         show_result(ctx.out, result)
     raise SystemExit(result_code(result))
@@ -94,7 +94,7 @@ def heal(ctx: Context, lost: Sequence[str]) -> None:
     with Progress(quiet=ctx.as_json) as progress, ctx.engine(progress) as engine:
         results = engine.heal(lost)
     if ctx.as_json:
-        ctx.out.json({"results": [{"result": r, "verdict": _verdict(r)} for r in results]})
+        ctx.out.json({"results": [{"result": r, "verdict": verdict_of(r)} for r in results]})
     elif not results:
         ctx.out.line("nothing is open", "good")
     else:
@@ -149,5 +149,5 @@ def _question(prospect: Prospect, kill_long: bool) -> str:
     return f"Move the primary of {plan.cluster} from {plan.primary} to {plan.candidate}{killed}{locked}?"
 
 
-def _verdict(result: Result) -> str | None:
+def verdict_of(result: Result) -> str | None:
     return str(result.proof.verdict) if result.proof else None

@@ -43,6 +43,33 @@ ENGINE = (
     Privilege("SELECT", "the same for roles", "mysql.roles_mapping"),
 )
 
+REBUILD = (
+    Privilege("SELECT", "data are compared and dumped"),
+    Privilege("SHOW VIEW", "views are dumped"),
+    Privilege("TRIGGER", "triggers are dumped, and made"),
+    Privilege("EVENT", "events are dumped, and made"),
+    Privilege("RELOAD", "RESET MASTER, RESET SLAVE; mariabackup"),
+    Privilege("PROCESS", "tables and foreign keys as InnoDB knows them"),
+    Privilege("LOCK TABLES", "mariabackup"),
+    Privilege("REPLICATION SLAVE", "the binary log is read"),
+    Privilege("BINLOG MONITOR", "the files of the binary log, and the position of a reading"),
+    Privilege("BINLOG ADMIN", "sql_log_bin=0"),
+    Privilege("REPLICATION MASTER ADMIN", "gtid_binlog_state"),
+    Privilege("BINLOG REPLAY", "rows are undone (BINLOG '…')"),
+    Privilege("REPLICATION SLAVE ADMIN", "STOP SLAVE, START SLAVE UNTIL, gtid_slave_pos"),
+    Privilege("SLAVE MONITOR", "SHOW ALL SLAVES STATUS"),
+    Privilege("READ_ONLY ADMIN", "writes where read_only is set"),
+    Privilege("CONNECTION ADMIN", "sessions that an earlier attempt has left are ended"),
+    Privilege("SET USER", "views, routines, triggers and events keep their definers"),
+    Privilege("SUPER", "triggers and functions are made where a binary log is written"),
+    *(
+        Privilege(name, "a dump is loaded")
+        for name in ("CREATE", "DROP", "ALTER", "INDEX", "INSERT", "UPDATE", "DELETE", "REFERENCES")
+    ),
+    *(Privilege(name, "a dump is loaded") for name in ("CREATE VIEW", "CREATE ROUTINE", "ALTER ROUTINE", "EXECUTE")),
+)
+"""What the account of ``rejoin`` needs; kept apart, because it may write everything."""
+
 SCHEDULER = Privilege("SUPER", "SET GLOBAL event_scheduler: only where the event scheduler is on")
 FORCE = Privilege("CREATE USER", "switchover --force locks privileged writers (ALTER USER … ACCOUNT LOCK)")
 
@@ -140,6 +167,13 @@ def account_statements(
             f"GRANT SELECT, INSERT, UPDATE ON {schema}.{TABLE} TO {account}",
         ]
     return statements
+
+
+def rebuild_statements(version: Version, user: str, host: str = "%") -> list[str]:
+    """Returns the statements that make the account of ``rejoin``, as :func:`account_statements` does the others."""
+    account = _account(user, host)
+    names = [p.name for p in REBUILD if p.name != "SLAVE MONITOR" or version >= _SLAVE_MONITOR_SINCE]
+    return [_create(user, account), f"GRANT {', '.join(names)} ON *.* TO {account}"]
 
 
 def _create(user: str, account: str) -> str:

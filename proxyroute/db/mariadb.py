@@ -90,6 +90,9 @@ class MariaDB:
     def look(self, deadline: Deadline) -> Status:
         return read_status(self._open(deadline), self.name, self.address, deadline)
 
+    def line(self) -> int | None:
+        return self._control.descriptor
+
     def inspect(self, deadline: Deadline, policy: Policy) -> Inspection:
         """On a fresh connection, for privileges are as old as their session; or on ours when no other gets in."""
         try:
@@ -314,6 +317,12 @@ class MariaDB:
 
     def resume(self, source: Peer, deadline: Deadline) -> None:
         self._replication.start(source, deadline)
+
+    def stop_receiver(self, source: Peer, deadline: Deadline) -> None:
+        self._replication.stop_receiver(source, deadline)
+
+    def start_receiver(self, source: Peer, deadline: Deadline) -> None:
+        self._replication.start_receiver(source, deadline)
 
     def follow(
         self,

@@ -53,6 +53,7 @@ SETTINGS = (
 _COUNTERS = (
     "rpl_semi_sync_master_clients",
     "rpl_semi_sync_master_status",
+    "rpl_semi_sync_master_wait_sessions",
     "rpl_semi_sync_slave_status",
     "threads_connected",
     "uptime",
@@ -203,6 +204,12 @@ def _source(row: dict[str, Any], executed: MariaDBPosition, deadline: Deadline) 
         uses_gtid=row["Using_Gtid"] != "No",
         filtered=any(row.get(column) for column in _FILTERS),
         error="; ".join(errors),
+        receiver_errno=int(row.get("Last_IO_Errno") or 0),
+        applier_errno=int(row.get("Last_SQL_Errno") or 0),
+        receiver_state=str(row.get("Slave_IO_State") or ""),
+        read_file=str(row.get("Master_Log_File") or ""),
+        read_offset=int(row.get("Read_Master_Log_Pos") or 0),
+        heartbeats=int(row.get("Slave_received_heartbeats") or 0),
         options=_options(row),
     )
 
@@ -234,9 +241,12 @@ def _semi_sync(variables: dict[str, str], counters: dict[str, str]) -> SemiSync:
         # with no replica at all the status stays ON until the first commit has waited in vain
         primary_active=_on(counters.get("rpl_semi_sync_master_status")) and clients > 0,
         replica_enabled=_on(variables.get("rpl_semi_sync_slave_enabled")),
+        replica_active=_on(counters.get("rpl_semi_sync_slave_status")),
         clients=clients,
         wait_point=variables.get("rpl_semi_sync_master_wait_point", ""),
         timeout_seconds=int(variables.get("rpl_semi_sync_master_timeout", 0)) / 1000,
+        wait_no_replica=_on(variables.get("rpl_semi_sync_master_wait_no_slave")),
+        waiting=int(counters.get("rpl_semi_sync_master_wait_sessions", 0)),
     )
 
 

@@ -71,6 +71,27 @@ class Replication:
         if now is not None and (now.receiver is not Receiver.STOPPED or now.applier):
             raise error
 
+    def stop_receiver(self, source: Peer, deadline: Deadline) -> None:
+        """STOP SLAVE IO_THREAD for the channel that follows ``source``: relay logs stay, and go on being applied."""
+        channel = channel_of(self._channels(deadline), source)
+        if channel is None or channel.receiver is Receiver.STOPPED:
+            return
+        error = self._change("mariadb.stop_receiver", f"STOP SLAVE {_quoted(channel.channel)} IO_THREAD", deadline)
+        now = self._named(channel.channel, deadline)
+        if error is not None and now is not None and now.receiver is not Receiver.STOPPED:
+            raise error
+
+    def start_receiver(self, source: Peer, deadline: Deadline) -> None:
+        """START SLAVE IO_THREAD for the channel that follows ``source``; it connects as soon as the source is there."""
+        channel = channel_of(self._channels(deadline), source)
+        if channel is None or channel.receiver is not Receiver.STOPPED:
+            return
+        error = self._change("mariadb.start_replica", f"START SLAVE {_quoted(channel.channel)} IO_THREAD", deadline)
+        now = self._named(channel.channel, deadline)
+        if now is None or now.receiver is Receiver.STOPPED:
+            server = self._session(deadline).server
+            raise error or StatementError(server, 1201, f"the receiver of {channel.channel!r} does not start")
+
     def start(self, source: Peer, deadline: Deadline) -> None:
         """START SLAVE for the channel that follows ``source``, and waits until both its threads run."""
         channel = channel_of(self._channels(deadline), source)

@@ -16,13 +16,14 @@ from typing import Any
 import pymysql
 from pymysql.cursors import DictCursor
 
-from proxyroute.errors import LostReply, ServerError, StatementError, Unreachable
+from proxyroute.errors import LostReply, ServerError, Silence, StatementError, Unreachable
 from proxyroute.faults import act
 from proxyroute.model import Address, Deadline
 
 _READS = re.compile(r"\s*(SELECT|SHOW|XA\s+RECOVER)\b", re.IGNORECASE)
 _CLIENT_ERRORS = range(2000, 3000)
 _CONNECT_SECONDS = 5.0
+_GONE, _LOST = 2006, 2013
 _OURS = "SET SESSION sql_mode='', max_statement_time=0, wait_timeout=600"
 """What a site sets for everybody must not change what our statements mean, nor end them or an idle lock."""
 
@@ -56,6 +57,13 @@ class Session:
     def is_open(self) -> bool:
         return self._connection is not None
 
+    @property
+    def descriptor(self) -> int | None:
+        """The descriptor that becomes readable between two statements only when the server hangs up; None if closed."""
+        connection = self._connection
+        sock = getattr(connection, "_sock", None)
+        return None if sock is None else int(sock.fileno())
+
     def open(self, deadline: Deadline) -> Session:
         """Connects. Returns itself. Raises Unreachable (nothing was sent) or StatementError (login refused)."""
         if self._connection is not None:
@@ -81,7 +89,7 @@ class Session:
         except pymysql.err.Error as error:
             raise self._connect_error(error) from error
         except OSError as error:
-            raise Unreachable(self.server, f"cannot connect to {self.address}: {error}") from error
+            raise Unreachable(self.server, f"cannot connect to {self.address}: {error}", _kind(error)) from error
         self._connection = connection
         self.id = connection.thread_id()  # type: ignore[no-untyped-call]
         return self
@@ -89,7 +97,7 @@ class Session:
     def _connect_error(self, error: pymysql.err.Error) -> ServerError:
         number, text = _number_and_text(error)
         if number in _CLIENT_ERRORS or number == 0:
-            return Unreachable(self.server, f"cannot connect to {self.address}: {text}")
+            return Unreachable(self.server, f"cannot connect to {self.address}: {text}", _kind(error))
         return StatementError(self.server, number, f"{text} (at {self.address})")
 
     def read(self, sql: str, deadline: Deadline, args: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
@@ -119,7 +127,8 @@ class Session:
         left = deadline.require(f"{self.server} to answer")
         # a thread that was left behind may still wait for its answer here
         if not self._in_use.acquire(timeout=left):
-            raise Unreachable(self.server, "an earlier statement on this connection has not been answered yet")
+            text = "an earlier statement on this connection has not been answered yet"
+            raise Unreachable(self.server, text, Silence.HUNG)
         try:
             return self._exchange(sql, args, deadline, sent_is_unknown=sent_is_unknown)
         finally:
@@ -148,7 +157,7 @@ class Session:
             stuck = self.id
             self.abandon()
             if not sent_is_unknown:
-                raise Unreachable(self.server, f"no answer: {text}") from error
+                raise Unreachable(self.server, f"no answer: {text}", _kind(error)) from error
             if deadline.passed:
                 self._end_stuck(stuck)
             raise LostReply(self.server, f"no answer to a change: {text}") from error
@@ -188,6 +197,23 @@ class Session:
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.close()
+
+
+def _kind(error: BaseException) -> Silence:
+    """Tells from the error of a connection in which way the server is silent."""
+    connecting = getattr(error, "original_exception", None)
+    if connecting is None and isinstance(error, OSError):
+        connecting = error
+    if isinstance(connecting, ConnectionRefusedError):
+        return Silence.REFUSED
+    if isinstance(connecting, ConnectionError):
+        return Silence.RESET
+    if connecting is not None:  # time-out of the connection itself, no route, no such name
+        return Silence.UNREACHABLE
+    number, _ = _number_and_text(error)
+    if number not in (_GONE, _LOST):
+        return Silence.OTHER
+    return Silence.HUNG if isinstance(error.__context__, TimeoutError) else Silence.RESET
 
 
 def _number_and_text(error: BaseException) -> tuple[int, str]:

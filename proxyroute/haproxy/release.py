@@ -199,6 +199,8 @@ class Answer:
     findings: tuple[Finding, ...] = ()
     watch: str = ""
     """How the host learns of changes."""
+    closes_after: float = 0.0
+    """Seconds of hearing nothing after which the host closes its writes by itself; 0 for never."""
 
     def values(self) -> dict[str, Any]:
         receipt, seen = self.receipt, self.observed

@@ -206,7 +206,7 @@ def test_the_bench_of_the_agent_measures_both_ways_on_a_folder_and_leaves_nothin
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("script", ["setup", "demo", "test", "check", "bench"])
+@pytest.mark.parametrize("script", ["setup", "demo", "lab", "test", "check", "bench"])
 def test_every_script_explains_itself(script: str) -> None:
     done = subprocess.run([ROOT_FOLDER / "scripts" / script, "--help"], capture_output=True, text=True)
     assert done.returncode == 0

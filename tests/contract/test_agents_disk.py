@@ -328,3 +328,28 @@ def test_what_another_engine_published_in_between_is_not_overwritten(host: Agent
     assert receipt.state is ReceiptState.FAILED
     assert "superseded" in receipt.detail
     assert host.host.route() == "db3/1.3"
+
+
+def test_a_host_that_is_to_close_on_silence_does_and_opens_again_when_it_hears_of_its_route(
+    host: AgentsSubject,
+) -> None:
+    host.host.kill_agent()
+    host.host.write_agent_file(on_silence="close_writes", silence="600ms", disk_timeout="200ms")
+    host.host.start_agent()
+    until(lambda: host.adapter().closes_when_silent == 0.6, "the receipt to say after how much silence it closes")
+    until(lambda: host.host.status().get("confirmed_pid"), "the agent to have seen the route open")
+    before = host.client()
+    assert before.server == "db1"
+    away = host.shared.with_name("away")
+    host.shared.rename(away)
+    until(lambda: host.host.route() == "!closed/1.1", "the route to be closed")
+    assert host.client().server == ""
+    until(lambda: before.ended, "the session to be ended")
+    until(lambda: host.host.status()["closed_by_silence"], "the status to say so")
+    away.rename(host.shared)
+    until(lambda: host.host.route() == "db1/1.1", "the route to open again")
+    assert host.client().server == "db1"
+
+
+def test_a_host_that_keeps_its_route_keeps_it_however_long_nothing_is_heard(host: AgentsSubject) -> None:
+    assert host.adapter().closes_when_silent is None

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from proxyroute.errors import Silence
 from proxyroute.gtid import MariaDBPosition
 from proxyroute.model import Address, Endpoint, Inspection, Receiver, Silent, Source, Status, View
 
@@ -61,8 +62,8 @@ def replica(number: int, *sources: Source, executed: str = NOW, **changes: Any) 
     return replace(healthy, **changes)
 
 
-def silent(number: int) -> Silent:
-    return Silent(f"db{number}", address(number), "connection refused")
+def silent(number: int, kind: Silence = Silence.REFUSED) -> Silent:
+    return Silent(f"db{number}", address(number), f"connection {kind}", kind)
 
 
 def view(*servers: Status | Silent, inspections: Iterable[Inspection] = ()) -> View:

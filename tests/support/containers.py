@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.mariadb import LocalCluster, Node, Options
+from tests.support.netns import Place
 
 IMAGES = ("mariadb:10.11", "mariadb:11.8", "mariadb:11.4", "mariadb:latest")
 
@@ -115,7 +116,9 @@ class ContainerCluster(LocalCluster):
             raise RuntimeError(f"{' '.join(argv)} failed in {image}:\n{words}")
         return words
 
-    def make_node(self, name: str, server_id: int, folder: Path, options: Options, outlive: bool) -> Node:
-        node = ContainerNode(name, server_id, folder, options, outlive=outlive)
+    def make_node(
+        self, name: str, server_id: int, folder: Path, options: Options, place: Place | None, outlive: bool
+    ) -> Node:
+        node = ContainerNode(name, server_id, folder, options, place, outlive=outlive)
         node.image = find_image()
         return node

@@ -226,6 +226,12 @@ class FakeServer:
     def resume(self, source: Peer, deadline: Deadline) -> None:
         self._act("resume", runs=True)
 
+    def stop_receiver(self, source: Peer, deadline: Deadline) -> None:
+        self._act("stop receiver", runs=False)
+
+    def start_receiver(self, source: Peer, deadline: Deadline) -> None:
+        self._act("start receiver", runs=True)
+
     def follow(
         self,
         source: Peer,

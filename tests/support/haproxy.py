@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.process import find_program
@@ -20,18 +21,22 @@ _START_SECONDS = 10.0
 class LocalHAProxy:
     """One HAProxy master with its workers; ``folder`` takes its sockets and its log.
 
-    It ends with the thread that starts it, by the kernel's hand if need be, unless it is to ``outlive`` that one.
+    It ends with the thread that starts it, by the kernel's hand if need be, unless it is to ``outlive`` that one. A
+    ``launcher`` is an argv that becomes the program it is followed by.
     The runtime socket and everything else is named by the configuration; ``runtime_socket`` is merely the
     place where a test's configuration should put it.
     """
 
-    def __init__(self, folder: Path, binary: str = "haproxy", *, outlive: bool = False) -> None:
+    def __init__(
+        self, folder: Path, binary: str = "haproxy", *, outlive: bool = False, launcher: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.binary = shutil.which(binary) or binary
         self.master_socket = folder / "master.sock"
         self.runtime_socket = folder / "admin.sock"
         self.log_file = folder / "haproxy.log"
-        self._wrapper = () if outlive else (find_program("setpriv"), "--pdeathsig", "KILL", "--")
+        ends_with_us = () if outlive else (find_program("setpriv"), "--pdeathsig", "KILL", "--")
+        self._wrapper = (*ends_with_us, *launcher)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class ProxyHost:
 
     ``shared`` is the folder as this host sees it, ``address`` what the host binds where the engine says ``*``.
     ``write`` and ``read`` are where clients reach it; whoever sets the site up says so. ``config`` are more fields
-    of the agent's file.
+    of the agent's file, and ``launcher`` the argv that starts programs on the host, where it has a network of its own.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ProxyHost:
         address: str = "",
         key: bytes = KEY,
         outlive: bool = False,
+        launcher: Sequence[str] = (),
         **config: Any,
     ) -> None:
         self.name = name
@@ -48,7 +50,7 @@ class ProxyHost:
         self.folder = folder / name
         self.folder.mkdir()
         self.shared = shared
-        self.haproxy = LocalHAProxy(self.folder, outlive=outlive)
+        self.haproxy = LocalHAProxy(self.folder, outlive=outlive, launcher=launcher)
         self.config_file = self.folder / "haproxy.cfg"
         self.map_file = self.folder / "haproxy.route.map"
         self.state_dir = self.folder / "state"
@@ -59,6 +61,7 @@ class ProxyHost:
         self.agent: Daemon | None = None
         self.write = self.read = Address(address or "127.0.0.1", 0)
         self._outlive = outlive
+        self._launcher = tuple(launcher)
 
     def write_agent_file(self, **changes: Any) -> None:
         """Writes the agent's configuration, with ``changes``; the agent reads it when it starts."""
@@ -78,11 +81,31 @@ class ProxyHost:
         }
         self.agent_file.write_text(yaml.safe_dump(values))
 
+    def for_engine(self, shared: Path, key_file: Path, stats: int) -> dict[str, Any]:
+        """Returns this host's entry in the configuration of an engine, who sees ``shared``; ``stats`` is a port."""
+        return {
+            "type": "haproxy-agents",
+            "name": self.name,
+            "folder": str(shared),
+            "key_file": str(key_file),
+            "write": f"*:{self.write.port}",
+            "read": f"*:{self.read.port}",
+            "stats": f"*:{stats}",
+            "write_address": str(self.write),
+            "read_address": str(self.read),
+        }
+
     # Life
 
     def start_agent(self, **environment: str) -> None:
         argv = [sys.executable, "-m", "proxyroute.agent", str(self.agent_file)]
-        self.agent = Daemon(argv, self.folder / "agent.log", environment=environment, outlive=self._outlive)
+        self.agent = Daemon(
+            argv,
+            self.folder / "agent.log",
+            environment=environment,
+            outlive=self._outlive,
+            launcher=self._launcher,
+        )
 
     def kill_agent(self) -> None:
         """Ends the agent as a crash would."""

@@ -147,7 +147,7 @@ class Lab:
             made.close()
             raise
         try:
-            proxies = [lab._host_config(host) for host in lab.hosts] or [lab._haproxy_config()]
+            proxies = lab._hosts_config() or [lab._haproxy_config()]
             values = site_config(lab.cluster, lab.folder, proxies=proxies, policy=policy, proof=proof, more=more)
             lab.config.write_text(yaml.safe_dump(values, sort_keys=False))
             if lab.hosts:
@@ -172,18 +172,9 @@ class Lab:
             "binary": self.haproxy.binary,
         }
 
-    def _host_config(self, host: ProxyHost) -> dict[str, Any]:
-        return {
-            "type": "haproxy-agents",
-            "name": host.name,
-            "folder": str(self.shared),
-            "key_file": str(self.folder / "shared.key"),
-            "write": f"*:{self.write.port}",
-            "read": f"*:{self.read.port}",
-            "stats": f"*:{self.stats.port}",
-            "write_address": str(host.write),
-            "read_address": str(host.read),
-        }
+    def _hosts_config(self) -> list[dict[str, Any]]:
+        key = self.folder / "shared.key"
+        return [h.for_engine(self.shared, key, self.stats.port) for h in self.hosts] if self.shared else []
 
     def _start_hosts(self) -> None:
         """As the guide says: agents, the first publish gives the hosts their files, HAProxy, the second opens it."""
@@ -217,29 +208,14 @@ class Lab:
 
         Raises RuntimeError with its words when ``check`` and it fails.
         """
-        done = subprocess.run(
-            self.command(*arguments),
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=150,
-            env={**os.environ, **(environment or {})},
-        )
-        if check and done.returncode:
-            raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-        return done
+        return run_to_end(self.command(*arguments), check=check, environment=environment)
 
     def json(self, *arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, dict[str, Any]]:
         """Runs a command with ``--json``; returns its exit status and the object it printed.
 
         Raises RuntimeError with its words when it printed none.
         """
-        done = self.run(*arguments, "--json", environment=environment)
-        with contextlib.suppress(ValueError):
-            value = json.loads(done.stdout)
-            if isinstance(value, dict):
-                return done.returncode, value
-        raise RuntimeError(f"{' '.join(arguments)} printed no object:\n{done.stdout}{done.stderr}")
+        return printed_object(self.run(*arguments, "--json", environment=environment))
 
     # Who is where
 
@@ -271,10 +247,7 @@ class Lab:
         """Returns the open sessions by server, over all hosts and backends, as HAProxy counts them."""
         found: Counter[str] = Counter()
         for haproxy in [h.haproxy for h in self.hosts] or [self.haproxy]:
-            for line in runtime(haproxy.runtime_socket, "show stat").lstrip("# ").splitlines():
-                fields = line.split(",")
-                if len(fields) > 4 and fields[1] in self.cluster.nodes and fields[4].isdigit():
-                    found[fields[1]] += int(fields[4])
+            found += open_sessions(haproxy, self.cluster)
         return dict(found)
 
     # The end
@@ -295,6 +268,42 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def open_sessions(haproxy: LocalHAProxy, cluster: LocalCluster) -> Counter[str]:
+    """Returns the open sessions of an HAProxy by server, over all backends; only servers that have some."""
+    found: Counter[str] = Counter()
+    for line in runtime(haproxy.runtime_socket, "show stat").lstrip("# ").splitlines():
+        fields = line.split(",")
+        if len(fields) > 4 and fields[1] in cluster.nodes and fields[4].isdigit():
+            found[fields[1]] += int(fields[4])
+    return +found
+
+
+def run_to_end(
+    argv: Sequence[str], *, check: bool = False, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end, with more ``environment``. Raises RuntimeError with its words when ``check``."""
+    done = subprocess.run(
+        argv,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=150,
+        env={**os.environ, **(environment or {})},
+    )
+    if check and done.returncode:
+        raise RuntimeError(f"{' '.join(argv)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done
+
+
+def printed_object(done: subprocess.CompletedProcess[str]) -> tuple[int, dict[str, Any]]:
+    """Returns exit status and the object that was printed. Raises RuntimeError with the words when there is none."""
+    with contextlib.suppress(ValueError):
+        value = json.loads(done.stdout)
+        if isinstance(value, dict):
+            return done.returncode, value
+    raise RuntimeError(f"{' '.join(done.args)} printed no object:\n{done.stdout}{done.stderr}")
 
 
 def runtime(path: Path, command: str) -> str:

@@ -18,7 +18,7 @@ from proxyroute.model import Address
 from tests.support.accounts import APPLICATION, APPLICATION_SCHEMA, Account
 from tests.support.mariadb import LocalCluster, Node
 from tests.support.wait import until
-from tests.support.writers import Orders
+from tests.support.writers import PATIENCE, Orders
 
 TABLE = f"{APPLICATION_SCHEMA}.load_rows"
 ROOT_FOLDER = Path(__file__).resolve().parents[2]
@@ -93,10 +93,10 @@ def read_rows(cluster: LocalCluster) -> dict[str, dict[RowId, int]]:
 class Load:
     """Writers at work. Use in a ``with`` statement; :meth:`stop` ends them and returns their records."""
 
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, orders: Orders, launcher: Sequence[str] = ()) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT_FOLDER)}
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.writers"],
+            [*launcher, sys.executable, "-m", "tests.support.writers"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -115,6 +115,8 @@ class Load:
         mode: str = "pooled",
         first: int = 0,
         account: Account = APPLICATION,
+        patience: float = PATIENCE,
+        launcher: Sequence[str] = (),
     ) -> Load:
         """Starts ``writers`` clients at ``address``; returns when each has had a write acknowledged.
 
@@ -122,10 +124,12 @@ class Load:
         in. A failure to connect counts even when the next place takes the write.
 
         ``rate`` is in writes per second and writer; ``mode`` is ``pooled`` or ``fresh``. A second load at
-        the same time needs another ``first`` writer number. The table must exist.
+        the same time needs another ``first`` writer number. The table must exist. After ``patience`` seconds without
+        an answer a client gives its connection up. A ``launcher`` is an argv that becomes the program after it.
         """
         places = [(a.host, a.port) for a in ([address] if isinstance(address, Address) else address)]
-        load = cls(Orders(places, account.user, account.password, TABLE, writers, rate, mode, first))
+        to = (places, account.user, account.password, TABLE)
+        load = cls(Orders(*to, writers, rate, mode, first, patience), launcher)
         try:
             until(lambda: load.count()["least"] > 0, f"all writers to get a write through {address}")
         except BaseException:

@@ -23,6 +23,7 @@ from pymysql.cursors import DictCursor
 
 from proxyroute.model import Address
 from tests.support.accounts import APPLICATION, ENGINE, PROBE, REPLICATION, ROOT, Account
+from tests.support.netns import Place
 from tests.support.process import Daemon, find_program, free_port, workspace
 from tests.support.template import run_locally, template
 from tests.support.wait import until
@@ -48,13 +49,19 @@ class Process(Protocol):
 
 
 class Node:
-    """One server. Its methods connect anew each time, so that no session of ours stays on it."""
+    """One server. Its methods connect anew each time, so that no session of ours stays on it.
 
-    def __init__(self, name: str, server_id: int, folder: Path, options: Options, *, outlive: bool) -> None:
+    They connect from the place it is at: they reach it also when it is cut off from everybody.
+    """
+
+    def __init__(
+        self, name: str, server_id: int, folder: Path, options: Options, place: Place | None = None, *, outlive: bool
+    ) -> None:
         self.name = name
         self.server_id = server_id
         self.folder = folder
-        self.port = free_port()
+        self.place = place or Place()
+        self.port = self.place.port or free_port()
         self.options: dict[str, str | int | None] = {}
         self._base(folder, server_id)
         self.set_options(options)
@@ -69,7 +76,7 @@ class Node:
             "socket": str(self.socket_file),
             "pid-file": str(folder / "mariadb.pid"),
             "log-error": str(self.log_file),
-            "bind-address": "127.0.0.1",
+            "bind-address": self.place.host,
             "port": self.port,
             "server-id": server_id,
             "log-bin": "binlog",
@@ -103,7 +110,7 @@ class Node:
 
     @property
     def address(self) -> Address:
-        return Address("127.0.0.1", self.port)
+        return Address(self.place.host, self.port)
 
     def __repr__(self) -> str:
         return f"<{self.name} at {self.address}>"
@@ -130,6 +137,7 @@ class Node:
             [find_program("mariadbd"), f"--defaults-file={self.folder / 'my.cnf'}"],
             self.log_file,
             outlive=self._outlive,
+            launcher=self.place.launcher,
         )
 
     def start(self) -> None:
@@ -191,15 +199,16 @@ class Node:
         """Opens a connection: root through the socket, everybody else over TCP. The caller closes it."""
         where: dict[str, Any] = {"unix_socket": str(self.socket_file)}
         if account is not ROOT:
-            where = {"host": "127.0.0.1", "port": self.port}
+            where = {"host": self.place.host, "port": self.port}
         usual = {"autocommit": True, "connect_timeout": 5, "read_timeout": 30, "charset": "utf8mb4"}
-        return pymysql.connect(
-            user=account.user,
-            password=account.password,
-            cursorclass=DictCursor,
-            ssl_disabled=True,
-            **(where | usual | settings),
-        )
+        with self.place.inside():
+            return pymysql.connect(
+                user=account.user,
+                password=account.password,
+                cursorclass=DictCursor,
+                ssl_disabled=True,
+                **(where | usual | settings),
+            )
 
     @contextlib.contextmanager
     def session(self, account: Account = ROOT, **settings: Any) -> Iterator[Connection]:
@@ -238,7 +247,7 @@ class Node:
         """Replicates from ``source``, with more CHANGE MASTER ``options``; returns when both threads run."""
         self.sql("STOP SLAVE")
         self.sql(
-            f"CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={source.port},"
+            f"CHANGE MASTER TO MASTER_HOST='{source.place.host}', MASTER_PORT={source.port},"
             f" MASTER_USER='{REPLICATION.user}', MASTER_PASSWORD='{REPLICATION.password}',"
             f" MASTER_USE_GTID=slave_pos, MASTER_HEARTBEAT_PERIOD=1, MASTER_CONNECT_RETRY=1"
             f"{', ' + options if options else ''}"
@@ -251,10 +260,15 @@ class Node:
         row = self.replication()
         return row.get("Slave_IO_Running") == "Yes" and row.get("Slave_SQL_Running") == "Yes"
 
+    def source(self) -> Address | None:
+        """Where the server is that it is told to follow; None for a server that follows nobody."""
+        row = self.replication()
+        return Address(row["Master_Host"], int(row["Master_Port"])) if row else None
+
     def source_port(self) -> int | None:
         """The port of the server it is told to follow; None for a server that follows nobody."""
-        row = self.replication()
-        return int(row["Master_Port"]) if row else None
+        source = self.source()
+        return source.port if source else None
 
 
 class LocalCluster:
@@ -277,18 +291,21 @@ class LocalCluster:
         outlive: bool = False,
         scheduler: bool = False,
         force: bool = False,
+        folder: Path | None = None,
+        places: Mapping[str, Place] | None = None,
     ) -> LocalCluster:
         """Starts ``n`` servers, replicating from db1, and returns when all is well.
 
         ``options`` go into every option file, ``node_options["db2"]`` into that of db2. The folder is made
         below ``base``, else in memory, else (``disk``) where temporary files go. ``outlive`` lets the servers
         live on when the calling thread ends. ``scheduler`` and ``force`` give the engine's account the privileges
-        that these need. Raises RuntimeError with the words of a server that failed.
+        that these need. An empty ``folder`` that is there may be given instead of all that, and the ``places`` of
+        servers by name. Raises RuntimeError with the words of a server that failed.
         """
-        cluster = cls(workspace(base, disk=disk, outlive=outlive), {})
+        cluster = cls(folder or workspace(base, disk=disk, outlive=outlive), {})
         try:
             data = template(cluster.run_program, scheduler=scheduler, force=force)
-            cluster._build(n, data, semi_sync, options or {}, node_options or {}, outlive)
+            cluster._build(n, data, semi_sync, options or {}, node_options or {}, places or {}, outlive)
         except BaseException:
             cluster.close()
             raise
@@ -301,6 +318,7 @@ class LocalCluster:
         semi_sync: bool,
         options: Options,
         node_options: Mapping[str, Options],
+        places: Mapping[str, Place],
         outlive: bool,
     ) -> None:
         for number in range(1, n + 1):
@@ -310,7 +328,7 @@ class LocalCluster:
             # cp knows how to share blocks where the file system can; shutil does not
             subprocess.run(["cp", "-a", "--reflink=auto", str(data), str(folder / "data")], check=True)
             mine = {"rpl-semi-sync-slave-enabled": int(semi_sync), **options, **node_options.get(name, {})}
-            self.nodes[name] = self.make_node(name, number, folder, mine, outlive)
+            self.nodes[name] = self.make_node(name, number, folder, mine, places.get(name), outlive)
             self.nodes[name].launch()
         for node in self:
             node.wait_ready()
@@ -333,9 +351,11 @@ class LocalCluster:
         """Runs a program of the server's, which may use ``folder``; another provider runs it elsewhere."""
         return run_locally(argv, folder)
 
-    def make_node(self, name: str, server_id: int, folder: Path, options: Options, outlive: bool) -> Node:
+    def make_node(
+        self, name: str, server_id: int, folder: Path, options: Options, place: Place | None, outlive: bool
+    ) -> Node:
         """Makes one node; another provider makes another kind."""
-        return Node(name, server_id, folder, options, outlive=outlive)
+        return Node(name, server_id, folder, options, place, outlive=outlive)
 
     def __getitem__(self, name: str) -> Node:
         return self.nodes[name]
@@ -345,13 +365,6 @@ class LocalCluster:
 
     def __len__(self) -> int:
         return len(self.nodes)
-
-    def at(self, port: int) -> Node:
-        """Returns the node that listens on ``port``. Raises KeyError."""
-        for node in self:
-            if node.port == port:
-                return node
-        raise KeyError(port)
 
     @property
     def writable(self) -> tuple[str, ...]:

@@ -19,14 +19,18 @@ _LONGEST_FOLDER = 78
 _OWNED = re.compile(r"proxyroute-(\d+)-")
 
 
+def search_path() -> str:
+    """Returns where programs are looked for: in PATH, and where daemons live."""
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS))
+
+
 def find_program(*names: str) -> str:
     """Returns the path of the first program that exists, looked for where daemons live as well as in PATH.
 
     Raises FileNotFoundError, saying what to type, when there is none.
     """
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS))
     for name in names:
-        found = shutil.which(name, path=path)
+        found = shutil.which(name, path=search_path())
         if found:
             return found
     raise FileNotFoundError(f"{' or '.join(names)} is not installed; run scripts/setup --for test")
@@ -78,7 +82,8 @@ class Daemon:
     """A child process in a session of its own, so that Ctrl-C at a terminal reaches us and not it.
 
     The kernel kills it when the thread that started it ends, unless ``outlive``: start daemons from a thread
-    that lives as long as they should.
+    that lives as long as they should. A ``launcher`` is an argv that becomes the program it is followed by, with the
+    same pid: ``nsenter`` for one that is to run on another host.
     """
 
     def __init__(
@@ -88,12 +93,13 @@ class Daemon:
         *,
         outlive: bool = False,
         environment: Mapping[str, str] | None = None,
+        launcher: Sequence[str] = (),
     ) -> None:
         self.argv = tuple(argv)
         wrapper = () if outlive else (find_program("setpriv"), "--pdeathsig", "KILL", "--")
         with log.open("ab") as output:
             self._child = subprocess.Popen(
-                (*wrapper, *argv),
+                (*wrapper, *launcher, *argv),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

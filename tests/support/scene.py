@@ -97,7 +97,7 @@ def assert_in_place(lab: Lab, node: Node, primary: Node, below: Mapping[str, str
         assert node.replication() == {}, f"{node.name} still has a source"
         return
     source = lab.cluster[below.get(node.name, primary.name)]
-    assert node.source_port() == source.port, f"{node.name} does not follow {source.name}"
+    assert node.source() == source.address, f"{node.name} does not follow {source.name}"
     assert node.replicates(), node.replication()
     goal = primary.value("@@global.gtid_binlog_pos")
     assert node.value(f"MASTER_GTID_WAIT('{goal}', 20)") == 0, f"{node.name} does not get what {primary.name} writes"

@@ -21,7 +21,7 @@ import pymysql
 
 _RETRY_PAUSE = 0.002
 _CONNECT_SECONDS = 15
-_READ_SECONDS = 60
+PATIENCE = 60.0
 
 Acknowledged = tuple[int, int, float, float]
 """writer, number, sent, acknowledged"""
@@ -34,6 +34,7 @@ class Orders:
     """What the writers are to do; ``rate`` is per writer and second, ``first`` the first writer's number.
 
     The writers are at home at the ``places`` (host and port) in turn. One that is not let in there goes to the next.
+    After ``patience`` seconds without an answer a client gives its connection up.
     """
 
     places: Sequence[tuple[str, int]]
@@ -44,6 +45,7 @@ class Orders:
     rate: float
     mode: str
     first: int = 0
+    patience: float = PATIENCE
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -123,8 +125,8 @@ class Writer(threading.Thread):
             ssl_disabled=True,
             autocommit=True,
             connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
-            write_timeout=_READ_SECONDS,
+            read_timeout=self._orders.patience,
+            write_timeout=self._orders.patience,
         )
 
     def _drop(self) -> None:
@@ -152,7 +154,7 @@ def main() -> None:
         print(json.dumps({"acknowledged": sum(counts), "least": min(counts), "failed": failed}), flush=True)
     stop.set()
     for writer in writers:
-        writer.join(_READ_SECONDS)
+        writer.join(PATIENCE)
     alive = [writer.name for writer in writers if writer.is_alive()]
     answer = {
         "stuck": alive,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from proxyroute import config as configuration
 from proxyroute.config import Config, InvalidConfig, Secret, config_path, from_snapshot, load, snapshot
 from proxyroute.errors import ConfigError
-from proxyroute.model import Address, Severity
+from proxyroute.model import AGGRESSIVE, Address, FailoverPolicy, Severity
 
 MINIMAL = """\
 version: 1
@@ -414,3 +415,32 @@ def test_relative_tls_paths_of_replication_are_a_mistake(tmp_path: Path) -> None
     line, field, said = one_mistake(tmp_path, text)
     assert (line, field) == (5, "clusters.shop.replication")
     assert "on the database servers; write absolute paths" in said
+
+
+# -- Failover -------------------------------------------------------------------------------------------------
+
+
+def failover(tmp_path: Path, *lines: str) -> FailoverPolicy:
+    text = MINIMAL + "    failover:\n" + "".join(f"      {line}\n" for line in lines)
+    return read(tmp_path, text).cluster(None).failover
+
+
+def test_a_profile_counts_for_what_is_not_written(tmp_path: Path) -> None:
+    assert failover(tmp_path, "mode: manual") == FailoverPolicy()
+    found = failover(tmp_path, "profile: aggressive", "patience: 700ms", "confirm:")
+    assert found == replace(FailoverPolicy(), **{**AGGRESSIVE, "profile": "aggressive", "patience": 0.7})
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("mode: auto", "failover.mode: must be manual or automatic"),
+        ("looks: 1", "failover.looks: must be 2 or more"),
+        ("heartbeats: 1", "failover.heartbeats: must be more than 1"),
+        ("patience: 0", "failover.patience: must be more than 0 seconds"),
+        ("patiense: 1s", "did you mean patience?"),
+    ],
+)
+def test_a_mistake_about_failover_is_told(tmp_path: Path, line: str, words: str) -> None:
+    with pytest.raises(InvalidConfig, match=re.escape(words)):
+        failover(tmp_path, line)

@@ -15,14 +15,20 @@ from tests.unit.sources import Source, sources
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "faults", "atomic"),
     ("gtid",),
-    ("model",),
+    ("model", "binlog"),
     ("topology",),
     ("drift",),
-    ("conditions", "truth"),
+    ("conditions", "truth", "sight"),
+    ("known",),
     ("election", "routing"),
+    ("failover_election", "failover_limits"),
+    ("diagnosis_case",),
+    ("diagnosis_alive", "diagnosis_silent"),
+    ("diagnosis",),
     ("checks",),
     ("preflight",),
     ("ports",),
+    ("probing",),
     ("journal",),
     ("operation",),
     ("history", "intent"),
@@ -31,22 +37,26 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("proof", "opening", "prospect", "upkeep"),
     ("finish",),
     ("recovery",),
-    ("switchover",),
-    ("argv",),
+    ("switchover", "failover"),
+    ("contingency",),
+    ("argv", "host"),
+    ("archive", "verify"),
+    ("rejoin_look",),
+    ("rejoin",),
     ("db.*", "haproxy.*", "lease.*"),
     ("adapters.*", "hooks"),
     ("config*",),
     ("agent*",),
     ("assembly",),
-    ("guard",),
-    ("engine",),
+    ("guard", "rejoining"),
+    ("engine", "sentry"),
     ("daemon",),
     ("cli.*",),
 )
 """Low to high: a module imports from lower lines, and from its own package. What stands side by side is apart."""
 
 _ENGINE = ("journal", "operation", "site", "routes", "parts", "proof", "opening", "prospect", "finish", "recovery")
-_ENGINE += ("switchover",)
+_ENGINE += ("switchover", "failover", "archive", "rejoin_look", "rejoin")
 
 BARRED: dict[str, tuple[str, ...]] = {
     "db.*": _ENGINE,

@@ -17,7 +17,7 @@ from proxyroute.config import from_snapshot, load, snapshot
 from proxyroute.config_shape import parse_duration
 from proxyroute.config_values import ServeConfig
 from proxyroute.hooks import __doc__ as hooks_doc
-from proxyroute.model import Policy
+from proxyroute.model import AGGRESSIVE, FailoverPolicy, Policy
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
 CONFIGURATION = (DOCS / "configuration.md").read_text()
@@ -55,6 +55,21 @@ def test_every_field_of_serve_is_documented_with_its_default() -> None:
     for name, default in fields.items():
         told = documented[name].strip("`")
         assert told == str(default).lower() if isinstance(default, bool) else parse_duration(told) == default, name
+
+
+def test_every_field_of_failover_is_documented_with_its_default_and_that_of_the_profile() -> None:
+    documented = fields_of(section("## `failover`"))
+    fields = {f.name: f.default for f in dataclasses.fields(FailoverPolicy)}
+    assert set(documented) == set(fields)
+    for name, default in fields.items():
+        told = documented[name].strip("`")
+        same = parse_duration(told) == default if isinstance(default, float) else told == str(default).lower()
+        assert same, name
+    profiled = dict(re.findall(r"^\| `(\w+)` .*; aggressive `([^`]+)`", section("## `failover`"), re.MULTILINE))
+    assert {name: parse_duration(told) for name, told in profiled.items() if name != "looks"} == {
+        name: value for name, value in AGGRESSIVE.items() if name != "looks"
+    }
+    assert int(profiled["looks"]) == AGGRESSIVE["looks"]
 
 
 def test_the_example_is_a_configuration_and_survives_a_snapshot(tmp_path: Path) -> None:

@@ -1,0 +1,194 @@
+"""``proxyroute failover`` and ``proxyroute plan --failover``: the primary is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from proxyroute.cli.context import Context, common_options, on_terminal, pass_context
+from proxyroute.cli.output import Output, styled
+from proxyroute.cli.progress import Progress
+from proxyroute.cli.switchover import result_code, show_result, verdict_of
+from proxyroute.errors import Refused
+from proxyroute.model import Deadline
+
+if TYPE_CHECKING:
+    from proxyroute.contingency import Contingency
+    from proxyroute.engine import Engine
+    from proxyroute.model import Finding
+    from proxyroute.sentry import Sentry
+
+_PATIENCE = 15.0
+"""Seconds until it must be clear what is the matter."""
+
+
+@click.command(short_help="Replace a primary that is gone, and move the traffic.")
+@click.option("--to", "target", metavar="SERVER", help="The server that takes over; else one is elected.")
+@click.option("--fenced-by", default="", metavar="NAME", help="Who has made sure that the old primary takes no writes.")
+@click.option(
+    "--proxy-fenced",
+    "fenced_proxies",
+    multiple=True,
+    metavar="PROXY",
+    help="This proxy is off, or cannot reach the old primary; may be repeated.",
+)
+@click.option(
+    "--acknowledge",
+    is_flag=True,
+    help="Say that every failover so far was looked at: none counts for the limits any more.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--force", is_flag=True, help="Go on in spite of the findings that say --force; what is lost is told.")
+@common_options
+@pass_context
+def failover(
+    ctx: Context,
+    target: str | None,
+    fenced_by: str,
+    fenced_proxies: Sequence[str],
+    acknowledge: bool,
+    yes: bool,
+    force: bool,
+) -> None:
+    """Replace a primary that is gone, and move the traffic.
+
+    Looks until it is clear what is the matter, shows it with what speaks against acting, asks, closes every way to the
+    old primary, applies everything that any replica has received, and only then opens another server. A primary that
+    a replica still hears is never failed over.
+
+    \b
+    Exit codes
+      0  done and proven
+      3  refused: nothing was touched
+      4  everything was undone; the routes go to the old primary as before
+      5  not finished: type `proxyroute heal`
+      6  another operation holds the cluster
+      7  done; something is left to do, or what the old primary had last may be lost
+    """
+    if acknowledge:
+        with ctx.engine() as engine:
+            engine.acknowledge_failovers()
+        ctx.out.line("acknowledged: no failover so far counts for quiet_period and per_day any more")
+        return
+    if not yes and (ctx.as_json or not on_terminal()):
+        words = ["failover", "--yes", *(["--to", target] if target else [])]
+        words += ["--fenced-by", fenced_by] if fenced_by else []
+        words += [word for name in fenced_proxies for word in ("--proxy-fenced", name)]
+        words += ["--force"] if force else []
+        raise Refused(f"nobody is here to be asked; to go ahead without asking type\n  {ctx.command_line(*words)}")
+
+    shown: Contingency | None = None
+
+    def confirm(prospect: Contingency) -> bool:
+        nonlocal shown
+        shown = prospect
+        if not ctx.as_json:
+            show_contingency(ctx.out, prospect)
+            ctx.out.line()
+        plan = prospect.plan
+        assert plan is not None
+        return yes or click.confirm(f"Put {plan.candidate} of {plan.cluster} in the place of {plan.primary}?")
+
+    with Progress(quiet=ctx.as_json) as progress, ctx.engine(progress) as engine, _sentry(ctx) as sentry:
+        foresee = foreseer(ctx, engine, sentry, target, force, fenced_by, fenced_proxies)
+        result = engine.failover(foresee, force=force, automatic=False, confirm=confirm)
+    if ctx.as_json:
+        ctx.out.json(
+            {"plan": contingency_json(shown) if shown else None, "result": result, "verdict": verdict_of(result)}
+        )
+    else:
+        show_result(ctx.out, result)
+    raise SystemExit(result_code(result))
+
+
+def show_plan(ctx: Context, target: str | None, force: bool) -> None:
+    """Writes what a failover would do now. Ends with 3 when it would be refused."""
+    with ctx.engine() as engine, _sentry(ctx) as sentry:
+        prospect = foreseer(ctx, engine, sentry, target, force, "", ())(engine.waiting())
+    if ctx.as_json:
+        ctx.out.json(contingency_json(prospect))
+    else:
+        show_contingency(ctx.out, prospect)
+    if not prospect.go:
+        raise SystemExit(Refused.exit_code)
+
+
+def foreseer(
+    ctx: Context,
+    engine: Engine,
+    sentry: Sentry,
+    target: str | None,
+    force: bool,
+    fenced_by: str,
+    fenced_proxies: Sequence[str],
+) -> Callable[[tuple[Finding, ...]], Contingency]:
+    """Returns what looks until it is clear what is the matter, and says what a failover would do."""
+    from proxyroute.contingency import foresee  # what a mere --help need not wait for
+
+    cluster = ctx.cluster
+    known = {p.name for p in cluster.proxies}
+    unknown = [name for name in fenced_proxies if name not in known]
+    if unknown:
+        raise Refused(f"{cluster.name} has no proxy {', '.join(unknown)}; name one of: {', '.join(sorted(known))}")
+
+    def look(more: tuple[Finding, ...]) -> Contingency:
+        sightings, diagnosis = sentry.settled(Deadline.after(_PATIENCE))
+        return foresee(
+            sightings,
+            diagnosis,
+            cluster.policy,
+            cluster.failover,
+            sentry.known,
+            target=target,
+            force=force,
+            fenced_by=fenced_by,
+            fenced_proxies=fenced_proxies,
+            events=sentry.events,
+            more=more,
+        )
+
+    return look
+
+
+def _sentry(ctx: Context) -> Sentry:
+    from proxyroute.sentry import Sentry
+
+    return Sentry(ctx.cluster)
+
+
+def show_contingency(out: Output, prospect: Contingency) -> None:
+    """Writes what is the matter, what a failover would do, and what speaks against it."""
+    diagnosis, plan, election = prospect.diagnosis, prospect.plan, prospect.election
+    moved = f"{plan.cluster}: {plan.primary} → {plan.candidate}" if plan else prospect.view.cluster
+    out.line(styled(f"{'GO' if prospect.go else 'NO-GO'}  failover {moved}", "good" if prospect.go else "bad"))
+    out.line(f"{diagnosis.name}: {diagnosis.text}")
+    out.findings(prospect.findings)
+    if election is not None and election.ranking:
+        out.heading("Who could take over")
+        rows = [
+            (r.name, styled("qualifies", "good") if r.qualified else styled("rejected", "bad"), "\n".join(r.reasons))
+            for r in election.ranking
+        ]
+        out.table(("Server", "", "Why"), rows, indent=1)
+    if election is not None and election.fetch_from:
+        out.line(f"  what only {election.fetch_from} has received is fetched from it first")
+    if prospect.go:
+        out.heading("What may be lost")
+        for text in prospect.orders.may_be_missing or ("nothing that was acknowledged",):
+            out.line(f"  {text}")
+
+
+def contingency_json(prospect: Contingency) -> dict[str, Any]:
+    """Returns a failover's prospect as JSON values, without the readings it was made from."""
+    return {
+        "cluster": prospect.view.cluster,
+        "go": prospect.go,
+        "diagnosis": prospect.diagnosis,
+        "plan": prospect.plan,
+        "election": prospect.election,
+        "findings": prospect.findings,
+        "may_be_missing": prospect.orders.may_be_missing,
+        "fetch_from": prospect.orders.fetch_from,
+    }

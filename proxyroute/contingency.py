@@ -1,0 +1,106 @@
+"""What a failover would do, and everything that speaks for and against it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from proxyroute.failover import Orders
+from proxyroute.failover_election import elect_failover
+from proxyroute.known import Known
+from proxyroute.model import (
+    Action,
+    Diagnosis,
+    Event,
+    FailoverElection,
+    FailoverPolicy,
+    Finding,
+    Plan,
+    Policy,
+    Severity,
+    View,
+)
+from proxyroute.preflight import blocking
+from proxyroute.sight import Sightings
+
+_FORCED = ("DeadPrimaryUnwitnessed", "HungPrimary", "DeadPrimary")
+"""Diagnoses for which a person may take it upon himself that the primary is gone."""
+
+
+@dataclass(frozen=True)
+class Contingency:
+    """A failover that could be made, or why it could not."""
+
+    view: View
+    diagnosis: Diagnosis
+    election: FailoverElection | None
+    plan: Plan | None
+    orders: Orders
+    findings: tuple[Finding, ...]
+    go: bool = False
+
+
+def foresee(
+    sightings: Sightings,
+    diagnosis: Diagnosis,
+    rules: Policy,
+    policy: FailoverPolicy,
+    known: Known | None,
+    *,
+    target: str | None = None,
+    force: bool = False,
+    fenced_by: str = "",
+    fenced_proxies: Sequence[str] = (),
+    events: Sequence[Event] = (),
+    more: Sequence[Finding] = (),
+) -> Contingency:
+    """Returns what a failover would do now. ``more`` are findings of others; ``events`` those of the old primary."""
+    primary = diagnosis.primary
+    view = sightings.view
+    if primary is None:
+        return Contingency(view, diagnosis, None, None, Orders(), (*_not_gone(diagnosis, force), *more))
+    election = elect_failover(sightings, primary, rules, policy, known, target=target, force=force)
+    participants = tuple(s.name for s in view.seen if s.name != primary and sightings.channel(s, primary) is not None)
+    orders = Orders(
+        fenced_by=fenced_by,
+        fenced_proxies=tuple(fenced_proxies),
+        participants=participants,
+        fetch_from=election.fetch_from or "",
+        patience=policy.apply,
+        may_lack=force or policy.policy == "most_advanced",
+        may_be_missing=() if election.lossless else _doubts(election),
+        in_sync_until=known.at + known.semi_sync.timeout_seconds if known and known.semi_sync else 0.0,
+        server_ids=dict(known.server_ids) if known is not None else {},
+        events=tuple(events),
+        semi_sync=known is not None and known.primary == primary and known.semi_sync is not None,
+    )
+    plan = None
+    if election.winner is not None:
+        others = [n for n in view.servers if n not in (primary, election.winner)]
+        moved = tuple(n for n in others if n in participants or view.status(n) is None)
+        plan = Plan(view.cluster, primary, election.winner, moved, policy=rules)
+    own = {f.code for f in election.findings}
+    blockers = tuple(f for f in diagnosis.blockers if f.code not in own)
+    findings = (*_not_gone(diagnosis, force or bool(fenced_by)), *blockers, *election.findings, *more)
+    return Contingency(
+        view, diagnosis, election, plan, orders, findings, go=plan is not None and not blocking(findings, force)
+    )
+
+
+def _not_gone(diagnosis: Diagnosis, asked: bool) -> Iterator[Finding]:
+    """A primary that is not known to be gone is not failed over; a person may insist where nobody hears it."""
+    if Action.FAILOVER in (diagnosis.action, diagnosis.wanted):
+        return
+    lives = diagnosis.name not in _FORCED
+    cure = {
+        "NoProblem": "proxyroute switchover moves a primary that lives",
+        "DeadPrimaryUnwitnessed": "when you know that it is gone: --force, or --fenced-by NAME once it is fenced",
+    }.get(diagnosis.name, "look at 'proxyroute status'; docs/reference/diagnoses.md explains the diagnosis")
+    severity = Severity.ERROR if lives or not asked else Severity.WARNING
+    text = f"{diagnosis.name}: {diagnosis.text}"
+    yield Finding("failover.diagnosis", severity, diagnosis.primary or "cluster", text, cure, forceable=not lives)
+
+
+def _doubts(election: FailoverElection) -> tuple[str, ...]:
+    told = [*election.missing, *(f.text for f in election.findings if f.text not in election.missing)]
+    return tuple(told) or ("nobody can tell whether everything acknowledged was received by a replica",)

@@ -1,0 +1,357 @@
+"""A MariaDB server that rejoins: its binary log read, rows undone, its history begun anew, a dump loaded.
+
+Tried on 10.11.19. An undo is an XA transaction without binary log: once prepared it survives the death of its session,
+of our process and of the server, so that it is never applied twice and never half.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from proxyroute.binlog import Table
+from proxyroute.db import mariadb_copy, mariadb_flashback
+from proxyroute.db.mariadb_flashback import READ_LOG
+from proxyroute.db.mariadb_read import parse_version, read_channels
+from proxyroute.db.session import Login, Session
+from proxyroute.errors import ScriptFailed, ServerError, StatementError, Unreachable
+from proxyroute.faults import act
+from proxyroute.gtid import MariaDBPosition, Position
+from proxyroute.host import Host, Program, option_file, output, pump, stream
+from proxyroute.model import Address, Deadline
+from proxyroute.ports import Rebuilder
+
+LOCK, LOAD_LOCK = "proxyroute/rejoin", "proxyroute/rejoin/load"
+SYSTEM_SCHEMAS = ("mysql", "information_schema", "performance_schema", "sys")
+_NO_SUCH_THREAD = 1094
+_POLL = 0.02
+_HEAD = 1 << 16
+_START = re.compile(rb"MASTER_LOG_FILE='([^']+)', MASTER_LOG_POS=(\d+)")
+_INDEX = """
+set -e
+cd "$1"
+for index in *.index; do
+    case "$index" in *relay*) ;; *) cat -- "$index"; exit 0 ;; esac
+done
+exit 1
+"""
+_ASK_DATA_DIR = "my_print_defaults mysqld server mariadbd mariadb | sed -n 's/^--datadir=//p' | tail -n 1"
+
+
+class MariaDBRebuild:
+    """One MariaDB server, as :class:`proxyroute.ports.Rebuilder`. ``client`` is what its programs log in with."""
+
+    def __init__(
+        self, name: str, address: Address, login: Login, client: Mapping[str, Any], host: Host | None = None
+    ) -> None:
+        self.name = name
+        self.address = address
+        self.host = host
+        self._login = login
+        self._client = dict(client)
+
+    # -- connections --
+
+    def _session(self, deadline: Deadline) -> Session:
+        return Session(self.name, self.address, self._login).open(deadline)
+
+    @contextmanager
+    def _alone(self, deadline: Deadline) -> Iterator[Session]:
+        """A session without binary log; whatever an earlier one of ours still does is ended first."""
+        with self._session(deadline) as session:
+            self._end_older(session, deadline)
+            session.change("rejoin.end_older", "SELECT GET_LOCK(%s, 0)", deadline, (LOCK,))
+            session.change("rejoin.end_older", "SET SESSION sql_log_bin=0", deadline)
+            yield session
+
+    def _end_older(self, session: Session, deadline: Deadline) -> None:
+        for lock in (LOCK, LOAD_LOCK):
+            while (owner := session.one("SELECT IS_USED_LOCK(%s) AS id", deadline, (lock,))["id"]) is not None:
+                deadline.require(f"session {owner} of an earlier rejoin on {self.name} to end")
+                try:
+                    session.change("rejoin.end_older", f"KILL HARD CONNECTION {int(owner):d}", deadline)
+                except StatementError as error:
+                    if error.errno != _NO_SUCH_THREAD:
+                        raise
+                time.sleep(_POLL)
+
+    def program(self, name: str, *words: str) -> Program:
+        """Returns a client program that logs in at this server."""
+        where = {"host": self.address.host, "port": self.address.port, "protocol": "tcp"}
+        return Program((name, *words), options=option_file("client", {**where, **self._client}))
+
+    # -- the binary log --
+
+    def logs(self, deadline: Deadline) -> tuple[str, ...]:
+        try:
+            with self._session(deadline) as session:
+                return tuple(str(row["Log_name"]) for row in session.read("SHOW BINARY LOGS", deadline))
+        except Unreachable:
+            if self.host is None:
+                raise
+        lines = self.host.ask(_INDEX, self.data_dir(deadline), deadline=deadline).splitlines()
+        return tuple(Path(line).name for line in lines if line.strip())
+
+    def data_dir(self, deadline: Deadline) -> str:
+        """Returns the data folder on the host. Raises ScriptFailed when nobody knows it."""
+        if self.host is None:
+            raise ScriptFailed(f"{self.name} has no host: in the configuration")
+        if self.host.data_dir:
+            return self.host.data_dir
+        try:
+            with self._session(deadline) as session:
+                return str(session.one("SELECT @@global.datadir AS d", deadline)["d"]).rstrip("/")
+        except ServerError:
+            found = self.host.ask(_ASK_DATA_DIR, deadline=deadline).strip()
+            return found.rstrip("/") or "/var/lib/mysql"
+
+    def fetch_log(self, file: str, folder: Path, deadline: Deadline) -> Path:
+        target = folder / file
+        try:
+            with self._session(deadline):
+                pass
+        except Unreachable:
+            if self.host is None:
+                raise
+            with act("archive.fetch"), target.open("wb") as copy:
+                source = self.host.program("cat", f"{self.data_dir(deadline)}/{file}")
+                stream(source, copy.write, deadline)
+            return target
+        argv = ("--read-from-remote-server", "--skip-gtid-strict-mode", "--raw", f"--result-file={folder}/", file)
+        with act("archive.fetch"):
+            output(self.program("mariadb-binlog", *argv), deadline)
+        return target
+
+    def decode(self, file: Path, start: int, end: int, deadline: Deadline) -> Iterator[bytes]:
+        parts: list[bytes] = []
+        bounds = (f"--start-position={start}", f"--stop-position={end}")
+        argv = (
+            "mariadb-binlog",
+            "--no-defaults",
+            "--skip-gtid-strict-mode",
+            "-vv",
+            "--base64-output=decode-rows",
+            *bounds,
+            str(file),
+        )
+        stream(Program(argv), parts.append, deadline)
+        yield from parts
+
+    def serves_from(self, position: Position, deadline: Deadline) -> str:
+        if not isinstance(position, MariaDBPosition) or position.empty:
+            return ""
+        oldest = self.logs(deadline)[0]
+        start = f"--start-position={position.latest_text}"
+        program = self.program("mariadb-binlog", "--read-from-remote-server", start, oldest)
+        try:
+            _first(program, deadline)
+        except ScriptFailed as error:
+            return str(error)
+        return ""
+
+    def cannot_undo(self, tables: Sequence[Table], deadline: Deadline) -> tuple[str, ...]:
+        with self._session(deadline) as session:
+            return mariadb_flashback.cannot_undo(session, tables, deadline)
+
+    def undo_statements(self, files: Sequence[Path], start: int, deadline: Deadline) -> tuple[str, ...]:
+        return mariadb_flashback.undo_statements(files, start, deadline)
+
+    # -- undoing --
+
+    def undo(self, operation: str, statements: Sequence[str], ready: Callable[[], None], deadline: Deadline) -> None:
+        xid = _xid(operation)
+        with self._alone(deadline) as session:
+            session.change("rejoin.begin_undo", statements[0], deadline)
+            session.change("rejoin.begin_undo", f"XA START {xid}", deadline)
+            try:
+                for statement in statements[1:]:
+                    session.change("rejoin.undo", statement, deadline)
+            except StatementError:
+                session.abandon()  # what was not prepared goes with its session
+                raise
+            session.change("rejoin.prepare_undo", f"XA END {xid}", deadline)
+            session.change("rejoin.prepare_undo", f"XA PREPARE {xid}", deadline)
+            ready()
+            session.change("rejoin.commit_undo", f"XA COMMIT {xid}", deadline)
+
+    def undo_pending(self, operation: str, deadline: Deadline) -> bool:
+        with self._alone(deadline) as session:
+            rows = session.read("XA RECOVER", deadline)
+        data = [row["data"] for row in rows]
+        return _name(operation) in [d.decode() if isinstance(d, bytes) else d for d in data]
+
+    def commit_undo(self, operation: str, deadline: Deadline) -> None:
+        with self._alone(deadline) as session:
+            session.change("rejoin.commit_undo", f"XA COMMIT {_xid(operation)}", deadline)
+
+    def replay(self, files: Sequence[Path], start: int, deadline: Deadline) -> None:
+        source = Program((*READ_LOG, f"--start-position={start}", *map(str, files)))
+        with act("archive.replay"):
+            pump(source, self.program("mariadb", "--binary-mode", "--max-allowed-packet=1G"), deadline)
+
+    # -- history --
+
+    def begin_history(self, position: Position, state: Position, deadline: Deadline) -> None:
+        if not isinstance(position, MariaDBPosition) or not isinstance(state, MariaDBPosition):
+            raise TypeError(f"{self.name} is a MariaDB server")
+        with self._alone(deadline) as session:
+            session.change("rejoin.stop_replication", "STOP ALL SLAVES", deadline)
+            for channel in read_channels(session, deadline):
+                # what it has received is of the old history
+                name = channel.channel.replace("\\", "\\\\").replace("'", "''")
+                session.change("rejoin.stop_replication", f"RESET SLAVE '{name}'", deadline)
+            if int(session.one("SELECT @@global.log_bin AS log", deadline)["log"]):
+                session.change("rejoin.reset", "RESET MASTER", deadline)
+                session.change("rejoin.set_state", "SET GLOBAL gtid_binlog_state=%s", deadline, (str(state),))
+            session.change("rejoin.set_position", "SET GLOBAL gtid_slave_pos=%s", deadline, (position.latest_text,))
+            row = session.one("SELECT @@global.gtid_slave_pos AS pos", deadline)
+        if MariaDBPosition.parse(row["pos"] or "") != position.latest():
+            raise ServerError(self.name, f"stands at {row['pos']!r} although it was told {position}")
+
+    # -- data --
+
+    def _schemas(self, session: Session, deadline: Deadline) -> list[str]:
+        rows = session.read("SELECT SCHEMA_NAME AS name FROM information_schema.SCHEMATA", deadline)
+        return [str(row["name"]) for row in rows if str(row["name"]).lower() not in SYSTEM_SCHEMAS]
+
+    def data_size(self, deadline: Deadline) -> int:
+        with self._session(deadline) as session:
+            row = session.one(
+                "SELECT SUM(DATA_LENGTH) AS size FROM information_schema.TABLES WHERE TABLE_SCHEMA NOT IN %s",
+                deadline,
+                (SYSTEM_SCHEMAS,),
+            )
+        return int(row["size"] or 0)
+
+    def cannot_dump(self, deadline: Deadline) -> tuple[str, ...]:
+        with self._session(deadline) as session:
+            rows = session.read(
+                "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS t, ENGINE AS e FROM information_schema.TABLES"
+                " WHERE TABLE_TYPE='BASE TABLE' AND TABLE_SCHEMA NOT IN %s AND COALESCE(ENGINE, '') <> 'InnoDB'",
+                deadline,
+                (SYSTEM_SCHEMAS,),
+            )
+        found = [f"{row['s']}.{row['t']} is {row['e']}, which has no consistent reading" for row in rows]
+        for program in ("mariadb-dump", "mariadb"):
+            try:
+                output(Program((program, "--no-defaults", "--version")), deadline)
+            except ScriptFailed as error:
+                found.append(f"{error}; the package mariadb-client has it")
+        return tuple(found)
+
+    def load_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
+        """mariadb-dump there, mariadb here; the schemas that are here go first, for there is no room for both."""
+        source = _same(source)
+        with source._session(deadline) as there:
+            wanted = source._schemas(there, deadline)
+        with self._alone(deadline) as here:
+            here.change("rejoin.drop_schema", "SET SESSION foreign_key_checks=0", deadline)
+            for schema in self._schemas(here, deadline):
+                quoted = schema.replace("`", "``")
+                here.change("rejoin.drop_schema", f"DROP SCHEMA IF EXISTS `{quoted}`", deadline)
+        dump = source.program(
+            "mariadb-dump",
+            *("--single-transaction", "--quick", "--master-data=2", "--routines", "--events", "--triggers"),
+            *("--hex-blob", "--skip-add-locks", "--max-allowed-packet=1G", "--databases", *wanted),
+        )
+        unlogged = f"SET SESSION sql_log_bin=0, max_statement_time=0; DO GET_LOCK('{LOAD_LOCK}', 0)"
+        load = self.program("mariadb", "--binary-mode", "--max-allowed-packet=1G", f"--init-command={unlogged}")
+        with act("rejoin.load"):
+            head = pump(dump, load, deadline, watch, head=_HEAD)
+        found = _START.search(head)
+        if found is None:
+            raise ScriptFailed(f"the dump of {source.name} does not tell its position")
+        return source._position_at(found[1].decode(), int(found[2]), deadline)
+
+    # -- a physical copy --
+
+    def _host(self) -> Host:
+        if self.host is None:
+            raise ScriptFailed(f"{self.name} has no host: in the configuration")
+        return self.host
+
+    def cannot_copy(self, source: Rebuilder, deadline: Deadline) -> tuple[str, ...]:
+        source = _same(source)
+        try:
+            with self._session(deadline) as here, source._session(deadline) as there:
+                sql = "SELECT @@version AS v"
+                mine, theirs = (parse_version(s.one(sql, deadline)["v"])[:2] for s in (here, there))
+                if mine != theirs:
+                    return (f"{self.name} is of version {mine}, {source.name} of {theirs}",)
+                if any(channel.delay_seconds for channel in read_channels(here, deadline)):
+                    return (f"{self.name} is delayed on purpose, and a copy would lose that",)
+        except Unreachable:
+            pass  # a server that is down can be built anew all the same
+        try:
+            places = (source._host(), source.data_dir(deadline), self._host(), self.data_dir(deadline))
+        except ScriptFailed as error:
+            return (str(error),)
+        return tuple(mariadb_copy.cannot_copy(*places, deadline))
+
+    def copy_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
+        source = _same(source)
+        where = {"host": source.address.host, "port": source.address.port, "protocol": "tcp"}
+        options = option_file("mariabackup", {**where, **source._client})
+        places = (self._host(), self.data_dir(deadline))
+        file, offset = mariadb_copy.copy(source._host(), source.data_dir(deadline), options, *places, watch, deadline)
+        return source._position_at(file, offset, deadline)
+
+    def swap_in(self, operation: str, deadline: Deadline) -> str:
+        kept = mariadb_copy.swap(self._host(), self.data_dir(deadline), operation, deadline)
+        while True:
+            try:
+                self._session(deadline).close()
+                return kept
+            except Unreachable:
+                deadline.require(f"{self.name} to start with the copy")
+                time.sleep(_POLL)
+
+    def discard_old(self, operation: str, deadline: Deadline) -> None:
+        folder = mariadb_copy.old_folder(self.data_dir(deadline), operation)
+        mariadb_copy.discard(self._host(), folder, deadline)
+
+    def _position_at(self, file: str, offset: int, deadline: Deadline) -> MariaDBPosition:
+        """Returns the position at a place in the binary log here."""
+        with self._session(deadline) as session:
+            row = session.one("SELECT BINLOG_GTID_POS(%s, %s) AS pos", deadline, (file, offset))
+        if row["pos"] is None:
+            raise ServerError(self.name, f"no longer has {file}, where the data were taken")
+        return MariaDBPosition.parse(row["pos"])
+
+
+def _same(server: Rebuilder) -> MariaDBRebuild:
+    if not isinstance(server, MariaDBRebuild):
+        raise TypeError("a MariaDB server takes its data from a MariaDB server")
+    return server
+
+
+def _first(program: Program, deadline: Deadline) -> None:
+    """Returns when the program has begun to write events, or has ended well."""
+
+    class Enough(Exception):
+        pass
+
+    seen = 0
+
+    def look(part: bytes) -> None:
+        nonlocal seen
+        seen += part.count(b"\n# at ")
+        if seen > 1:
+            raise Enough
+
+    try:
+        stream(program, look, deadline)
+    except Enough:
+        return
+
+
+def _name(operation: str) -> str:
+    return f"proxyroute-{operation}"
+
+
+def _xid(operation: str) -> str:
+    return f"'{_name(operation)}'"

@@ -1,0 +1,230 @@
+"""Conditions and sentences of the table in ``diagnosis`` for a primary that answers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from proxyroute.conditions import seconds
+from proxyroute.diagnosis_case import Case, names, verb
+from proxyroute.gtid import Containment
+from proxyroute.model import Finding, Observed, Receiver, Severity, Source, Status
+
+# -- The primary answers and refuses writes -----------------------------------------------------------------------
+
+
+def read_only(case: Case) -> bool:
+    return case.top is not None and not case.top.writable
+
+
+def _has_restarted(case: Case) -> bool:
+    """It runs for less long than since it was last seen to take writes."""
+    track, top = case.track, case.top
+    if track is None or top is None or track.last is None or top.writable:
+        return False
+    if track.writable_at is not None:
+        return track.last.at - top.uptime_seconds > track.writable_at
+    if case.known is None or case.known.primary != top.name or case.wall is None:
+        return False
+    seen = case.wall - (case.now - track.last.at)
+    return seen - top.uptime_seconds > case.known.at
+
+
+def _held(case: Case, name: str) -> Containment:
+    """Tells whether the primary has executed everything that replica ``name`` has received, as last seen."""
+    track = case.sightings.tracks[name]
+    server = track.good.seen if track.good else None
+    if not isinstance(server, Status) or case.top is None:
+        return Containment.UNKNOWN
+    source = case.sightings.channel(server, case.name)
+    return case.top.executed.contains(server.executed.merge(source.received) if source else server.executed)
+
+
+def _followers(case: Case) -> tuple[str, ...]:
+    """Replicas that may have received from the primary: those that answer, and those that do not."""
+    return (*case.channels, *case.absent)
+
+
+def restarted(case: Case) -> bool:
+    return _has_restarted(case)
+
+
+def tell_restarted(case: Case) -> str:
+    up = f"{case.top.uptime_seconds:g}" if case.top else "?"
+    return f"{case.name} has restarted {up} s ago, refuses writes, and nothing received elsewhere is missing there"
+
+
+def restarted_behind(case: Case) -> bool:
+    return _has_restarted(case) and any(_held(case, name) is Containment.NO for name in case.channels)
+
+
+def tell_restarted_behind(case: Case) -> str:
+    more = [name for name in case.channels if _held(case, name) is Containment.NO]
+    text = f"{case.name} has restarted without what {verb(more, 'has', 'have')} received"
+    return text + (f"; {case.election.winner} can take over" if case.election.winner else "")
+
+
+def replicas_contained(case: Case) -> Iterator[Finding]:
+    """Reopened only when nothing can be elsewhere; what nobody can tell blocks."""
+    for name in _followers(case):
+        if _held(case, name) is Containment.YES:
+            continue
+        server = case.sightings.tracks[name].good
+        text = (
+            f"nobody can tell whether {case.name} has everything that {name} has received"
+            if server
+            else f"{name} was never seen, and may have received what {case.name} lacks"
+        )
+        code = "failover.uncontained" if server else "failover.unheard"
+        cure = f"start {name}, or on {case.name}: SET GLOBAL read_only=0;"
+        yield Finding(code, Severity.ERROR, name, text, cure, forceable=True)
+
+
+def tell_read_only(case: Case) -> str:
+    return (
+        f"{case.name} answers and refuses writes, and did not restart: somebody closed it, or an operation is open; "
+        f"proxyroute heal finishes an operation; else on {case.name}: SET GLOBAL read_only=0;"
+    )
+
+
+# -- The primary takes writes -------------------------------------------------------------------------------------
+
+
+def locked_semi_sync(case: Case) -> bool:
+    """Twice in a row, so that an ordinary wait does not count."""
+    recent = case.track.recent[-2:] if case.track else ()
+    return len(recent) == 2 and all(isinstance(s.seen, Status) and _locked(s.seen) for s in recent)
+
+
+def _locked(server: Status) -> bool:
+    sync = server.semi_sync
+    return sync.primary_enabled and sync.waiting > 0 and sync.clients == 0
+
+
+def tell_locked_semi_sync(case: Case) -> str:
+    sync = case.top.semi_sync if case.top else None
+    waiting, timeout = (sync.waiting, seconds(sync.timeout_seconds)) if sync else (0, "?")
+    return (
+        f"{waiting} commits on {case.name} wait for an acknowledgement and no replica can give one, "
+        f"for up to {timeout}; start a semi-synchronous replica, or on {case.name}: "
+        "SET GLOBAL rpl_semi_sync_master_enabled=0;"
+    )
+
+
+def _ahead(case: Case) -> tuple[str, ...]:
+    """Replicas that had received, before the primary was last read, what that reading does not have."""
+    last = case.track.last if case.track else None
+    if case.top is None or last is None:
+        return ()
+    found = []
+    for name in case.channels:
+        for sighting in reversed(case.sightings.tracks[name].recent):
+            if sighting.at <= last.began and isinstance(sighting.seen, Status):
+                source = case.sightings.channel(sighting.seen, case.name)
+                if source is not None and _lacks(case.top, sighting.seen, source):
+                    found.append(name)
+                break
+    return tuple(found)
+
+
+def _lacks(top: Status, server: Status, source: Source) -> bool:
+    """Only what the primary wrote itself: what a replica wrote is another matter, and found by preflight."""
+    theirs = server.executed.merge(source.received).by(top.server_id)
+    return top.executed.contains(theirs) is Containment.NO
+
+
+def lost_events(case: Case) -> bool:
+    return bool(_ahead(case))
+
+
+def tell_lost_events(case: Case) -> str:
+    return (
+        f"{verb(_ahead(case), 'has', 'have')} received transactions of {case.name} that it does not have any more: "
+        "it has lost them in a crash; decide whose data counts before the numbers are used again"
+    )
+
+
+def _elsewhere(case: Case) -> list[Observed]:
+    return [o for o in case.observed if o.reachable and o.primary is not None and o.primary != case.primary]
+
+
+def proxy_elsewhere(case: Case) -> bool:
+    return case.top is not None and bool(_elsewhere(case))
+
+
+def tell_proxy_elsewhere(case: Case) -> str:
+    told = names([f"{o.proxy} sends writes to {o.primary}" for o in _elsewhere(case)])
+    return f"{told}; the primary is {case.name}"
+
+
+def without_replicas(case: Case) -> bool:
+    return not case.channels and not case.absent
+
+
+def tell_without_replicas(case: Case) -> str:
+    return f"{case.name} takes writes and has no replica: nobody could take over"
+
+
+def _receiving(case: Case) -> tuple[str, ...]:
+    return tuple(n for n, s in case.channels.items() if s.receiver is Receiver.RUNNING)
+
+
+def single_dead(case: Case) -> bool:
+    return not case.channels and len(case.absent) == 1
+
+
+def single_not_receiving(case: Case) -> bool:
+    return len(case.channels) == 1 and not case.absent and not _receiving(case)
+
+
+def all_dead(case: Case) -> bool:
+    return not case.channels
+
+
+def none_receives(case: Case) -> bool:
+    return not _receiving(case) and not case.absent
+
+
+def none_receives_or_answers(case: Case) -> bool:
+    return not _receiving(case)
+
+
+def no_applier(case: Case) -> bool:
+    return not any(s.applier for s in case.channels.values())
+
+
+def some_troubled(case: Case) -> bool:
+    return bool(case.absent) or not all(s.running for s in case.channels.values())
+
+
+def tell_replicas(case: Case) -> str:
+    """What is the matter with each replica that has something."""
+    told = [f"{name} does not answer: {_why(case, name)}" for name in case.absent]
+    for name, source in case.channels.items():
+        error = f" ({source.error})" if source.error else ""
+        if source.receiver is not Receiver.RUNNING:
+            told.append(f"the receiver of {name} is {source.receiver}{error}")
+        elif not source.applier:
+            told.append(f"the applier of {name} is stopped{error}")
+    return f"{case.name} takes writes; {'; '.join(told)}"
+
+
+def _why(case: Case, name: str) -> str:
+    silence = case.sightings.tracks[name].silent
+    return silence.reason if silence else "not looked at"
+
+
+def degraded(case: Case) -> bool:
+    sync = case.top.semi_sync if case.top else None
+    return sync is not None and sync.primary_enabled and not sync.primary_active
+
+
+def tell_degraded(case: Case) -> str:
+    clients = case.top.semi_sync.clients if case.top else 0
+    return (
+        f"{case.name} goes on without acknowledgements ({clients} replicas could give them): a crash now may lose data"
+    )
+
+
+def tell_fine(case: Case) -> str:
+    followers = tuple(case.channels)
+    return f"{case.name} takes writes, {verb(followers, 'follows', 'follow')}" if followers else f"{case.name} is fine"

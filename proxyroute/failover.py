@@ -1,0 +1,278 @@
+"""The failover, up to its commit: the primary is gone, and another server takes over. It reads like a runbook.
+
+It closes before it opens: the old primary is fenced if that can be done, and the routes to it are closed and its
+sessions cut, with an acknowledgement of each proxy, before another server is opened. Only receivers are stopped until
+everything received is applied: relay logs are data. After ``op.commit()`` there is only :mod:`proxyroute.finish`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from proxyroute.errors import Refused, ScriptFailed, Unfinished
+from proxyroute.gtid import Containment, Position
+from proxyroute.model import Deadline, Event, Peer, Reader, ReceiptState, RouteTable, Undo, View
+from proxyroute.opening import APART
+from proxyroute.operation import Operation, each
+from proxyroute.parts import Parts, peer
+from proxyroute.recovery import end_uncommitted, finish_or_recover
+
+_LAST_LOOK = 0.2
+"""Seconds beyond the others in which a primary that is not gone after all would answer."""
+_ANSWER = 2.0
+_CLOSE = 5.0
+_HOLD = 15.0
+"""Seconds for which newcomers wait at the proxies; afterwards they are told that nobody takes writes."""
+_FENCE = 30.0
+_MARGIN = 2.0
+_GUARD = 20.0
+
+
+class Fencing(StrEnum):
+    """What keeps the old primary from taking writes that nobody will ever see again."""
+
+    FENCED = "fenced"
+    """Something outside of it has made sure, and has said so: a power switch, a script, a person."""
+    ROUTED_AWAY = "routed away"
+    """No proxy sends anybody there any more. Clients that go there directly are not kept away."""
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Orders:
+    """How a failover is to be done, beyond its plan."""
+
+    fenced_by: str = ""
+    """Who says that the old primary is fenced already, e.g. ``pacemaker``."""
+    fenced_proxies: tuple[str, ...] = ()
+    """Proxies of which somebody says that they are off, or cannot reach the old primary."""
+    participants: tuple[str, ...] = ()
+    """The servers whose events count: every replica of the old primary that could be read."""
+    fetch_from: str = ""
+    """A server that has more than the candidate and must not be promoted: its events are fetched first."""
+    patience: float = 60.0
+    """Seconds in which everything received must be applied."""
+    may_lack: bool = False
+    """The candidate may be opened although it lacks events that another server has received."""
+    may_be_missing: tuple[str, ...] = ()
+    """Why something that the old primary had acknowledged may be lost; nothing when it is not, if closed in time."""
+    in_sync_until: float = 0.0
+    """Unix time until which the old primary certainly waited for acknowledgements; it must be closed by then."""
+    server_ids: Mapping[str, int] = field(default_factory=dict)
+    """As they were known before, for a primary that cannot tell its own any more."""
+    events: tuple[Event, ...] = ()
+    """The scheduled events of the old primary, as they were known."""
+    semi_sync: bool = False
+    """The old primary waited for acknowledgements: so will the new one, once somebody can give them."""
+
+
+def failover(parts: Parts, op: Operation, orders: Orders) -> None:
+    """Promotes ``op.plan.candidate`` in the place of a primary that is gone, and closes the record.
+
+    Raises Refused (nothing was touched), Aborted (everything was undone, the routes go to the old primary again) or
+    Unfinished (``proxyroute heal`` goes on).
+    """
+    try:
+        table = _until_commit(parts, op, orders)
+    except BaseException as error:
+        parts.expect(2 * op.plan.policy.undo + _MARGIN)
+        if end_uncommitted(parts, op, error):
+            return
+        raise
+    finish_or_recover(parts, op, table=table)
+
+
+def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
+    plan, site = op.plan, parts.site
+    old, new = peer(parts, op, plan.primary), site[plan.candidate]
+    op.mark("frozen")  # nobody writes anywhere from here on, at the latest
+    with op.step("last look") as note:
+        view = _last_look(parts, op, orders)
+        note.detail = f"{plan.primary} does not take writes"
+    if parts.guard is not None:
+        # not waited for: nothing is frozen, and from its first moment on it would notice our death
+        parts.guard.begin()
+        parts.expect(orders.patience + 4 * _CLOSE + _GUARD)
+    with op.step("fence") as note:
+        fencing = _fence(parts, op, orders)
+        note.detail = op.kept("fenced_by") or "there is no fence"
+    with op.step("close routes") as note:
+        op.on_abort(Undo("release_routes"))
+        fencing = _close_routes(parts, op, orders, view, fencing)
+        op.keep("fencing", str(fencing))
+        op.keep("loss", list(_doubts(op, orders)), wait=True)
+        note.detail = f"{plan.primary} is {fencing}" if fencing is not Fencing.NONE else "no proxies are configured"
+    with op.step("stop receivers") as note:
+        for name in orders.participants:
+            op.on_abort(Undo("start_receiver", name, {"source": old.name}))
+        note.detail = _stop_receivers(parts, op, old, orders.participants)
+    with op.step("apply what was received") as note:
+        goal = _received(parts, op, orders)
+        op.keep("goal", goal.to_json())
+        for name in filter(None, (plan.candidate, orders.fetch_from)):
+            _apply(parts, name, Deadline.after(orders.patience))
+        note.detail = f"{new.name} is at {new.position(Deadline.after(_ANSWER))}"
+    if orders.fetch_from:
+        with op.step("fetch") as note:
+            op.on_abort(Undo("follow", new.name, {"source": old.name, "instead_of": orders.fetch_from}))
+            op.keep("fetched_from", orders.fetch_from, wait=True)
+            note.detail = _fetch(parts, op, old, orders)
+    with op.step("compare") as note:
+        note.detail = _compare(parts, op, goal, orders)
+    with op.step("detach"):
+        new.detach(peer(parts, op, orders.fetch_from or old.name), Deadline.after(_ANSWER))
+    parts.expect(_ANSWER + _MARGIN)
+    table = parts.table(op, new.name, op.epoch, view)
+    with op.step("commit"):
+        op.commit(goal)
+    return table
+
+
+# -- it closes before it opens --
+
+
+def _last_look(parts: Parts, op: Operation, orders: Orders) -> View:
+    """A primary that is back is no case for a failover. Keeps what finish and heal need to know."""
+    view = parts.site.look(Deadline.after(_ANSWER), spared=op.gone, grace=_LAST_LOOK)
+    primary, candidate = view.status(op.plan.primary), view.status(op.plan.candidate)
+    if primary is not None and primary.writable:
+        raise Refused(f"{primary.name} answers and takes writes; to move it type: proxyroute switchover")
+    if candidate is None:
+        raise Refused(f"{op.plan.candidate} does not answer any more; look again: proxyroute plan --failover")
+    op.keep("server_ids", {**orders.server_ids, **{s.name: s.server_id for s in view.seen}})
+    op.keep(APART, [op.plan.primary])
+    op.keep("source_options", dict(candidate.source.options) if candidate.source is not None else {})
+    op.keep("events", [vars(e) for e in orders.events])
+    op.keep("semi_sync", orders.semi_sync)
+    return view
+
+
+def _fence(parts: Parts, op: Operation, orders: Orders) -> Fencing:
+    """Runs the site's fence, unless somebody says that it is done. One that fails is no fence, and no hindrance."""
+    if orders.fenced_by:
+        op.keep("fenced_by", orders.fenced_by)
+        return Fencing.FENCED
+    if not parts.hooks.configured("fence"):
+        return Fencing.NONE
+    try:
+        parts.run_script("fence", op, Deadline.after(_FENCE))
+    except ScriptFailed as error:
+        op.note(f"{op.plan.primary} is not fenced: {error}")
+        return Fencing.NONE
+    op.keep("fenced_by", "the script at fence")
+    return Fencing.FENCED
+
+
+def _close_routes(parts: Parts, op: Operation, orders: Orders, view: View, fencing: Fencing) -> Fencing:
+    """Newcomers wait, sessions end, and every required proxy says that it sends nobody to the old primary.
+
+    One that is silent is a danger only while the old primary is not fenced: then its declared silence is waited out,
+    or somebody must say that it is off. Raises Unfinished, naming it, otherwise.
+    """
+    if not parts.routes:
+        return fencing
+    began = time.monotonic()
+    parts.routes.hold(op.id, Deadline.after(_HOLD), Deadline.after(_ANSWER))
+    receipts = parts.routes.settle(_closed(parts, op, view), Deadline.after(_CLOSE))
+    silent = [r for r in parts.routes.missing(receipts, ReceiptState.DONE) if not r.evidence.get("blind")]
+    if fencing is Fencing.FENCED:
+        for receipt in silent:
+            op.note(f"{receipt.proxy} has not closed its route to the fenced {op.plan.primary}: {receipt.detail}")
+        return fencing
+    for receipt in (r for r in silent if r.proxy not in orders.fenced_proxies):
+        seconds = parts.routes.silence(receipt.proxy)
+        if seconds is None:
+            raise Unfinished(
+                f"{receipt.proxy} may still send writes to {op.plan.primary}: {receipt.detail or receipt.state}; when "
+                f"that host is off or cut off type: proxyroute failover --proxy-fenced {receipt.proxy}"
+            )
+        op.note(f"{receipt.proxy} is silent; it closes its writes by itself within {seconds:g} s")
+        time.sleep(max(0.0, began + seconds + _MARGIN - time.monotonic()))
+    return Fencing.ROUTED_AWAY
+
+
+def _doubts(op: Operation, orders: Orders) -> Iterator[str]:
+    """Yields why something that the old primary had acknowledged may be lost, once every way to it is closed."""
+    yield from orders.may_be_missing
+    late = time.time() - orders.in_sync_until
+    if not orders.may_be_missing and late > 0:
+        yield (
+            f"{op.plan.primary} was closed {late:.1f} s after the time until which it is known to have waited for "
+            "acknowledgements"
+        )
+
+
+def _closed(parts: Parts, op: Operation, view: View) -> RouteTable:
+    """Nobody gets the writes; reads go on at every replica that is there."""
+    readers = tuple(Reader(s.name, 100) for s in view.seen if s.name != op.plan.primary and s.sources)
+    return RouteTable(op.cluster, op.epoch, parts.site.endpoints, None, readers)
+
+
+# -- what was received is applied, not dropped --
+
+
+def _stop_receivers(parts: Parts, op: Operation, old: Peer, participants: Collection[str]) -> str:
+    """A primary that comes back feeds nobody any more. Raises what went wrong at the candidate."""
+    outcomes = each(parts.site.pick(participants), lambda s: s.stop_receiver(old, Deadline.after(_ANSWER)), _soon())
+    for name, found in outcomes.items():
+        if found.error is not None and name == op.plan.candidate:
+            found.get()
+        if found.error is not None:
+            op.note(f"the receiver of {name} could not be stopped: {found.error}")
+    return ", ".join(name for name, found in outcomes.items() if found.error is None)
+
+
+def _received(parts: Parts, op: Operation, orders: Orders) -> Position:
+    """Returns everything that any participant has, applied or not: nothing of it may be dropped."""
+    outcomes = each(parts.site.pick(orders.participants), lambda s: s.look(Deadline.after(_ANSWER)), _soon())
+    goal = outcomes[op.plan.candidate].get().executed
+    for name, found in outcomes.items():
+        if found.value is None:
+            op.note(f"{name} fell silent: what only it has received is not counted")
+            continue
+        ours = found.value.executed.alongside(goal) if len(found.value.sources) > 1 else found.value.executed
+        goal = goal.merge(ours)
+        for source in found.value.sources:
+            if source.source_id in (None, op.kept("server_ids", {}).get(op.plan.primary)):
+                goal = goal.merge(source.received)
+    return goal
+
+
+def _apply(parts: Parts, name: str, deadline: Deadline) -> None:
+    """Waits until server ``name`` has applied what it has received itself; it never stops whom it waits for."""
+    server = parts.site[name]
+    for source in server.look(Deadline.after(_ANSWER)).sources:
+        server.wait_for(source.received, deadline)
+
+
+def _fetch(parts: Parts, op: Operation, old: Peer, orders: Orders) -> str:
+    """The candidate gets from a server that must not be promoted what that one has more."""
+    new, ahead = parts.site[op.plan.candidate], parts.site[orders.fetch_from]
+    has = ahead.position(Deadline.after(_ANSWER))
+    new.follow(
+        peer(parts, op, ahead.name), Deadline.after(orders.patience), instead_of=old,
+        source_has=lambda: ahead.position(Deadline.after(_ANSWER)),
+    )  # fmt: skip
+    new.wait_for(has, Deadline.after(orders.patience))
+    return f"{new.name} has what {ahead.name} had"
+
+
+def _compare(parts: Parts, op: Operation, goal: Position, orders: Orders) -> str:
+    """Says what the candidate lacks of everything that was received. Raises Unfinished when that may not be."""
+    reached = parts.site[op.plan.candidate].position(Deadline.after(_ANSWER))
+    has, lacks = reached.contains(goal), goal.minus(reached)
+    op.keep("reached", str(has))
+    if has is Containment.YES or lacks.empty:
+        return "it has everything that was received"
+    op.keep("missing", str(lacks), wait=True)
+    text = f"{op.plan.candidate} lacks {lacks}, which another server has received"
+    if not orders.may_lack:
+        raise Unfinished(f"{text}; --force promotes it all the same, and they are lost")
+    return text
+
+
+def _soon() -> Deadline:
+    return Deadline.after(_ANSWER + 0.5)

@@ -1,0 +1,393 @@
+"""A server rejoins: it follows the primary again, and nothing it has that the primary lacks is lost unseen.
+
+A reconciliation, by one record in the journal. Up to its ``commit`` the server was at most fenced and read; from there
+on each step first looks at what is there, so that whoever goes on after a crash may begin at the first step that has
+no word of its end. Only the server that rejoins is ever changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from proxyroute.archive import Archive, save
+from proxyroute.binlog import Table
+from proxyroute.errors import (
+    Diverged,
+    ProxyRouteError,
+    Refused,
+    ScriptFailed,
+    ServerError,
+    StatementError,
+    Unfinished,
+)
+from proxyroute.gtid import Containment, MariaDBPosition, Position, from_json
+from proxyroute.model import Deadline, Evidence, Finding, Proof, Severity, Status, Verdict
+from proxyroute.operation import Operation
+from proxyroute.parts import LOOK
+from proxyroute.ports import Rebuilder
+from proxyroute.rejoin_look import Means, common_obstacles, contained, flashback_obstacles, own, reseed_way
+
+METHODS = ("follow", "flashback", "reseed")
+KIND = "rejoin"
+_FENCE, _ARCHIVE, _FOLLOW, _CATCH_UP, _UNDO = 30.0, 3600.0, 60.0, 600.0, 3600.0
+_COPY = 7 * 86400.0
+_TELL_EVERY = 5.0
+
+
+def rejoin(means: Means, op: Operation, method: str | None) -> None:
+    """Makes ``op.plan.candidate`` follow ``op.plan.primary``, and closes the record. The lease is held.
+
+    Without a ``method`` only what loses nothing is done. Raises Refused with everything that stands in the way; then
+    the server is left fenced: read-only, and not replicating.
+    """
+    try:
+        _decide(means, op, method)
+    except Refused as refusal:
+        kept = op.kept("archive")
+        op.end("refused", f"{refusal}" + (f"; it has {kept['told']}, kept in {kept['path']}" if kept else ""))
+        raise
+    except (ProxyRouteError, OSError) as error:
+        if op.committed:
+            raise
+        op.end("refused", f"{error}; nothing was changed")
+        raise Refused(f"{op.plan.candidate} was left as it is: {error}") from error
+    if op.committed:
+        go_on(means, op, op.plan.primary)
+
+
+def _decide(means: Means, op: Operation, method: str | None) -> None:
+    name, primary = op.plan.candidate, op.plan.primary
+    with op.step("fence") as note:
+        status = _fence(means, op, name, down_is_fine=method == "reseed")
+        down = status.server_id == 0
+        note.detail = f"{name} {'is down' if down else 'refuses writes'}"
+    with op.step("compare") as note:
+        known = means.parts.site[primary].position(Deadline.after(LOOK))  # read after that of the server
+        held = Containment.UNKNOWN if down else contained(status, known)
+        note.detail = {
+            Containment.YES: f"{primary} has everything of {name}",
+            Containment.NO: f"{primary} lacks {own(status, known).minus(known)}",
+            Containment.UNKNOWN: f"{primary} knows nothing of {own(status, known).minus(known)}",
+        }[held]
+    if held is Containment.YES and method in (None, "follow"):
+        op.commit(known)
+        op.keep("method", "follow", wait=True)
+        return
+    findings: list[Finding] = []
+    archive: Archive | None = None
+    if held is not Containment.YES:
+        archive, found = _archive(means, op, status, known, held)
+        findings += found
+    if held is Containment.YES and method == "flashback":
+        raise Refused(f"{name} has nothing that {primary} lacks; type: proxyroute rejoin {name}")
+    if method in (None, "follow"):
+        raise Refused(
+            f"{name} cannot simply follow {primary}; it is left read-only and not replicating", tuple(findings)
+        )
+    obstacles = list(common_obstacles(means, name))
+    if method == "flashback":
+        assert archive is not None or findings, "the archive says what is to be undone"
+        obstacles += flashback_obstacles(means, name, primary, archive)
+    else:
+        source = primary
+        way, found = reseed_way(means, name, source)
+        obstacles += found
+    if obstacles:
+        raise Refused(f"{name} cannot rejoin by {method}; it is left read-only", (*findings, *obstacles))
+    if method == "flashback":
+        assert archive is not None
+        op.keep("flashback", _flashback_values(archive))
+        op.keep("method", "flashback", wait=True)
+        op.commit(archive.state)
+    else:
+        op.keep("reseed", {"source": source, "way": way})
+        op.keep("method", "reseed", wait=True)
+        op.commit(known)
+
+
+def go_on(means: Means, op: Operation, primary: str) -> None:
+    """Does what is left of a committed rejoin below ``primary``, and closes the record; may be repeated.
+
+    Raises Unfinished when it has to be tried again.
+    """
+    name, method = op.plan.candidate, op.kept("method")
+    with op.step("fence"):
+        _fence(means, op, name, down_is_fine=method == "reseed")
+    try:
+        if method == "flashback":
+            _flashback(means, op, name, primary)
+        elif method == "reseed":
+            _reseed(means, op, name)
+        with op.step("follow") as note:
+            note.detail = _follow(means, op, name, primary)
+        with op.step("prove") as note:
+            proof = _prove(means, op, name, primary)
+            op.prove(proof)
+            note.detail = str(proof.verdict)
+        old = op.kept("old_data")
+        if old and proof.verdict is Verdict.PROVEN:
+            with op.step("discard") as note:
+                means.rebuild[name].discard_old(op.id, Deadline.after(_FENCE * 10))
+                note.detail = f"the old data in {old} are gone"
+        elif old:
+            op.note(f"the old data are kept in {old} on the host of {name}")
+        op.end("done", f"{name} follows {primary}")
+    except Refused:
+        raise
+    except (ProxyRouteError, OSError) as error:
+        if op.outcome is not None:
+            raise
+        if method == "follow" and isinstance(error, Diverged):  # it has got more since
+            op.end("refused", str(error))
+            raise Refused(f"{error}; type: proxyroute rejoin {name}") from error
+        raise Unfinished(f"{name} has not rejoined yet: {error}; type: proxyroute rejoin {name}") from error
+
+
+# -- looking --
+
+
+def _fence(means: Means, op: Operation, name: str, *, down_is_fine: bool = False) -> Status:
+    """It refuses writes, nobody is in the middle of one, and it is read after that."""
+    server, deadline = means.parts.site[name], Deadline.after(_FENCE)
+    try:
+        if server.look(deadline).writable:
+            op.lease.check()
+            server.refuse_writes(deadline)
+            server.kill_clients(deadline)
+        return server.look(deadline)
+    except ServerError:
+        if not down_is_fine:
+            raise
+        return Status(name, server.address, "mariadb", (0, 0, 0), "", 0, False, MariaDBPosition())
+
+
+def _archive(
+    means: Means, op: Operation, status: Status, known: Position, held: Containment
+) -> tuple[Archive | None, list[Finding]]:
+    name, primary = status.name, op.plan.primary
+    extra = own(status, known).minus(known)
+    with op.step("archive") as note:
+        try:
+            archive = save(means.rebuild[name], own(status, known), known, means.archive, Deadline.after(_ARCHIVE))
+        except (ProxyRouteError, OSError) as error:
+            note.detail = f"could not be made: {error}"
+            text = f"has {extra}, which {primary} lacks, and its binary log cannot be kept: {error}"
+            cure = f"look at its binary log; or give it up: proxyroute rejoin {name} --method reseed"
+            return None, [Finding("rejoin.unread", Severity.ERROR, name, text, cure)]
+        note.detail = f"{archive}, in {archive.path}"
+    op.keep("archive", {"path": str(archive.path), "told": str(archive)}, wait=True)
+    found: list[Finding] = []
+    if archive.transactions:
+        text = f"has {archive}, which {primary} lacks; they are kept in {archive.path}"
+        cure = f"proxyroute rejoin {name} --method flashback (undoes them) or reseed (new data); or leave it as it is"
+        found.append(Finding("rejoin.errant", Severity.ERROR, name, text, cure))
+    if not archive.missing.empty or held is Containment.UNKNOWN:
+        unknown = archive.missing if not archive.missing.empty else extra
+        text = f"UNKNOWN: has {unknown}, and no binary log tells what it was, or whether {primary} has it"
+        cure = f"proxyroute rejoin {name} --method reseed"
+        found.append(Finding("rejoin.unknown", Severity.ERROR, name, text, cure))
+    return archive, found
+
+
+# -- flashback --
+
+
+def _flashback_values(archive: Archive) -> dict[str, Any]:
+    return {
+        "files": [str(path) for path in archive.files],
+        "start": archive.since[0].start,
+        "state": archive.state.to_json(),
+        "tables": [list(table) for table in archive.tables],
+    }
+
+
+def _flashback(means: Means, op: Operation, name: str, primary: str) -> None:
+    values, server = op.kept("flashback"), means.rebuild[name]
+    state = from_json(values["state"])
+    if not op.kept("undone"):
+        with op.step("undo rows") as note:
+            note.detail = _undo(op, server, values)
+    if not op.kept("begun"):
+        with op.step("begin history") as note:
+            _begin_history(means, op, name, primary, state, state)
+            note.detail = f"at {state}"
+
+
+def _undo(op: Operation, server: Rebuilder, values: Mapping[str, Any]) -> str:
+    deadline = Deadline.after(_UNDO)
+    if server.undo_pending(op.id, deadline):
+        op.keep("whole", True, wait=True)
+        server.commit_undo(op.id, deadline)
+        op.keep("undone", True, wait=True)
+        return "what was prepared is committed"
+    if op.kept("whole"):  # it was, and waits no more: committed
+        op.keep("undone", True, wait=True)
+        return "was done already"
+    try:
+        statements = server.undo_statements([Path(f) for f in values["files"]], values["start"], deadline)
+        server.undo(op.id, statements, lambda: op.keep("whole", True, wait=True), deadline)
+    except (StatementError, ScriptFailed) as error:
+        if op.kept("whole"):
+            raise
+        op.end("aborted", f"the rows could not be undone: {error}; nothing was changed")
+        raise Refused(
+            f"the rows of {server.name} could not be undone ({error}); nothing was changed, and it is left read-only. "
+            f"Type: proxyroute rejoin {server.name} --method reseed"
+        ) from error
+    op.keep("undone", True, wait=True)
+    return f"{len(statements) - 1} changes"
+
+
+def _begin_history(means: Means, op: Operation, name: str, primary: str, position: Position, state: Position) -> None:
+    known = means.parts.site[primary].position(Deadline.after(LOOK))
+    if known.contains(position) is not Containment.YES:
+        raise Diverged(name, f"would stand at {position}, and it cannot be shown that {primary} has all of that")
+    means.rebuild[name].begin_history(position, state, Deadline.after(_FENCE))
+    op.keep("begun", True, wait=True)
+
+
+# -- reseed --
+
+
+def _reseed(means: Means, op: Operation, name: str) -> None:
+    values = op.kept("reseed")
+    source, target = means.rebuild[values["source"]], means.rebuild[name]
+    physical = values["way"] == "copy"
+    if op.kept("loaded") is None:
+        before = means.parts.site[values["source"]].position(Deadline.after(LOOK))
+        total = source.data_size(Deadline.after(_FENCE))
+        with op.step("copy" if physical else "dump and load") as note:
+            watch = _Progress(op, total)
+            deadline = Deadline.after(_COPY)
+            # the lease is not needed to fill a fenced server, and whoever fails over must not wait for hours
+            op.lease.release()
+            try:
+                if physical:
+                    position = target.copy_from(source, watch, deadline)
+                else:
+                    position = target.load_from(source, watch, deadline)
+            finally:
+                op.lease.acquire(f"rejoin {op.id}", Deadline.after(_FOLLOW))
+            note.detail = f"{_size(watch.done)} from {values['source']}, at {position}"
+        state = _state_at(before, position)
+        op.keep("loaded", {"position": position.to_json(), "state": state.to_json()}, wait=True)
+    loaded = op.kept("loaded")
+    if physical and op.kept("old_data") is None:
+        with op.step("swap") as note:
+            old = target.swap_in(op.id, Deadline.after(_FENCE * 10))
+            means.parts.site[name].close()
+            op.keep("old_data", old, wait=True)
+            note.detail = f"the old data are kept in {old}" if old else "no room for the old data: they are gone"
+    if not op.kept("begun"):
+        with op.step("begin history") as note:
+            position, state = from_json(loaded["position"]), from_json(loaded["state"])
+            _begin_history(means, op, name, op.plan.primary, position, state)
+            note.detail = f"at {position}"
+
+
+def _state_at(before: Position, position: Position) -> Position:
+    """What had been executed at ``position``, when ``before`` was read a moment earlier."""
+    assert isinstance(before, MariaDBPosition)
+    assert isinstance(position, MariaDBPosition)
+    highest = {gtid.domain: gtid.sequence for gtid in position.entries}
+    earlier = tuple(g for g in before.entries if g.sequence <= highest.get(g.domain, -1))
+    return MariaDBPosition(earlier).merge(position)
+
+
+class _Progress:
+    """Tells how much is done, how quickly, and how long it may take, every few seconds."""
+
+    def __init__(self, op: Operation, total: int) -> None:
+        self.done = 0
+        self._op = op
+        self._total = total
+        self._started = self._told = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        self.done = done
+        now = time.monotonic()
+        if now - self._told < _TELL_EVERY:
+            return
+        self._told = now
+        rate = done / (now - self._started)
+        left = max(0, self._total - done) / rate if rate else 0.0
+        self._op.note(f"{_size(done)} of about {_size(self._total)}, {_size(rate)}/s, about {left:.0f} s left")
+
+
+def _size(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.2f} TB"
+
+
+# -- following --
+
+
+def _follow(means: Means, op: Operation, name: str, primary: str) -> str:
+    site = means.parts.site
+    server, source, deadline = site[name], site[primary], Deadline.after(_FOLLOW)
+    view = site.look(Deadline.after(LOOK))
+    top, below = view.status(primary), view.status(name)
+    if top is None or below is None:
+        raise Unfinished(f"{primary if top is None else name} does not answer")
+    op.lease.check()
+    if below.semi_sync.available:
+        # as the source of nobody it would wait for acknowledgements of its own
+        server.semi_sync(deadline, primary=False, replica=top.semi_sync.primary_enabled or None)
+    server.follow(view.peer(primary), deadline, source_has=lambda: source.position(deadline))
+    if op.kept("method") == "reseed":
+        events = [e for e in server.inspect(deadline, op.plan.policy).events if e.status == "enabled"]
+        server.set_events(events, "replica side", deadline)
+    channel = next((s for s in server.look(deadline).sources if s.address == source.address), None)
+    if channel is not None and channel.delay_seconds:
+        return f"{name} follows {primary}, {channel.delay_seconds} s behind on purpose"
+    goal = source.position(deadline)
+    server.wait_for(goal, Deadline.after(_CATCH_UP))
+    return f"{name} follows {primary} and has reached {goal}"
+
+
+def _prove(means: Means, op: Operation, name: str, primary: str) -> Proof:
+    site, deadline = means.parts.site, Deadline.after(_FENCE)
+    view = site.look(deadline)
+    status, top = view.status(name), view.status(primary)
+    evidence: list[Evidence] = []
+
+    def add(claim: str, verdict: Verdict, seen: str) -> None:
+        evidence.append(Evidence(name, claim, verdict, seen))
+
+    if status is None or top is None:
+        add("answers", Verdict.UNKNOWN, "it does not")
+        return Proof(tuple(evidence))
+    add("refuses writes", Verdict.NOT_PROVEN if status.writable else Verdict.PROVEN, f"read_only={not status.writable}")
+    channel = next((s for s in status.sources if s.address == top.address), None)
+    running = channel is not None and channel.running
+    add(
+        f"follows {primary}",
+        Verdict.PROVEN if running else Verdict.NOT_PROVEN,
+        channel.error if channel else "no channel",
+    )
+    held = contained(status, top.executed)
+    verdicts = {
+        Containment.YES: Verdict.PROVEN,
+        Containment.NO: Verdict.NOT_PROVEN,
+        Containment.UNKNOWN: Verdict.UNKNOWN,
+    }
+    add(f"has nothing that {primary} lacks", verdicts[held], str(status.executed))
+    tables = _to_compare(op)
+    if channel is not None and channel.delay_seconds == 0 and (tables is None or tables):
+        comparison = means.compare(primary, name, tables, Deadline.after(_COPY))
+        add(f"has the same data as {primary}", comparison.verdict, str(comparison))
+    return Proof(tuple(evidence))
+
+
+def _to_compare(op: Operation) -> Sequence[Table] | None:
+    """After an undo the tables it touched, after a reseed everything, otherwise nothing."""
+    method = op.kept("method")
+    if method == "flashback":
+        return [Table(*table) for table in op.kept("flashback")["tables"]]
+    return None if method == "reseed" else ()

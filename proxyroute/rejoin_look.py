@@ -1,0 +1,130 @@
+"""What is looked at before a server rejoins: whom it should follow, what it has, what stands in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxyroute.archive import Archive
+from proxyroute.binlog import Table
+from proxyroute.errors import Refused
+from proxyroute.gtid import Containment, Position
+from proxyroute.model import Deadline, Finding, Severity, Status, View
+from proxyroute.parts import LOOK, Parts
+from proxyroute.ports import Rebuilder
+from proxyroute.topology import source_of
+from proxyroute.verify import Comparison
+
+_TIME = 30.0
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a rejoin works with."""
+
+    parts: Parts
+    rebuild: Mapping[str, Rebuilder]
+    archive: Path
+    """The folder in which archives are made."""
+    compare: Callable[[str, str, Sequence[Table] | None, Deadline], Comparison]
+    """Compares the data of a primary and a replica, all of it or some tables."""
+
+
+def find_primary(means: Means, view: View, server: str) -> str:
+    """Returns whom ``server`` should follow. Raises Refused when that is not beyond doubt."""
+    writable = [s.name for s in view.writable if s.name != server]
+    if view.primary is not None and view.primary.name == server:
+        raise Refused(f"{server} is the primary; there is nothing to rejoin")
+    if len(writable) != 1:
+        told = f"{' and '.join(writable)} take writes" if writable else "no server takes writes"
+        raise Refused(f"{told}, so nobody can tell whom {server} should follow; look at 'proxyroute status'")
+    if view.status(server) is not None and server in {s.name for s in view.writable}:
+        _refuse_if_used(means, view, server)
+    return writable[0]
+
+
+def _refuse_if_used(means: Means, view: View, server: str) -> None:
+    """Two servers take writes: the one that proxies or replicas hold on to is not the one to be closed."""
+    below = [s.name for s in view.seen if any(source_of(view, c) == server and c.running for c in s.sources)]
+    if below:
+        raise Refused(f"{server} takes writes, and {', '.join(below)} follows it; it is not closed")
+    routed = [o.proxy for o in means.parts.routes.observe(Deadline.after(LOOK)) if o.primary == server]
+    if routed:
+        raise Refused(
+            f"{server} takes writes, and {', '.join(routed)} sends them there; it is not closed. "
+            "Look at 'proxyroute status'; when the other one is the primary: proxyroute publish"
+        )
+
+
+def contained(status: Status, known: Position) -> Containment:
+    """Tells whether the primary, at ``known``, has everything the server has executed."""
+    return known.contains(own(status, known))
+
+
+def own(status: Status, known: Position) -> Position:
+    """What a replica of several sources has in other domains came from elsewhere."""
+    return status.executed.alongside(known) if len(status.sources) > 1 else status.executed
+
+
+def common_obstacles(means: Means, name: str) -> Iterable[Finding]:
+    view = means.parts.site.look(Deadline.after(LOOK))
+    status = view.status(name)
+    if status is not None and len(status.sources) > 1:
+        text = "replicates from several sources, and what came from which cannot be told apart"
+        yield Finding("rejoin.sources", Severity.ERROR, name, text, f"build {name} anew by hand")
+    for other in view.seen:
+        for source in other.sources:
+            if status is not None and other.name != name and source.source_id == status.server_id:
+                text = f"{other.name} follows it, and would be left without the history it needs"
+                yield Finding("rejoin.below", Severity.ERROR, name, text, f"proxyroute rejoin {other.name} first")
+
+
+def flashback_obstacles(means: Means, name: str, primary: str, archive: Archive | None) -> list[Finding]:
+    cure = f"proxyroute rejoin {name} --method reseed"
+
+    def no(text: str) -> Finding:
+        return Finding("rejoin.flashback", Severity.ERROR, name, text, cure)
+
+    if archive is None:
+        return [no("what should be undone could not be read")]
+    if not archive.missing.empty or not archive.transactions:
+        return [no("the binary log does not go back to where the two parted")]
+    found = []
+    for transaction in archive.since:
+        told = f"{transaction.gtid} ({_short(transaction.statements)})"
+        if transaction.ddl:
+            found.append(no(f"{told} changed a definition, which cannot be undone"))
+        elif transaction.xa:
+            found.append(no(f"{told} is an XA transaction"))
+        elif not transaction.rows_only:
+            found.append(no(f"{told} was logged as a statement, not as rows"))
+        elif not transaction.full_images:
+            found.append(no(f"{told} was not logged with all columns (binlog_row_image)"))
+        elif not transaction.transactional:
+            found.append(no(f"{told} changed a table that is not transactional"))
+    if found:
+        return found[:10]
+    deadline = Deadline.after(_TIME)
+    found = [no(text) for text in means.rebuild[name].cannot_undo(archive.tables, deadline)]
+    gone = means.rebuild[primary].serves_from(archive.state.latest(), deadline)
+    if gone:
+        found.append(no(f"{primary} cannot serve a replica from {archive.state.latest()} on: {gone}"))
+    return found
+
+
+def _short(statements: Sequence[str]) -> str:
+    text = " ".join(statements[0].split()) if statements else "no statement on record"
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def reseed_way(means: Means, name: str, source: str) -> tuple[str, list[Finding]]:
+    deadline = Deadline.after(_TIME)
+    no_copy = means.rebuild[name].cannot_copy(means.rebuild[source], deadline)
+    if not no_copy:
+        return "copy", []
+    no_dump = means.rebuild[source].cannot_dump(deadline)
+    cure = f"give the servers a host: with mariabackup, or build {name} anew by hand"
+    texts = [f"no copy: {text}" for text in no_copy] + [f"no dump: {text}" for text in no_dump]
+    found = [Finding("rejoin.reseed", Severity.ERROR, name, text, cure) for text in texts]
+    return "dump", found if no_dump else []

@@ -1,0 +1,263 @@
+"""What the command line and the daemon ask for about one server's data: that it rejoins, that it is compared."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from proxyroute import __version__, journal
+from proxyroute.assembly import (
+    archive_folder,
+    build_comparers,
+    build_rebuilders,
+    build_server_lock,
+    journal_folder,
+)
+from proxyroute.binlog import Table
+from proxyroute.config import snapshot
+from proxyroute.config_values import ClusterConfig, ServerConfig
+from proxyroute.errors import Busy, JournalError, ProxyRouteError, Refused, Unfinished
+from proxyroute.history import result_of, summarize
+from proxyroute.journal import Journal, Listener, Record
+from proxyroute.model import Deadline, Finding, Plan, Result, Severity
+from proxyroute.operation import Operation, each, new_id, resume
+from proxyroute.parts import LOOK, Parts
+from proxyroute.ports import Lease
+from proxyroute.rejoin import KIND, METHODS, go_on, rejoin
+from proxyroute.rejoin_look import Means, find_primary
+from proxyroute.verify import Comparison, compare
+
+_LEASE = 0.5
+_HOST = 10.0
+_TRY_HOST = 'test -d "$1" && test -r "$1"'
+_DIED = "its process died before anything was changed"
+
+
+def build_means(config: ClusterConfig, parts: Parts) -> Means:
+    """Returns what a rejoin works with. Raises ConfigError when a secret cannot be read."""
+
+    def comparison(primary: str, replica: str, tables: Sequence[Table] | None, deadline: Deadline) -> Comparison:
+        sides = build_comparers(config)
+        try:
+            return compare(sides[primary], sides[replica], deadline, tables)
+        finally:
+            for side in sides.values():
+                side.close()
+
+    return Means(parts, build_rebuilders(config), archive_folder(config), comparison)
+
+
+def run_rejoin(
+    config: ClusterConfig,
+    parts: Parts,
+    lease: Lease,
+    server: str,
+    method: str | None = None,
+    *,
+    by: str,
+    listener: Listener | None = None,
+) -> Result:
+    """Makes ``server`` follow the primary again; goes on with a rejoin of it that was interrupted.
+
+    ``lease`` is that of the cluster, not held; it is taken, and let go while data are copied. Without a ``method`` only
+    what loses nothing is done, so that anybody may call this at any time. Raises Refused with the findings (the server
+    is left fenced), Busy, or Unfinished (call it again).
+    """
+    if server not in parts.site.names:
+        raise Refused(f"{config.name} has no server {server!r}; name one of: {', '.join(parts.site.names)}")
+    if method is not None and method not in METHODS:
+        raise Refused(f"there is no method {method!r}; name one of: {', '.join(METHODS)}")
+    means = build_means(config, parts)
+    lock = build_server_lock(config, server)
+    lock.acquire(f"rejoin of {server}", Deadline.after(_LEASE))
+    op: Operation | None = None
+    try:
+        lease.acquire(f"rejoin of {server}", Deadline.after(_LEASE))
+        _refuse_if_open(config)
+        parts.site.close()  # privileges are as old as their connection
+        found = _open_rejoin(config, server, lease, by, listener)
+        primary = find_primary(means, parts.site.look(Deadline.after(LOOK)), server)
+        if found is not None:
+            op = found
+            if method in (None, op.kept("method")):
+                go_on(means, op, primary)
+                return result_of(op)
+            _give_up(means, op, method)
+            op.journal.close()
+        op = _begin(config, lease, server, primary, by, listener)
+        rejoin(means, op, method)
+        return result_of(op)
+    finally:
+        if op is not None:
+            op.journal.close()
+        lease.release()
+        lock.release()
+
+
+def heal_rejoin(
+    config: ClusterConfig, parts: Parts, lease: Lease, file: Path, *, by: str, listener: Listener | None = None
+) -> Result | None:
+    """Goes on with the rejoin that ``file`` records; None when there is nothing to do, or somebody is at work on it.
+
+    ``lease`` is held. No data are copied here: that may take hours, and whoever heals has other things to look after;
+    Unfinished then says what to type. ``config`` and ``parts`` are those the rejoin began with.
+    """
+    server = str(journal.read(file)[0]["plan"]["candidate"])
+    lock = build_server_lock(config, server)
+    try:
+        lock.acquire(f"heal of the rejoin of {server}", Deadline.after(_LEASE))
+    except Busy:
+        return None
+    try:
+        op = resume(file, lease, by, open_journal=lambda f: Journal(f, listener))
+        if op is None:
+            return None
+        try:
+            if not op.committed or op.kept("method") is None:
+                op.end("refused", _DIED)
+            elif op.kept("method") == "reseed" and op.kept("loaded") is None:
+                raise Unfinished(
+                    f"{server} is half built; to go on (it may take long) type: proxyroute rejoin {server}"
+                )
+            else:
+                means = build_means(config, parts)
+                go_on(means, op, find_primary(means, parts.site.look(Deadline.after(LOOK)), server))
+            return result_of(op)
+        finally:
+            op.journal.close()
+    finally:
+        lock.release()
+
+
+def run_verify(
+    config: ClusterConfig,
+    parts: Parts,
+    server: str | None,
+    tables: Sequence[Table] | None,
+    deadline: Deadline,
+    watch: Callable[[str], None],
+) -> tuple[Comparison, ...]:
+    """Compares the primary with ``server``, or with every replica that answers, one after the other.
+
+    Raises Refused when there is not exactly one primary, ProxyRouteError when a comparison could not be made.
+    """
+    view = parts.site.look(Deadline.after(LOOK))
+    if view.primary is None:
+        raise Refused("there is not exactly one primary to compare with; look at 'proxyroute status'")
+    primary = view.primary.name
+    if server is not None and (server not in parts.site.names or server == primary):
+        others = ", ".join(name for name in parts.site.names if name != primary)
+        raise Refused(f"{server} is no replica of {config.name}; name one of: {others}")
+    names = [server] if server else [s.name for s in view.seen if s.name != primary]
+    if not names:
+        raise Refused("no replica answers; look at 'proxyroute status'")
+    done = []
+    for name in names:
+        sides = build_comparers(config)
+        try:
+            done.append(compare(sides[primary], sides[name], deadline, tables, watch))
+        except ProxyRouteError as error:
+            if server is not None:
+                raise
+            done.append(Comparison(primary, name, skipped=(str(error),)))
+        finally:
+            for side in sides.values():
+                side.close()
+    return tuple(done)
+
+
+def host_findings(config: ClusterConfig) -> tuple[Finding, ...]:
+    """Returns the hosts on which commands cannot be run, or that do not show the data folder."""
+    rebuilders = build_rebuilders(config)
+
+    def trial(server: ServerConfig) -> None:
+        deadline = Deadline.after(_HOST)
+        if server.host is not None:
+            server.host.ask(_TRY_HOST, rebuilders[server.name].data_dir(deadline), deadline=deadline)
+
+    hosts = [s for s in config.servers.values() if s.host is not None]
+    found = []
+    for name, outcome in each(hosts, trial, Deadline.after(_HOST)).items():
+        if isinstance(outcome.error, ProxyRouteError):
+            host = config.servers[name].host
+            shell = " ".join(host.shell) if host else ""
+            cure = f"try it by hand: {shell} ls -d <data folder>; or correct servers.{name}.host"
+            text = f"commands do not work on its host: {outcome.error}"
+            found.append(Finding("host.command", Severity.WARNING, name, text, cure))
+        else:
+            outcome.get()
+    return tuple(found)
+
+
+# -- helpers --
+
+
+def _begin(
+    config: ClusterConfig, lease: Lease, server: str, primary: str, by: str, listener: Listener | None
+) -> Operation:
+    operation = new_id()
+    return Operation.create(
+        Journal(journal_folder(config) / f"{operation}.jsonl", listener),
+        lease,
+        operation,
+        KIND,
+        # no epoch is claimed: no route changes, and an operation that waits for heal must not look superseded
+        lease.highest(),
+        Plan(config.name, primary, server, (), policy=config.policy),
+        config=snapshot(config),
+        engine={"host": socket.gethostname(), "pid": os.getpid(), "version": __version__},
+        by=by,
+    )
+
+
+def _readable(config: ClusterConfig) -> Iterator[tuple[Path, list[Record]]]:
+    for file in journal.journals(journal_folder(config)):
+        try:
+            records = journal.read(file)
+        except JournalError:
+            continue
+        if records and records[0]["kind"] == "begin":
+            yield file, records
+
+
+def _refuse_if_open(config: ClusterConfig) -> None:
+    for _, records in _readable(config):
+        summary = summarize(records)
+        if summary.kind != KIND and summary.outcome == "open":
+            text = f"{summary.kind} {summary.operation} is not finished, so nobody can tell who the primary will be"
+            finding = Finding("operation.open", Severity.ERROR, config.name, text, "proxyroute heal")
+            raise Refused(text, (finding,))
+
+
+def _open_rejoin(
+    config: ClusterConfig, server: str, lease: Lease, by: str, listener: Listener | None
+) -> Operation | None:
+    """Returns the committed rejoin of ``server`` that is open; those that died before are closed."""
+    for file, records in _readable(config):
+        begin = records[0]
+        ours = begin["operation_kind"] == KIND and begin["plan"]["candidate"] == server
+        if not ours or journal.outcome(records) is not None:
+            continue
+        op = resume(file, lease, by, open_journal=lambda f: Journal(f, listener))
+        if op is None:
+            continue
+        if op.committed and op.kept("method") is not None:
+            return op
+        op.end("refused", _DIED)
+        op.journal.close()
+    return None
+
+
+def _give_up(means: Means, op: Operation, method: str | None) -> None:
+    """Another way is asked for than the one that was begun. Only new data can stand on what is half done."""
+    name, begun = op.plan.candidate, op.kept("method")
+    if method != "reseed":
+        raise Refused(f"a rejoin of {name} by {begun} is not finished; type: proxyroute rejoin {name}")
+    if begun == "flashback" and means.rebuild[name].undo_pending(op.id, Deadline.after(_HOST)):
+        means.rebuild[name].commit_undo(op.id, Deadline.after(_HOST))
+    op.end("superseded", f"{name} is built anew instead")
+
+
+__all__ = ["build_means", "heal_rejoin", "host_findings", "run_rejoin", "run_verify"]

@@ -1,0 +1,110 @@
+"""SIGKILL around every act of a rejoin and after each of its records: typed again, or healed, it ends well."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proxyroute import journal
+from tests.support.broken import ready, rows, run
+from tests.support.lab import CLUSTER_NAME, Lab
+from tests.support.wait import until
+
+TABLES = ("app.t", "app.u")
+METHODS = {"follow": (), "flashback": ("--method", "flashback", "--yes"), "reseed": ("--method", "reseed", "--yes")}
+
+
+WAYS = ("follow", "flashback", "reseed", "reseed with hosts")
+
+
+@contextlib.contextmanager
+def site(way: str) -> Iterator[tuple[Lab, str]]:
+    """A site for a ``with`` block, and the method; with hosts data are copied, without they are dumped."""
+    with Lab.start(2) as lab:
+        ready(lab, hosts="hosts" in way)
+        yield lab, way.split()[0]
+
+
+DECISIVE = {
+    "follow": "mariadb.start_replica",
+    "flashback": "rejoin.commit_undo",
+    "reseed": "rejoin.load",
+    "reseed with hosts": "rejoin.swap",
+}
+
+
+def _part(lab: Lab, method: str, number: int) -> None:
+    """The replica stands still and, unless it is to follow, writes what the primary does not have."""
+    replica, primary = lab.cluster["db2"], lab.cluster["db1"]
+    until(lambda: replica.gtid() == primary.gtid(), "db2 to have everything")
+    replica.sql("STOP SLAVE")
+    if method != "follow":
+        row = 10_000 + number
+        run(replica, [f"INSERT INTO app.t VALUES ({row}, 'errant')", "UPDATE app.u SET c=c+1 WHERE a < 5"])
+    primary.sql("REPLACE INTO app.t VALUES (5000, %s)", (f"write {number}",))
+
+
+def _points(lab: Lab, method: str, trace: Path) -> list[str]:
+    """Returns the first passing of every act of an undisturbed rejoin, and every record of its journal."""
+    _part(lab, method, 0)
+    lab.run("rejoin", "db2", *METHODS[method], check=True, environment={"PROXYROUTE_FAULT_TRACE": str(trace)})
+    found = [line for line in trace.read_text().splitlines() if line.startswith("engine/")]
+    return [p for p in found if p.endswith(":1") or p.startswith("engine/journal")]
+
+
+def _wrong(lab: Lab, method: str, point: str, number: int) -> str:
+    """Kills a rejoin at ``point`` and goes on, by heal first every other time; returns what is wrong, or nothing."""
+    replica, primary = lab.cluster["db2"], lab.cluster["db1"]
+    _part(lab, method, number)
+    killed = lab.run("rejoin", "db2", *METHODS[method], environment={"PROXYROUTE_FAULT": point})
+    if killed.returncode != -signal.SIGKILL:
+        return f"it did not die there but ended with {killed.returncode}: {killed.stdout[-400:]}{killed.stderr[-400:]}"
+    if number % 2:
+        healed = lab.run("heal")
+        if healed.returncode not in ((0, 5, 7) if method == "reseed" else (0, 7)):
+            return f"heal ended with {healed.returncode}: {healed.stdout[-400:]}{healed.stderr[-400:]}"
+    again = lab.run("rejoin", "db2", *METHODS[method])
+    if again.returncode == 3 and method == "flashback" and "has nothing that" in again.stderr:
+        again = lab.run("rejoin", "db2")  # heal has done it
+    if again.returncode:
+        return f"again it ended with {again.returncode}: {again.stdout[-400:]}{again.stderr[-400:]}"
+    until(lambda: replica.gtid() == primary.gtid(), "db2 to have everything")
+    unlike = [table for table in TABLES if rows(replica, table) != rows(primary, table)]
+    if unlike or replica.sql("XA RECOVER") or replica.is_writable():
+        return f"unlike: {unlike}, prepared: {replica.sql('XA RECOVER')}, writable: {replica.is_writable()}"
+    folder = lab.folder / "state" / CLUSTER_NAME / "journal"
+    still_open = [f.name for f in journal.journals(folder) if journal.outcome(journal.read(f)) is None]
+    return f"open: {still_open}" if still_open else ""
+
+
+def _sweep(lab: Lab, method: str, points: list[str]) -> None:
+    wrong = []
+    for number, point in enumerate(points, start=1):
+        trouble = _wrong(lab, method, point, number)
+        if trouble:
+            wrong.append(f"{point}: {trouble}")
+            lab.run("rejoin", "db2", *METHODS[method])
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("way", WAYS)
+def test_killed_around_every_act(way: str, tmp_path: Path) -> None:
+    with site(way) as (lab, method):
+        points = _points(lab, method, tmp_path / "trace")
+        acts = [p for p in points if re.match(r"engine/(rejoin|archive|mariadb)\.", p)]
+        assert any(p.startswith(f"engine/{DECISIVE[way]}:") for p in acts), acts
+        _sweep(lab, method, acts)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("way", WAYS)
+def test_killed_after_every_record(way: str, tmp_path: Path) -> None:
+    with site(way) as (lab, method):
+        _sweep(lab, method, [p for p in _points(lab, method, tmp_path / "trace") if p.startswith("engine/journal")])

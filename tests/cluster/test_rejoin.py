@@ -1,0 +1,177 @@
+"""A server comes back: cleanly, by undoing what only it has, or not at all, with the reasons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.broken import ERRANT, archive_of, await_equal, diverge, ready
+from tests.support.lab import Lab
+from tests.support.mariadb import Node
+from tests.support.wait import until
+
+_HEAD = 285
+"""Bytes of the events that differ: the file says whether its server still has it open."""
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab.start(3) as started:
+        ready(started)
+        yield started
+
+
+def rejoined(lab: Lab, server: Node, *words: str) -> dict[str, Any]:
+    """Asserts that ``rejoin`` brings the server back, and returns what it printed."""
+    status, value = lab.json("rejoin", server.name, *words)
+    assert status == 0, value
+    assert value["result"]["outcome"] == "done"
+    assert value["verdict"] == "PROVEN", value["result"]["proof"]
+    return value
+
+
+def refused(lab: Lab, server: Node, *words: str) -> dict[str, str]:
+    """Asserts that ``rejoin`` is refused and leaves the server fenced; returns the findings' texts by code."""
+    before = server.gtid()
+    status, value = lab.json("rejoin", server.name, *words)
+    assert status == 3, value
+    assert not server.is_writable()
+    assert not server.replicates()
+    assert server.gtid() == before
+    return {f["code"]: f["text"] for f in value["error"]["findings"]} | {"": value["error"]["text"]}
+
+
+def test_clean(lab: Lab) -> None:
+    old, new = diverge(lab, [])
+    rejoined(lab, old)
+    await_equal(old, new)
+    assert old.replicates()
+    _, again = lab.json("rejoin", old.name)
+    assert again["result"]["outcome"] == "done", "asked again it says so"
+
+
+def test_a_returning_primary_that_takes_writes_is_closed(lab: Lab) -> None:
+    old, new = diverge(lab, [])
+    old.sql("SET GLOBAL read_only=0")
+    rejoined(lab, old)
+    assert not old.is_writable()
+    await_equal(old, new)
+
+
+def test_the_primary_itself_is_refused(lab: Lab) -> None:
+    status, value = lab.json("rejoin", "db1")
+    assert status == 3
+    assert "is the primary" in value["error"]["text"]
+
+
+def test_errant_transactions_are_kept_and_shown_and_nothing_is_changed(lab: Lab) -> None:
+    old, new = diverge(lab)
+    findings = refused(lab, old)
+    archive = archive_of(lab)
+    assert str(archive) in findings["rejoin.errant"]
+    assert "4 transactions" in findings["rejoin.errant"]
+    summary = json.loads((archive / "summary.json").read_text())
+    assert summary["rows"]["app.t"] == {"inserted": 1, "updated": 3, "deleted": 2}
+    assert [t["statements"][0] for t in summary["transactions"]][:3] == list(ERRANT[:3])
+    decoded = (archive / "decoded.sql").read_text()
+    assert "### INSERT INTO `app`.`t`" in decoded
+    assert "overwritten" in decoded
+    assert "row 99" not in decoded, "what both have is not in it"
+    raw, log = ((folder / "binlog.000001").read_bytes() for folder in (archive / "raw", old.folder / "data"))
+    assert raw[_HEAD:] == log[_HEAD:], "the files as the server wrote them"
+    aside = lab.json("status")[1]["not_rejoined"]
+    assert [s["candidate"] for s in aside] == [old.name]
+    assert str(archive) in aside[0]["told"]
+    assert lab.run("check").returncode in (0, 3)
+    assert new.value("(SELECT COUNT(*) FROM app.t)") == 120
+    refused(lab, old)
+    assert archive_of(lab) == archive, "asked again there is no second one"
+    assert len(list(archive.parent.iterdir())) == 1
+
+
+def test_flashback(lab: Lab) -> None:
+    old, new = diverge(lab, [*ERRANT[:2], "FLUSH BINARY LOGS", *ERRANT[2:]])
+    rejoined(lab, old, "--method", "flashback", "--yes")
+    await_equal(old, new)
+    assert old.value("@@global.gtid_binlog_state") == new.value("@@global.gtid_binlog_state")
+    assert old.sql("XA RECOVER") == []
+    assert lab.json("status")[1]["not_rejoined"] == []
+    assert lab.run("switchover", "--yes", "--to", old.name).returncode == 0, "it can be the primary again"
+
+
+@pytest.mark.parametrize(
+    ("setup", "errant", "reason"),
+    [
+        ((), ("ALTER TABLE app.t ADD COLUMN w INT",), "changed a definition"),
+        (("CREATE TABLE app.m (id INT PRIMARY KEY) ENGINE=MyISAM",), ("INSERT INTO app.m VALUES (1)",), "not transac"),
+        ((), ("SET SESSION binlog_row_image=MINIMAL; UPDATE app.t SET v='x' WHERE id=1",), "all columns"),
+        ((), ("SET SESSION binlog_format=STATEMENT; UPDATE app.t SET v='x' WHERE id=1",), "as a statement"),
+        (
+            (
+                "CREATE TABLE app.child (id INT PRIMARY KEY, t INT, FOREIGN KEY (t) REFERENCES app.t (id)"
+                " ON DELETE CASCADE)",
+                "INSERT INTO app.child VALUES (1, 1)",
+            ),
+            ("DELETE FROM app.t WHERE id=1",),
+            "cascades from app.t",
+        ),
+    ],
+    ids=["definition", "not transactional", "row image", "statement", "cascade"],
+)
+def test_what_cannot_be_undone_is_refused(
+    lab: Lab, setup: tuple[str, ...], errant: tuple[str, ...], reason: str
+) -> None:
+    for statement in setup:
+        lab.cluster.primary.sql(statement)
+    old, _ = diverge(lab, errant)
+    findings = refused(lab, old, "--method", "flashback", "--yes")
+    assert reason in findings["rejoin.flashback"]
+    assert "rejoin.errant" in findings
+
+
+def test_purged_binary_logs_are_unknown_and_never_clean(lab: Lab) -> None:
+    old, _ = diverge(lab, [*ERRANT, "FLUSH BINARY LOGS", "INSERT INTO app.t VALUES (1001, 'later')"])
+    old.sql("PURGE BINARY LOGS TO 'binlog.000002'")
+    findings = refused(lab, old)
+    assert findings["rejoin.unknown"].startswith("UNKNOWN")
+    assert "rejoin.flashback" in refused(lab, old, "--method", "flashback", "--yes")
+
+
+def test_a_primary_that_has_purged_what_is_needed_refuses_flashback(lab: Lab) -> None:
+    old, new = diverge(lab)
+    new.sql("FLUSH BINARY LOGS")
+
+    def purged() -> bool:  # not while somebody still reads it
+        new.sql("PURGE BINARY LOGS TO 'binlog.000002'")
+        return len(new.sql("SHOW BINARY LOGS")) == 1
+
+    until(purged, "the first file to go")
+    assert "cannot serve" in refused(lab, old, "--method", "flashback", "--yes")["rejoin.flashback"]
+
+
+def test_a_replica_with_a_write_of_its_own(lab: Lab) -> None:
+    stray = lab.cluster["db3"]
+    stray.sql("SET GLOBAL gtid_strict_mode=0")
+    stray.sql("INSERT INTO app.t VALUES (5000, 'stray')")
+    lab.cluster.primary.sql("INSERT INTO app.t VALUES (5001, 'fine'), (5002, 'fine')")
+    until(lambda: stray.value("(SELECT COUNT(*) FROM app.t WHERE id=5002)") == 1, "db3 to go on")
+    stray.sql("SET GLOBAL gtid_strict_mode=1")
+    stray.sql("STOP SLAVE")
+    found = refused(lab, stray)
+    assert "1 transaction " in found["rejoin.errant"]
+    rejoined(lab, stray, "--method", "flashback", "--yes")
+    await_equal(stray, lab.cluster.primary)
+
+
+def test_a_delayed_replica_stays_delayed(lab: Lab) -> None:
+    delayed = lab.cluster["db3"]
+    delayed.sql("STOP SLAVE")
+    delayed.sql("CHANGE MASTER TO MASTER_DELAY=600")
+    lab.cluster.primary.sql("INSERT INTO app.t VALUES (6000, 'later')")
+    rejoined(lab, delayed)
+    assert delayed.replicates()
+    assert delayed.replication()["SQL_Delay"] == 600
+    assert "delayed on purpose" in lab.run("verify", "--server", "db3").stderr

@@ -1,0 +1,126 @@
+"""A server is built anew: by a dump, by a physical copy, from nothing but a running host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.broken import ERRANT, await_equal, diverge, ready
+from tests.support.lab import Lab
+from tests.support.load import Load, create_table
+from tests.support.mariadb import Node
+
+UNDOABLE = (*ERRANT, "CREATE TABLE app.errant (id INT PRIMARY KEY)", "CREATE SCHEMA errant")
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab.start(3) as started:
+        ready(started)
+        yield started
+
+
+@pytest.fixture
+def hosted() -> Iterator[Lab]:
+    """A site on whose hosts commands run."""
+    with Lab.start(3) as started:
+        ready(started, hosts=True)
+        yield started
+
+
+def reseeded(lab: Lab, server: Node) -> dict[str, Any]:
+    status, value = lab.json("rejoin", server.name, "--method", "reseed", "--yes")
+    assert status == 0, value
+    assert value["verdict"] == "PROVEN", value["result"]["proof"]
+    return value
+
+
+def steps(lab: Lab, value: dict[str, Any]) -> dict[str, str]:
+    """Returns what the steps of an operation said of themselves."""
+    records = lab.json("show", value["result"]["operation"])[1]["records"]
+    return {r["name"]: r["detail"] for r in records if r["kind"] == "stepped"}
+
+
+def assert_anew(lab: Lab, old: Node, new: Node) -> None:
+    await_equal(old, new)
+    assert old.value("@@global.gtid_binlog_state") == new.value("@@global.gtid_binlog_state")
+    schemas = {row["Database"] for row in old.sql("SHOW DATABASES")}
+    assert "errant" not in schemas
+    assert old.sql("SHOW TABLES IN app LIKE 'errant'") == []
+    assert not old.is_writable()
+    assert old.replicates()
+
+
+def test_by_a_dump(lab: Lab) -> None:
+    primary = lab.cluster.primary
+    primary.sql("CREATE VIEW app.v AS SELECT id FROM app.t")
+    primary.sql("CREATE PROCEDURE app.p() SELECT 1")
+    primary.sql("CREATE TRIGGER app.tr BEFORE INSERT ON app.u FOR EACH ROW SET NEW.c = NEW.c + 0")
+    primary.sql("CREATE EVENT app.tick ON SCHEDULE EVERY 1 HOUR DO SET @ticked=1")
+    old, new = diverge(lab, UNDOABLE)
+    value = reseeded(lab, old)
+    assert "dump and load" in steps(lab, value)
+    assert_anew(lab, old, new)
+    assert old.value("(SELECT COUNT(*) FROM app.v)") == 120
+    for thing in ("ROUTINES", "TRIGGERS"):
+        where = f"{thing[:-1]}_SCHEMA='app'"
+        assert len(old.sql(f"SELECT * FROM information_schema.{thing} WHERE {where}")) == 1, thing
+    (event,) = old.sql("SELECT STATUS FROM information_schema.EVENTS")
+    assert event["STATUS"] == "SLAVESIDE_DISABLED"
+
+
+def test_by_a_dump_under_writes(lab: Lab) -> None:
+    create_table(lab.cluster.primary)
+    old, new = diverge(lab, UNDOABLE)
+    with Load.start(lab.write, writers=2, rate=30) as load:
+        load.await_more(20)
+        reseeded(lab, old)
+        load.await_more(5)
+        load.stop()
+    assert_anew(lab, old, new)
+
+
+def test_purged_binary_logs_are_no_obstacle(lab: Lab) -> None:
+    old, new = diverge(lab, [*UNDOABLE, "FLUSH BINARY LOGS"])
+    old.sql("PURGE BINARY LOGS TO 'binlog.000002'")
+    reseeded(lab, old)
+    assert_anew(lab, old, new)
+
+
+def test_by_a_copy(hosted: Lab) -> None:
+    old, new = diverge(hosted, UNDOABLE)
+    value = reseeded(hosted, old)
+    told = steps(hosted, value)
+    assert "copy" in told, told
+    assert "are gone" in told["discard"]
+    assert_anew(hosted, old, new)
+    assert sorted(p.name for p in old.folder.iterdir() if p.is_dir()) == ["data"]
+
+
+def test_a_server_that_does_not_start_is_built_anew_by_a_copy(hosted: Lab) -> None:
+    old, new = diverge(hosted, UNDOABLE)
+    old.kill9()
+    for file in (old.folder / "data").glob("ib*"):
+        file.write_bytes(b"damaged")
+    value = reseeded(hosted, old)
+    assert_anew(hosted, old, new)
+    archive = Path(hosted.json("show", value["result"]["operation"])[1]["records"] and _archive(hosted, value))
+    assert "overwritten" in (archive / "decoded.sql").read_text(), "read from its host, for the server is down"
+
+
+def _archive(lab: Lab, value: dict[str, Any]) -> str:
+    records = lab.json("show", value["result"]["operation"])[1]["records"]
+    return next(str(r["value"]["path"]) for r in records if r["kind"] == "keep" and r["name"] == "archive")
+
+
+def test_hosts_are_tried_by_check(hosted: Lab) -> None:
+    codes = [f["code"] for f in hosted.json("check")[1]["findings"]]
+    assert "host.command" not in codes
+    text = hosted.config.read_text()
+    hosted.config.write_text(text.replace("- env", "- /nowhere/ssh", 1))
+    found = [f for f in hosted.json("check")[1]["findings"] if f["code"] == "host.command"]
+    assert [f["subject"] for f in found] == ["db1"]
+    assert "/nowhere/ssh" in found[0]["text"]

@@ -1,0 +1,194 @@
+"""The failover in a world of fakes, killed at every moment, healed, and tried again when it was undone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proxyroute.errors import ProxyRouteError, Refused
+from proxyroute.failover import Orders, failover
+from proxyroute.gtid import Containment, MariaDBPosition
+from proxyroute.journal import outcome, read
+from proxyroute.model import Epoch, Plan, Policy
+from proxyroute.operation import Operation, resume
+from proxyroute.parts import Parts
+from proxyroute.recovery import recover
+from proxyroute.routes import Routes
+from proxyroute.site import Site
+from tests.support.fakeworld import Crash, FakeLease, FakeProxy, MortalJournal, NoHooks, World, make_world
+
+POLICY = Policy(settle=1.0, prove=0.1, undo=1.0)
+PLAN = Plan("shop", "db1", "db2", ("db3",), policy=POLICY)
+ORDERS = Orders(participants=("db2", "db3"), patience=0.5, server_ids={"db1": 1})
+Claims = list[tuple[Epoch, str]]
+
+
+def parts(world: World, proxy: FakeProxy, *, continuous: bool = True) -> Parts:
+    return Parts(Site("shop", dict(world.servers)), Routes([proxy]), NoHooks(), continuous=continuous)
+
+
+def dead_world() -> tuple[World, FakeProxy]:
+    world, proxy = make_world()
+    world.live()
+    world.servers["db1"].alive = False
+    return world, proxy
+
+
+def start(world: World, proxy: FakeProxy, file: Path, claims: Claims, orders: Orders = ORDERS) -> None:
+    lease = FakeLease(claims)
+    epoch = lease.claim(proxy.epoch, file.stem)
+    op = Operation.create(MortalJournal(world, file), lease, file.stem, "failover", epoch, PLAN)
+    try:
+        failover(parts(world, proxy), op, orders)
+    finally:
+        op.journal.close()
+
+
+def heal(world: World, proxy: FakeProxy, file: Path, claims: Claims, *, continuous: bool) -> None:
+    op = resume(file, FakeLease(claims), "test", open_journal=lambda f: MortalJournal(world, f))
+    if op is None:
+        return
+    try:
+        recover(parts(world, proxy, continuous=continuous), op)
+    finally:
+        op.journal.close()
+
+
+def has(position: MariaDBPosition, gtid: object) -> bool:
+    return position.contains(MariaDBPosition((gtid,))) is Containment.YES  # type: ignore[arg-type]
+
+
+def assert_moved(world: World, proxy: FakeProxy, told: str) -> None:
+    assert [s.name for s in world.servers.values() if s.writable and s.alive] == ["db2"], told
+    assert (proxy.primary, proxy.held) == ("db2", False), told
+    new, other = world.servers["db2"], world.servers["db3"]
+    assert (other.follows, other.runs, new.follows) == ("db2", True, None), told
+    lost = [w for w in world.acknowledged if not has(new.executed, w[1])]
+    assert not lost, f"{told}: {lost[:3]}"
+
+
+def assert_as_before(world: World, proxy: FakeProxy, told: str) -> None:
+    assert not [s.name for s in world.servers.values() if s.writable and s.alive], told
+    assert (proxy.primary, proxy.held) == ("db1", False), told
+    for name in ("db2", "db3"):
+        assert (world.servers[name].follows, world.servers[name].runs) == ("db1", True), f"{told}: {name}"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[Path]:
+    numbers = itertools.count()
+    return (tmp_path / f"{n:04}.jsonl" for n in numbers)  # type: ignore[return-value]
+
+
+def moments(file: Path) -> int:
+    world, proxy = dead_world()
+    before = world.moments
+    start(world, proxy, file, [])
+    assert_moved(world, proxy, "undisturbed")
+    return world.moments - before
+
+
+def test_undisturbed(files: Iterator[Path]) -> None:
+    world, proxy = dead_world()
+    start(world, proxy, next(files), [])
+    assert_moved(world, proxy, "undisturbed")
+    assert world.most_open == 1
+    acts = [t for t in world.trace if t.endswith(": after")]
+    closed = acts.index("edge1 route to None: after")
+    assert closed < acts.index("db2 accept writes: after"), "it closes before it opens"
+    assert acts.index("db2 accept writes: after") < acts.index("db3 change source: after"), "siblings keep their logs"
+
+
+@pytest.mark.parametrize("continuous", [True, False], ids=["guard", "heal"])
+def test_killed_at_every_moment(files: Iterator[Path], continuous: bool) -> None:
+    total = moments(next(files))
+    assert total > 40, "the sweep has nothing to sweep"
+    for moment in range(1, total + 1):
+        world, proxy = dead_world()
+        claims: Claims = []
+        file = next(files)
+        world.crash_at = world.moments + moment
+        with pytest.raises(Crash):
+            start(world, proxy, file, claims)
+        told = f"killed at {moment}: {world.trace[-1]}"
+        world.process_dies()
+        heal(world, proxy, file, claims, continuous=continuous)
+        if outcome(read(file)) == "aborted" or not read(file):
+            assert_as_before(world, proxy, told)
+            start(world, proxy, next(files), claims)
+        assert_moved(world, proxy, told)
+        assert world.most_open <= 1, told
+
+
+@pytest.mark.parametrize("more", [0, 1], ids=["complete", "with-more"])
+def test_the_old_primary_comes_back_after_a_kill_at_every_moment(files: Iterator[Path], more: int) -> None:
+    """Whoever heals then: one server takes writes, and nothing that was acknowledged before is lost."""
+    total = moments(next(files))
+    for moment in range(1, total + 1):
+        world, proxy = dead_world()
+        claims: Claims = []
+        file = next(files)
+        world.crash_at = world.moments + moment
+        with pytest.raises(Crash):
+            start(world, proxy, file, claims)
+        told = f"killed at {moment}: {world.trace[-1]}"
+        world.process_dies()
+        if outcome(read(file)) is not None:  # it was over: who closes a primary that comes back later is serve
+            continue
+        acknowledged = list(world.acknowledged)
+        old = world.servers["db1"]
+        old.alive = True
+        for _ in range(more):
+            old.write()  # it had something that nobody received
+        try:
+            heal(world, proxy, file, claims, continuous=False)
+        except ProxyRouteError as error:
+            told = f"{told}: {error}"
+            if world.servers["db2"].writable:
+                old.writable = False  # two open: a person decides
+                heal(world, proxy, file, claims, continuous=False)
+        taking = [s.name for s in world.servers.values() if s.writable]
+        assert len(taking) == 1, f"{told}: {taking}"
+        assert proxy.primary == taking[0], told
+        has_all = world.servers[taking[0]].executed
+        assert not [w for w in acknowledged if not has(has_all, w[1])], told
+
+
+def test_a_primary_that_answers_is_no_case_for_a_failover(files: Iterator[Path]) -> None:
+    world, proxy = make_world()
+    with pytest.raises(Refused, match="takes writes"):
+        start(world, proxy, next(files), [])
+    assert proxy.primary == "db1"
+
+
+def test_what_only_a_sibling_has_is_fetched_first(files: Iterator[Path]) -> None:
+    world, proxy = make_world()
+    world.servers["db2"].runs = False
+    for _ in range(3):
+        world.moment("a write")
+    world.servers["db1"].alive = False
+    orders = Orders(participants=("db2", "db3"), patience=0.5, server_ids={"db1": 1}, fetch_from="db3")
+    start(world, proxy, next(files), [], orders)
+    assert_moved(world, proxy, "fetched")
+
+
+def test_what_cannot_be_had_is_no_failover_unless_it_is_forced(files: Iterator[Path]) -> None:
+    for may_lack in (False, True):
+        world, proxy = make_world()
+        world.servers["db2"].runs = False
+        for _ in range(3):
+            world.moment("a write")
+        world.servers["db1"].alive = False
+        file = next(files)
+        orders = Orders(participants=("db2", "db3"), patience=0.5, server_ids={"db1": 1}, may_lack=may_lack)
+        if may_lack:
+            start(world, proxy, file, [], orders)
+            assert world.servers["db2"].writable
+            assert [r["value"] for r in read(file) if r["kind"] == "keep" and r["name"] == "missing"]
+        else:
+            with pytest.raises(ProxyRouteError, match="lacks"):
+                start(world, proxy, file, [], orders)
+            assert not world.servers["db2"].writable

@@ -1,0 +1,233 @@
+"""What is remembered of each server, and what a replica tells about its primary."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from proxyroute.errors import Silence
+from proxyroute.gtid import Position
+from proxyroute.known import Known, SyncSight, primary_of, remember
+from proxyroute.model import FailoverPolicy, Receiver, SemiSync, Source, Status
+from proxyroute.sight import KEPT, Evidence, Sightings, Witness, advanced, evidence
+from tests.support.builders import address, channel, position, replica, server, silent
+from tests.support.story import TOOK, begin, dead, look, lost, lost_channel, well
+
+SYNC = SemiSync(True, True, True, clients=2, wait_point="AFTER_SYNC", timeout_seconds=10.0, wait_no_replica=True)
+
+
+def tells(sightings: Sightings, name: str = "db2", now: float = 10.0) -> Evidence:
+    return evidence(sightings, "db1", now, FailoverPolicy())[name]
+
+
+def one(source: Source, *, silent_at: float | None = None) -> Sightings:
+    """db1 and db2 are well until 5.0; then db2 is as given, and db1 silent if ``silent_at`` says when."""
+    found = well(server(1), replica(2))
+    if silent_at is not None:
+        found = look(found, silent_at, silent(1))
+    return look(found, 5.1, replica(2, source))
+
+
+# -- Memory ---------------------------------------------------------------------------------------------------
+
+
+def test_a_track_remembers_the_last_good_sight_and_counts_the_silent_ones() -> None:
+    found = dead(lost(2), lost(3), seconds=20.0)
+    track = found.tracks["db1"]
+    assert (track.silent_since, track.silent_looks, len(track.recent)) == (5.0, 41, KEPT)
+    assert isinstance(track.good and track.good.seen, Status)
+    assert track.writable_at == 4.5 + TOOK
+    assert (track.status, track.server_id) == (None, 1)
+    assert found.view.status("db1") is None
+    assert found.roster.status("db1") is not None
+
+    track = look(found, 30.0, server(1, writable=False)).tracks["db1"]
+    assert (track.silent_since, track.silent_looks, track.writable_at) == (None, 0, 4.5 + TOOK)
+
+
+def test_a_doubtful_silence_neither_begins_one_nor_counts() -> None:
+    found = look(well(server(1), replica(2)), 5.0, silent(1), doubtful=True)
+    assert (found.tracks["db1"].silent_since, found.tracks["db1"].silent_looks) == (None, 0)
+    found = look(look(found, 6.0, silent(1)), 7.0, silent(1), doubtful=True)
+    assert (found.tracks["db1"].silent_since, found.tracks["db1"].silent_looks) == (6.0, 1)
+
+
+def test_servers_are_silent_before_they_were_looked_at() -> None:
+    assert not begin().complete
+    assert {s.name for s in begin().view.silent} == {"db1", "db2", "db3"}
+
+
+# -- What advances --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [
+        ({}, False),
+        ({"heartbeats": 8}, True),
+        ({"heartbeats": 1}, False),
+        ({"read_offset": 501}, True),
+        ({"read_offset": 4}, False),
+        ({"read_file": "binlog.000003", "read_offset": 4}, True),
+        ({"read_file": "", "read_offset": 4}, False),
+        ({"received": position("0-1-999")}, False),
+    ],
+)
+def test_bytes_and_heartbeats_advance_and_a_fresh_start_does_not(changes: dict[str, object], answer: bool) -> None:
+    before = channel(heartbeats=7, read_file="binlog.000002", read_offset=500)
+    assert advanced(before, replace(before, **changes)) is answer  # type: ignore[arg-type]
+
+
+def test_file_numbers_that_grow_longer_still_advance() -> None:
+    before = channel(read_file="binlog.999999", read_offset=500)
+    assert advanced(before, replace(before, read_file="binlog.1000000", read_offset=4))
+
+
+def test_what_another_source_sent_is_no_evidence() -> None:
+    found = well(server(1), replica(2, channel(9, source_id=9)))
+    found = look(found, 5.1, replica(2, channel(heartbeats=99)))
+    assert tells(found, now=5.2).witness is Witness.UNDECIDED
+
+
+# -- Witnesses ------------------------------------------------------------------------------------------------
+
+
+def test_a_replica_that_hears_is_fresh_and_says_for_how_long_it_has_not() -> None:
+    told = tells(one(channel(heartbeats=20)), now=6.0)
+    assert (told.witness, round(told.seconds or 0, 2)) == (Witness.FRESH, 0.89)
+    assert not told.heard_since_silence
+    assert tells(one(channel(heartbeats=20), silent_at=4.4), now=6.0).heard_since_silence
+    assert not tells(one(channel(heartbeats=20), silent_at=5.0), now=6.0).heard_since_silence  # may have been before
+
+
+def test_the_state_of_the_threads_is_no_evidence() -> None:
+    """Twelve seconds after SIGSTOP of the primary both threads of a replica still read Yes."""
+    told = tells(dead(replica(2), kind=Silence.HUNG, seconds=12.0), now=17.1)
+    assert told.witness is Witness.STALE
+    assert "has heard nothing for 12.5 s" in told.text
+
+
+def test_silence_of_a_replica_is_measured_by_looks_and_not_by_the_clock() -> None:
+    assert tells(dead(replica(2), seconds=1.0), now=1000.0).witness is Witness.FRESH
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds", "witness"),
+    [
+        ({"heartbeat_seconds": 30.0}, 60.0, Witness.FRESH),
+        ({"heartbeat_seconds": 30.0}, 80.0, Witness.STALE),
+        ({"heartbeat_seconds": 0.0}, 3.0, Witness.FRESH),
+        ({"heartbeat_seconds": 0.0}, 5.0, Witness.STALE),  # slave_net_timeout is 4 s
+    ],
+)
+def test_the_bound_is_the_heartbeat_or_the_servers_own(
+    changes: dict[str, object], seconds: float, witness: Witness
+) -> None:
+    source = channel(**changes)
+    found = dead(replica(2, source), before=(replica(2, source),), seconds=seconds)
+    assert tells(found, now=5.0 + seconds).witness is witness
+
+
+@pytest.mark.parametrize(
+    ("source", "witness"),
+    [
+        (lost_channel(), Witness.LOST),
+        (channel(receiver=Receiver.CONNECTING), Witness.LOST),
+        (channel(receiver=Receiver.STOPPED), Witness.NONE),
+        (channel(receiver=Receiver.STOPPED, receiver_errno=2003), Witness.LOST),
+        (channel(receiver=Receiver.STOPPED, receiver_errno=1236), Witness.NONE),
+        (channel(receiver=Receiver.CONNECTING, receiver_errno=1045), Witness.NONE),  # it has answered
+        (channel(receiver_state="Waiting for the slave SQL thread to free enough relay log space"), Witness.NONE),
+        (channel(2), Witness.NONE),
+    ],
+)
+def test_a_receiver_that_does_not_hear_says_why(source: Source, witness: Witness) -> None:
+    assert tells(one(source, silent_at=5.0), now=6.0).witness is witness
+
+
+def test_what_was_seen_before_the_silence_tells_nothing_about_it() -> None:
+    assert tells(one(lost_channel(), silent_at=5.2), now=6.0).witness is Witness.UNDECIDED
+    assert tells(well(server(1), replica(2)), now=100.0).witness is Witness.FRESH
+
+
+def test_a_silent_replica_tells_nothing() -> None:
+    assert tells(dead(silent(2)), now=10.0).witness is Witness.NONE
+    assert tells(begin(2)).witness is Witness.NONE
+
+
+# -- What is kept on disk -------------------------------------------------------------------------------------
+
+
+def known_of(sightings: Sightings, before: Known | None = None) -> Known:
+    found = remember(sightings, before, 10.0, 1000.0)
+    assert found is not None
+    return found
+
+
+def test_what_is_remembered_survives_the_disk() -> None:
+    sync = replace(SYNC, replica_enabled=True)
+    found = well(server(1, semi_sync=sync), replica(2, semi_sync=sync), replica(3))
+    known = known_of(found)
+    assert known == Known(
+        "db1",
+        1000.0 - (10.0 - 4.5 - TOOK),
+        ("db2", "db3"),
+        {"db1": 1, "db2": 2, "db3": 3},
+        position("0-1-100"),
+        SyncSight(True, True, True, 10.0, 2, ("db2",)),
+    )
+    assert Known.from_json(json.loads(json.dumps(known.to_json()))) == known
+    bare = Known("db1", 1.0)
+    assert Known.from_json(json.loads(json.dumps(bare.to_json()))) == bare
+    for broken in ({}, {"primary": "db1"}, {**known.to_json(), "semi_sync": {"active": True}}):
+        with pytest.raises(ValueError, match="no record of a known topology"):
+            Known.from_json(broken)
+
+
+def test_only_what_decides_something_is_worth_saving_at_once() -> None:
+    known = Known("db1", 1.0, ("db2",), executed=position("0-1-1"))
+    assert known.same_order(replace(known, at=2.0, executed=position("0-1-2")))
+    assert not known.same_order(replace(known, replicas=()))
+    assert not known.same_order(None)
+
+
+def test_nothing_is_learnt_while_no_primary_or_more_than_one_takes_writes() -> None:
+    known = Known("db1", 1.0, ("db2",))
+    assert remember(dead(lost(2), lost(3)), known, 10.0, 1000.0) is known
+    assert remember(look(begin(2), 0.0, server(1), server(2)), known, 10.0, 1000.0) is known
+    assert remember(look(begin(2), 0.0, server(1, writable=False), replica(2)), None, 10.0, 1000.0) is None
+
+
+def test_a_replica_that_falls_silent_is_still_one_and_may_still_acknowledge() -> None:
+    sync = replace(SYNC, replica_enabled=True)
+    found = well(server(1, semi_sync=sync), replica(2, semi_sync=sync), replica(3))
+    before = known_of(found)
+    after = known_of(look(found, 6.0, silent(2)), before)
+    assert after.replicas == ("db2", "db3")
+    assert after.semi_sync
+    assert after.semi_sync.acknowledgers == ("db2",)
+
+
+def test_former_primaries_are_remembered_until_they_are_primary_again() -> None:
+    first = known_of(well(server(1), replica(2)))
+    second = known_of(look(begin(2), 9.0, silent(1), server(2)), first)
+    assert (second.primary, second.former) == ("db2", ("db1",))
+    third = known_of(well(server(1), replica(2)), second)
+    assert (third.primary, third.former) == ("db1", ("db2",))
+
+
+def test_who_the_primary_is() -> None:
+    elsewhere: Position = position("0-1-1")
+    assert primary_of(begin()) is None
+    assert primary_of(begin(), Known("db2", 1.0, executed=elsewhere)) == "db2"
+    assert primary_of(begin(), Known("gone", 1.0)) is None
+    split = look(begin(4), 0.0, silent(1), silent(2), replica(3), replica(4, channel(2)))
+    assert primary_of(split) is None
+    assert primary_of(split, Known("db1", 1.0)) == "db1"
+    assert primary_of(split, Known("db3", 1.0)) is None  # it follows another now
+    chain = look(begin(3), 0.0, silent(1), replica(2), replica(3, channel(2)))
+    assert primary_of(chain) == "db1"
+    stranger = replica(3, replace(lost_channel(), address=address(9), source_id=9))
+    assert primary_of(look(begin(3), 0.0, silent(1), lost(2), stranger)) == "db1"
