@@ -108,6 +108,9 @@ class Agent:
                 self._heard, self._shut = time.monotonic(), False
             text = f"nothing is published in {self._config.folder} any more: is it mounted?"
             self._trouble["folder"] = text if gone else ""
+        except (Torn, Tampered, OtherFormat) as error:
+            self._trouble["folder"] = str(error)
+            announcement = None  # not followed; who asks is answered all the same
         except (ShareError, TimedOut) as error:
             self._trouble["folder"] = str(error)
             self._watched = False  # what comes back may be another mount

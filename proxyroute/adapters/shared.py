@@ -12,7 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from proxyroute.adapters.publisher import COMMON, AgentsSettings, Publisher
-from proxyroute.errors import AdapterError, ConfigError, DiskFailed, ProxyRouteError, ShareError, TimedOut
+from proxyroute.errors import (
+    AdapterError,
+    ConfigError,
+    DiskFailed,
+    OtherFormat,
+    ProxyRouteError,
+    ShareError,
+    Tampered,
+    TimedOut,
+    Torn,
+)
 from proxyroute.haproxy.release import Announcement, Answer, Phase
 from proxyroute.haproxy.render import render
 from proxyroute.model import (
@@ -85,13 +95,22 @@ class SharedAdapter:
             return [self._error("agents.silent", str(error), f"on {self.name}: proxyroute agent status")]
 
     def prepare(self, target: RouteTable, abort: RouteTable, deadline: Deadline) -> Receipt:
-        """Has the host validate and stage both routes."""
+        """Has the host validate and stage both routes. A folder that is too slow is refused here, in good time."""
+        limit, took = self._settings.disk_limit, 0.0
 
         def publish() -> Announcement:
+            nonlocal took
             staged = [self._publisher.release(table, deadline) for table in (target, abort)]
-            return self._publisher.publish(self.name, Phase.PREPARE, deadline, staged=staged)
+            began = time.monotonic()
+            found = self._publisher.publish(self.name, Phase.PREPARE, deadline.within(_HANGS * limit), staged=staged)
+            took = time.monotonic() - began
+            return found
 
-        return self._told(publish, target.epoch, deadline)
+        receipt = self._told(publish, target.epoch, deadline)
+        if took > limit and receipt.state is ReceiptState.PREPARED:
+            text = f"{self._settings.folder} took {took:.2f} s to be written to; at most {limit:g} s are good"
+            return replace(receipt, state=ReceiptState.FAILED, detail=text)
+        return receipt
 
     def hold(self, operation: str, deadline: Deadline) -> Receipt:
         """Has the host hold newcomers. It is told for how long, not until when: clocks differ."""
@@ -136,7 +155,11 @@ class SharedAdapter:
         drift: tuple[str, ...] = ()
         deadline = Deadline(deadline.at - _TO_SAY)
         try:
-            release = self._publisher.in_force(deadline)
+            release = None
+            try:
+                release = self._publisher.in_force(deadline)
+            except (Torn, Tampered, OtherFormat) as error:  # the host has a memory of its own: ask it all the same
+                drift = (f"what is published cannot be believed: {error}",)
             if release is not None:
                 published = Published(release.table.primary, release.table.epoch)
             self._asked = True
@@ -149,7 +172,7 @@ class SharedAdapter:
             return Observed(self.name, reachable=False, detail=text, published=published)
         if release is not None and answer.release != release.name:
             why = f": {answer.receipt.detail}" if answer.receipt.detail else ""
-            drift = (f"the folder says {release.name}, the host has taken {answer.release or 'nothing'}{why}",)
+            drift += (f"the folder says {release.name}, the host has taken {answer.release or 'nothing'}{why}",)
         seen = answer.observed
         return replace(seen, published=published, drift=(*drift, *seen.drift))
 
