@@ -20,6 +20,7 @@
     │   └── Diverged       it has executed events that its source does not have
     ├── AdapterError       a proxy could not be asked or told
     ├── ShareError         what lies in the shared folder cannot be used, or it cannot be written
+    │   ├── DiskFailed     its disk failed in the midst: the outcome is *unknown*, look again
     │   ├── Torn           a file there is cut off, or is not what its name says
     │   ├── Tampered       a file there is not signed with our key
     │   ├── OtherFormat    a file there was written by another version
@@ -28,8 +29,8 @@
     └── ScriptFailed       a script of the site's owner failed or did not end in time
 
 An operation ends in one of three ways, and the first of ``Refused``, ``Aborted`` and ``Unfinished`` that fits
-says which. ``TimedOut`` and ``LostReply`` are none of them: they mean *unknown*, and unknown is answered by
-looking again, never by rolling back blind.
+says which. ``TimedOut``, ``LostReply`` and ``DiskFailed`` are none of them: they mean *unknown*, and unknown is
+answered by looking again, never by rolling back blind.
 """
 
 from __future__ import annotations
@@ -180,6 +181,10 @@ class AdapterError(ProxyRouteError):
 
 class ShareError(ProxyRouteError):
     """Something about the folder that engines and proxy hosts share."""
+
+
+class DiskFailed(ShareError):
+    """The disk of the shared folder failed in the midst. The outcome is unknown: look again."""
 
 
 class Torn(ShareError):

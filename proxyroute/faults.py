@@ -108,6 +108,8 @@ POINTS: dict[str, str] = {
 _seen: Counter[str] = Counter()
 role = "engine"
 """Set once by the guard, by heal and by an agent."""
+owner: int | None = None
+"""The process for which this one acts and which is ended in its place; None: it acts for itself."""
 
 
 def _pass(point: str) -> None:
@@ -119,7 +121,11 @@ def _pass(point: str) -> None:
     for wanted in os.environ.get("PROXYROUTE_FAULT", "").split(","):
         where, _, name = wanted.partition("@")
         if where in (f"{role}/{point}", f"{role}/{point}:{_seen[point]}"):
-            os.kill(os.getpid(), signal.Signals[f"SIG{name or 'KILL'}"])
+            number = signal.Signals[f"SIG{name or 'KILL'}"]
+            if owner is not None:
+                os.kill(owner, number)
+            if owner is None or number is signal.SIGKILL:  # a helper does not act for the dead
+                os.kill(os.getpid(), number)
 
 
 @contextmanager
