@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from proxyroute.adapters import find_adapter, installed_adapters
-from proxyroute.config_secrets import KINDS, Secret
+from proxyroute.config_notices import read_notices, settings_of
+from proxyroute.config_secrets import Secret
 from proxyroute.config_shape import (
     EXAMPLES,
     NAME_HELP,
@@ -28,6 +29,7 @@ from proxyroute.config_shape import (
     fill,
     is_name,
     parse_address,
+    secret_of,
 )
 from proxyroute.config_values import (
     Account,
@@ -124,6 +126,8 @@ def snapshot(cluster: ClusterConfig) -> dict[str, Any]:
         values["serve"] = dataclasses.asdict(cluster.serve)
     if cluster.failover != FailoverPolicy():
         values["failover"] = dataclasses.asdict(cluster.failover)
+    if cluster.notices:
+        values["notices"] = [settings_of(notice) for notice in cluster.notices]
     if cluster.proof:
         values["proof"] = {"schema": cluster.proof.schema, "account": _account_json(cluster.proof.account)}
     if cluster.rejoin:
@@ -193,6 +197,7 @@ class _Cluster:
         self._serve = fill(ServeConfig, _mapping(values.get("serve")), document, (*where, "serve"))
         self._failover = self._read_failover()
         self._proxies = self._read_proxies()
+        self._notices = read_notices(_sequence(values.get("notices")), document, (*where, "notices"))
 
     def addresses(self) -> list[tuple[Where, Any]]:
         """Returns each configured server address and where it stands."""
@@ -313,14 +318,13 @@ class _Cluster:
             serve=self._serve,
             failover=self._failover,
             rejoin=_account(shape.rejoin.account, base) if shape.rejoin else None,
+            notices=self._notices,
         )
 
 
 def _account(shape: AccountShape, base: Path, *, remote: bool = False) -> Account:
     """Returns the account; the TLS files of a ``remote`` one lie on the database servers, not here."""
-    kind = next(kind for kind in KINDS if getattr(shape.password, kind))
-    source = getattr(shape.password, kind)
-    secret = Secret(kind, str(base / source) if kind == "file" else source)
+    secret = secret_of(shape.password, base)
     if shape.tls is None:
         return Account(shape.user, secret)
     found = {name: path for name in ("ca", "cert", "key") if (path := getattr(shape.tls, name)) is not None}

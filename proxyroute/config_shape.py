@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from proxyroute.config_secrets import KINDS
+from proxyroute.config_secrets import KINDS, Secret
 from proxyroute.config_yaml import Document, Where
 from proxyroute.model import Address
 
@@ -257,12 +257,20 @@ class ClusterShape(Shape):
     scripts: ScriptsShape = ScriptsShape()
     rejoin: RejoinShape | None = None
     proxies: list[dict[str, Any]] = []
+    notices: list[dict[str, Any]] = []
 
 
 class FileShape(Shape):
     version: Literal[1]
     state_dir: Path = Path("/var/lib/proxyroute")
     clusters: dict[str, ClusterShape]
+
+
+def secret_of(shape: SecretShape, base: Path) -> Secret:
+    """Returns the secret that ``shape`` names; a relative path starts at ``base``."""
+    kind = next(kind for kind in KINDS if getattr(shape, kind))
+    source = getattr(shape, kind)
+    return Secret(kind, str(base / source) if kind == "file" else source)
 
 
 def check_shape(shape: type[BaseModel], values: object, document: Document, where: Where = ()) -> None:
@@ -317,7 +325,8 @@ def fill(
     """Builds the dataclass ``cls`` from ``values``, or notes in ``document`` why not and returns None.
 
     A ``float`` field is a duration in seconds and takes ``3s``; an ``Address`` takes ``host:port``; a
-    relative ``Path`` starts at the configuration's directory. Fields in ``hidden`` cannot be set.
+    relative ``Path`` starts at the configuration's directory; a ``Secret`` is a reference to one. Fields in ``hidden``
+    cannot be set.
     """
     hints = get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in hidden]  # type: ignore[arg-type]
@@ -326,6 +335,10 @@ def fill(
     for key, value in values.items():
         if key not in known:
             document.unknown((*where, key), known)
+        elif value is not None and Secret in {hints[key], *get_args(hints[key])}:
+            check_shape(SecretShape, value, document, (*where, key))
+            if len(document.problems) == before:
+                given[key] = secret_of(SecretShape.model_validate(value), document.base)
         elif value is not None:
             try:
                 given[key] = _coerce(hints[key], value, document.base)

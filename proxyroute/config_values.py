@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proxyroute.config_receivers import NoticeConfig
 from proxyroute.config_secrets import Secret
 from proxyroute.config_yaml import suggest
 from proxyroute.db.mariadb_replication import ReplicationLogin
@@ -161,6 +162,8 @@ class ClusterConfig:
     failover: FailoverPolicy = field(default_factory=FailoverPolicy)
     rejoin: Account | None = None
     """The account that reads binary logs and data, and puts them in place; without it the engine's own."""
+    notices: tuple[NoticeConfig, ...] = ()
+    """Who is told, in the order of the file."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -180,6 +183,8 @@ class ClusterConfig:
         found = [account.password.finding(subject) for subject, account in (local | remote).items()]
         found += [_tls_finding(subject, account.tls) for subject, account in local.items()]
         found += [_program_finding(moment, argv) for moment, argv in self.scripts.moments.items()]
+        for number, notice in enumerate(self.notices):
+            found += notice.findings(f"notices[{number}]")
         return tuple(finding for finding in found if finding is not None)
 
 

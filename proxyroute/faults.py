@@ -89,6 +89,10 @@ POINTS: dict[str, str] = {
     # anything else
     "hook.run": "an argv of a hook adapter",
     "script.run": "a script of the site's owner",
+    "notice.webhook": "POST of a notice",
+    "notice.email": "a notice handed to a mail server",
+    "notice.script": "a notice given to a script of the site's owner",
+    "notice.log": "a line about a notice that was not sent",
     "lease.claim": "mkdir that claims an epoch",
     "guard.start": "start of the guard process",
     "guard.take_over": "the guard goes on with an operation whose engine is gone",

@@ -17,21 +17,29 @@ import time
 from pathlib import Path
 
 from proxyroute import faults, journal
-from proxyroute.assembly import build_lease, build_parts
+from proxyroute.assembly import build_lease, build_notifier, build_parts
 from proxyroute.config import from_snapshot
+from proxyroute.config_values import ClusterConfig
 from proxyroute.errors import ProxyRouteError, SplitBrain, Superseded
 from proxyroute.faults import act
+from proxyroute.history import report_from
 from proxyroute.model import Deadline
+from proxyroute.notify import Delivery
+from proxyroute.notify_message import Notice
 from proxyroute.operation import plan_from_json, resume
 from proxyroute.parts import Parts
 from proxyroute.ports import Lease
 from proxyroute.recovery import recover
+from proxyroute.report import headline, level
 
 _CONNECT = 5.0
 _GIVE_UP = 60.0
 _LEASE = 20.0
 _RETRY = 0.5
 _IDLE = 3600.0
+_ATTEMPTS = 5
+_NAME = "guard"
+"""Who goes on with an operation, as its record says."""
 
 
 class Guard:
@@ -68,6 +76,13 @@ class Guard:
             with contextlib.suppress(OSError):  # a dead guard is no reason to leave the cluster as it is
                 self._process.stdin.write(f"expect {seconds}\n".encode())
                 self._process.stdin.flush()
+
+    def leave(self) -> None:
+        """Leaves the operation to it at once: it takes over as if we had ended, and we need not end for that."""
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
 
     def dismiss(self) -> None:
         """The operation is over, or was never begun. Waits for its end, at most two seconds."""
@@ -129,10 +144,29 @@ def main(arguments: list[str]) -> int:
         print("ready", flush=True)
         if not _watch(engine):
             return 0
-        return _take_over(parts, file, build_lease(config))
+        ended = _take_over(parts, file, build_lease(config))
     finally:
         parts.site.close()
         parts.routes.close()
+    _tell(config, file)
+    return ended
+
+
+def _tell(config: ClusterConfig, file: Path) -> None:
+    """Tells the receivers of notices what became of the operation, if it was us who went on with it."""
+    records = journal.read(file)
+    resumed = [r["by"] for r in records if r["kind"] == "resumed"]
+    if not config.notices or resumed[-1:] != [_NAME]:
+        return
+
+    def ended(delivery: Delivery) -> None:
+        if delivery.error:
+            _log(f"notice not sent: {delivery.receiver}: {delivery.error}")
+
+    told = report_from(records, "its engine is gone, and the guard could not finish it")
+    notifier = build_notifier(config, ended, _ATTEMPTS)
+    notifier.send(Notice(config.name, "healed", headline(told), level(told), time.time(), {"report": told}))
+    notifier.close(Deadline.after(_GIVE_UP))
 
 
 def _watch(engine: int) -> bool:
@@ -158,8 +192,8 @@ def _take_over(parts: Parts, file: Path, lease: Lease) -> int:
     deadline = Deadline.after(_GIVE_UP)
     while True:
         try:
-            lease.acquire("guard", Deadline.after(_LEASE))
-            op = resume(file, lease, "guard")
+            lease.acquire(_NAME, Deadline.after(_LEASE))
+            op = resume(file, lease, _NAME)
             if op is None:
                 return 0
             with act("guard.take_over"):

@@ -12,7 +12,7 @@ from proxyroute.faults import POINTS
 from tests.unit.sources import FOLDER, Source, docstrings, sources
 
 DRIVERS = ("db", "haproxy", "adapters", "lease", "hooks", "argv")
-AGENT = "agent"
+FAMILIES_OF_MODULES = ("agent", "notify")
 
 PRIMITIVES: dict[tuple[str, str], str] = {
     (
@@ -128,6 +128,7 @@ def changing_reads(source: Source) -> list[str]:
 _FILE_CHANGES = {"mkdir", "makedirs", "unlink", "rmdir", "rmtree", "symlink", "symlink_to", "truncate", "chmod"}
 _FILE_WRITES = {"write_text", "write_bytes", "mkstemp", "NamedTemporaryFile"}
 _SENDS = {"send", "sendall", "sendto", "sendmsg", "execute", "executemany"}
+_SENDS |= {"post", "send_message"}
 _STARTS = {"Popen", "check_call", "check_output", "system", "execv", "fork", "kill", "killpg", "send_signal"}
 _STARTS |= {"run_argv"}  # a primitive of ours: whoever calls it makes the change
 
@@ -178,7 +179,7 @@ PACKAGE = [source for source in sources() if source.module != "faults"]
 DRIVER_MODULES = [
     source
     for source in PACKAGE
-    if source.module.partition(".")[0] in DRIVERS or source.module.partition("_")[0] == AGENT
+    if source.module.partition(".")[0] in DRIVERS or source.module.partition("_")[0] in FAMILIES_OF_MODULES
 ]
 
 

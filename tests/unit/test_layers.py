@@ -13,7 +13,8 @@ import pytest
 from tests.unit.sources import Source, sources
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "faults", "atomic"),
+    ("errors", "faults", "atomic", "words"),
+    ("report",),
     ("gtid",),
     ("model", "binlog"),
     ("topology",),
@@ -44,7 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rejoin_look",),
     ("rejoin",),
     ("db.*", "haproxy.*", "lease.*"),
-    ("adapters.*", "hooks"),
+    ("adapters.*", "hooks", "notify*"),
     ("config*",),
     ("agent*",),
     ("assembly",),
@@ -62,6 +63,7 @@ BARRED: dict[str, tuple[str, ...]] = {
     "db.*": _ENGINE,
     "lease.*": _ENGINE,
     "hooks": _ENGINE,
+    "notify*": (*_ENGINE, "db.*", "haproxy.*", "lease.*"),
     "haproxy.*": (*_ENGINE, "db.*"),
     "adapters.*": (*_ENGINE, "db.*", "lease.*"),
     "agent*": (*_ENGINE, "db.*", "lease.*"),
@@ -77,6 +79,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "click": ("cli.*",),
     "rich": ("cli.*",),
     "watchdog": ("agent*",),
+    "requests": ("notify*",),
 }
 """Which package may be imported where; everything else does with the standard library."""
 
