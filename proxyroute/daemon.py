@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute import faults
-from proxyroute.assembly import build_notifier, cluster_folder
+from proxyroute.assembly import cluster_folder
 from proxyroute.config_values import ClusterConfig
 from proxyroute.contingency import Contingency, foresee
 from proxyroute.drift import differences
@@ -26,9 +26,8 @@ from proxyroute.engine import Corrected, Engine, open_engine
 from proxyroute.errors import Busy, ConfigError, ProxyRouteError, Refused
 from proxyroute.history import fenced, report_from, waiting_for_heal
 from proxyroute.model import Action, Deadline, Diagnosis, Event, Finding, Observed, ReceiptState, Result, View
-from proxyroute.notify import Delivery
-from proxyroute.notify_choice import Choice
 from proxyroute.notify_message import Notice
+from proxyroute.outlet import Outlet
 from proxyroute.sentry import Sentry
 from proxyroute.truth import truth
 
@@ -39,8 +38,6 @@ _LAST_RETRY = 300.0
 _EVENTS_EVERY = 60.0
 _BREATH = 0.02
 """Seconds between two steps when much is changing."""
-_ATTEMPTS = 8
-"""To send a notice; with the pauses between them that is some two minutes."""
 _LAST_WORDS = 5.0
 """Seconds for notices that are not sent yet when we are to stop."""
 _END = 90.0
@@ -307,30 +304,6 @@ class Keeper:
         if self._told.get(kind) != text or kind in ("healed", "corrected"):
             self._told[kind] = text
             self._listener(Notice(self._config.name, kind, text, level, time.time(), details or {}))
-
-
-class Outlet:
-    """Where the notices of one cluster go: all to the listener, and those that are worth a message to the receivers."""
-
-    def __init__(self, config: ClusterConfig, listener: Listener) -> None:
-        self._cluster = config.name
-        self._listener = listener
-        self._choice = Choice()
-        self._notifier = build_notifier(config, self._ended, _ATTEMPTS)
-
-    def __call__(self, notice: Notice) -> None:
-        self._listener(notice)
-        if self._choice.takes(notice):
-            self._notifier.send(notice)
-
-    def close(self, deadline: Deadline) -> None:
-        self._notifier.close(deadline)
-
-    def _ended(self, delivery: Delivery) -> None:
-        if delivery.error:
-            text = f"notice not sent: {delivery.receiver}: {delivery.error}"
-            details = {"receiver": delivery.receiver, "notice": delivery.notice.id}
-            self._listener(Notice(self._cluster, "unsent", text, "warn", time.time(), details))
 
 
 class Daemon:

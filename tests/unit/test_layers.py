@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config*",),
     ("agent*",),
     ("assembly",),
-    ("guard", "rejoining"),
+    ("guard", "outlet", "rejoining"),
     ("engine", "sentry"),
     ("daemon",),
     ("cli.*",),
