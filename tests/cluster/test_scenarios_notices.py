@@ -185,8 +185,10 @@ def test_what_serve_heals_is_told_with_its_report(site: Lab, service: WebService
     with telling(site, service), serving(site) as served:
         assert site.run("switchover", "--yes", environment={"PROXYROUTE_FAULT": fault}).returncode == -signal.SIGKILL
         served.await_told("healed")
-        (value,) = until(lambda: [v for v in service.values if v["kind"] == "healed"], "it to be told")
-        assert (value["report"]["kind"], value["report"]["outcome"]) == ("switchover", "done"), service.values
+        # on a busy machine something may be left to do at first, and a second one tells of that
+        healed = until(lambda: [v for v in service.values if v["kind"] == "healed"], "it to be told")
+        assert healed[0]["report"], served.told
+        assert (healed[0]["report"]["kind"], healed[0]["report"]["outcome"]) == ("switchover", "done")
 
 
 def test_a_test_message_reaches_each_receiver_and_what_became_of_it_is_said(site: Lab, service: WebService) -> None:
