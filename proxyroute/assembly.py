@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from proxyroute.adapters import find_adapter
+from proxyroute.config_receivers import EmailNotices, NoticeConfig, ScriptNotices, WebhookNotices
 from proxyroute.config_values import ClusterConfig
 from proxyroute.db.mariadb import MariaDB
 from proxyroute.db.mariadb_compare import MariaDBCompare
@@ -18,6 +19,9 @@ from proxyroute.lease.database import DatabaseLease
 from proxyroute.lease.etcd import EtcdLease
 from proxyroute.lease.etcd_client import EtcdClient
 from proxyroute.lease.local import LocalLease
+from proxyroute.notify import Ended, Notifier
+from proxyroute.notify_choice import kinds_of
+from proxyroute.notify_receivers import Mail, Receiver, Script, Webhook
 from proxyroute.parts import Parts
 from proxyroute.ports import Adapter, Lease
 from proxyroute.routes import Routes
@@ -121,3 +125,28 @@ def build_lease(config: ClusterConfig) -> Lease:
 def permit_of(lease: Lease) -> Callable[[], None] | None:
     """Returns what a new connection has to ask before it changes anything; nothing where nobody else can have it."""
     return lease.check if lease.distributed else None
+
+
+def build_notifier(config: ClusterConfig, ended: Ended, attempts: int) -> Notifier:
+    """Returns what tells the receivers of the cluster; ``ended`` gets what became of each notice. Reads no secret."""
+    receivers = [
+        (_receiver(f"notices[{number}] {notice.type}", notice), kinds_of(notice.on))
+        for number, notice in enumerate(config.notices)
+    ]
+    return Notifier(receivers, notices_log(config), ended, attempts)
+
+
+def notices_log(config: ClusterConfig) -> Path:
+    """Returns the file that keeps the notices that could not be sent."""
+    return cluster_folder(config) / "notices.log"
+
+
+def _receiver(label: str, of: NoticeConfig) -> Receiver:
+    if isinstance(of, WebhookNotices):
+        value = of.header_value.reveal if of.header_value else None
+        return Webhook(label, of.url.reveal, of.header, value, of.ca, of.timeout)
+    if isinstance(of, EmailNotices):
+        password = of.password.reveal if of.password else None
+        return Mail(label, of.host, of.port_used, of.sender, of.to, of.tls, of.user, password, of.ca, of.timeout)
+    assert isinstance(of, ScriptNotices)
+    return Script(label, of.run, of.timeout)

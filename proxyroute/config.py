@@ -17,7 +17,8 @@ from pydantic import TypeAdapter
 
 from proxyroute.adapters import find_adapter, installed_adapters
 from proxyroute.config_lease import LeaseConfig
-from proxyroute.config_secrets import KINDS, Secret
+from proxyroute.config_notices import read_notices, settings_of
+from proxyroute.config_secrets import Secret
 from proxyroute.config_shape import (
     EXAMPLES,
     NAME_HELP,
@@ -26,11 +27,11 @@ from proxyroute.config_shape import (
     FileShape,
     HostShape,
     LeaseShape,
-    SecretShape,
     check_shape,
     fill,
     is_name,
     parse_address,
+    secret_of,
 )
 from proxyroute.config_values import (
     Account,
@@ -130,6 +131,8 @@ def snapshot(cluster: ClusterConfig) -> dict[str, Any]:
         values["serve"] = dataclasses.asdict(cluster.serve)
     if cluster.failover != FailoverPolicy():
         values["failover"] = dataclasses.asdict(cluster.failover)
+    if cluster.notices:
+        values["notices"] = [settings_of(notice) for notice in cluster.notices]
     if cluster.proof:
         values["proof"] = {"schema": cluster.proof.schema, "account": _account_json(cluster.proof.account)}
     if cluster.rejoin:
@@ -199,6 +202,7 @@ class _Cluster:
         self._serve = fill(ServeConfig, _mapping(values.get("serve")), document, (*where, "serve"))
         self._failover = self._read_failover()
         self._proxies = self._read_proxies()
+        self._notices = read_notices(_sequence(values.get("notices")), document, (*where, "notices"))
 
     def addresses(self) -> list[tuple[Where, Any]]:
         """Returns each configured server address and where it stands."""
@@ -320,25 +324,20 @@ class _Cluster:
             lease=_lease(shape.lease or lease, base),
             failover=self._failover,
             rejoin=_account(shape.rejoin.account, base) if shape.rejoin else None,
+            notices=self._notices,
         )
 
 
 def _lease(shape: LeaseShape, base: Path) -> LeaseConfig:
     files = {name: base / path for name in ("ca", "cert", "key") if (path := getattr(shape, name)) is not None}
-    password = _secret(shape.password, base) if shape.password is not None else None
+    password = secret_of(shape.password, base) if shape.password is not None else None
     endpoints = tuple(endpoint.rstrip("/") for endpoint in shape.endpoints)
     return LeaseConfig(shape.type, shape.time, endpoints, user=shape.user, password=password, **files)
 
 
-def _secret(shape: SecretShape, base: Path) -> Secret:
-    kind = next(kind for kind in KINDS if getattr(shape, kind))
-    source = getattr(shape, kind)
-    return Secret(kind, str(base / source) if kind == "file" else source)
-
-
 def _account(shape: AccountShape, base: Path, *, remote: bool = False) -> Account:
     """Returns the account; the TLS files of a ``remote`` one lie on the database servers, not here."""
-    secret = _secret(shape.password, base)
+    secret = secret_of(shape.password, base)
     if shape.tls is None:
         return Account(shape.user, secret)
     found = {name: path for name in ("ca", "cert", "key") if (path := getattr(shape.tls, name)) is not None}

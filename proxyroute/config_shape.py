@@ -291,6 +291,7 @@ class ClusterShape(Shape):
     rejoin: RejoinShape | None = None
     proxies: list[dict[str, Any]] = []
     lease: LeaseShape | None = None
+    notices: list[dict[str, Any]] = []
 
 
 class FileShape(Shape):
@@ -298,6 +299,13 @@ class FileShape(Shape):
     state_dir: Path = Path("/var/lib/proxyroute")
     lease: LeaseShape = LeaseShape()
     clusters: dict[str, ClusterShape]
+
+
+def secret_of(shape: SecretShape, base: Path) -> Secret:
+    """Returns the secret that ``shape`` names; a relative path starts at ``base``."""
+    kind = next(kind for kind in KINDS if getattr(shape, kind))
+    source = getattr(shape, kind)
+    return Secret(kind, str(base / source) if kind == "file" else source)
 
 
 def check_shape(shape: type[BaseModel], values: object, document: Document, where: Where = ()) -> None:
@@ -352,7 +360,8 @@ def fill(
     """Builds the dataclass ``cls`` from ``values``, or notes in ``document`` why not and returns None.
 
     A ``float`` field is a duration in seconds and takes ``3s``; an ``Address`` takes ``host:port``; a
-    relative ``Path`` starts at the configuration's directory. Fields in ``hidden`` cannot be set.
+    relative ``Path`` starts at the configuration's directory; a ``Secret`` is a reference to one. Fields in ``hidden``
+    cannot be set.
     """
     hints = get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in hidden]  # type: ignore[arg-type]
@@ -361,6 +370,10 @@ def fill(
     for key, value in values.items():
         if key not in known:
             document.unknown((*where, key), known)
+        elif value is not None and Secret in {hints[key], *get_args(hints[key])}:
+            check_shape(SecretShape, value, document, (*where, key))
+            if len(document.problems) == before:
+                given[key] = secret_of(SecretShape.model_validate(value), document.base)
         elif value is not None:
             try:
                 given[key] = _coerce(hints[key], value, document.base)

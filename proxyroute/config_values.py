@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute.config_lease import LeaseConfig
+from proxyroute.config_receivers import NoticeConfig
 from proxyroute.config_secrets import Secret
 from proxyroute.config_yaml import suggest
 from proxyroute.db.mariadb_replication import ReplicationLogin
@@ -163,6 +164,8 @@ class ClusterConfig:
     failover: FailoverPolicy = field(default_factory=FailoverPolicy)
     rejoin: Account | None = None
     """The account that reads binary logs and data, and puts them in place; without it the engine's own."""
+    notices: tuple[NoticeConfig, ...] = ()
+    """Who is told, in the order of the file."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -183,6 +186,8 @@ class ClusterConfig:
         found += [_tls_finding(subject, account.tls) for subject, account in local.items()]
         found += self.lease.findings()
         found += [_program_finding(moment, argv) for moment, argv in self.scripts.moments.items()]
+        for number, notice in enumerate(self.notices):
+            found += notice.findings(f"notices[{number}]")
         return tuple(finding for finding in found if finding is not None)
 
 

@@ -264,6 +264,8 @@ class Engine:
             self._give_lease_back()
             if guard is not None and (op is None or op.outcome is not None):
                 guard.dismiss()
+            elif guard is not None:
+                guard.leave()  # now, not when this process ends: it may have more to say before that
 
     def rejoin(self, server: str, method: str | None = None) -> Result:
         """Makes ``server`` follow the primary again. Raises Refused, Busy or Unfinished; see ``run_rejoin``."""

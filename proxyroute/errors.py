@@ -26,7 +26,8 @@
     │   ├── OtherFormat    a file there was written by another version
     │   ├── Outdated       a higher epoch is known already
     │   └── Conflict       an epoch is to mean two different primaries
-    └── ScriptFailed       a script of the site's owner failed or did not end in time
+    ├── ScriptFailed       a script of the site's owner failed or did not end in time
+    └── NotSent            a notice did not reach a receiver; no operation ever waits for one or fails by it
 
 An operation ends in one of three ways, and the first of ``Refused``, ``Aborted`` and ``Unfinished`` that fits
 says which. ``TimedOut``, ``LostReply`` and ``DiskFailed`` are none of them: they mean *unknown*, and unknown is
@@ -209,3 +210,11 @@ class Conflict(ShareError):
 
 class ScriptFailed(ProxyRouteError):
     """A script of the site's owner exited non-zero or did not end in time."""
+
+
+class NotSent(ProxyRouteError):
+    """A notice did not reach a receiver. ``again`` tells whether trying once more may help."""
+
+    def __init__(self, text: str, *, again: bool = True) -> None:
+        super().__init__(text)
+        self.again = again

@@ -17,21 +17,29 @@ import time
 from pathlib import Path
 
 from proxyroute import faults, journal
-from proxyroute.assembly import build_lease, build_parts, permit_of
+from proxyroute.assembly import build_lease, build_notifier, build_parts, permit_of
 from proxyroute.config import from_snapshot
+from proxyroute.config_values import ClusterConfig
 from proxyroute.errors import Busy, LeaseLost, ProxyRouteError, SplitBrain, Superseded
 from proxyroute.faults import act
+from proxyroute.history import report_from
 from proxyroute.model import Deadline
+from proxyroute.notify import Delivery
+from proxyroute.notify_message import Notice
 from proxyroute.operation import plan_from_json, resume
 from proxyroute.parts import Parts
 from proxyroute.ports import Lease
 from proxyroute.recovery import recover
+from proxyroute.report import headline, level
 
 _CONNECT = 5.0
 _GIVE_UP = 60.0
 _LEASE = 20.0
 _RETRY = 0.5
 _IDLE = 3600.0
+_ATTEMPTS = 5
+_NAME = "guard"
+"""Who goes on with an operation, as its record says."""
 
 
 class Guard:
@@ -77,6 +85,13 @@ class Guard:
                     self._told = ticket
                 self._process.stdin.write(f"expect {seconds}\n".encode())
                 self._process.stdin.flush()
+
+    def leave(self) -> None:
+        """Leaves the operation to it at once: it takes over as if we had ended, and we need not end for that."""
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
 
     def dismiss(self) -> None:
         """The operation is over, or was never begun. Waits for its end, at most two seconds."""
@@ -143,10 +158,29 @@ def main(arguments: list[str]) -> int:
         if not watch.must_take_over():
             return 0
         patience = max(_GIVE_UP, 3 * config.lease.time)
-        return _take_over(parts, file, lease, watch.ticket, Deadline.after(patience))
+        ended = _take_over(parts, file, lease, watch.ticket, Deadline.after(patience))
     finally:
         parts.site.close()
         parts.routes.close()
+    _tell(config, file)
+    return ended
+
+
+def _tell(config: ClusterConfig, file: Path) -> None:
+    """Tells the receivers of notices what became of the operation, if it was us who went on with it."""
+    records = journal.read(file)
+    resumed = [r["by"] for r in records if r["kind"] == "resumed"]
+    if not config.notices or resumed[-1:] != [_NAME]:
+        return
+
+    def ended(delivery: Delivery) -> None:
+        if delivery.error:
+            _log(f"notice not sent: {delivery.receiver}: {delivery.error}")
+
+    told = report_from(records, "its engine is gone, and the guard could not finish it")
+    notifier = build_notifier(config, ended, _ATTEMPTS)
+    notifier.send(Notice(config.name, "healed", headline(told), level(told), time.time(), {"report": told}))
+    notifier.close(Deadline.after(_GIVE_UP))
 
 
 class _Watch:
@@ -188,11 +222,11 @@ def _take_over(parts: Parts, file: Path, lease: Lease, ticket: str, deadline: De
     while True:
         try:
             if not (ticket and lease.adopt(ticket)):
-                lease.acquire("guard", Deadline.after(_LEASE))
+                lease.acquire(_NAME, Deadline.after(_LEASE))
                 if lease.distributed:  # somebody else may have had it in between
                     parts.site.end_others(Deadline.after(_CONNECT))
             ticket = ""
-            op = resume(file, lease, "guard")
+            op = resume(file, lease, _NAME)
             if op is None:
                 return 0
             with act("guard.take_over"):

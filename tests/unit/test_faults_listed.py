@@ -12,7 +12,7 @@ from proxyroute.faults import POINTS
 from tests.unit.sources import FOLDER, Source, docstrings, sources
 
 DRIVERS = ("db", "haproxy", "maxscale", "adapters", "lease", "hooks", "argv")
-AGENT = "agent"
+FAMILIES_OF_MODULES = ("agent", "notify")
 
 PRIMITIVES: dict[tuple[str, str], str] = {
     (
@@ -29,6 +29,7 @@ PRIMITIVES: dict[tuple[str, str], str] = {
     ("adapters.publisher", "release"): "a folder of its own in which a configuration is tried out, gone afterwards",
     ("agent_memory", "_mute"): "a word in its own lock file, for whoever reads a status that cannot be written",
     ("agent_memory", "__init__"): "its own lock file and its folder, which mean nothing to a proxy",
+    ("lease.etcd_client", "run"): "sends what it is given; what changes anything has an act() around it in lease.etcd",
     ("lease.local", "acquire"): "its own lock file and its folder, which mean nothing to a server or a proxy",
     ("lease.claims", "claim"): "the claim is the mkdir, under act(); an epoch without an owner's name was never used",
     ("lease.claims", "_forget_old"): "claims so old that nobody can meet them any more",
@@ -131,6 +132,7 @@ def changing_reads(source: Source) -> list[str]:
 _FILE_CHANGES = {"mkdir", "makedirs", "unlink", "rmdir", "rmtree", "symlink", "symlink_to", "truncate", "chmod"}
 _FILE_WRITES = {"write_text", "write_bytes", "mkstemp", "NamedTemporaryFile"}
 _SENDS = {"request", "send", "sendall", "sendto", "sendmsg", "execute", "executemany"}
+_SENDS |= {"post", "send_message"}
 _STARTS = {"Popen", "check_call", "check_output", "system", "execv", "fork", "kill", "killpg", "send_signal"}
 _STARTS |= {"run_argv"}  # a primitive of ours: whoever calls it makes the change
 
@@ -181,7 +183,7 @@ PACKAGE = [source for source in sources() if source.module != "faults"]
 DRIVER_MODULES = [
     source
     for source in PACKAGE
-    if source.module.partition(".")[0] in DRIVERS or source.module.partition("_")[0] == AGENT
+    if source.module.partition(".")[0] in DRIVERS or source.module.partition("_")[0] in FAMILIES_OF_MODULES
 ]
 
 

@@ -13,7 +13,8 @@ import pytest
 from tests.unit.sources import Source, sources
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "faults", "atomic"),
+    ("errors", "faults", "atomic", "words"),
+    ("report",),
     ("gtid",),
     ("model", "binlog"),
     ("topology",),
@@ -44,11 +45,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rejoin_look",),
     ("rejoin",),
     ("db.*", "haproxy.*", "maxscale.*", "lease.*"),
-    ("adapters.*", "hooks"),
+    ("adapters.*", "hooks", "notify*"),
     ("config*",),
     ("agent*",),
     ("assembly",),
-    ("guard", "rejoining"),
+    ("guard", "outlet", "rejoining"),
     ("engine", "sentry"),
     ("daemon",),
     ("cli.*",),
@@ -62,6 +63,7 @@ BARRED: dict[str, tuple[str, ...]] = {
     "db.*": _ENGINE,
     "lease.*": _ENGINE,
     "hooks": _ENGINE,
+    "notify*": (*_ENGINE, "db.*", "haproxy.*", "lease.*"),
     "haproxy.*": (*_ENGINE, "db.*"),
     "maxscale.*": (*_ENGINE, "db.*"),
     "adapters.*": (*_ENGINE, "db.*", "lease.*"),
@@ -78,7 +80,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "click": ("cli.*",),
     "rich": ("cli.*",),
     "watchdog": ("agent*",),
-    "requests": ("lease.*", "maxscale.*"),
+    "requests": ("lease.*", "maxscale.*", "notify*"),
 }
 """Which package may be imported where; everything else does with the standard library."""
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from click.testing import Result as Outcome
 
-from proxyroute.cli.output import seconds
 from proxyroute.model import (
     Address,
     Election,
@@ -28,6 +27,7 @@ from proxyroute.model import (
 )
 from proxyroute.prospect import Prospect
 from proxyroute.truth import truth
+from proxyroute.words import seconds
 from tests.unit.cli.samples import (
     DENIED,
     GOING,
