@@ -120,13 +120,14 @@ def main(arguments: list[str]) -> int:
     config = from_snapshot(begin["config"])
     plan = plan_from_json(begin["plan"])
     parts = build_parts(config, continuous=True)
-    needed = plan.candidate if begin["operation_kind"] == "failover" else plan.primary
+    waited_for = begin["operation_kind"] != "failover"  # nothing is frozen there: the engine goes on without us
     try:
-        there = [n for n in parts.site.names if n == needed or n != plan.primary]
+        there = [n for n in parts.site.names if waited_for or n != plan.primary]
         errors = parts.site.connect(there, Deadline.after(_CONNECT))
-        if needed in errors:
-            raise errors[needed]
-        print("ready", flush=True)
+        if waited_for and plan.primary in errors:
+            raise errors[plan.primary]
+        with contextlib.suppress(BrokenPipeError):  # it died before we were there: so much the more we are needed
+            os.write(sys.stdout.fileno(), b"ready\n")
         if not _watch(engine):
             return 0
         return _take_over(parts, file, build_lease(config))
