@@ -32,6 +32,8 @@ from proxyroute.routes import highest_epoch
 _RETRY = 0.2
 _EXPECT = 3
 _RECOVER = 8
+_ROUTES_BACK = 5.0
+"""Seconds for the proxies when a failover is undone: one that was silent before is likely to be so again."""
 
 
 class Way(StrEnum):
@@ -295,6 +297,8 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
 def _release_routes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     """The routes point at the old primary and nobody is held back, whatever has happened to them."""
     old = op.plan.primary
+    if op.gone:  # nobody takes writes, whatever the routes say: no reason to keep a person from trying again
+        deadline = deadline.within(_ROUTES_BACK)
     # a failover has closed them; otherwise a proxy that sends nobody anywhere is opened by its own means
     observed = [
         o for o in parts.routes.observe(deadline.within(LOOK)) if o.primary is not None or (op.gone and o.reachable)
