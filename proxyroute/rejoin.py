@@ -350,9 +350,12 @@ def _follow(means: Means, op: Operation, name: str, primary: str) -> str:
     # a former primary has no channel whose options could be kept
     options = as_siblings_do(view, name, primary)
     server.follow(view.peer(primary), deadline, source_has=lambda: source.position(deadline), options=options)
-    if op.kept("method") == "reseed":
-        events = [e for e in server.inspect(deadline, op.plan.policy).events if e.status == "enabled"]
+    # one that was the primary has them enabled, and they would write past read-only
+    events = [e for e in server.inspect(deadline, op.plan.policy).events if e.status == "enabled"]
+    try:
         server.set_events(events, "replica side", deadline)
+    except StatementError as error:
+        op.note(f"scheduled events of {name} may still run there: {error}")
     channel = next((s for s in server.look(deadline).sources if s.address == source.address), None)
     if channel is not None and channel.delay_seconds:
         return f"{name} follows {primary}, {channel.delay_seconds} s behind on purpose"
