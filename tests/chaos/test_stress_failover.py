@@ -1,0 +1,273 @@
+"""Each primary is killed in turn, under load, and ``serve`` does the rest by itself; it is killed in the midst as well.
+
+With semi-synchronous replication nothing acknowledged is lost, and the report says so. Without, whatever is lost is in
+the archive that the rejoin has made.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from proxyroute import journal
+from tests.chaos.world import assert_legal, await_closed, limits_of
+from tests.support.broken import ready
+from tests.support.lab import CLUSTER_NAME, Lab
+from tests.support.load import TABLE, Load, RowId, create_table, read_rows
+from tests.support.mariadb import Node
+from tests.support.serving import Serving, serving
+from tests.support.verdict import judge
+from tests.support.wait import until
+
+POLICY = {"freeze_budget": "3s", "settle": "20s", "prove": "10s"}
+AUTOMATIC = {"mode": "automatic", "single_engine": True, "quiet_period": "0s", "per_day": 1000}
+SERVE = {"period": "200ms", "proxies_period": "400ms"}
+ACKNOWLEDGED = {
+    "init-rpl-role": "SLAVE",
+    "rpl-semi-sync-master-wait-point": "AFTER_SYNC",
+    "rpl-semi-sync-master-wait-no-slave": "ON",
+}
+
+
+def started(policy: str, **options: Any) -> Lab:
+    more = {"failover": {**AUTOMATIC, "policy": policy}, "serve": SERVE}
+    lab = Lab.start(3, policy=POLICY, more=more, **options)
+    try:
+        create_table(lab.cluster.primary)
+        lab.cluster.await_synced()
+    except BaseException:
+        lab.close()
+        raise
+    return lab
+
+
+@pytest.fixture
+def lossless() -> Iterator[Lab]:
+    with started("lossless", semi_sync=True, options=ACKNOWLEDGED) as lab:
+        yield lab
+
+
+@pytest.fixture
+def asynchronous() -> Iterator[Lab]:
+    with started("most_advanced") as lab:
+        ready(lab)
+        yield lab
+
+
+def known(lab: Lab) -> Mapping[str, Any]:
+    """What ``serve`` remembers of the cluster in order."""
+    file = lab.folder / "state" / CLUSTER_NAME / "known.json"
+    found: Mapping[str, Any] = json.loads(file.read_text())["known"] if file.exists() else {}
+    return found
+
+
+def await_known(lab: Lab, *, acknowledged: bool) -> Node:
+    """Returns the primary once ``serve`` has seen it with both replicas, which acknowledge its writes or do not."""
+    primary = lab.cluster.primary
+
+    def seen() -> bool:
+        found = known(lab)
+        sync = found.get("semi_sync")
+        ready = not acknowledged or (sync and sync["active"] and len(sync["acknowledgers"]) == sync["clients"] == 2)
+        return bool(found.get("primary") == primary.name and len(found["replicas"]) == 2 and ready)
+
+    until(seen, f"serve to know {primary.name} and both replicas", 60)
+    return primary
+
+
+def failovers(lab: Lab) -> list[list[journal.Record]]:
+    """The journals of all failovers, oldest first."""
+    files = journal.journals(lab.folder / "state" / CLUSTER_NAME / "journal")
+    found = [journal.read(file) for file in files]
+    return [records for records in found if records and records[0]["operation_kind"] == "failover"]
+
+
+def await_moved(lab: Lab, old: Node) -> Node:
+    """Returns the new primary once the failover from ``old`` is over."""
+
+    def moved() -> bool:
+        done = [r for r in failovers(lab) if journal.outcome(r) == "done"]
+        return bool(done) and done[-1][0]["plan"]["primary"] == old.name and len(lab.cluster.writable) == 1
+
+    until(moved, f"the failover from {old.name} to be done", 60)
+    assert lab.cluster.primary is not old
+    return lab.cluster.primary
+
+
+def await_rejoined(lab: Lab, old: Node, new: Node) -> None:
+    until(lambda: old.replicates() and old.source_port() == new.port, f"{old.name} to rejoin by itself", 60)
+    assert not old.is_writable()
+
+
+# -- nothing acknowledged is lost --------------------------------------------------------------------------------
+
+
+def kill_each_in_turn(lab: Lab, rounds: int) -> None:
+    limits, been = limits_of(lab), set()
+    with serving(lab) as served:
+        with (
+            Load.start(lab.write, writers=4, rate=25, mode="pooled") as pooled,
+            Load.start(lab.write, writers=2, rate=10, mode="fresh", first=100) as fresh,
+        ):
+            for number in range(rounds):
+                old = await_known(lab, acknowledged=True)
+                been.add(old.name)
+                pooled.await_more(20 + number)
+                old.kill9()
+                new = await_moved(lab, old)
+                assert_lossless(failovers(lab)[-1])
+                pooled.await_more(20)
+                fresh.await_more(5)
+                old.start()
+                await_rejoined(lab, old, new)
+            await_known(lab, acknowledged=True)
+            records = pooled.stop() + fresh.stop()
+        assert len(failovers(lab)) == rounds, "one failover for each death"
+        assert served.texts("trouble") == []
+    lab.cluster.await_synced()
+    verdict = judge(records, read_rows(lab.cluster), lab.cluster.primary.name)
+    assert not verdict.lost, verdict
+    assert not verdict.diverged, verdict
+    assert not verdict.unexplained, verdict
+    assert_legal(lab, limits)
+    assert len(been) > 1
+
+
+def assert_lossless(records: list[journal.Record]) -> None:
+    """The report claims that nothing is lost, and proves all that it claims."""
+    (proof,) = [r for r in records if r["kind"] == "proof"]
+    claims = {e["claim"]: e for e in proof["evidence"]}
+    assert claims["nothing that it acknowledged is lost"]["verdict"] == "PROVEN", claims
+    assert proof["verdict"] == "PROVEN", [e for e in proof["evidence"] if e["verdict"] != "PROVEN"]
+
+
+@pytest.mark.timeout(300)
+def test_primaries_are_killed_in_turn_and_nothing_acknowledged_is_lost(lossless: Lab) -> None:
+    kill_each_in_turn(lossless, 3)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_twenty_primaries_are_killed_in_turn_and_nothing_acknowledged_is_lost(lossless: Lab) -> None:
+    kill_each_in_turn(lossless, 20)
+
+
+# -- what is lost is kept ----------------------------------------------------------------------------------------
+
+
+def archived(lab: Lab) -> set[RowId]:
+    """Every row of the writers that is in an archive."""
+    schema, table = TABLE.split(".")
+    row = re.compile(rf"### INSERT INTO `{schema}`\.`{table}`\n### SET\n###   @1=(\d+).*\n###   @2=(\d+)")
+    found: set[RowId] = set()
+    for file in (lab.folder / "state" / CLUSTER_NAME / "archive").glob("*/decoded.sql"):
+        found |= {(int(writer), int(n)) for writer, n in row.findall(file.read_text())}
+    return found
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_without_acknowledgements_every_lost_row_is_in_the_archive(asynchronous: Lab) -> None:
+    """The receivers are held back for the last writes, so that there is something to lose every time."""
+    lab = asynchronous
+    with serving(lab), Load.start(lab.write, writers=4, rate=25, mode="pooled") as load:
+        for _ in range(5):
+            old = await_known(lab, acknowledged=False)
+            replicas = [node for node in lab.cluster if node is not old]
+            load.await_more(20)
+            for node in replicas:
+                node.sql("STOP SLAVE IO_THREAD")
+            load.await_more(20)
+            old.kill9()
+            for node in replicas:
+                node.sql("START SLAVE IO_THREAD")
+            new = await_moved(lab, old)
+            (proof,) = [r for r in failovers(lab)[-1] if r["kind"] == "proof"]
+            assert proof["verdict"] != "PROVEN", "nobody can promise anything here"
+            load.await_more(20)
+            old.start()
+            until(lambda old=old: lost_by(lab, old), f"serve to say what {old.name} has of its own", 60)  # type: ignore[misc]
+            assert not old.is_writable()
+            assert not old.replicates()
+            undo(lab, old)
+            await_rejoined(lab, old, new)
+        records = load.stop()
+    lab.cluster.await_synced()
+    verdict = judge(records, read_rows(lab.cluster), lab.cluster.primary.name)
+    assert len(verdict.lost) >= 5 * 20, verdict
+    assert verdict.lost <= archived(lab), f"neither there nor kept: {sorted(verdict.lost - archived(lab))}"
+    assert not verdict.diverged, verdict
+    assert not verdict.unexplained, verdict
+
+
+def lost_by(lab: Lab, old: Node) -> bool:
+    return old.name in [s["candidate"] for s in lab.json("status")[1]["not_rejoined"]]
+
+
+def undo(lab: Lab, old: Node) -> None:
+    """A person lets it go; serve may be at work at that moment."""
+
+    def undone() -> bool:
+        done = lab.run("rejoin", old.name, "--method", "flashback", "--yes")
+        assert done.returncode in (0, 6), done.stdout + done.stderr
+        return done.returncode == 0
+
+    until(undone, f"{old.name} to rejoin by flashback", 60, 0.2)
+
+
+# -- serve is killed as well -------------------------------------------------------------------------------------
+
+MOMENTS = (
+    "guard.start:after",
+    "mariadb.stop_receiver:before",
+    "mariadb.stop_replica:after",
+    "journal:12",
+    "mariadb.accept_writes:before",
+    "mariadb.accept_writes:after",
+    "mariadb.change_source:before",
+)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("guarded", [True, False], ids=["guard", "nobody"])
+def test_serve_is_killed_in_the_midst_and_started_again(lossless: Lab, guarded: bool) -> None:
+    """Whether its guard has healed or nobody, the next one brings it to its end, by a second failover if need be."""
+    lab, limits, wrong = lossless, limits_of(lossless), []
+    with Load.start(lab.write, writers=4, rate=25) as load:
+        for moment in MOMENTS[:: 1 if guarded else 2]:
+            fault = f"serve/{moment}" if guarded else f"serve/{moment},guard/guard.take_over:before"
+            first = Serving(lab, environment={"PROXYROUTE_FAULT": fault})
+            try:
+                old = await_known(lab, acknowledged=True)
+                load.await_more(10)
+                old.kill9()
+                until(lambda first=first: not first.daemon.running, f"serve to die at {moment}", 60)  # type: ignore[misc]
+            except BaseException as error:
+                told = first.log.read_text()
+                first.daemon.kill()
+                raise AssertionError(f"{moment}: {error}\n{told}") from error
+            if guarded:
+                await_closed(lab)
+            with serving(lab) as second:
+                until(lambda: len(lab.cluster.writable) == 1, f"a primary after {moment}", 60)
+                new = lab.cluster.primary
+                load.await_more(10, 60)
+                old.start()
+                try:
+                    await_rejoined(lab, old, new)
+                    await_known(lab, acknowledged=True)
+                except AssertionError as error:
+                    wrong.append(f"{moment}: {error}\n{second.log.read_text()}")
+                    break
+            assert_legal(lab, limits)
+        records = load.stop()
+    assert not wrong, "\n".join(wrong)
+    lab.cluster.await_synced()
+    verdict = judge(records, read_rows(lab.cluster), lab.cluster.primary.name)
+    assert not verdict.lost, verdict
+    assert not verdict.diverged, verdict
+    assert not verdict.unexplained, verdict
