@@ -28,7 +28,15 @@ from proxyroute.model import Deadline, Evidence, Finding, Proof, Severity, Statu
 from proxyroute.operation import Operation
 from proxyroute.parts import LOOK
 from proxyroute.ports import Rebuilder
-from proxyroute.rejoin_look import Means, common_obstacles, contained, flashback_obstacles, own, reseed_way
+from proxyroute.rejoin_look import (
+    Means,
+    as_siblings_do,
+    common_obstacles,
+    contained,
+    flashback_obstacles,
+    own,
+    reseed_way,
+)
 
 METHODS = ("follow", "flashback", "reseed")
 KIND = "rejoin"
@@ -339,7 +347,9 @@ def _follow(means: Means, op: Operation, name: str, primary: str) -> str:
     if below.semi_sync.available:
         # as the source of nobody it would wait for acknowledgements of its own
         server.semi_sync(deadline, primary=False, replica=top.semi_sync.primary_enabled or None)
-    server.follow(view.peer(primary), deadline, source_has=lambda: source.position(deadline))
+    # a former primary has no channel whose options could be kept
+    options = as_siblings_do(view, name, primary)
+    server.follow(view.peer(primary), deadline, source_has=lambda: source.position(deadline), options=options)
     if op.kept("method") == "reseed":
         events = [e for e in server.inspect(deadline, op.plan.policy).events if e.status == "enabled"]
         server.set_events(events, "replica side", deadline)

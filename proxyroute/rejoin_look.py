@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from proxyroute.archive import Archive
 from proxyroute.binlog import Table
@@ -60,6 +61,12 @@ def _refuse_if_used(means: Means, view: View, server: str) -> None:
 def contained(status: Status, known: Position) -> Containment:
     """Tells whether the primary, at ``known``, has everything the server has executed."""
     return known.contains(own(status, known))
+
+
+def as_siblings_do(view: View, name: str, primary: str) -> Mapping[str, Any]:
+    """Returns the options with which the other replicas follow ``primary``: TLS, how soon they connect again."""
+    found = (c.options for s in view.seen if s.name != name for c in s.sources if source_of(view, c) == primary)
+    return dict(next(found, {}))
 
 
 def own(status: Status, known: Position) -> Position:

@@ -49,6 +49,7 @@ def test_clean(lab: Lab) -> None:
     rejoined(lab, old)
     await_equal(old, new)
     assert old.replicates()
+    assert old.replication()["Connect_Retry"] == 1, "as the other replica has it, not a minute"
     _, again = lab.json("rejoin", old.name)
     assert again["result"]["outcome"] == "done", "asked again it says so"
 
