@@ -26,7 +26,18 @@ from proxyroute.drift import differences
 from proxyroute.engine import Corrected, Engine, open_engine
 from proxyroute.errors import Busy, ConfigError, ProxyRouteError, Refused
 from proxyroute.history import fenced, report_from, waiting_for_heal
-from proxyroute.model import Action, Deadline, Diagnosis, Event, Finding, Observed, ReceiptState, Result, View
+from proxyroute.model import (
+    Action,
+    Deadline,
+    Diagnosis,
+    Event,
+    Finding,
+    Observed,
+    ReceiptState,
+    Result,
+    Verdict,
+    View,
+)
 from proxyroute.notify_message import Notice
 from proxyroute.outlet import Outlet
 from proxyroute.sentry import Sentry
@@ -181,9 +192,9 @@ class Keeper:
 
         result = self._engine.failover(look, force=False, automatic=True, confirm=lambda prospect: True)
         left = f"; left to do: {'; '.join(result.leftovers)}" if result.leftovers else ""
-        verdict = str(result.proof.verdict) if result.proof is not None else "UNKNOWN"
-        text = f"failover {result.operation}: {result.text}; {verdict}{left}"
-        self._say_done(text, "good" if not left else "warn", result.operation)
+        verdict = result.proof.verdict if result.proof is not None else Verdict.UNKNOWN
+        level = "good" if verdict is Verdict.PROVEN and not left else "warn"
+        self._say_done(f"failover {result.operation}: {result.text}; {verdict}{left}", level, result.operation)
 
     def _events_if_due(self, view: View) -> tuple[Event, ...] | None:
         """The scheduled events of the primary, which it cannot tell any more once it is gone; read now and then."""
