@@ -148,13 +148,14 @@ def main(arguments: list[str]) -> int:
     # while it only watches, its connections are the engine's: no lease is held here yet
     permit = permit_of(lease)
     parts = build_parts(config, continuous=True, permit=permit and (lambda: permit() if watch.over else None))
-    needed = plan.candidate if begin["operation_kind"] == "failover" else plan.primary
+    waited_for = begin["operation_kind"] != "failover"  # nothing is frozen there: the engine goes on without us
     try:
-        there = [n for n in parts.site.names if n == needed or n != plan.primary]
+        there = [n for n in parts.site.names if waited_for or n != plan.primary]
         errors = parts.site.connect(there, Deadline.after(_CONNECT))
-        if needed in errors:
-            raise errors[needed]
-        print("ready", flush=True)
+        if waited_for and plan.primary in errors:
+            raise errors[plan.primary]
+        with contextlib.suppress(BrokenPipeError):  # it died before we were there: so much the more we are needed
+            os.write(sys.stdout.fileno(), b"ready\n")
         if not watch.must_take_over():
             return 0
         patience = max(_GIVE_UP, 3 * config.lease.time)
