@@ -107,7 +107,8 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
         note.detail = f"{plan.primary} is {fencing}" if fencing is not Fencing.NONE else "no proxies are configured"
     with op.step("stop receivers") as note:
         for name in orders.participants:
-            op.on_abort(Undo("start_receiver", name, {"source": old.name}))
+            # the candidate is detached later: its applier has to be started as well
+            op.on_abort(Undo("start_receiver", name, {"source": old.name, "applier": name == plan.candidate}))
         note.detail = _stop_receivers(parts, op, old, orders.participants)
     with op.step("apply what was received") as note:
         goal = _received(parts, op, orders)

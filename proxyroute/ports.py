@@ -130,8 +130,11 @@ class Server(Protocol):
     def stop_receiver(self, source: Peer, deadline: Deadline) -> None:
         """Stops fetching from ``source``; what was received stays and goes on being applied."""
 
-    def start_receiver(self, source: Peer, deadline: Deadline) -> None:
-        """Fetches from ``source`` again, as soon as it answers; takes ``stop_receiver`` back. Does not wait for it."""
+    def start_receiver(self, source: Peer, deadline: Deadline, *, applier: bool = False) -> None:
+        """Fetches from ``source`` again, as soon as it answers; takes ``stop_receiver`` back. Does not wait for it.
+
+        With ``applier`` it applies again as well; that takes ``detach`` back where the source may be gone.
+        """
 
     def follow(
         self,

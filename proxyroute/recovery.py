@@ -353,7 +353,8 @@ def _semi_sync(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> N
 
 def _start_receiver(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     """It fetches again as soon as the old primary is there; that is not waited for."""
-    parts.site[undo.server].start_receiver(peer(parts, op, undo.arguments["source"]), deadline)
+    source, applier = peer(parts, op, undo.arguments["source"]), bool(undo.arguments.get("applier"))
+    parts.site[undo.server].start_receiver(source, deadline, applier=applier)
 
 
 def _follow(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:

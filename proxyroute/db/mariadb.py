@@ -332,8 +332,8 @@ class MariaDB:
     def stop_receiver(self, source: Peer, deadline: Deadline) -> None:
         self._replication.stop_receiver(source, deadline)
 
-    def start_receiver(self, source: Peer, deadline: Deadline) -> None:
-        self._replication.start_receiver(source, deadline)
+    def start_receiver(self, source: Peer, deadline: Deadline, *, applier: bool = False) -> None:
+        self._replication.start_receiver(source, deadline, applier=applier)
 
     def follow(
         self,

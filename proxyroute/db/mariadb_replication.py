@@ -20,6 +20,7 @@ from proxyroute.model import Deadline, Peer, Receiver, Source, Status
 _POLL = 0.01
 _DEMOTE_SINCE = (10, 10, 0)
 _HEARTBEAT = 1.0
+_THREADS = {"IO_THREAD": "receiver", "SQL_THREAD": "applier"}
 _COPIED = tuple(key for key in SOURCE_OPTIONS if key.startswith("ssl") or key in ("connect_retry", "heartbeat"))
 """What a new channel takes from the one it stands in for; delays and filters belong to one replica."""
 
@@ -81,16 +82,24 @@ class Replication:
         if error is not None and now is not None and now.receiver is not Receiver.STOPPED:
             raise error
 
-    def start_receiver(self, source: Peer, deadline: Deadline) -> None:
-        """START SLAVE IO_THREAD for the channel that follows ``source``; it connects as soon as the source is there."""
+    def start_receiver(self, source: Peer, deadline: Deadline, *, applier: bool = False) -> None:
+        """START SLAVE IO_THREAD for the channel that follows ``source``; it connects as soon as the source is there.
+
+        With ``applier`` the SQL_THREAD as well.
+        """
         channel = channel_of(self._channels(deadline), source)
-        if channel is None or channel.receiver is not Receiver.STOPPED:
+        if channel is None:
             return
-        error = self._change("mariadb.start_replica", f"START SLAVE {_quoted(channel.channel)} IO_THREAD", deadline)
+        threads = ["IO_THREAD"] if channel.receiver is Receiver.STOPPED else []
+        threads += ["SQL_THREAD"] if applier and not channel.applier else []
+        if not threads:
+            return
+        sql = f"START SLAVE {_quoted(channel.channel)} {', '.join(threads)}"
+        error = self._change("mariadb.start_replica", sql, deadline)
         now = self._named(channel.channel, deadline)
-        if now is None or now.receiver is Receiver.STOPPED:
-            server = self._session(deadline).server
-            raise error or StatementError(server, 1201, f"the receiver of {channel.channel!r} does not start")
+        if now is None or now.receiver is Receiver.STOPPED or (applier and not now.applier):
+            server, what = self._session(deadline).server, " and the ".join(_THREADS[t] for t in threads)
+            raise error or StatementError(server, 1201, f"the {what} of {channel.channel!r} does not start")
 
     def start(self, source: Peer, deadline: Deadline) -> None:
         """START SLAVE for the channel that follows ``source``, and waits until both its threads run."""

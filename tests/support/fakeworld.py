@@ -97,6 +97,8 @@ class FakeServer:
     executed: MariaDBPosition = field(default_factory=MariaDBPosition)
     follows: str | None = None
     runs: bool = True
+    applies: bool = True
+    """Its applier runs; what it has received is applied at once, so it matters only to those who follow."""
     holders: set[str] = field(default_factory=set)
     limit: int = 100
     scheduler: bool = False
@@ -112,7 +114,7 @@ class FakeServer:
 
     def replicate(self) -> None:
         source = self.world.servers.get(self.follows or "")
-        if self.alive and source is not None and source.alive and self.runs:
+        if self.alive and source is not None and source.alive and self.runs and self.applies:
             self.executed = self.executed.merge(source.executed)
 
     def _read(self) -> None:
@@ -137,7 +139,7 @@ class FakeServer:
         if self.follows is not None:
             of = self.world.servers[self.follows]
             state = Receiver.RUNNING if self.runs else Receiver.STOPPED
-            source = (Source("", of.address, "repl", of.server_id, state, self.runs, self.executed, 0.0),)
+            source = (Source("", of.address, "repl", of.server_id, state, self.applies, self.executed, 0.0),)
         return Status(
             self.name,
             self.address,
@@ -222,16 +224,16 @@ class FakeServer:
     # roles
 
     def detach(self, source: Peer, deadline: Deadline) -> None:
-        self._act("detach", runs=False)
+        self._act("detach", runs=False, applies=False)
 
     def resume(self, source: Peer, deadline: Deadline) -> None:
-        self._act("resume", runs=True)
+        self._act("resume", runs=True, applies=True)
 
     def stop_receiver(self, source: Peer, deadline: Deadline) -> None:
         self._act("stop receiver", runs=False)
 
-    def start_receiver(self, source: Peer, deadline: Deadline) -> None:
-        self._act("start receiver", runs=True)
+    def start_receiver(self, source: Peer, deadline: Deadline, *, applier: bool = False) -> None:
+        self._act("start receiver", runs=True, applies=self.applies or applier)
 
     def follow(
         self,
@@ -243,13 +245,13 @@ class FakeServer:
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self._read()
-        if self.follows == source.name and self.runs:
+        if self.follows == source.name and self.runs and self.applies:
             return
         if source_has is not None and str(source_has().contains(self.executed)) != "yes":
             raise StatementError(self.name, 1236, f"diverged: {self.executed}")
-        self._act("stop", runs=False)
+        self._act("stop", runs=False, applies=False)
         self._act("change source", follows=source.name)
-        self._act("start", runs=True)
+        self._act("start", runs=True, applies=True)
 
     def forget_source(self, source: Peer, deadline: Deadline) -> None:
         self._act("forget", follows=None)

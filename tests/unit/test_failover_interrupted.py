@@ -74,7 +74,8 @@ def assert_as_before(world: World, proxy: FakeProxy, told: str) -> None:
     assert not [s.name for s in world.servers.values() if s.writable and s.alive], told
     assert (proxy.primary, proxy.held) == ("db1", False), told
     for name in ("db2", "db3"):
-        assert (world.servers[name].follows, world.servers[name].runs) == ("db1", True), f"{told}: {name}"
+        server = world.servers[name]
+        assert (server.follows, server.runs, server.applies) == ("db1", True, True), f"{told}: {name}"
 
 
 @pytest.fixture
