@@ -30,6 +30,7 @@ from proxyroute.model import Action, Deadline, Diagnosis, Event, Finding, Observ
 from proxyroute.notify_message import Notice
 from proxyroute.outlet import Outlet
 from proxyroute.sentry import Sentry
+from proxyroute.sight import Sightings
 from proxyroute.truth import truth
 
 _PATIENCE = 0.2
@@ -82,6 +83,7 @@ class Keeper:
         self._suspect: dict[str, tuple[str, ...]] = {}
         self._act = Retry()
         self._rejoin = Retry()
+        self._rejoined_at: dict[str, float] = {}
         self._events_at = 0.0
         self._troubled = False
 
@@ -100,7 +102,7 @@ class Keeper:
                 return
             self._sentry.remember(sightings, self._events_if_due(view))
             self._take_up_leftovers(view)
-            self._rejoin_who_returned(view)
+            self._rejoin_who_returned(sightings)
             if fresh:
                 self._observed = self._engine.observe()
                 self._observe_at = time.monotonic() + self._config.serve.proxies_period
@@ -207,12 +209,12 @@ class Keeper:
         if self._heal.due and any(s.left_at & there for s in left):
             self._try_to_heal()
 
-    def _rejoin_who_returned(self, view: View) -> None:
+    def _rejoin_who_returned(self, sightings: Sightings) -> None:
         """A member that is back, refuses writes and follows nobody: it follows, if it has nothing of its own.
 
         One that has is archived, shown and left as it is; nobody asks it again until a person has chosen a method.
         """
-        known = self._sentry.known
+        known, view = self._sentry.known, sightings.view
         if known is None or view.primary is None or not self._rejoin.due or self._engine.busy():
             return
         if self._engine.intended(view, self._observed)[0] != view.primary.name:
@@ -222,8 +224,12 @@ class Keeper:
             alone = not server.writable and not server.sources and server.name in known.server_ids
             if not alone or server.name == view.primary.name or server.name in fenced_off:
                 continue
+            last = sightings.tracks[server.name].last
+            if last is None or last.began <= self._rejoined_at.get(server.name, 0.0):
+                continue  # seen before it rejoined
             try:
                 self._say_done(self._engine.rejoin(server.name).text, "good")
+                self._rejoined_at[server.name] = time.monotonic()
                 self._rejoin.reset()
             except Busy:
                 return

@@ -127,6 +127,7 @@ def kill_each_in_turn(lab: Lab, rounds: int) -> None:
             await_known(lab, acknowledged=True)
             records = pooled.stop() + fresh.stop()
         assert len(failovers(lab)) == rounds, "one failover for each death"
+        assert sum("follows" in text for text in served.texts("acted")) == rounds, "and one rejoin"
         assert served.texts("trouble") == []
     lab.cluster.await_synced()
     verdict = judge(records, read_rows(lab.cluster), lab.cluster.primary.name)
