@@ -245,6 +245,7 @@ class ScriptsShape(Shape):
     arguments: Literal["environment", "replication-manager"] = "environment"
     address_down: Argv = ()
     address_up: Argv = ()
+    fence: Argv = ()
 
 
 class LeaseShape(Shape):

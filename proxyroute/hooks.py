@@ -1,11 +1,12 @@
-"""The site's own scripts: taking an address down before writes are refused, and up once they are taken again.
+"""The site's own scripts: taking an address down before writes are refused, and up once they are taken again; and
+the fence, which makes sure that a primary that is gone takes no write when it comes back.
 
 Each script is an argv and runs without a shell, with a time-out; its exit status is honoured. It is told what
 happens by environment variables, and nothing else of the engine's own environment reaches it:
 
 =============================== ====================================================================
 ``PROXYROUTE_KIND``             ``switchover`` or ``failover``
-``PROXYROUTE_MOMENT``           ``address_down`` or ``address_up``
+``PROXYROUTE_MOMENT``           ``address_down``, ``address_up`` or ``fence``
 ``PROXYROUTE_OPERATION``        id of the operation, as in ``proxyroute show``
 ``PROXYROUTE_CLUSTER``          name of the cluster
 ``PROXYROUTE_OLD_PRIMARY``      name of the primary that gives up its role
@@ -18,6 +19,9 @@ happens by environment variables, and nothing else of the engine's own environme
 
 When a switchover is undone after the address went down, ``address_up`` runs with the old primary in both places:
 it stays what it was. The "new" primary is always the server that gets the address.
+
+The ``fence`` runs in a failover, before anything is opened. Exit status 0 says that the old primary takes no writes
+any more, whoever asks it, and will take none when it starts again; with any other it counts as not fenced.
 
 With ``arguments: replication-manager`` the seven positional arguments of that tool's ``failover-pre-script`` and
 ``failover-post-script`` are appended, so that scripts written for it can be kept. They are, by its documentation

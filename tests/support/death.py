@@ -1,0 +1,148 @@
+"""The end of a primary, and what comes after it: failovers by command, those who are back, the books of a death."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from proxyroute.config import load
+from proxyroute.journal import read
+from proxyroute.sentry import Sentry
+from tests.support.lab import Lab
+from tests.support.load import Load, Records, create_table, read_rows
+from tests.support.mariadb import Connection, LocalCluster, Node
+from tests.support.scene import Refusal, standing
+from tests.support.verdict import Verdict, judge
+from tests.support.wait import until
+
+ENDS: Mapping[str, Callable[[Node], None]] = {"killed": Node.kill9, "stopped": Node.stop, "hung": Node.sigstop}
+"""How a primary can end. One that hangs still runs: its connections are there, and nobody answers."""
+
+LOSSLESS = {
+    "rpl_semi_sync_master_wait_point": "AFTER_SYNC",
+    "rpl_semi_sync_master_wait_no_slave": 1,
+    "rpl_semi_sync_master_timeout": 30000,
+    "init_rpl_role": "SLAVE",
+}
+"""Options of servers of which none acknowledges what it alone has; what a crash leaves unacknowledged is cut off."""
+
+
+def remembered(lab: Lab) -> None:
+    """Keeps what the cluster is like now, as ``proxyroute serve`` does all the time."""
+    with Sentry(load(lab.config).cluster(None)) as sentry:
+        until(lambda: sentry.diagnose(sentry.sightings()).name != "JustStarted", "every server to be looked at")
+        sentry.remember(sentry.sightings(), ())
+        assert sentry.known is not None
+
+
+def failed_over(lab: Lab, *words: str, code: int = 0, outcome: str = "done") -> dict[str, Any]:
+    """Runs ``failover`` with ``words``, asserts how it ended, and returns what it printed as JSON."""
+    status, value = lab.json("failover", "--yes", *words)
+    ended = value.get("result", {}).get("outcome", outcome)
+    assert (status, ended) == (code, outcome), _ending(value)
+    return value
+
+
+def _ending(value: Mapping[str, Any]) -> str:
+    if "error" in value:
+        return str(value["error"])
+    result = value["result"]
+    gaps = [e for e in (result["proof"] or {}).get("evidence", ()) if e["verdict"] != "PROVEN"]
+    return f"{result['outcome']} {value['verdict']}, left: {result['leftovers']}, gaps: {gaps}"
+
+
+def no_failover(lab: Lab, *words: str) -> Refusal:
+    """Asserts that ``failover`` with ``words`` is refused and touches nothing; returns what it said."""
+    before = standing(lab)
+    status, value = lab.json("failover", "--yes", *words)
+    assert status == 3, value
+    assert standing(lab) == before, "a refused failover has touched something"
+    return Refusal(value["error"]["text"], tuple(value["error"]["findings"]))
+
+
+def evidence(value: Mapping[str, Any]) -> str:
+    """Returns the proof of an operation as text: every claim with what was seen."""
+    return "\n".join(f"{e['verdict']} {e['claim']}: {e['seen']}" for e in value["result"]["proof"]["evidence"])
+
+
+def steps(lab: Lab, operation: str) -> dict[str, str]:
+    """Returns the steps of an operation that came to their end, in order, with what was said of each."""
+    file = next((lab.folder / "state").rglob(f"{operation}.jsonl"))
+    return {r["name"]: r["detail"] for r in read(file) if r["kind"] == "stepped" and "error" not in r}
+
+
+def gone_for_good(node: Node) -> None:
+    """Ends a server, also one that hangs."""
+    if node.running:
+        node.kill9()
+
+
+def brought_back(lab: Lab, node: Node) -> None:
+    """Starts a server that was the primary, if it does not run, and makes it follow; asserts that it does."""
+    if not node.running:
+        node.start()
+    status, value = lab.json("rejoin", node.name)
+    assert status == 0, value
+    until(node.replicates, f"{node.name} to follow again")
+
+
+@contextlib.contextmanager
+def table_locked(node: Node, table: str = "app.load_rows") -> Iterator[None]:
+    """For a ``with`` block nothing is applied to ``table`` on a replica: somebody reads it under a lock."""
+    connection: Connection = node.connect()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"LOCK TABLES {table} READ")
+        yield
+    finally:
+        connection.close()
+
+
+class Mourners:
+    """Writers that go on through the death of a primary; ``verdict`` is there after the ``with`` block."""
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        self.records = Records()
+        self.verdict = Verdict(0)
+
+    def await_writes(self, number: int = 10, seconds: float = 60.0) -> None:
+        self.load.await_more(number, seconds)
+
+
+@contextlib.contextmanager
+def mourning(lab: Lab, *, writers: int = 4, rate: float = 40) -> Iterator[Mourners]:
+    """Writers through the proxy for a ``with`` block, in which a primary dies and comes back.
+
+    At its end they must get through, and every running server must have the same rows. Rows that were acknowledged by
+    the dead and are not there are in ``verdict.lost``: the test says whether there may be any.
+    """
+    create_table(lab.cluster.primary)
+    lab.cluster.await_synced()
+    with Load.start(lab.write, writers=writers, rate=rate) as load:
+        kept = Mourners(load)
+        yield kept
+        kept.await_writes()
+        kept.records = load.stop()
+    lab.cluster.await_synced()
+    kept.verdict = judge(kept.records, read_rows(lab.cluster), lab.cluster.primary.name)
+    assert not kept.verdict.double_primary, kept.verdict
+    assert not kept.verdict.unexplained, kept.verdict
+
+
+def semi_sync(node: Node) -> dict[str, str]:
+    """Returns the status of semi-synchronous replication on a server."""
+    rows = node.sql("SHOW STATUS LIKE 'Rpl_semi_sync_%'")
+    return {row["Variable_name"].removeprefix("Rpl_semi_sync_"): row["Value"] for row in rows}
+
+
+def waits_for_acknowledgements(cluster: LocalCluster) -> bool:
+    """Whether the primary waits for acknowledgements and somebody can give them."""
+    status = semi_sync(cluster.primary)
+    return status["master_status"] == "ON" and int(status["master_clients"]) > 0
+
+
+def count(node: Node, table: str = "app.load_rows") -> int:
+    """Returns the number of rows."""
+    return int(node.value(f"(SELECT COUNT(*) FROM {table})"))
