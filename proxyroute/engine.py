@@ -51,6 +51,8 @@ from proxyroute.verify import Comparison
 
 _LEASE = 0.5
 _HEAL_LEASE = 10.0
+_PERSON = 40.0
+"""Seconds for which the failover of a person waits until an automatic one, which gets no further, has been undone."""
 _TELL = 20.0
 
 
@@ -213,7 +215,8 @@ class Engine:
             return plan
 
         diagnosis = {"name": first.diagnosis.name, "text": first.diagnosis.text, "automatic": automatic}
-        with self._operation("failover", again, force=force, diagnosis=diagnosis) as (op, parts):
+        patience = _LEASE if automatic else _PERSON
+        with self._operation("failover", again, patience, force=force, diagnosis=diagnosis) as (op, parts):
             failover(parts, op, seen[0].orders)
             return result_of(op)
 
@@ -224,11 +227,11 @@ class Engine:
 
     @contextmanager
     def _operation(
-        self, kind: str, plan: Callable[[], Plan], *, force: bool, **more: Any
+        self, kind: str, plan: Callable[[], Plan], patience: float = _LEASE, *, force: bool, **more: Any
     ) -> Iterator[tuple[Operation, Parts]]:
         """An operation under the lease, with its journal and its guard. ``plan`` is asked once the lease is ours."""
         operation = new_id()
-        self._take_lease(f"{kind} {operation}", _LEASE)
+        self._take_lease(f"{kind} {operation}", patience)
         guard: Guard | None = None
         op: Operation | None = None
         try:

@@ -33,6 +33,8 @@ from proxyroute.routes import highest_epoch
 _RETRY = 0.2
 _EXPECT = 3
 _RECOVER = 8
+_ROUTES_BACK = 5.0
+"""Seconds for the proxies when a failover is undone: one that was silent before is likely to be so again."""
 
 
 class Way(StrEnum):
@@ -308,6 +310,8 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
 def _release_routes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     """The routes point at the old primary and nobody is held back, whatever has happened to them."""
     old = op.plan.primary
+    if op.gone:  # nobody takes writes, whatever the routes say: no reason to keep a person from trying again
+        deadline = deadline.within(_ROUTES_BACK)
     # one that can be read and leads nowhere was closed, or has lost its states: it is told again as well
     observed = [o for o in parts.routes.observe(deadline.within(LOOK)) if o.reachable]
     if any(o.primary != old for o in observed):

@@ -1,0 +1,303 @@
+"""``proxyroute serve`` with ``failover.mode: automatic``: it acts by itself, within limits, and says why when not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.death import (
+    ENDS,
+    LOSSLESS,
+    brought_back,
+    count,
+    failed_over,
+    gone_for_good,
+    mourning,
+    remembered,
+    semi_sync,
+    waits_for_acknowledgements,
+)
+from tests.support.lab import Lab
+from tests.support.load import create_table
+from tests.support.mariadb import APPLICATION, Node
+from tests.support.scene import assert_order, beat, configured, served_by
+from tests.support.serving import serving
+from tests.support.wait import until
+
+QUICK = {"period": "200ms", "proxies_period": "400ms"}
+AUTOMATIC = {"mode": "automatic", "single_engine": True, "quiet_period": "0s", "per_day": 100}
+SITE = {
+    "n": 3,
+    "semi_sync": True,
+    "options": LOSSLESS,
+    "more": {"serve": QUICK, "failover": AUTOMATIC},
+    "policy": {"prove": "3s", "settle": "10s"},
+}
+
+
+@pytest.fixture
+def acknowledged(site: Lab) -> Iterator[Lab]:
+    """The primary waits for acknowledgements, whoever it has become; no failover counts for the limits."""
+    until(lambda: waits_for_acknowledgements(site.cluster), "somebody to acknowledge")
+    assert site.run("failover", "--acknowledge").returncode == 0
+    yield site
+
+
+# -- Nothing acknowledged is lost ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_in_sync_nothing_acknowledged_is_lost(acknowledged: Lab, end: str) -> None:
+    site, old = acknowledged, acknowledged.cluster.primary
+    with configured(site, failover={"policy": "lossless"}), mourning(site) as mourners, serving(site) as served:
+        ENDS[end](old)
+        told = served.await_told("acted", "failover", 60)
+        assert "PROVEN" in told, told
+        mourners.await_writes()
+        gone_for_good(old)
+        old.start()
+        served.await_told("acted", f"{old.name}", 60)
+        until(old.replicates, f"{old.name} to rejoin by itself", 60)
+        assert served.texts("blocked") == []
+    assert not mourners.verdict.lost, mourners.verdict
+    assert_order(site)
+    assert waits_for_acknowledgements(site.cluster), "the roles of semi-synchronous replication have moved"
+
+
+@pytest.mark.parametrize("n", [2, pytest.param(5, marks=pytest.mark.full)])
+def test_with_one_replica_and_with_four(n: int) -> None:
+    with Lab.start(n, **{k: v for k, v in SITE.items() if k != "n"}) as lab:
+        with configured(lab, failover={"policy": "lossless"}), mourning(lab) as mourners, serving(lab) as served:
+            old = lab.cluster.primary
+            old.kill9()
+            assert "PROVEN" in served.await_told("acted", "failover", 60)
+            old.start()
+            until(old.replicates, f"{old.name} to rejoin by itself", 60)
+        assert not mourners.verdict.lost, mourners.verdict
+        assert_order(lab)
+
+
+def test_degraded_is_refused_under_lossless_and_done_and_told_otherwise(acknowledged: Lab) -> None:
+    site, old = acknowledged, acknowledged.cluster.primary
+    replicas = [node for node in site.cluster if node is not old]
+    old.sql("SET GLOBAL rpl_semi_sync_master_timeout=100")
+    for node in replicas:
+        node.sql("STOP SLAVE IO_THREAD")
+        node.sql("SET GLOBAL rpl_semi_sync_slave_enabled=0")
+        node.sql("START SLAVE IO_THREAD")
+    create_table(old)
+    until(lambda: semi_sync(old)["master_status"] == "OFF", "the primary to give up waiting")
+    site.cluster.await_synced()
+    with configured(site, failover={"policy": "lossless"}), serving(site) as served:
+        served.await_told("diagnosis", "SemiSyncDegraded")
+        old.kill9()
+        blocked = served.await_told("blocked", "", 60)
+        assert "had given up waiting for acknowledgements" in blocked
+        assert "policy: most_advanced, or --force" in blocked, "with its cure"
+        assert served.texts("acted") == []
+    with configured(site, failover={"policy": "most_advanced"}), serving(site) as served:
+        told = served.await_told("acted", "failover", 60)
+        assert "UNKNOWN" in told, "nobody can tell that nothing is lost"
+    for node in replicas:
+        node.sql("STOP SLAVE IO_THREAD")
+        node.sql("SET GLOBAL rpl_semi_sync_slave_enabled=1")
+        if node is not site.cluster.primary:
+            node.sql("START SLAVE IO_THREAD")
+    brought_back(site, old)
+    old.sql("SET GLOBAL rpl_semi_sync_master_timeout=30000")
+    assert_order(site)
+
+
+# -- It lives, or comes back --------------------------------------------------------------------------------------
+
+
+def test_the_old_primary_comes_back_writable_and_is_closed_and_no_proxied_client_reaches_it(acknowledged: Lab) -> None:
+    site, old = acknowledged, acknowledged.cluster.primary
+    create_table(old)
+    with configured(site, failover={"policy": "lossless"}), serving(site) as served:
+        old.kill9()
+        served.await_told("acted", "failover", 60)
+        new = site.cluster.primary
+        old.set_options({"read_only": 0})
+        old.start()
+        session = old.connect(APPLICATION)
+        try:
+            assert served_by(site, site.write) == beat(site) == new.name, "proxied clients never reach it"
+            told = served.await_told("acted", f"{old.name} was closed", 30)
+            assert f"{new.name} is the primary" in told
+            assert not old.is_writable()
+            alive = "SELECT 1 FROM information_schema.PROCESSLIST WHERE ID=%s"
+            assert not old.sql(alive, (session.thread_id(),)), "its clients are cut"
+        finally:
+            session.close()
+        until(old.replicates, f"{old.name} to rejoin by itself", 60)
+    old.set_options({"read_only": 1})
+    assert_order(site, new.name)
+
+
+def test_a_primary_that_restarts_read_only_and_has_everything_is_opened_again(acknowledged: Lab) -> None:
+    site, old = acknowledged, acknowledged.cluster.primary
+    create_table(old)
+    site.cluster.await_synced()
+    with serving(site) as served:
+        old.kill9()
+        old.start()
+        served.await_told("acted", f"{old.name} takes writes again", 60)
+        assert site.cluster.primary is old
+        assert not any("failover" in text for text in served.texts("acted"))
+        until(lambda: all(n.replicates() for n in site.cluster if n is not old), "the replicas to follow again")
+    old.sql("SET GLOBAL rpl_semi_sync_master_enabled=1")
+    assert_order(site, old.name)
+
+
+def test_a_primary_that_restarts_without_what_a_replica_has_received_is_replaced(acknowledged: Lab) -> None:
+    site, old = acknowledged, acknowledged.cluster.primary
+    create_table(old)
+    site.cluster.await_synced()
+    behind = old.folder / "behind"
+    old.stop()
+    _copy(old, behind)
+    old.start()
+    old.sql("SET GLOBAL rpl_semi_sync_master_enabled=1")
+    old.sql("SET GLOBAL read_only=0")
+    until(lambda: waits_for_acknowledgements(site.cluster), "somebody to acknowledge", 60)
+    with configured(site, failover={"policy": "most_advanced"}), serving(site) as served:
+        old.sql("INSERT INTO app.load_rows VALUES (1, 1, 1)")
+        site.cluster.await_synced()
+        old.kill9()
+        _put_back(old, behind)  # as a disk that has lied about what it has written
+        old.start()
+        served.await_told("acted", "failover", 60)
+        until(old.replicates, f"{old.name} to follow", 60)
+    new = assert_order(site)
+    assert new is not old
+    assert count(old) == count(new) == 1
+
+
+def _copy(node: Node, folder: object) -> None:
+    import shutil
+
+    shutil.copytree(node.folder / "data", str(folder))
+
+
+def _put_back(node: Node, folder: object) -> None:
+    import shutil
+
+    shutil.rmtree(node.folder / "data")
+    shutil.move(str(folder), node.folder / "data")
+
+
+def test_only_the_appliers_are_stopped_nothing_is_done(acknowledged: Lab) -> None:
+    site, old = acknowledged, acknowledged.cluster.primary
+    replicas = [node for node in site.cluster if node is not old]
+    with serving(site) as served:
+        for node in replicas:
+            node.sql("STOP SLAVE SQL_THREAD")
+        served.await_told("diagnosis", "AllAppliersStopped")
+        beat(site)
+        for node in replicas:
+            node.sql("START SLAVE SQL_THREAD")
+        served.await_told("diagnosis", "NoProblem")
+        assert served.texts("acted") == served.texts("blocked") == []
+    assert_order(site, old.name)
+
+
+# -- Limits -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "code_text"),
+    [
+        ({"quiet_period": "1h"}, "the last automatic failover"),
+        ({"per_day": 1}, "1 automatic failovers within 24 hours, 1 are allowed"),
+    ],
+    ids=["quiet period", "per day"],
+)
+def test_not_again_before_somebody_has_looked(acknowledged: Lab, limit: dict[str, object], code_text: str) -> None:
+    site, old = acknowledged, acknowledged.cluster.primary
+    with configured(site, failover={"policy": "lossless", **limit}), serving(site) as served:
+        old.kill9()
+        served.await_told("acted", "failover", 60)
+        old.start()
+        until(old.replicates, f"{old.name} to rejoin by itself", 60)
+        until(lambda: waits_for_acknowledgements(site.cluster), "somebody to acknowledge")
+        served.await_told("diagnosis", "NoProblem", 60)
+        second = site.cluster.primary
+        second.kill9()
+        blocked = served.await_told("blocked", code_text, 60)
+        assert "proxyroute failover --acknowledge" in blocked
+        assert site.cluster.writable == ()
+        assert site.run("failover", "--acknowledge").returncode == 0
+        until(lambda: site.cluster.writable, "the second failover", 60)
+        second.start()
+        until(second.replicates, f"{second.name} to rejoin by itself", 60)
+    assert_order(site)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [({"single_engine": False}, "failover.single_engine: true"), ({"mode": "manual"}, "")],
+    ids=["no declaration", "manual"],
+)
+def test_without_leave_it_tells_and_a_person_decides(acknowledged: Lab, change: dict[str, object], text: str) -> None:
+    site, old = acknowledged, acknowledged.cluster.primary
+    with configured(site, failover={"policy": "lossless", **change}), serving(site) as served:
+        old.kill9()
+        served.await_told("diagnosis", "DeadPrimary", 60)
+        if text:
+            assert text in served.await_told("blocked", "", 60)
+        assert site.cluster.writable == ()
+        assert failed_over(site)["verdict"] == "PROVEN"
+        served.await_told("state", "takes writes", 60)
+        old.start()
+        until(old.replicates, f"{old.name} to rejoin by itself", 60)
+    assert_order(site)
+
+
+# -- The engine moves ---------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_starts_after_the_death_knows_the_topology_and_acts(acknowledged: Lab) -> None:
+    site, old = acknowledged, acknowledged.cluster.primary
+    remembered(site)
+    old.kill9()
+    with configured(site, failover={"policy": "most_advanced"}), serving(site) as served:
+        served.await_told("acted", "failover", 60)
+    assert_order(site)
+    brought_back(site, old)
+
+
+def test_an_engine_on_another_host_that_never_saw_it_alive_acts_by_what_the_replicas_follow(acknowledged: Lab) -> None:
+    site, old = acknowledged, acknowledged.cluster.primary
+    for file in (site.folder / "state").rglob("known.json"):
+        file.unlink()
+    old.kill9()
+    with configured(site, failover={"policy": "most_advanced"}), serving(site) as served:
+        told = served.await_told("diagnosis", "DeadPrimary", 60)
+        assert f"{old.name} is the primary because" in told
+        assert "UNKNOWN" in served.await_told("acted", "failover", 60)
+    assert_order(site)
+    brought_back(site, old)
+
+
+# -- Again and again ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+def test_each_primary_is_killed_in_turn_until_all_have_been_one(acknowledged: Lab) -> None:
+    site, seen = acknowledged, set()
+    with configured(site, failover={"policy": "lossless"}), mourning(site) as mourners, serving(site) as served:
+        for number in range(1, 7):
+            until(lambda: waits_for_acknowledgements(site.cluster), "somebody to acknowledge", 60)
+            served.await_told("diagnosis", "NoProblem", 60) if number > 1 else None
+            old = site.cluster.primary
+            seen.add(old.name)
+            mourners.await_writes(40)
+            old.kill9()
+            until(lambda: len([t for t in served.texts("acted") if "failover" in t]) == number, "the failover", 60)
+            old.start()
+            until(old.replicates, f"{old.name} to rejoin by itself", 60)
+    assert seen == set(site.cluster.nodes)
+    assert not mourners.verdict.lost, mourners.verdict
+    assert_order(site)
