@@ -66,7 +66,7 @@ def kept() -> Iterator[list[NetLab]]:
 @pytest.fixture
 def net(possible: None, kept: list[NetLab]) -> Iterator[NetLab]:
     if not kept:
-        kept.append(NetLab.start(3, more=MORE, policy={"prove": "3s", "settle": "10s"}, shared=_disk))
+        kept.append(NetLab.start(3, more=MORE, policy={"prove": "2s", "settle": "4s"}, shared=_disk))
     lab = kept[0]
     yield lab
     try:
