@@ -340,9 +340,12 @@ def _follow(means: Means, op: Operation, name: str, primary: str) -> str:
         # as the source of nobody it would wait for acknowledgements of its own
         server.semi_sync(deadline, primary=False, replica=top.semi_sync.primary_enabled or None)
     server.follow(view.peer(primary), deadline, source_has=lambda: source.position(deadline))
-    if op.kept("method") == "reseed":
-        events = [e for e in server.inspect(deadline, op.plan.policy).events if e.status == "enabled"]
+    # one that was the primary has them enabled, and they would write past read-only
+    events = [e for e in server.inspect(deadline, op.plan.policy).events if e.status == "enabled"]
+    try:
         server.set_events(events, "replica side", deadline)
+    except StatementError as error:
+        op.note(f"scheduled events of {name} may still run there: {error}")
     channel = next((s for s in server.look(deadline).sources if s.address == source.address), None)
     if channel is not None and channel.delay_seconds:
         return f"{name} follows {primary}, {channel.delay_seconds} s behind on purpose"

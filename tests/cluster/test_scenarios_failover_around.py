@@ -91,7 +91,7 @@ def test_check_tells_of_a_fence_that_cannot_be_run(site: Lab) -> None:
 
 def test_scheduled_events_run_on_the_new_primary_and_only_there(site: Lab) -> None:
     old = site.cluster.primary
-    schedule = "ON SCHEDULE EVERY 1 HOUR STARTS '2040-01-01 00:00:00'"
+    schedule = "ON SCHEDULE EVERY 1 HOUR STARTS '2037-01-01 00:00:00'"
     old.sql(f"CREATE EVENT app.runs {schedule} ENABLE DO SELECT 1")
     old.sql(f"CREATE EVENT app.rests {schedule} DISABLE DO SELECT 1")
     site.cluster.await_synced()
