@@ -339,7 +339,9 @@ def _follow(means: Means, op: Operation, name: str, primary: str) -> str:
     if below.semi_sync.available:
         # as the source of nobody it would wait for acknowledgements of its own
         server.semi_sync(deadline, primary=False, replica=top.semi_sync.primary_enabled or None)
-    server.follow(view.peer(primary), deadline, source_has=lambda: source.position(deadline))
+    siblings = [s for other in view.seen if other.name != name for s in other.sources if s.source_id == top.server_id]
+    options = dict(siblings[0].options) if siblings else None
+    server.follow(view.peer(primary), deadline, source_has=lambda: source.position(deadline), options=options)
     # one that was the primary has them enabled, and they would write past read-only
     events = [e for e in server.inspect(deadline, op.plan.policy).events if e.status == "enabled"]
     try:

@@ -180,7 +180,9 @@ def test_a_replica_that_is_down_as_well_is_left_to_do_and_taken_up_when_it_is_ba
 def test_status_and_plan_say_what_blocks_and_what_cures_it(site: Lab) -> None:
     old = site.cluster.primary
     remembered(site)
-    with configured(site, failover={"policy": "lossless"}, switchover={"never": [n.name for n in site.cluster if n is not old]}):
+    with configured(
+        site, failover={"policy": "lossless"}, switchover={"never": [n.name for n in site.cluster if n is not old]}
+    ):
         old.kill9()
         done = site.run("plan", "--failover")
         assert done.returncode == 3

@@ -1,4 +1,4 @@
-"""Cables are cut: from the engine only, from the replicas only, from everybody; a proxy host loses the shared folder."""
+"""Cables are cut: from the engine only, from the replicas only, from everybody; a proxy loses the shared folder."""
 
 from __future__ import annotations
 
