@@ -67,6 +67,7 @@ def foresee(
         participants=participants,
         fetch_from=election.fetch_from or "",
         patience=policy.apply,
+        fetch_patience=policy.fetch,
         may_lack=force or policy.policy == "most_advanced",
         may_be_missing=() if election.lossless else _doubts(election),
         in_sync_until=known.at + known.semi_sync.timeout_seconds if known and known.semi_sync else 0.0,

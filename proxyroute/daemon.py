@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,7 @@ class Keeper:
         fine = diagnosis.name in ("NoProblem", "JustStarted")
         details = {"name": diagnosis.name, "action": str(diagnosis.action), "primary": diagnosis.primary}
         self._told["diagnosis"] = diagnosis.name
+        self._told.pop("blocked", None)
         if not (fine and not self._troubled):
             text = f"{diagnosis.name}: {diagnosis.text}"
             self._listener(
@@ -139,16 +140,19 @@ class Keeper:
             if diagnosis.action is Action.CLOSE:
                 self._say_done(self._engine.close_strays(diagnosis.servers), "warn")
             elif diagnosis.action is Action.REOPEN and automatic:
-                self._say_done(self._engine.reopen(diagnosis.primary), "good")
+                known = self._sentry.known
+                waited = known is not None and known.primary == diagnosis.primary and known.semi_sync is not None
+                self._say_done(self._engine.reopen(diagnosis.primary, semi_sync=waited), "good")
             elif diagnosis.action is Action.FAILOVER and automatic:
                 self._fail_over()
             else:
+                self._tell_blockers(diagnosis)
                 return False
         except Busy:
             return False
         except Refused as error:
             self._act.failed()
-            findings = "; ".join(f"{f.subject}: {f.text} ({f.cure})" for f in error.findings)
+            findings = _told(error.findings)
             self._say("blocked", f"{error}{': ' if findings else ''}{findings}", "bad")
         except ProxyRouteError as error:
             self._act.failed()
@@ -158,6 +162,11 @@ class Keeper:
             self._told.pop("blocked", None)
             self._observed, self._observe_at = (), 0.0
         return True
+
+    def _tell_blockers(self, diagnosis: Diagnosis) -> None:
+        """What would be done by the diagnosis alone, and what is against it, which a person must know at once."""
+        if diagnosis.wanted not in (None, diagnosis.action) and diagnosis.blockers:
+            self._say("blocked", f"{diagnosis.wanted} is not possible now: {_told(diagnosis.blockers)}", "bad")
 
     def _say_done(self, text: str, level: str, operation: str = "") -> None:
         self._told.pop("acted", None)
@@ -311,6 +320,10 @@ class Keeper:
         if self._told.get(kind) != text or kind in ("healed", "corrected"):
             self._told[kind] = text
             self._listener(Notice(self._config.name, kind, text, level, time.time(), details or {}))
+
+
+def _told(findings: Sequence[Finding]) -> str:
+    return "; ".join(f"{f.subject}: {f.text} ({f.cure})" for f in findings)
 
 
 class Daemon:

@@ -365,10 +365,10 @@ class Engine:
             needed = self.upkeep.needed(view, observed)
             return None if needed is None else self.upkeep.correct(*needed, observed)
 
-    def reopen(self, primary: str) -> str:
+    def reopen(self, primary: str, *, semi_sync: bool) -> str:
         """Lets a primary that has restarted take writes again; returns what was done. Raises Refused, Busy."""
         with self._held("reopen"):
-            return self.upkeep.reopen(primary)
+            return self.upkeep.reopen(primary, semi_sync=semi_sync)
 
     def close_strays(self, names: Sequence[str]) -> str:
         """Makes former primaries refuse writes and cuts their clients; returns what was done. Raises Refused, Busy."""

@@ -55,6 +55,8 @@ class Orders:
     """A server that has more than the candidate and must not be promoted: its events are fetched first."""
     patience: float = 60.0
     """Seconds in which everything received must be applied."""
+    fetch_patience: float = 30.0
+    """Seconds in which what another one has more must be fetched."""
     may_lack: bool = False
     """The candidate may be opened although it lacks events that another server has received."""
     may_be_missing: tuple[str, ...] = ()
@@ -95,7 +97,7 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
     if parts.guard is not None:
         # not waited for: nothing is frozen, and from its first moment on it would notice our death
         parts.guard.begin()
-        parts.expect(orders.patience + 4 * _CLOSE + _GUARD)
+        parts.expect(orders.patience + orders.fetch_patience + 4 * _CLOSE + _GUARD)
     with op.step("fence") as note:
         fencing = _fence(parts, op, orders)
         note.detail = op.kept("fenced_by") or "there is no fence"
@@ -254,10 +256,10 @@ def _fetch(parts: Parts, op: Operation, old: Peer, orders: Orders) -> str:
     new, ahead = parts.site[op.plan.candidate], parts.site[orders.fetch_from]
     has = ahead.position(Deadline.after(_ANSWER))
     new.follow(
-        peer(parts, op, ahead.name), Deadline.after(orders.patience), instead_of=old,
+        peer(parts, op, ahead.name), Deadline.after(orders.fetch_patience), instead_of=old,
         source_has=lambda: ahead.position(Deadline.after(_ANSWER)),
     )  # fmt: skip
-    new.wait_for(has, Deadline.after(orders.patience))
+    new.wait_for(has, Deadline.after(orders.fetch_patience))
     return f"{new.name} has what {ahead.name} had"
 
 

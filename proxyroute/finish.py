@@ -237,6 +237,8 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
             new.start_events(deadline)
     if op.kept("semi_sync"):  # of a failover: only now is there somebody to acknowledge
         with op.attempt("semi_sync", new.name):
+            if not _acknowledgers(parts, op, deadline):
+                raise Unfinished("no replica could acknowledge, and every commit would wait for the whole time-out")
             new.semi_sync(deadline, primary=True)
     if plan.primary not in lost:
         old = site[plan.primary]
@@ -259,6 +261,18 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
     for name, found in each(others, refuse, deadline.within(LOOK)).items():
         with op.attempt("refuse_writes", name):
             found.get()
+
+
+def _acknowledgers(parts: Parts, op: Operation, deadline: Deadline) -> list[str]:
+    """Returns the semi-synchronous replicas that receive from the new primary."""
+    view = parts.site.look(deadline.within(LOOK), spared=op.gone)
+    new = view.status(op.plan.candidate)
+    return [
+        s.name
+        for s in view.seen
+        for source in s.sources
+        if new is not None and s.semi_sync.replica_enabled and source.source_id == new.server_id and source.running
+    ]
 
 
 def _settle_routes(parts: Parts, op: Operation, deadline: Deadline) -> str:

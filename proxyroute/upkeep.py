@@ -13,11 +13,22 @@ from pathlib import Path
 
 from proxyroute import intent as memory
 from proxyroute.drift import Correction, correction
-from proxyroute.errors import Refused
+from proxyroute.errors import ProxyRouteError, Refused
 from proxyroute.gtid import Containment
 from proxyroute.history import Summary
 from proxyroute.intent import Intent
-from proxyroute.model import NO_EPOCH, Deadline, Epoch, Observed, Policy, Receipt, ReceiptState, RouteTable, View
+from proxyroute.model import (
+    NO_EPOCH,
+    Deadline,
+    Epoch,
+    Observed,
+    Policy,
+    Receipt,
+    ReceiptState,
+    Receiver,
+    RouteTable,
+    View,
+)
 from proxyroute.operation import new_id
 from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Lease
@@ -117,8 +128,10 @@ class Upkeep:
         receipts = proxies.settle(replace(table, epoch=epoch), Deadline.after(_TELL))
         return Corrected(found.wrong, epoch, receipts)
 
-    def reopen(self, primary: str) -> str:
+    def reopen(self, primary: str, *, semi_sync: bool) -> str:
         """Lets ``primary``, which has restarted and refuses writes, take them again; returns what was done.
+
+        With ``semi_sync`` it waited for acknowledgements before, and does again: a restart may have forgotten that.
 
         Like every opening it reads everybody else first. Raises Refused unless all of them answer or never were its
         equals, refuse writes, and have received nothing that it lacks.
@@ -141,8 +154,20 @@ class Upkeep:
         if intent is not None and intent.primary != primary:
             raise Refused(f"{primary} is not opened: {intent.primary} was made primary since")
         self._lease.check()
+        self._reconnect(view, primary)
+        if semi_sync:
+            self._parts.site[primary].semi_sync(Deadline.after(LOOK), primary=True)
         self._parts.site[primary].accept_writes(Deadline.after(LOOK))
         return f"{primary} takes writes again; nobody had received more than it has"
+
+    def _reconnect(self, view: View, primary: str) -> None:
+        """Replicas that lost the primary come back now, not when their next try is due: that may be a minute away."""
+        source = view.peer(primary)
+        for replica in view.seen:
+            if any(s.receiver is Receiver.CONNECTING and s.source_id == source.server_id for s in replica.sources):
+                with contextlib.suppress(ProxyRouteError):
+                    self._parts.site[replica.name].stop_receiver(source, Deadline.after(LOOK))
+                    self._parts.site[replica.name].start_receiver(source, Deadline.after(LOOK))
 
     def close_strays(self, names: Sequence[str]) -> str:
         """Makes servers that take writes beside the primary refuse them, and ends their clients' sessions.

@@ -6,8 +6,9 @@ TABLES WITH READ LOCK answered 1317 and had taken effect), so every change is re
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,10 @@ _POLL = 0.01
 _DEMOTE_SINCE = (10, 10, 0)
 _HEARTBEAT = 1.0
 _THREADS = {"IO_THREAD": "receiver", "SQL_THREAD": "applier"}
+_CONNECT_RETRY = 5
+"""Seconds, for a channel made anew that stands in for none: MariaDB's own 60 keep a replica from a restarted source."""
+_KILL_TIMEOUT = 1
+"""Seconds for which a semi-synchronous receiver that is stopped tries to end its session at a source that is hung."""
 _COPIED = tuple(key for key in SOURCE_OPTIONS if key.startswith("ssl") or key in ("connect_retry", "heartbeat"))
 """What a new channel takes from the one it stands in for; delays and filters belong to one replica."""
 
@@ -77,10 +82,27 @@ class Replication:
         channel = channel_of(self._channels(deadline), source)
         if channel is None or channel.receiver is Receiver.STOPPED:
             return
-        error = self._change("mariadb.stop_receiver", f"STOP SLAVE {_quoted(channel.channel)} IO_THREAD", deadline)
+        with self._hurried(deadline):
+            error = self._change("mariadb.stop_receiver", f"STOP SLAVE {_quoted(channel.channel)} IO_THREAD", deadline)
         now = self._named(channel.channel, deadline)
         if error is not None and now is not None and now.receiver is not Receiver.STOPPED:
             raise error
+
+    @contextlib.contextmanager
+    def _hurried(self, deadline: Deadline) -> Iterator[None]:
+        """A semi-synchronous receiver connects to its source once more when it is stopped; a hung one keeps it 5 s."""
+        variable = "rpl_semi_sync_slave_kill_conn_timeout"
+        sql = f"SELECT @@global.rpl_semi_sync_slave_enabled AS used, @@global.{variable} AS seconds"
+        row = self._session(deadline).one(sql, deadline)
+        usual = int(row["seconds"])
+        if not int(row["used"]) or usual <= _KILL_TIMEOUT:
+            yield
+            return
+        self._change("mariadb.semi_sync", f"SET GLOBAL {variable}={_KILL_TIMEOUT}", deadline)
+        try:
+            yield
+        finally:
+            self._change("mariadb.semi_sync", f"SET GLOBAL {variable}={usual}", deadline)
 
     def start_receiver(self, source: Peer, deadline: Deadline, *, applier: bool = False) -> None:
         """START SLAVE IO_THREAD for the channel that follows ``source``; it connects as soon as the source is there.
@@ -221,7 +243,8 @@ class Replication:
                     deadline,
                     (status.executed.latest_text,),
                 )
-        copied = {key: options[key] for key in _COPIED if key in options} if options else {}
+        given = options or {}
+        copied = {"connect_retry": _CONNECT_RETRY, **{key: given[key] for key in _COPIED if key in given}}
         self._change_source("", source, copied, demote, deadline)
         self._start("", deadline)
 

@@ -1,4 +1,4 @@
-"""``proxyroute failover``: the primary is gone, and a person decides. One test for each line of the conformance list."""
+"""``proxyroute failover``: the primary is gone, and a person decides."""
 
 from __future__ import annotations
 

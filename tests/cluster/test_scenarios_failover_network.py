@@ -1,4 +1,4 @@
-"""Cables are cut: from the engine only, from the replicas only, from everybody; a proxy host loses the shared folder."""
+"""Cables are cut: from the engine only, from the replicas only, from everybody; a proxy loses the shared folder."""
 
 from __future__ import annotations
 
@@ -143,6 +143,7 @@ def partition(net: NetLab, name: str) -> None:
             net.cut(name, other)
 
 
+@pytest.mark.full
 def test_a_proxy_without_the_disk_that_reaches_the_old_primary_is_waited_for_and_named(net: NetLab) -> None:
     old, edge2 = net.cluster.primary, net.hosts[1]
     with net.inside("engine1"):
@@ -190,6 +191,7 @@ def after(net: NetLab) -> None:
     in_order(net, new.name)
 
 
+@pytest.mark.full
 def test_a_proxy_that_closes_by_itself_when_it_hears_nothing_is_waited_for(net: NetLab) -> None:
     old, edge2 = net.cluster.primary, net.hosts[1]
     create_table(old)
