@@ -289,7 +289,12 @@ def test_an_engine_on_another_host_that_never_saw_it_alive_acts_by_what_the_repl
 @pytest.mark.full
 def test_each_primary_is_killed_in_turn_until_all_have_been_one(acknowledged: Lab) -> None:
     site, seen = acknowledged, set()
-    with configured(site, failover={"policy": "lossless"}), mourning(site) as mourners, serving(site) as served:
+    lossless, last_first = {"policy": "lossless"}, {"prefer": [*reversed([node.name for node in site.cluster])]}
+    with (
+        configured(site, failover=lossless, switchover=last_first),
+        mourning(site) as mourners,
+        serving(site) as served,
+    ):
         for number in range(1, 7):
             until(lambda: waits_for_acknowledgements(site.cluster), "somebody to acknowledge", 60)
             old = site.cluster.primary
