@@ -382,6 +382,10 @@ class Engine:
         except Refused as error:
             return None, str(error)
 
+    def last_move(self) -> Summary | None:
+        """Returns the operation that said last who the primary is; None when there was none."""
+        return self._ledger.last_acted()
+
     def failover_limits(self) -> tuple[Finding, ...]:
         """Returns what forbids an automatic failover now, whatever is the matter."""
         seen = _time_in(self._acknowledged)
