@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from proxyroute.errors import (
     TimedOut,
     Torn,
 )
+from proxyroute.haproxy.mounts import file_system
 from proxyroute.haproxy.release import (
     Announcement,
     Answer,
@@ -100,12 +102,15 @@ class Agent:
     def step(self) -> None:
         """Looks at the shared folder and at HAProxy once, and does what follows."""
         try:
-            announcement = self._worker.call(self._current, self._soon())
+            announcement = self._worker.call(self._share().current, self._soon())
             gone = self._memory is not None and announcement is None
             if not gone:
                 self._heard, self._shut = time.monotonic(), False
             text = f"nothing is published in {self._config.folder} any more: is it mounted?"
             self._trouble["folder"] = text if gone else ""
+        except (Torn, Tampered, OtherFormat) as error:
+            self._trouble["folder"] = str(error)
+            announcement = None  # not followed; who asks is answered all the same
         except (ShareError, TimedOut) as error:
             self._trouble["folder"] = str(error)
             self._watched = False  # what comes back may be another mount
@@ -137,9 +142,6 @@ class Agent:
     def _share(self) -> Share:
         return Share(self._config.folder, self._config.cluster, read_key(self._config.key_file))
 
-    def _current(self) -> Announcement | None:
-        return self._share().current()
-
     def _load(self, name: str) -> Release:
         """Returns a release that is announced. Raises ShareError, and TimedOut when the disk hangs.
 
@@ -150,7 +152,7 @@ class Agent:
         appears = Deadline.after(_APPEAR)
         while True:
             try:
-                return self._worker.call(lambda: self._share().release(name), self._soon())
+                return self._worker.call(partial(self._share().release, name), self._soon())
             except Torn:
                 if appears.passed:
                     raise
@@ -161,7 +163,7 @@ class Agent:
         if not self._begun:
             self._begun = True
             with contextlib.suppress(ShareError, TimedOut):
-                said = self._worker.call(lambda: self._share().answer(self._config.host), self._soon())
+                said = self._worker.call(partial(self._share().answer, self._config.host), self._soon())
                 self._written = said
                 self._answer = replace(said, closes_after=self._config.closes_after)
                 if said.phase and not Phase(said.phase).routes:
@@ -174,9 +176,10 @@ class Agent:
         if not self._watched:
             try:
                 share = self._share().folder
-                self._worker.call(lambda: self.watch.begin(share, self._config.host), self._soon())
+                kind = self._worker.call(partial(file_system, share), self._soon())
+                self.watch.begin(share, self._config.host, kind)
                 self._watched = True
-            except (ShareError, TimedOut) as error:
+            except (OSError, ShareError, TimedOut) as error:
                 self.watch.how = f"looks again: {error}"
 
     # Obeying
@@ -245,6 +248,7 @@ class Agent:
         self._staged = {target.name: target}
         accept(self._memory, target, announcement.sequence)
         refuse_outdated(self._memory, abort.table.epoch)
+        self._local.rehearse()  # it must be remembered before it is followed, and by then it is too late to refuse
         back = abort.table
         if self._memory is not None:  # a reload leads where writes go now: under the epoch they go there by
             back = replace(back, primary=self._memory.primary, epoch=self._memory.epoch)
@@ -299,7 +303,7 @@ class Agent:
 
     def _answer_questions(self) -> None:
         try:
-            questions = self._worker.call(lambda: self._share().questions(), self._soon())
+            questions = self._worker.call(self._share().questions, self._soon())
         except (ShareError, TimedOut):
             return  # told when the folder is looked at again
         asked = {q.writer: q.id for q in questions}
@@ -325,7 +329,8 @@ class Agent:
     def _acknowledge(self) -> None:
         answer = self._answer
         try:
-            self._worker.call(lambda: self._share().acknowledge(answer), self._soon())
+            soon = self._soon()
+            self._worker.call(partial(self._share().acknowledge, answer, soon), soon)
             self._written = answer
             self._trouble["receipt"] = ""
         except (ShareError, TimedOut) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -18,12 +20,16 @@ _FORMAT = 1
 _LASTING = "memory.json"
 _QUICK = "memory.last.json"
 """What was accepted while writes waited: nobody waited for the disk then, so it may be damaged after a power cut."""
+_LOCK = "agent.lock"
+_ROOM = 512
+"""Bytes of the lock file, taken when there is room: something can still be said in them when the disk is full."""
+_REHEARSAL = 8192
 
 
 def is_locked(folder: Path) -> bool:
     """Tells whether an agent has the state folder open."""
     try:
-        lock = os.open(folder / "agent.lock", os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(folder / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -35,6 +41,16 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+def mute(folder: Path) -> str:
+    """Returns why the agent cannot write its status in the state folder; empty when it can, or nobody knows."""
+    try:
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            return os.strerror(errno.EROFS)
+        return (folder / _LOCK).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
 class Local:
     """The agent's state folder. One agent at a time has it open."""
 
@@ -43,8 +59,10 @@ class Local:
         self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(folder / _LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._is_mute = True
+            self._mute("")
         except BlockingIOError:
             os.close(self._lock)
             raise ConfigError(f"another agent runs with state_dir {folder}; end it, or give this one another") from None
@@ -102,10 +120,35 @@ class Local:
             raise ShareError(f"cannot write {file}: {error.strerror}") from None
         return file
 
+    def rehearse(self) -> None:
+        """Shows that a route could be remembered. Raises ShareError when it could not."""
+        try:
+            with act("agent.remember"):
+                put(self._folder / "rehearsal", b" " * _REHEARSAL)
+                (self._folder / "rehearsal").unlink()
+        except OSError as error:
+            raise ShareError(f"could not remember a route in {self._folder}: {error.strerror}") from None
+
     def tell(self, status: Mapping[str, Any]) -> None:
-        """Writes the status file. Raises OSError."""
-        with act("agent.status"):
-            put(self._folder / "status.json", json.dumps(status, indent=1).encode(), lasting=False)
+        """Writes the status file, or where that says what is not true any more, why it cannot. Raises OSError then."""
+        try:
+            with act("agent.status"):
+                put(self._folder / "status.json", json.dumps(status, indent=1).encode(), lasting=False)
+        except OSError as error:
+            self._mute(f"{error.strerror}")
+            raise
+        self._mute("")
+
+    def _mute(self, why: str) -> None:
+        if not why and not self._is_mute:
+            return
+        self._is_mute = bool(why)
+        with contextlib.suppress(OSError):  # the disk is read-only: whoever reads the status sees that
+            descriptor = os.open(self._folder / _LOCK, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.pwrite(descriptor, why.encode().ljust(_ROOM)[:_ROOM], 0)
+            finally:
+                os.close(descriptor)
 
     def close(self) -> None:
         os.close(self._lock)

@@ -22,20 +22,6 @@ _LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "ramfs", "z
 _CANARY_SECONDS = 1.0
 
 
-def file_system(folder: Path) -> str:
-    """Returns the type of the file system that ``folder`` is on. Raises OSError when that cannot be told."""
-    best, kind = -1, "unknown"
-    real = os.path.realpath(folder, strict=True)
-    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
-        for line in mounts:
-            fields = line.split()
-            point = fields[4].encode().decode("unicode_escape")
-            inside = real == point or real.startswith(point.rstrip("/") + "/")
-            if inside and len(point) >= best:  # of two mounts in one place the later one is seen
-                best, kind = len(point), fields[fields.index("-") + 1]
-    return kind
-
-
 class Watch(FileSystemEventHandler):
     """Wakes whoever waits when the folder changes, if this host is told."""
 
@@ -52,10 +38,12 @@ class Watch(FileSystemEventHandler):
         """Whether changes are told by events."""
         return self._observer is not None
 
-    def begin(self, folder: Path, host: str) -> None:
-        """Finds out how ``folder`` is to be watched. Raises OSError when it cannot be read or written."""
+    def begin(self, folder: Path, host: str, kind: str) -> None:
+        """Finds out how ``folder``, on a file system of ``kind``, is to be watched.
+
+        Only a local one is touched: those do not hang. Raises OSError when it cannot be read or written.
+        """
         self.end()
-        kind = file_system(folder)
         if kind not in _LOCAL:
             self.how = f"looks again: {kind} does not tell what other hosts do"
             return

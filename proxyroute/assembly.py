@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from proxyroute.adapters import find_adapter
+from proxyroute.config_receivers import EmailNotices, NoticeConfig, ScriptNotices, WebhookNotices
 from proxyroute.config_values import ClusterConfig
 from proxyroute.db.mariadb import MariaDB
 from proxyroute.db.mariadb_compare import MariaDBCompare
 from proxyroute.db.mariadb_rebuild import MariaDBRebuild
 from proxyroute.db.probe import RowProbe
+from proxyroute.db.seat import LockSeat
 from proxyroute.hooks import Scripts
+from proxyroute.lease.claims import Claims
+from proxyroute.lease.database import DatabaseLease
+from proxyroute.lease.etcd import EtcdLease
+from proxyroute.lease.etcd_client import EtcdClient
 from proxyroute.lease.local import LocalLease
+from proxyroute.notify import Ended, Notifier
+from proxyroute.notify_choice import kinds_of
+from proxyroute.notify_receivers import Mail, Receiver, Script, Webhook
 from proxyroute.parts import Parts
-from proxyroute.ports import Adapter
+from proxyroute.ports import Adapter, Lease
 from proxyroute.routes import Routes
 from proxyroute.site import Site
 
 
-def build_parts(config: ClusterConfig, *, continuous: bool = False) -> Parts:
-    """Returns the parts of one cluster; nothing is connected yet. Raises ConfigError when a secret cannot be read."""
+def build_parts(config: ClusterConfig, *, continuous: bool = False, permit: Callable[[], None] | None = None) -> Parts:
+    """Returns the parts of one cluster; nothing is connected yet. Raises ConfigError when a secret cannot be read.
+
+    ``permit`` raises LeaseLost when a new connection may change nothing any more.
+    """
     return Parts(
-        site=Site(config.name, build_servers(config)),
+        site=Site(config.name, build_servers(config, permit)),
         routes=Routes(build_adapters(config), [p.name for p in config.proxies if p.absent]),
         hooks=Scripts(config.scripts.moments, config.scripts.timeout, config.scripts.arguments),
         probe=RowProbe(config.proof.schema, config.proof.account.login()) if config.proof else None,
@@ -29,7 +42,7 @@ def build_parts(config: ClusterConfig, *, continuous: bool = False) -> Parts:
     )
 
 
-def build_servers(config: ClusterConfig) -> dict[str, MariaDB]:
+def build_servers(config: ClusterConfig, permit: Callable[[], None] | None = None) -> dict[str, MariaDB]:
     """Returns a driver for each server; nothing is connected yet. Raises ConfigError when a secret cannot be read."""
     login = config.account.login()
     return {
@@ -39,6 +52,7 @@ def build_servers(config: ClusterConfig) -> dict[str, MariaDB]:
             login,
             config.replication_of(s.name).replication_login(),
             config.policy.monitor_users,
+            permit,
         )
         for s in config.servers.values()
     }
@@ -82,5 +96,57 @@ def build_server_lock(config: ClusterConfig, server: str) -> LocalLease:
     return LocalLease(cluster_folder(config) / "rejoin" / server)
 
 
-def build_lease(config: ClusterConfig) -> LocalLease:
+def build_lease(config: ClusterConfig) -> Lease:
+    """Returns the lease of a cluster; nothing is connected yet. Raises ConfigError when a secret cannot be read."""
+    lease = config.lease
+    if lease.type == "etcd":
+        return EtcdLease(
+            EtcdClient(
+                lease.endpoints,
+                attempt=min(1.0, lease.time / 6),
+                verify=str(lease.ca) if lease.ca else True,
+                cert=(str(lease.cert), str(lease.key)) if lease.cert else None,
+                user=lease.user,
+                password=lease.password.reveal() if lease.password else "",
+            ),
+            config.name,
+            lease.time,
+        )
+    if lease.type == "database":
+        login = config.account.login()
+
+        def seats() -> list[LockSeat]:
+            return [LockSeat(s.name, s.address, login, config.name, lease.time) for s in config.servers.values()]
+
+        return DatabaseLease(seats, len(config.servers), Claims(cluster_folder(config) / "epochs"), lease.time)
     return LocalLease(cluster_folder(config))
+
+
+def permit_of(lease: Lease) -> Callable[[], None] | None:
+    """Returns what a new connection has to ask before it changes anything; nothing where nobody else can have it."""
+    return lease.check if lease.distributed else None
+
+
+def build_notifier(config: ClusterConfig, ended: Ended, attempts: int) -> Notifier:
+    """Returns what tells the receivers of the cluster; ``ended`` gets what became of each notice. Reads no secret."""
+    receivers = [
+        (_receiver(f"notices[{number}] {notice.type}", notice), kinds_of(notice.on))
+        for number, notice in enumerate(config.notices)
+    ]
+    return Notifier(receivers, notices_log(config), ended, attempts)
+
+
+def notices_log(config: ClusterConfig) -> Path:
+    """Returns the file that keeps the notices that could not be sent."""
+    return cluster_folder(config) / "notices.log"
+
+
+def _receiver(label: str, of: NoticeConfig) -> Receiver:
+    if isinstance(of, WebhookNotices):
+        value = of.header_value.reveal if of.header_value else None
+        return Webhook(label, of.url.reveal, of.header, value, of.ca, of.timeout)
+    if isinstance(of, EmailNotices):
+        password = of.password.reveal if of.password else None
+        return Mail(label, of.host, of.port_used, of.sender, of.to, of.tls, of.user, password, of.ca, of.timeout)
+    assert isinstance(of, ScriptNotices)
+    return Script(label, of.run, of.timeout)

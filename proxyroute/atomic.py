@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 
-def put(file: Path, data: bytes, *, lasting: bool = True) -> None:
+def put(file: Path, data: bytes, *, lasting: bool = True, last: Callable[[], object] | None = None) -> None:
     """Makes ``data`` the content of ``file``. Raises OSError; then the old content is untouched.
 
     Without ``lasting`` it does not wait for the disk: our death cannot undo it, a power cut can, or leave it damaged.
+    ``last`` is called when only the rename is missing; what it raises prevents that.
     """
     staged = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.new")
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
@@ -21,6 +23,8 @@ def put(file: Path, data: bytes, *, lasting: bool = True) -> None:
             stream.flush()
             if lasting:
                 os.fsync(stream.fileno())
+        if last is not None:
+            last()
         os.replace(staged, file)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -16,7 +16,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from proxyroute.adapters import find_adapter, installed_adapters
-from proxyroute.config_secrets import KINDS, Secret
+from proxyroute.config_lease import LeaseConfig
+from proxyroute.config_notices import read_notices, settings_of
+from proxyroute.config_secrets import Secret
 from proxyroute.config_shape import (
     EXAMPLES,
     NAME_HELP,
@@ -24,10 +26,12 @@ from proxyroute.config_shape import (
     ClusterShape,
     FileShape,
     HostShape,
+    LeaseShape,
     check_shape,
     fill,
     is_name,
     parse_address,
+    secret_of,
 )
 from proxyroute.config_values import (
     Account,
@@ -94,7 +98,8 @@ def load(path: Path) -> Config:
     document.finish()
     shape = FileShape.model_validate(values)
     state_dir = document.base / shape.state_dir
-    return Config(path, {name: built[name].assemble(part, state_dir) for name, part in shape.clusters.items()})
+    clusters_of = {name: built[name].assemble(part, state_dir, shape.lease) for name, part in shape.clusters.items()}
+    return Config(path, clusters_of)
 
 
 def snapshot(cluster: ClusterConfig) -> dict[str, Any]:
@@ -120,10 +125,14 @@ def snapshot(cluster: ClusterConfig) -> dict[str, Any]:
             {"type": p.type, "name": p.name, "absent": p.absent, **_settings_json(p.settings)} for p in cluster.proxies
         ],
     }
+    if cluster.lease != LeaseConfig():
+        values["lease"] = cluster.lease.to_json()
     if cluster.serve != ServeConfig():
         values["serve"] = dataclasses.asdict(cluster.serve)
     if cluster.failover != FailoverPolicy():
         values["failover"] = dataclasses.asdict(cluster.failover)
+    if cluster.notices:
+        values["notices"] = [settings_of(notice) for notice in cluster.notices]
     if cluster.proof:
         values["proof"] = {"schema": cluster.proof.schema, "account": _account_json(cluster.proof.account)}
     if cluster.rejoin:
@@ -147,7 +156,7 @@ def from_snapshot(value: Mapping[str, Any]) -> ClusterConfig:
     check_shape(ClusterShape, value["cluster"], document, ("clusters", name))
     built = _Cluster(name, value["cluster"], document, ("clusters", name))
     document.finish()
-    config = built.assemble(ClusterShape.model_validate(value["cluster"]), Path(value["state_dir"]))
+    config = built.assemble(ClusterShape.model_validate(value["cluster"]), Path(value["state_dir"]), LeaseShape())
     return dataclasses.replace(config, file=str(value["file"]))
 
 
@@ -193,6 +202,7 @@ class _Cluster:
         self._serve = fill(ServeConfig, _mapping(values.get("serve")), document, (*where, "serve"))
         self._failover = self._read_failover()
         self._proxies = self._read_proxies()
+        self._notices = read_notices(_sequence(values.get("notices")), document, (*where, "notices"))
 
     def addresses(self) -> list[tuple[Where, Any]]:
         """Returns each configured server address and where it stands."""
@@ -277,8 +287,8 @@ class _Cluster:
         self._document.report((*where, "type"), f"{text}; {suggest(str(kind), known)}")
         return None
 
-    def assemble(self, shape: ClusterShape, state_dir: Path) -> ClusterConfig:
-        """Returns the values; called only when nothing was noted."""
+    def assemble(self, shape: ClusterShape, state_dir: Path, lease: LeaseShape) -> ClusterConfig:
+        """Returns the values, with ``lease`` unless the cluster has one; called only when nothing was noted."""
         assert self._policy is not None
         assert self._serve is not None
         assert self._failover is not None
@@ -311,16 +321,23 @@ class _Cluster:
             scripts=ScriptsConfig(shape.scripts.timeout, shape.scripts.arguments, moments),
             proxies=self._proxies,
             serve=self._serve,
+            lease=_lease(shape.lease or lease, base),
             failover=self._failover,
             rejoin=_account(shape.rejoin.account, base) if shape.rejoin else None,
+            notices=self._notices,
         )
+
+
+def _lease(shape: LeaseShape, base: Path) -> LeaseConfig:
+    files = {name: base / path for name in ("ca", "cert", "key") if (path := getattr(shape, name)) is not None}
+    password = secret_of(shape.password, base) if shape.password is not None else None
+    endpoints = tuple(endpoint.rstrip("/") for endpoint in shape.endpoints)
+    return LeaseConfig(shape.type, shape.time, endpoints, user=shape.user, password=password, **files)
 
 
 def _account(shape: AccountShape, base: Path, *, remote: bool = False) -> Account:
     """Returns the account; the TLS files of a ``remote`` one lie on the database servers, not here."""
-    kind = next(kind for kind in KINDS if getattr(shape.password, kind))
-    source = getattr(shape.password, kind)
-    secret = Secret(kind, str(base / source) if kind == "file" else source)
+    secret = secret_of(shape.password, base)
     if shape.tls is None:
         return Account(shape.user, secret)
     found = {name: path for name in ("ca", "cert", "key") if (path := getattr(shape.tls, name)) is not None}
@@ -351,7 +368,8 @@ def _account_json(account: Account) -> dict[str, Any]:
 
 def _settings_json(settings: Any) -> dict[str, Any]:
     values: dict[str, Any] = TypeAdapter(type(settings)).dump_python(settings, mode="json")
-    return values
+    secrets = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    return values | {name: found.reference for name, found in secrets.items() if isinstance(found, Secret)}
 
 
 def _json(value: Any) -> Any:

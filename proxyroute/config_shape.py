@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from proxyroute.config_secrets import KINDS
+from proxyroute.config_secrets import KINDS, Secret
 from proxyroute.config_yaml import Document, Where
 from proxyroute.model import Address
 
@@ -45,6 +45,7 @@ EXAMPLES = {
     "schema": "schema: proxyroute",
     "type": "type: haproxy",
     "name": "name: edge1",
+    "endpoints": "endpoints: ['https://10.0.0.1:2379', 'https://10.0.0.2:2379', 'https://10.0.0.3:2379']",
 }
 """What to write for a field that is missing or of the wrong kind."""
 
@@ -246,6 +247,38 @@ class ScriptsShape(Shape):
     address_up: Argv = ()
 
 
+class LeaseShape(Shape):
+    type: Literal["local", "etcd", "database"] = "local"
+    time: Duration = 10.0
+    endpoints: list[Text] = []
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    user: Text = ""
+    password: SecretShape | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> LeaseShape:
+        if self.type != "etcd":
+            alien = self.model_fields_set - {"type", "time"}
+            if alien:
+                raise _say(f"{', '.join(sorted(alien))} is for type: etcd only; this is type: {self.type}")
+        elif not self.endpoints:
+            raise _say(f"has no endpoints; write {EXAMPLES['endpoints']}")
+        if self.time != int(self.time) or not 2 <= self.time <= 600:
+            raise _say("time must be whole seconds, from 2s to 600s")
+        for endpoint in self.endpoints:
+            if not re.fullmatch(r"https?://[^/\s]+:\d+/?", endpoint):
+                raise _say(f"{endpoint!r} is not an address of etcd; write {EXAMPLES['endpoints']}")
+            if endpoint.startswith("http:") and (self.ca or self.cert):
+                raise _say(f"{endpoint} does not use TLS, and ca or cert is given; write https:// or take them out")
+        if (self.cert is None) != (self.key is None):
+            raise _say("cert and key come together; give both or none")
+        if bool(self.user) != (self.password is not None):
+            raise _say("user and password come together; give both or none")
+        return self
+
+
 class ClusterShape(Shape):
     account: AccountShape
     replication: ReplicationShape
@@ -257,12 +290,22 @@ class ClusterShape(Shape):
     scripts: ScriptsShape = ScriptsShape()
     rejoin: RejoinShape | None = None
     proxies: list[dict[str, Any]] = []
+    lease: LeaseShape | None = None
+    notices: list[dict[str, Any]] = []
 
 
 class FileShape(Shape):
     version: Literal[1]
     state_dir: Path = Path("/var/lib/proxyroute")
+    lease: LeaseShape = LeaseShape()
     clusters: dict[str, ClusterShape]
+
+
+def secret_of(shape: SecretShape, base: Path) -> Secret:
+    """Returns the secret that ``shape`` names; a relative path starts at ``base``."""
+    kind = next(kind for kind in KINDS if getattr(shape, kind))
+    source = getattr(shape, kind)
+    return Secret(kind, str(base / source) if kind == "file" else source)
 
 
 def check_shape(shape: type[BaseModel], values: object, document: Document, where: Where = ()) -> None:
@@ -317,7 +360,8 @@ def fill(
     """Builds the dataclass ``cls`` from ``values``, or notes in ``document`` why not and returns None.
 
     A ``float`` field is a duration in seconds and takes ``3s``; an ``Address`` takes ``host:port``; a
-    relative ``Path`` starts at the configuration's directory. Fields in ``hidden`` cannot be set.
+    relative ``Path`` starts at the configuration's directory; a ``Secret`` is a reference to one. Fields in ``hidden``
+    cannot be set.
     """
     hints = get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in hidden]  # type: ignore[arg-type]
@@ -326,6 +370,10 @@ def fill(
     for key, value in values.items():
         if key not in known:
             document.unknown((*where, key), known)
+        elif value is not None and Secret in {hints[key], *get_args(hints[key])}:
+            check_shape(SecretShape, value, document, (*where, key))
+            if len(document.problems) == before:
+                given[key] = secret_of(SecretShape.model_validate(value), document.base)
         elif value is not None:
             try:
                 given[key] = _coerce(hints[key], value, document.base)
@@ -345,6 +393,8 @@ def fill(
 def _coerce(hint: Any, value: Any, base: Path) -> Any:
     """Turns what people write into what a field of type ``hint`` takes. Raises ValueError."""
     kinds = {hint, *get_args(hint)}
+    if Secret in kinds:
+        return _secret(value, base)
     if float in kinds:
         return parse_duration(value)
     if Address in kinds and isinstance(value, str):
@@ -355,6 +405,18 @@ def _coerce(hint: Any, value: Any, base: Path) -> Any:
     if is_list is not None and str in get_args(is_list):
         return _strings(value)
     return value
+
+
+def _secret(value: Any, base: Path) -> Secret:
+    """Returns where a secret is. Raises ValueError, which never repeats what was written."""
+    try:
+        shape = SecretShape.model_validate(value)
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_input=False)[0]
+        raise ValueError(detail["msg"] if detail["type"] == "said" else f"is not a secret; {SECRET_HELP}") from None
+    kind = next(kind for kind in KINDS if getattr(shape, kind))
+    source = getattr(shape, kind)
+    return Secret(kind, str(base / source) if kind == "file" else source)
 
 
 def _strings(value: Any) -> Any:

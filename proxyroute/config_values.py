@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proxyroute.config_lease import LeaseConfig
+from proxyroute.config_receivers import NoticeConfig
 from proxyroute.config_secrets import Secret
 from proxyroute.config_yaml import suggest
 from proxyroute.db.mariadb_replication import ReplicationLogin
@@ -158,9 +160,12 @@ class ClusterConfig:
     scripts: ScriptsConfig
     proxies: tuple[ProxyConfig, ...]
     serve: ServeConfig = ServeConfig()
+    lease: LeaseConfig = field(default_factory=LeaseConfig)
     failover: FailoverPolicy = field(default_factory=FailoverPolicy)
     rejoin: Account | None = None
     """The account that reads binary logs and data, and puts them in place; without it the engine's own."""
+    notices: tuple[NoticeConfig, ...] = ()
+    """Who is told, in the order of the file."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -179,7 +184,10 @@ class ClusterConfig:
         remote |= {f"{s.name}.replication": s.replication for s in self.servers.values() if s.replication}
         found = [account.password.finding(subject) for subject, account in (local | remote).items()]
         found += [_tls_finding(subject, account.tls) for subject, account in local.items()]
+        found += self.lease.findings()
         found += [_program_finding(moment, argv) for moment, argv in self.scripts.moments.items()]
+        for number, notice in enumerate(self.notices):
+            found += notice.findings(f"notices[{number}]")
         return tuple(finding for finding in found if finding is not None)
 
 

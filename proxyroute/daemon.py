@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from proxyroute.contingency import Contingency, foresee
 from proxyroute.drift import differences
 from proxyroute.engine import Corrected, Engine, open_engine
 from proxyroute.errors import Busy, ConfigError, ProxyRouteError, Refused
-from proxyroute.history import fenced, waiting_for_heal
-from proxyroute.model import Action, Diagnosis, Event, Finding, Observed, ReceiptState, Result, View
+from proxyroute.history import fenced, report_from, waiting_for_heal
+from proxyroute.model import Action, Deadline, Diagnosis, Event, Finding, Observed, ReceiptState, Result, View
+from proxyroute.notify_message import Notice
+from proxyroute.outlet import Outlet
 from proxyroute.sentry import Sentry
 from proxyroute.truth import truth
 
@@ -37,25 +39,10 @@ _LAST_RETRY = 300.0
 _EVENTS_EVERY = 60.0
 _BREATH = 0.02
 """Seconds between two steps when much is changing."""
+_LAST_WORDS = 5.0
+"""Seconds for notices that are not sent yet when we are to stop."""
 _END = 90.0
 """Seconds that an act which has begun may take to its end when we are to stop: longer than each of its deadlines."""
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something that has changed, for people and for a log."""
-
-    cluster: str
-    kind: str
-    """``serving``, ``state``, ``diagnosis``, ``acted``, ``blocked``, ``healed``, ``corrected``, ``refused``,
-    ``trouble`` or ``ended``."""
-    text: str
-    level: str = ""
-    """``good``, ``warn`` or ``bad``."""
-    at: float = 0.0
-    """Unix time."""
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values."""
 
 
 Listener = Callable[[Notice], None]
@@ -172,9 +159,16 @@ class Keeper:
             self._observed, self._observe_at = (), 0.0
         return True
 
-    def _say_done(self, text: str, level: str) -> None:
+    def _say_done(self, text: str, level: str, operation: str = "") -> None:
         self._told.pop("acted", None)
-        self._say("acted", text, level)
+        self._say("acted", text, level, self._report(operation))
+
+    def _report(self, operation: str) -> dict[str, Any]:
+        """Returns the report of ``operation`` as details of a notice; nothing when there is none to be had."""
+        if operation:
+            with contextlib.suppress(ProxyRouteError):
+                return {"report": report_from(self._engine.show(operation))}
+        return {}
 
     def _fail_over(self) -> None:
         def look(more: tuple[Finding, ...]) -> Contingency:
@@ -190,7 +184,8 @@ class Keeper:
         result = self._engine.failover(look, force=False, automatic=True, confirm=lambda prospect: True)
         left = f"; left to do: {'; '.join(result.leftovers)}" if result.leftovers else ""
         verdict = str(result.proof.verdict) if result.proof is not None else "UNKNOWN"
-        self._say_done(f"failover {result.operation}: {result.text}; {verdict}{left}", "good" if not left else "warn")
+        text = f"failover {result.operation}: {result.text}; {verdict}{left}"
+        self._say_done(text, "good" if not left else "warn", result.operation)
 
     def _events_if_due(self, view: View) -> tuple[Event, ...] | None:
         """The scheduled events of the primary, which it cannot tell any more once it is gone; read now and then."""
@@ -255,7 +250,8 @@ class Keeper:
 
     def _tell_healed(self, result: Result) -> None:
         left = f"; left to do: {'; '.join(result.leftovers)}" if result.leftovers else ""
-        self._say("healed", f"healed {result.operation}: {result.text}{left}", "warn" if left else "good")
+        level = "warn" if left else "good"
+        self._say("healed", f"healed {result.operation}: {result.text}{left}", level, self._report(result.operation))
 
     # -- the routes --
 
@@ -318,12 +314,12 @@ class Daemon:
 
     def __init__(self, clusters: Mapping[str, ClusterConfig], listener: Listener) -> None:
         """Raises ConfigError when a secret cannot be read, or a cluster is served already with the same state_dir."""
-        self._listener = listener
         self._clusters = clusters
         self._end = threading.Event()
         self._locks = [lock(config) for config in clusters.values()]
         self._engines = {name: open_engine(config) for name, config in clusters.items()}
         self._sentries = {name: Sentry(config) for name, config in clusters.items()}
+        self._outlets = {name: Outlet(config, listener) for name, config in clusters.items()}
         self._threads: list[threading.Thread] = []
 
     def run(self, until: threading.Event) -> bool:
@@ -340,27 +336,31 @@ class Daemon:
             thread.join(max(0.0, ends - time.monotonic()))
         for handle in self._locks:
             os.close(handle)
+        soon = Deadline.after(_LAST_WORDS)
+        for outlet in self._outlets.values():
+            outlet.close(soon)
         return not any(thread.is_alive() for thread in self._threads)
 
     def _keep(self, config: ClusterConfig) -> None:
-        self._listener(Notice(config.name, "serving", "serving", "good", time.time(), {"pid": os.getpid()}))
+        tell = self._outlets[config.name]
+        tell(Notice(config.name, "serving", "serving", "good", time.time(), {"pid": os.getpid()}))
         engine = self._engines[config.name]
         try:
             with self._sentries[config.name] as sentry:
-                keeper = Keeper(config, engine, sentry, self._listener)
+                keeper = Keeper(config, engine, sentry, tell)
                 while not self._end.is_set():
                     try:
                         keeper.step()
                     except Exception as error:  # noqa: BLE001 - a mistake of ours in one step must not end all keeping
                         text = f"{type(error).__name__}: {error}; please report this"
-                        self._listener(Notice(config.name, "trouble", text, "bad", time.time()))
+                        tell(Notice(config.name, "trouble", text, "bad", time.time()))
                         self._end.wait(config.serve.period)
                     if not sentry.wait_change(config.serve.period):
                         continue
                     self._end.wait(_BREATH)
         finally:
             engine.close()
-            self._listener(Notice(config.name, "ended", "ended; nothing was changed by that", "", time.time()))
+            tell(Notice(config.name, "ended", "ended; nothing was changed by that", "", time.time()))
 
 
 def lock(config: ClusterConfig) -> int:
@@ -402,5 +402,5 @@ def server_of(config: ClusterConfig) -> int | None:
 
 
 def lock_file(config: ClusterConfig) -> Path:
-    """Returns the file that is locked by whoever serves ``config``."""
-    return cluster_folder(config) / "serve.lock"
+    """Returns the file that is locked by whoever serves ``config`` on this host: ``state_dir`` may be a shared disk."""
+    return cluster_folder(config) / f"serve-{socket.gethostname()}.lock"

@@ -68,15 +68,13 @@ def replicas_contained(case: Case) -> Iterator[Finding]:
     for name in _followers(case):
         if _held(case, name) is Containment.YES:
             continue
-        server = case.sightings.tracks[name].good
-        text = (
-            f"nobody can tell whether {case.name} has everything that {name} has received"
-            if server
-            else f"{name} was never seen, and may have received what {case.name} lacks"
-        )
-        code = "failover.uncontained" if server else "failover.unheard"
         cure = f"start {name}, or on {case.name}: SET GLOBAL read_only=0;"
-        yield Finding(code, Severity.ERROR, name, text, cure, forceable=True)
+        if case.sightings.tracks[name].good:
+            text = f"nobody can tell whether {case.name} has everything that {name} has received"
+            yield Finding("failover.uncontained", Severity.ERROR, name, text, cure, forceable=True)
+        else:
+            text = f"{name} was never seen, and may have received what {case.name} lacks"
+            yield Finding("failover.unheard", Severity.ERROR, name, text, cure, forceable=True)
 
 
 def tell_read_only(case: Case) -> str:
@@ -104,8 +102,8 @@ def tell_locked_semi_sync(case: Case) -> str:
     sync = case.top.semi_sync if case.top else None
     waiting, timeout = (sync.waiting, seconds(sync.timeout_seconds)) if sync else (0, "?")
     return (
-        f"{waiting} commits on {case.name} wait for an acknowledgement and no replica can give one, "
-        f"for up to {timeout}; start a semi-synchronous replica, or on {case.name}: "
+        f"commits on {case.name} wait for an acknowledgement and no replica can give one "
+        f"(waiting: {waiting}, for up to {timeout}); start a semi-synchronous replica, or on {case.name}: "
         "SET GLOBAL rpl_semi_sync_master_enabled=0;"
     )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute import __version__, faults, journal
-from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder
+from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder, permit_of
 from proxyroute.atomic import put
 from proxyroute.binlog import Table
 from proxyroute.config import from_snapshot, snapshot
@@ -29,6 +29,7 @@ from proxyroute.known import Known
 from proxyroute.model import (
     Deadline,
     Finding,
+    Holding,
     Observed,
     Plan,
     Receipt,
@@ -64,7 +65,7 @@ class Engine:
         self._policy = config.policy
         self._folder = journal_folder(config)
         self._lease = build_lease(config)
-        self._parts = build_parts(config, continuous=True)
+        self._parts = build_parts(config, continuous=True, permit=permit_of(self._lease))
         self._ledger = Ledger(self._folder)
         self._acknowledged = cluster_folder(config) / "failovers-acknowledged"
         meant = cluster_folder(config) / "intent.json"
@@ -79,6 +80,10 @@ class Engine:
     def inspect(self, view: View) -> View:
         """Returns ``view`` with what is too dear for every second."""
         return self._parts.site.inspect(view, self._policy, Deadline.after(LOOK))
+
+    def lease(self) -> Holding:
+        """Returns who holds the cluster's lease now."""
+        return self._lease.holding(Deadline.after(LOOK))
 
     def observe(self) -> tuple[Observed, ...]:
         """Returns what every proxy really does."""
@@ -109,10 +114,12 @@ class Engine:
             sync_seconds=sync_seconds,
             past=[s.blackout_seconds for s in self.history() if s.blackout_seconds is not None],
             more=(
+                *self._lease.findings(Deadline.after(LOOK)),
                 *self._open_findings(),
                 *self._leftover_findings(),
                 *self._damaged_findings(),
                 *self._disk_findings(sync_seconds),
+                *self._parts.routes.outlook(Deadline.after(LOOK)),
             ),
         )
 
@@ -223,7 +230,7 @@ class Engine:
     ) -> Iterator[tuple[Operation, Parts]]:
         """An operation under the lease, with its journal and its guard. ``plan`` is asked once the lease is ours."""
         operation = new_id()
-        self._lease.acquire(f"{kind} {operation}", Deadline.after(_LEASE))
+        self._take_lease(f"{kind} {operation}", _LEASE)
         guard: Guard | None = None
         op: Operation | None = None
         try:
@@ -232,7 +239,7 @@ class Engine:
             self._parts.site.close()
             planned = plan()
             file = self._folder / f"{operation}.jsonl"
-            guard = Guard(file)
+            guard = Guard(file, self._lease)
             epoch = self._lease.claim(highest_epoch(self.observe()), operation)
             op = Operation.create(
                 Journal(file, self._listener),
@@ -256,9 +263,11 @@ class Engine:
             if op is not None:
                 op.journal.close()
             # before the guard: when the record is open, it takes the lease and goes on
-            self._lease.release()
+            self._give_lease_back()
             if guard is not None and (op is None or op.outcome is not None):
                 guard.dismiss()
+            elif guard is not None:
+                guard.leave()  # now, not when this process ends: it may have more to say before that
 
     def rejoin(self, server: str, method: str | None = None) -> Result:
         """Makes ``server`` follow the primary again. Raises Refused, Busy or Unfinished; see ``run_rejoin``."""
@@ -274,23 +283,23 @@ class Engine:
         """Compares the data of the primary with ``server`` or with every replica; see ``run_verify``."""
         return run_verify(self._config, self._parts, server, tables, deadline, watch)
 
-    def heal(self, declare_lost: Sequence[str] = (), patience: float = _HEAL_LEASE) -> tuple[Result, ...]:
+    def heal(self, declare_lost: Sequence[str] = (), patience: float | None = None) -> tuple[Result, ...]:
         """Finishes or undoes every open operation, oldest first, and takes up what the last one left to do.
 
         ``declare_lost`` names servers that are gone for good; that is kept in the journal. ``patience`` is how many
-        seconds the lease is waited for. Raises Busy when it is not to be had, Unfinished when an operation has to wait,
-        SplitBrain when a person must decide.
+        seconds the lease is waited for; by default long enough for that of a dead engine to end. Raises Busy when it is
+        not to be had, Unfinished when an operation has to wait, SplitBrain when a person must decide.
         """
         unknown = [name for name in declare_lost if name not in self._parts.site.names]
         if unknown:
             raise Refused(f"{', '.join(unknown)} is not a server of {self._config.name}")
         faults.role = "heal"
-        self._lease.acquire("heal", Deadline.after(patience))
+        self._take_lease("heal", max(_HEAL_LEASE, 2 * self._config.lease.time) if patience is None else patience)
         try:
             results = [self._heal_one(file, declare_lost) for file in self._to_heal()]
             return tuple(r for r in results if r is not None)
         finally:
-            self._lease.release()
+            self._give_lease_back()
 
     def _to_heal(self) -> list[Path]:
         """Open operations, oldest first; then the last one that acted, for what it may have left to do."""
@@ -304,11 +313,11 @@ class Engine:
         begin = journal.read(file)[0]
         if begin["operation_kind"] == REJOIN:
             return self._heal_rejoin(file, begin)
-        op = resume(file, self._lease, _user(), open_journal=lambda f: Journal(f, self._listener))
+        op = resume(file, self._lease, _user(), open_journal=lambda f, term: Journal(f, self._listener, term=term))
         if op is None:
             return None
         try:
-            parts = build_parts(from_snapshot(begin["config"]))
+            parts = build_parts(from_snapshot(begin["config"]), permit=permit_of(self._lease))
         except ConfigError as error:
             op.journal.close()
             raise ConfigError(f"{op.id} cannot be healed with the configuration it began with: {error}") from error
@@ -368,14 +377,14 @@ class Engine:
     @contextmanager
     def _held(self, purpose: str) -> Iterator[None]:
         """Holds the lease for something short, that no open operation is in the way of. Raises Refused, Busy."""
-        self._lease.acquire(purpose, Deadline.after(_LEASE))
+        self._take_lease(purpose, _LEASE)
         try:
             open_operations = self._open_findings()
             if open_operations:
                 raise Refused(open_operations[0].text, open_operations)
             yield
         finally:
-            self._lease.release()
+            self._give_lease_back()
 
     def intended(self, view: View, observed: Sequence[Observed]) -> tuple[str | None, str]:
         """Returns the server that writes are meant to go to; None, and why, when it is not for us to say."""
@@ -396,7 +405,7 @@ class Engine:
             for s in self.history()
             if s.kind == "failover" and s.outcome in ("done", "aborted", "open")
         ]
-        guarding = Guarding(distributed=False)
+        guarding = Guarding(self._lease.distributed, counts_servers=self._config.lease.type == "database")
         return limits(
             self._config.name, self._config.failover, guarding, len(self._parts.site.names), past, time.time()
         )
@@ -432,6 +441,23 @@ class Engine:
         self._parts.routes.close()
 
     # -- helpers --
+
+    def _take_lease(self, purpose: str, patience: float) -> None:
+        """Gets the lease, and ends what the one who had it before may still try. Raises Busy, Refused."""
+        self._lease.acquire(purpose, Deadline.after(patience))
+        if not self._lease.distributed:
+            return
+        try:
+            self._parts.site.end_others(Deadline.after(LOOK))
+        except BaseException:
+            self._give_lease_back()
+            raise
+
+    def _give_lease_back(self) -> None:
+        """Connections that were permitted under this lease must not be there under a later one."""
+        if self._lease.distributed:
+            self._parts.site.close()
+        self._lease.release()
 
     def _refuse_busy(self, prospect: Prospect) -> None:
         """An open operation that somebody is at work on is no case for heal. Raises Busy, naming who that is."""

@@ -20,16 +20,18 @@
     │   └── Diverged       it has executed events that its source does not have
     ├── AdapterError       a proxy could not be asked or told
     ├── ShareError         what lies in the shared folder cannot be used, or it cannot be written
+    │   ├── DiskFailed     its disk failed in the midst: the outcome is *unknown*, look again
     │   ├── Torn           a file there is cut off, or is not what its name says
     │   ├── Tampered       a file there is not signed with our key
     │   ├── OtherFormat    a file there was written by another version
     │   ├── Outdated       a higher epoch is known already
     │   └── Conflict       an epoch is to mean two different primaries
-    └── ScriptFailed       a script of the site's owner failed or did not end in time
+    ├── ScriptFailed       a script of the site's owner failed or did not end in time
+    └── NotSent            a notice did not reach a receiver; no operation ever waits for one or fails by it
 
 An operation ends in one of three ways, and the first of ``Refused``, ``Aborted`` and ``Unfinished`` that fits
-says which. ``TimedOut`` and ``LostReply`` are none of them: they mean *unknown*, and unknown is answered by
-looking again, never by rolling back blind.
+says which. ``TimedOut``, ``LostReply`` and ``DiskFailed`` are none of them: they mean *unknown*, and unknown is
+answered by looking again, never by rolling back blind.
 """
 
 from __future__ import annotations
@@ -182,6 +184,10 @@ class ShareError(ProxyRouteError):
     """Something about the folder that engines and proxy hosts share."""
 
 
+class DiskFailed(ShareError):
+    """The disk of the shared folder failed in the midst. The outcome is unknown: look again."""
+
+
 class Torn(ShareError):
     """A file in the shared folder is cut off, or is not what its name or digest says."""
 
@@ -204,3 +210,11 @@ class Conflict(ShareError):
 
 class ScriptFailed(ProxyRouteError):
     """A script of the site's owner exited non-zero or did not end in time."""
+
+
+class NotSent(ProxyRouteError):
+    """A notice did not reach a receiver. ``again`` tells whether trying once more may help."""
+
+    def __init__(self, text: str, *, again: bool = True) -> None:
+        super().__init__(text)
+        self.again = again

@@ -53,23 +53,25 @@ def limits(
     ``servers`` is how many there are; ``wall`` is the present in Unix time. Failovers of the future (the clock was
     set back) count as those of now.
     """
-    return tuple(
-        Finding(code, Severity.ERROR, cluster, text, cure)
-        for code, text, cure in _limits(policy, guarding, servers, past, wall)
-    )
+    return tuple(_limits(cluster, policy, guarding, servers, past, wall))
 
 
 def _limits(
-    policy: FailoverPolicy, guarding: Guarding, servers: int, past: Sequence[Past], wall: float
-) -> Iterator[tuple[str, str, str]]:
+    cluster: str, policy: FailoverPolicy, guarding: Guarding, servers: int, past: Sequence[Past], wall: float
+) -> Iterator[Finding]:
+    def _error(code: str, text: str, cure: str) -> Finding:
+        return Finding(code, Severity.ERROR, cluster, text, cure)
+
     if policy.mode == "manual":
-        yield "failover.manual", "a person decides here", "proxyroute failover; or failover.mode: automatic"
+        yield _error("failover.manual", "a person decides here", "proxyroute failover; or failover.mode: automatic")
     if not guarding.distributed and not policy.single_engine:
         text = "the lease is on this host only: another engine might act at the same time"
-        yield "failover.lease", text, "configure a lease that is shared, or declare failover.single_engine: true"
+        yield _error(
+            "failover.lease", text, "configure a lease that is shared, or declare failover.single_engine: true"
+        )
     if guarding.counts_servers and servers <= 2:
         text = f"the lease needs a majority of {servers} servers, and there is none when one is gone"
-        yield "failover.two_servers", text, "use etcd for the lease, or add a third server"
+        yield _error("failover.two_servers", text, "use etcd for the lease, or add a third server")
     counted = [p for p in past if p.automatic and not p.acknowledged]
     ages = {p.operation: max(0.0, wall - p.at) for p in counted}
     recent = [p for p in counted if ages[p.operation] < policy.quiet_period]
@@ -78,12 +80,12 @@ def _limits(
         left = policy.quiet_period - ages[last.operation]
         text = f"the last automatic failover, {last.operation}, was {seconds(round(ages[last.operation]))} ago"
         cure = f"wait for {seconds(round(left))}, or after a look at it: proxyroute failover --acknowledge"
-        yield "failover.quiet", text, cure
+        yield _error("failover.quiet", text, cure)
     today = [p for p in counted if ages[p.operation] < DAY]
     if len(today) >= policy.per_day:
         text = f"{len(today)} automatic failovers within 24 hours, {policy.per_day} are allowed"
-        yield "failover.per_day", text, "find out why; then: proxyroute failover --acknowledge"
+        yield _error("failover.per_day", text, "find out why; then: proxyroute failover --acknowledge")
     for p in past:
         if not p.finished:
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(p.at))
-            yield "failover.unfinished", f"{p.operation}, begun {when} UTC, has not ended", "proxyroute heal"
+            yield _error("failover.unfinished", f"{p.operation}, begun {when} UTC, has not ended", "proxyroute heal")

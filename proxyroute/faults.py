@@ -23,6 +23,8 @@ from contextlib import contextmanager
 POINTS: dict[str, str] = {
     # database servers: one per statement that changes something
     "mariadb.block_writes": "FLUSH TABLES WITH READ LOCK / BACKUP STAGE BLOCK_COMMIT",
+    "mariadb.mark_session": "GET_LOCK that marks a session that may change something",
+    "mariadb.end_other": "KILL of a session of the engine that had the lease before",
     "mariadb.name_lock": "GET_LOCK that names a session that holds writes back",
     "mariadb.arm": "the statement that holds writes back and then refuses them by itself",
     "mariadb.unblock_writes": "UNLOCK TABLES / BACKUP STAGE END",
@@ -86,10 +88,22 @@ POINTS: dict[str, str] = {
     "share.prune": "removal of an old release, claim or question",
     "agent.remember": "rename of what an agent must never forget, on its own disk",
     "agent.status": "rename of what an agent says about itself, on its own disk",
+    # MaxScale, over its REST API
+    "maxscale.state": "PUT that sets or clears one state of one server, or makes a monitor look",
+    "maxscale.monitor": "PUT that stops a monitor",
+    "maxscale.object": "POST or DELETE of the server object that keeps an epoch",
     # anything else
     "hook.run": "an argv of a hook adapter",
     "script.run": "a script of the site's owner",
-    "lease.claim": "mkdir that claims an epoch",
+    "lease.take": "the transaction that takes the lease in etcd",
+    "lease.seat": "GET_LOCK of the lease on one server, and the time after which the server ends its session",
+    "lease.claim": "mkdir or transaction that claims an epoch",
+    "lease.commit": "the transaction that puts a decision on record while the lease is ours",
+    "lease.release": "the lease in etcd is given back",
+    "notice.webhook": "POST of a notice",
+    "notice.email": "a notice handed to a mail server",
+    "notice.script": "a notice given to a script of the site's owner",
+    "notice.log": "a line about a notice that was not sent",
     "guard.start": "start of the guard process",
     "guard.take_over": "the guard goes on with an operation whose engine is gone",
     "guard.end_engine": "SIGKILL of an engine that hangs while writes are blocked",
@@ -98,6 +112,8 @@ POINTS: dict[str, str] = {
 _seen: Counter[str] = Counter()
 role = "engine"
 """Set once by the guard, by heal and by an agent."""
+owner: int | None = None
+"""The process for which this one acts and which is ended in its place; None: it acts for itself."""
 
 
 def _pass(point: str) -> None:
@@ -109,7 +125,11 @@ def _pass(point: str) -> None:
     for wanted in os.environ.get("PROXYROUTE_FAULT", "").split(","):
         where, _, name = wanted.partition("@")
         if where in (f"{role}/{point}", f"{role}/{point}:{_seen[point]}"):
-            os.kill(os.getpid(), signal.Signals[f"SIG{name or 'KILL'}"])
+            number = signal.Signals[f"SIG{name or 'KILL'}"]
+            if owner is not None:
+                os.kill(owner, number)
+            if owner is None or number is signal.SIGKILL:  # a helper does not act for the dead
+                os.kill(os.getpid(), number)
 
 
 @contextmanager

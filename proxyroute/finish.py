@@ -136,6 +136,7 @@ def _route(parts: Parts, op: Operation, table: RouteTable | None) -> None:
         if not parts.routes:
             note.detail = "no proxies are configured"
             return
+        op.still_ours()
         table = table or parts.table(op, op.plan.candidate, op.route_epoch)
         receipts = parts.routes.apply(table, Deadline.after(_TELL))
         parts.routes.release(Deadline.after(_TELL))
@@ -263,6 +264,7 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
 def _settle_routes(parts: Parts, op: Operation, deadline: Deadline) -> str:
     if not parts.routes:
         return "no proxies are configured"
+    op.still_ours()
     table, again_until = parts.table(op, op.plan.candidate, op.route_epoch), deadline.within(_SETTLE_AGAIN)
     while True:
         receipts = parts.routes.settle(table, deadline)

@@ -17,28 +17,38 @@ import time
 from pathlib import Path
 
 from proxyroute import faults, journal
-from proxyroute.assembly import build_lease, build_parts
+from proxyroute.assembly import build_lease, build_notifier, build_parts, permit_of
 from proxyroute.config import from_snapshot
-from proxyroute.errors import ProxyRouteError, SplitBrain, Superseded
+from proxyroute.config_values import ClusterConfig
+from proxyroute.errors import Busy, LeaseLost, ProxyRouteError, SplitBrain, Superseded
 from proxyroute.faults import act
+from proxyroute.history import report_from
 from proxyroute.model import Deadline
+from proxyroute.notify import Delivery
+from proxyroute.notify_message import Notice
 from proxyroute.operation import plan_from_json, resume
 from proxyroute.parts import Parts
 from proxyroute.ports import Lease
 from proxyroute.recovery import recover
+from proxyroute.report import headline, level
 
 _CONNECT = 5.0
 _GIVE_UP = 60.0
 _LEASE = 20.0
 _RETRY = 0.5
 _IDLE = 3600.0
+_ATTEMPTS = 5
+_NAME = "guard"
+"""Who goes on with an operation, as its record says."""
 
 
 class Guard:
     """The engine's end of the pipe. Implements :class:`proxyroute.ports.Sentinel`."""
 
-    def __init__(self, journal_file: Path) -> None:
+    def __init__(self, journal_file: Path, lease: Lease) -> None:
         self._journal = journal_file
+        self._lease = lease
+        self._told = ""
         self._log = journal_file.with_suffix(".guard.log")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -63,11 +73,25 @@ class Guard:
             raise ProxyRouteError(f"the guard did not start; {self._log} says why")
 
     def expect(self, seconds: float) -> None:
-        """Tells it to take over when it does not hear of us again in ``seconds``; does not wait."""
+        """Tells it to take over when it does not hear of us again in ``seconds``; does not wait.
+
+        With the lease as it is now: a guard that goes on needs not wait until that of a dead engine has ended.
+        """
         if self._process is not None and self._process.stdin is not None:
+            ticket, told = self._lease.ticket(), self._told
             with contextlib.suppress(OSError):  # a dead guard is no reason to leave the cluster as it is
+                if ticket != told:
+                    self._process.stdin.write(f"lease {ticket}\n".encode())
+                    self._told = ticket
                 self._process.stdin.write(f"expect {seconds}\n".encode())
                 self._process.stdin.flush()
+
+    def leave(self) -> None:
+        """Leaves the operation to it at once: it takes over as if we had ended, and we need not end for that."""
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
 
     def dismiss(self) -> None:
         """The operation is over, or was never begun. Waits for its end, at most two seconds."""
@@ -119,7 +143,11 @@ def main(arguments: list[str]) -> int:
     begin = journal.read(file)[0]
     config = from_snapshot(begin["config"])
     plan = plan_from_json(begin["plan"])
-    parts = build_parts(config, continuous=True)
+    lease = build_lease(config)
+    watch = _Watch(engine)
+    # while it only watches, its connections are the engine's: no lease is held here yet
+    permit = permit_of(lease)
+    parts = build_parts(config, continuous=True, permit=permit and (lambda: permit() if watch.over else None))
     needed = plan.candidate if begin["operation_kind"] == "failover" else plan.primary
     try:
         there = [n for n in parts.site.names if n == needed or n != plan.primary]
@@ -127,39 +155,78 @@ def main(arguments: list[str]) -> int:
         if needed in errors:
             raise errors[needed]
         print("ready", flush=True)
-        if not _watch(engine):
+        if not watch.must_take_over():
             return 0
-        return _take_over(parts, file, build_lease(config))
+        patience = max(_GIVE_UP, 3 * config.lease.time)
+        ended = _take_over(parts, file, lease, watch.ticket, Deadline.after(patience))
     finally:
         parts.site.close()
         parts.routes.close()
+    _tell(config, file)
+    return ended
 
 
-def _watch(engine: int) -> bool:
-    """Returns True when the guard must take over, False when the operation is over."""
-    until: Deadline | None = None
-    while True:
-        line = _read_line(sys.stdin.fileno(), until.left if until else _IDLE)
-        if line is None and until is not None:
-            _log("the engine is not done within every budget: ending it")
-            with contextlib.suppress(ProcessLookupError), act("guard.end_engine"):
-                signal.pidfd_send_signal(engine, signal.SIGKILL)
-            return True
-        if line == "":
-            return True
-        if line == "done":
-            return False
-        if line is not None and line.startswith("expect "):
-            until = Deadline.after(float(line.split()[1]))
+def _tell(config: ClusterConfig, file: Path) -> None:
+    """Tells the receivers of notices what became of the operation, if it was us who went on with it."""
+    records = journal.read(file)
+    resumed = [r["by"] for r in records if r["kind"] == "resumed"]
+    if not config.notices or resumed[-1:] != [_NAME]:
+        return
+
+    def ended(delivery: Delivery) -> None:
+        if delivery.error:
+            _log(f"notice not sent: {delivery.receiver}: {delivery.error}")
+
+    told = report_from(records, "its engine is gone, and the guard could not finish it")
+    notifier = build_notifier(config, ended, _ATTEMPTS)
+    notifier.send(Notice(config.name, "healed", headline(told), level(told), time.time(), {"report": told}))
+    notifier.close(Deadline.after(_GIVE_UP))
 
 
-def _take_over(parts: Parts, file: Path, lease: Lease) -> int:
+class _Watch:
+    """What the engine says, until it says no more."""
+
+    def __init__(self, engine: int) -> None:
+        self._engine = engine
+        self.ticket = ""
+        """The engine's lease, as it was when it said so last."""
+        self.over = False
+
+    def must_take_over(self) -> bool:
+        """Returns True when the guard must take over, False when the operation is over."""
+        must = self._listen()
+        self.over = True
+        return must
+
+    def _listen(self) -> bool:
+        until: Deadline | None = None
+        while True:
+            line = _read_line(sys.stdin.fileno(), until.left if until else _IDLE)
+            if line is None and until is not None:
+                _log("the engine is not done within every budget: ending it")
+                with contextlib.suppress(ProcessLookupError), act("guard.end_engine"):
+                    signal.pidfd_send_signal(self._engine, signal.SIGKILL)
+                return True
+            if line == "":
+                return True
+            if line == "done":
+                return False
+            if line is not None and line.startswith("lease "):
+                self.ticket = line.removeprefix("lease ")
+            if line is not None and line.startswith("expect "):
+                until = Deadline.after(float(line.split()[1]))
+
+
+def _take_over(parts: Parts, file: Path, lease: Lease, ticket: str, deadline: Deadline) -> int:
     """Goes on with the operation until it is closed, somebody else has it, or there is nothing more to be tried."""
-    deadline = Deadline.after(_GIVE_UP)
     while True:
         try:
-            lease.acquire("guard", Deadline.after(_LEASE))
-            op = resume(file, lease, "guard")
+            if not (ticket and lease.adopt(ticket)):
+                lease.acquire(_NAME, Deadline.after(_LEASE))
+                if lease.distributed:  # somebody else may have had it in between
+                    parts.site.end_others(Deadline.after(_CONNECT))
+            ticket = ""
+            op = resume(file, lease, _NAME)
             if op is None:
                 return 0
             with act("guard.take_over"):
@@ -171,7 +238,8 @@ def _take_over(parts: Parts, file: Path, lease: Lease) -> int:
         except Exception as error:  # noqa: BLE001 - nobody else is left to try again
             _log(f"{type(error).__name__}: {error}")
             if deadline.left < _RETRY:
-                _close_what_is_in_doubt(parts, file)
+                if not isinstance(error, Busy | LeaseLost):  # else it is for the one who has the lease now
+                    _close_what_is_in_doubt(parts, file)
                 return 1
         finally:
             lease.release()

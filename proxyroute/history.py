@@ -6,12 +6,18 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from proxyroute import journal
 from proxyroute.errors import JournalError
 from proxyroute.journal import Record, first, outcome
 from proxyroute.model import Evidence, Proof, Result, Verdict
 from proxyroute.operation import Operation
+from proxyroute.words import seconds
+
+_SHOWN = ("stepped", "commit", "note", "leftover")
+_SHOWN_FIELDS = ("kind", "name", "seconds", "detail", "error", "text", "verb", "server", "reason")
+"""What a report shows of the records, and of each."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +62,14 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: dict[Path, tuple[tuple[int, int], Summary | None]] = {}
+        self._known: dict[Path, tuple[object, Summary | None]] = {}
 
     def summaries(self) -> tuple[Summary, ...]:
         """Returns every operation on record, oldest first; the damaged ones are left out."""
         found = {}
-        for file in journal.journals(self._folder):
-            with contextlib.suppress(FileNotFoundError):
-                stat = file.stat()
-                key = (stat.st_mtime_ns, stat.st_size)
-                before = self._known.get(file)
-                found[file] = before if before is not None and before[0] == key else (key, _summary(file))
+        for file, stamp in journal.stamps(self._folder).items():
+            before = self._known.get(file)
+            found[file] = before if before is not None and before[0] == stamp else (stamp, _summary(file))
         self._known = found
         return tuple(summary for _, summary in found.values() if summary is not None)
 
@@ -152,16 +155,21 @@ def fenced(history: Iterable[Summary]) -> tuple[Summary, ...]:
 
 def result_of(op: Operation) -> Result:
     """Returns how ``op`` ended, for those who show it."""
-    records = op.journal.records
+    return result_from(op.journal.records)
+
+
+def result_from(records: list[Record]) -> Result:
+    """Returns how the operation with these records ended."""
     summary, proof = summarize(records), _last(records, "proof")
     done = summary.outcome == "done"
-    rejoined = op.kind == "rejoin"
-    primary = op.plan.candidate if done and not rejoined else op.plan.primary
+    rejoined = summary.kind == "rejoin"
+    primary = summary.candidate if done and not rejoined else summary.primary
     end = _last(records, "end")
     told = (end and end["text"]) or f"{primary} takes writes"
+    moved = f"{primary} is the primary now{_fencing(records)}" if done else f"{summary.kind} {summary.outcome}; {told}"
     return Result(
-        operation=op.id,
-        kind=op.kind,
+        operation=summary.operation,
+        kind=summary.kind,
         outcome=summary.outcome,
         primary=primary,
         proof=Proof(
@@ -171,20 +179,17 @@ def result_of(op: Operation) -> Result:
         if proof is not None
         else None,
         leftovers=summary.leftovers,
-        text=told
-        if rejoined
-        else f"{primary} is the primary now{_fencing(op)}"
-        if done
-        else f"{op.kind} {summary.outcome}; {told}",
+        text=told if rejoined else moved,
     )
 
 
-def _fencing(op: Operation) -> str:
+def _fencing(records: list[Record]) -> str:
     """Says honestly what became of an old primary that is gone."""
-    how = op.kept("fencing", "")
-    if not op.gone or not how:
+    kept = {r["name"]: r["value"] for r in records if r["kind"] == "keep"}
+    how = kept.get("fencing")
+    if records[0]["operation_kind"] != "failover" or not how:
         return ""
-    return f", {fencing_text(op.plan.primary, how, op.kept('fenced_by', ''))}"
+    return f", {fencing_text(records[0]['plan']['primary'], how, kept.get('fenced_by', ''))}"
 
 
 def fencing_text(old: str, fencing: str, by: str) -> str:
@@ -193,6 +198,63 @@ def fencing_text(old: str, fencing: str, by: str) -> str:
         "fenced": f"{old} is fenced by {by}",
         "routed away": f"{old} is not fenced, but no proxy leads to it",
     }.get(fencing, f"nothing keeps clients away from {old}")
+
+
+def report_from(records: Sequence[Record], error: str = "") -> dict[str, Any]:
+    """Returns the report of the operation with these records, JSON values only.
+
+    ``error`` is what whoever ran it ended with, for an operation that is still open.
+    """
+    known = list(records)
+    begin, summary, result = known[0], summarize(known), result_from(known)
+    engine = begin.get("engine", {})
+    open_still = summary.outcome in ("open", "begun")
+    return {
+        "operation": summary.operation,
+        "kind": summary.kind,
+        "cluster": begin["cluster"],
+        "old_primary": summary.primary,
+        "new_primary": summary.candidate,
+        "primary": "" if open_still else result.primary,
+        "outcome": "unfinished" if open_still else summary.outcome,
+        "text": (error or "it is not finished") if open_still else result.text,
+        "verdict": summary.verdict,
+        "evidence": [
+            {"subject": e.subject, "claim": e.claim, "verdict": str(e.verdict), "seen": e.seen}
+            for e in (result.proof.evidence if result.proof else ())
+        ],
+        "by": begin.get("by", ""),
+        "host": engine.get("host", ""),
+        "pid": engine.get("pid"),
+        "version": engine.get("version", ""),
+        "force": bool(begin.get("force")),
+        "reason": begin.get("reason", ""),
+        "resumed_by": [r["by"] for r in known if r["kind"] == "resumed"],
+        "started": summary.started,
+        "seconds": summary.seconds,
+        "committed": first(known, "commit") is not None,
+        "blackout_seconds": summary.blackout_seconds,
+        "clients": _clients(known),
+        "story": [{k: r[k] for k in _SHOWN_FIELDS if k in r} for r in known if r["kind"] in _SHOWN],
+        "left_to_do": list(summary.leftovers),
+    }
+
+
+def _clients(records: Sequence[Record]) -> str:
+    """Returns what clients may have seen of it, as far as the records tell."""
+    if records[0]["operation_kind"] == "rejoin":
+        return f"nothing: only {records[0]['plan']['candidate']} was changed"
+    old = records[0]["plan"]["primary"]
+    frozen = any(r["kind"] == "undo" and r["verb"] == "restore_writes" for r in records)
+    blackout = next((r["blackout_seconds"] for r in records if r.get("blackout_seconds")), None)
+    if first(list(records), "commit") is not None:
+        stood = (
+            f"writes stood still for {seconds(blackout)}" if blackout else "nobody knows how long writes stood still"
+        )
+        return f"{stood}; each session that was open at {old} lost its connection once"
+    if frozen:
+        return f"they may have waited for a while, or lost a connection to {old}; what was acknowledged stays"
+    return "they saw nothing of it: writes were not blocked"
 
 
 def _last(records: list[Record], kind: str) -> Record | None:

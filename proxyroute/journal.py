@@ -8,6 +8,11 @@ nothing.
 
 Format version 1. Every record has ``v`` (format version), ``n`` (1, 2, 3…), ``t`` (unix time) and ``kind``:
 
+One file has one writer. Where a former writer may still be alive on another host (a distributed lease), whoever goes
+on with its operation writes a *part* of its own beside the file, ``<operation>.<term>-<host>.jsonl``, which begins with
+the number of the record after which it goes on. What the former writer appends after that record does not count, nor do
+parts of those who have lost the lease: the part of the highest term is followed back to where it began, and so on.
+
 ``begin``     operation, kind of operation, cluster, epoch, plan, configuration snapshot, who and where
 ``step``      a step starts: ``name``
 ``stepped``   a step is over: ``name``, ``seconds``, ``detail``; ``error`` when it failed
@@ -18,6 +23,7 @@ Format version 1. Every record has ``v`` (format version), ``n`` (1, 2, 3…), `
 ``turned``    the candidate could not be opened: the way is back, under a new epoch
 ``back``      the routes go back to the old primary under a new epoch, for proxies may have seen ours
 ``leftover``  work that could not be done now and that heal picks up: ``verb``, ``server``, ``reason``
+``part``      first in a part: ``file`` and record ``after`` which it goes on, ``term`` of the lease
 ``resumed``   another process goes on with this operation
 ``note``      something worth reading later: ``text``
 ``proof``     what was looked at afterwards, and the verdict
@@ -28,11 +34,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
+import re
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +53,9 @@ FORMAT = 1
 _TELLING = frozenset({"step", "stepped", "note", "leftover"})
 _BALLAST = 64 * 1024
 """Bytes set aside on the journal's disk when an operation begins, so that one that has begun can be ended."""
+_PART = re.compile(r"(.+?)\.(\d+)-[^/]+\.jsonl")
+_written: set[Path] = set()
+"""Files that this process has written and closed: nobody else writes them."""
 Record = dict[str, Any]
 Listener = Callable[[Record], None]
 
@@ -51,20 +63,32 @@ Listener = Callable[[Record], None]
 class Journal:
     """The journal of one operation, open for appending. Used by one thread at a time, but for the syncing one."""
 
-    def __init__(self, path: Path, listener: Listener | None = None) -> None:
+    def __init__(self, path: Path, listener: Listener | None = None, *, term: int = 0) -> None:
         """Opens ``path``, created if need be; a torn last line, never a whole record, is cut off.
 
-        Raises JournalError, naming the file, when it cannot be opened.
+        With ``term``, that of a distributed lease, only what was begun in the same term is appended to: otherwise a new
+        part is begun. Raises JournalError, naming the file, when it cannot be opened, or when there is a later part.
         """
-        self.path = path
         self._listener = listener
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.records = read(path) if path.exists() else []
+            self.records, last = _chain(path) if path.exists() else ([], path)
+            self.path, continued = last, False
+            begun = _term(last, self.records)
+            if term and begun > term:
+                raise JournalError(
+                    f"{last}: another engine has gone on with it under a later lease; nothing is written"
+                )
+            if self.records and term and begun != term:
+                self.path = path.with_name(f"{path.stem}.{term}-{socket.gethostname()}.jsonl")
+                continued = last == path or last not in _written
+                if not continued:
+                    os.rename(last, self.path)  # we wrote it, and go on in it: its name says since when it counts
+            path = self.path
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             self._cut_torn_line()
             self._ballast = path.with_suffix(".ballast")
-            if not self.records:
+            if not self.records or continued:
                 self._ballast.write_bytes(b"\0" * _BALLAST)
             sync_folder(path.parent)
         except OSError as error:
@@ -75,6 +99,8 @@ class Journal:
         self._stop = False
         self._syncer = threading.Thread(target=self._sync_loop, name="journal-sync", daemon=True)
         self._syncer.start()
+        if continued:
+            self.write("part", file=last.name, after=self.records[-1]["n"], term=term)
 
     def _cut_torn_line(self) -> None:
         size = os.fstat(self._file).st_size
@@ -147,15 +173,58 @@ class Journal:
             os.fsync(self._file)
             self._ballast.unlink(missing_ok=True)
         os.close(self._file)
+        _written.add(self.path)
 
 
 def read(path: Path) -> list[Record]:
-    """Returns the records of a journal; a torn last line is left out.
+    """Returns the records of a journal, with those of its parts that count; a torn last line is left out.
 
-    Raises JournalError when the file cannot be read, a line in the middle is damaged, or the format is a newer one.
+    Raises JournalError when a file cannot be read, a line in the middle is damaged, or the format is a newer one.
     """
     try:
+        return _chain(path)[0]
+    except FileNotFoundError as error:
+        raise JournalError(f"{error.filename}: {error.strerror}") from error
+
+
+def last_term(path: Path) -> int:
+    """Returns the term of the lease under which a journal was gone on with last; 0 for a lease of one host."""
+    records, last = _chain(path)
+    return _term(last, records)
+
+
+def _chain(path: Path) -> tuple[list[Record], Path]:
+    """Returns the records that count, and the file that holds the last of them."""
+    records: list[Record] = []
+    file = path
+    for part in sorted(_parts(path), key=_term, reverse=True):
+        try:
+            records, file = _lines(part), part
+        except FileNotFoundError:  # renamed at this moment, by the one who goes on in it
+            return _chain(path)
+        if records:
+            break
+    if not records:
+        return _lines(path), path
+    last = file
+    while file != path:
+        begin = records[0]
+        if begin["kind"] != "part":
+            raise JournalError(f"{file} does not begin as a part of a journal; restore it from a copy")
+        file, after = path.with_name(str(begin["file"])), int(begin["after"])
+        earlier = _lines(file, until=after)
+        if not earlier or earlier[-1]["n"] != after:
+            raise JournalError(f"{file} ends before record {after}, after which another part goes on; restore it")
+        records = earlier + records
+    return records, last
+
+
+def _lines(path: Path, until: int | None = None) -> list[Record]:
+    """Returns the records of one file, no further than number ``until``. Raises FileNotFoundError, JournalError."""
+    try:
         lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise JournalError(f"{path}: {error.strerror}") from error
     records: list[Record] = []
@@ -172,7 +241,22 @@ def read(path: Path) -> list[Record]:
                 "use the version that wrote it"
             )
         records.append(record)
+        if until is not None and record["n"] == until:
+            break
     return records
+
+
+def _parts(path: Path) -> list[Path]:
+    """Returns the parts beside ``path``, whether they count or not."""
+    return [file for file in path.parent.glob(f"{glob.escape(path.stem)}.*.jsonl") if _PART.fullmatch(file.name)]
+
+
+def _term(file: Path, records: Sequence[Record] = ()) -> int:
+    """Returns the term in which a file was begun: a part says it in its name, the first file in its first record."""
+    found = _PART.fullmatch(file.name)
+    if found:
+        return int(found[2])
+    return int(records[0].get("term", 0)) if records else 0
 
 
 def first(records: list[Record], kind: str) -> Record | None:
@@ -187,5 +271,17 @@ def outcome(records: list[Record]) -> str | None:
 
 
 def journals(folder: Path) -> list[Path]:
-    """Returns all journals in ``folder``, oldest first (their names begin with the time)."""
-    return sorted(folder.glob("*.jsonl"))
+    """Returns all journals in ``folder`` without their parts, oldest first (their names begin with the time)."""
+    return sorted(file for file in folder.glob("*.jsonl") if not _PART.fullmatch(file.name))
+
+
+def stamps(folder: Path) -> dict[Path, tuple[tuple[str, int, int], ...]]:
+    """Returns each journal with what changes whenever it, or a part of it, does."""
+    found: dict[str, list[tuple[str, int, int]]] = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        part = _PART.fullmatch(file.name)
+        with contextlib.suppress(FileNotFoundError):
+            stat = file.stat()
+            name = f"{part[1]}.jsonl" if part else file.name
+            found.setdefault(name, []).append((file.name, stat.st_mtime_ns, stat.st_size))
+    return {folder / name: tuple(found[name]) for name in sorted(found) if (folder / name).exists()}

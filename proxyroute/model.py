@@ -68,6 +68,21 @@ class Epoch:
 NO_EPOCH = Epoch(0, 0)
 
 
+@dataclass(frozen=True)
+class Holding:
+    """Who holds the lease of a cluster now, for those who show it."""
+
+    kind: str
+    """``local``, ``etcd`` or ``database``."""
+    holder: str = ""
+    """Host and process; empty while nobody holds it."""
+    purpose: str = ""
+    seconds_left: float | None = None
+    """Until it ends by itself, if its holder does not keep it alive; None where that is not how it ends."""
+    trouble: str = ""
+    """Why it is not known who holds it."""
+
+
 @dataclass(frozen=True, order=True)
 class Address:
     """Host and TCP port of a server."""
@@ -657,7 +672,7 @@ class Observed:
     """Name of the server that gets the writes; None when closed or not to be told."""
     readers: tuple[str, ...] = ()
     sessions: Mapping[str, int] = field(default_factory=dict)
-    """Open sessions of the write route by server, those in old proxy processes included."""
+    """Open sessions of the write route by server, those in old proxy processes included; empty if that is not known."""
     held: bool = False
     """Newcomers are waiting."""
     drift: tuple[str, ...] = ()
@@ -665,6 +680,8 @@ class Observed:
     detail: str = ""
     published: Published | None = None
     """What it was told last, as it is told it; None when that cannot be told apart from what it does."""
+    aside: tuple[str, ...] = ()
+    """Servers that somebody has taken out of service there on purpose; that is respected, and never corrected."""
 
 
 # -- The proof ------------------------------------------------------------------------------------------------

@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from proxyroute.errors import ProxyRouteError, TimedOut
+from proxyroute.errors import LeaseLost, ProxyRouteError, TimedOut
 from proxyroute.gtid import Position, from_json
-from proxyroute.journal import Journal, Record, first, outcome
+from proxyroute.journal import Journal, Record, first, last_term, outcome, read
 from proxyroute.model import Deadline, Epoch, Plan, Policy, Proof, Undo
 from proxyroute.ports import Lease
 
 T = TypeVar("T")
+
+_COMMIT = 2.0
+"""Seconds for the lease to say that it is ours, where nothing else bounds that."""
 
 _UNDO_URGENCY = (
     "restore_writes",
@@ -130,6 +133,7 @@ class Operation:
             cluster=plan.cluster,
             epoch=str(epoch),
             plan=plan_to_json(plan),
+            term=lease.term if lease.distributed else 0,
             **more,
         )
         return cls(journal, lease)
@@ -215,10 +219,26 @@ class Operation:
         """Keeps a JSON value for those who may have to go on."""
         self.journal.write("keep", name=name, value=value, wait=wait)
 
-    def commit(self, goal: Position) -> None:
-        """The point of no return, if the lease is still ours. When this fails the outcome is unknown."""
-        self.lease.check()
+    def commit(self, goal: Position, deadline: Deadline | None = None) -> None:
+        """The point of no return, if the lease is still ours. When this fails the outcome is unknown.
+
+        First where the lease is kept, then in the journal, which is the one that decides: between the two nothing has
+        been opened, so whoever heals goes back, as if we had died a moment earlier.
+        """
+        self.lease.commit(self.id, deadline or Deadline.after(_COMMIT))
         self.journal.write("commit", goal=goal.to_json())
+
+    def still_ours(self) -> None:
+        """Raises LeaseLost when the lease has surely ended: then it is for the next holder to go on.
+
+        When nobody can say, what has begun is brought to its end: nobody else could begin anything either, or it has
+        ended our connections.
+        """
+        try:
+            self.lease.check()
+        except LeaseLost:
+            if self.lease.lost(Deadline.after(_COMMIT)):
+                raise
 
     def opening(self) -> None:
         """The candidate is about to be told to open. Without this record it never was, by this operation."""
@@ -233,7 +253,7 @@ class Operation:
 
         Only for those who have just seen that the candidate never opened, or that it is fenced.
         """
-        self.lease.check()
+        self.lease.commit(f"{self.id}.turned", Deadline.after(_COMMIT))
         self.journal.write("turned", epoch=str(epoch), reason=reason)
 
     def back(self, epoch: Epoch) -> None:
@@ -252,6 +272,8 @@ class Operation:
         try:
             yield
         except (ProxyRouteError, OSError) as error:
+            if isinstance(error, LeaseLost):
+                self.still_ours()
             self.leftover(verb, server, str(error))
         else:
             if (verb, server) in self.leftovers:
@@ -293,17 +315,25 @@ class Operation:
         self.journal.write("end", outcome=result, text=text)
 
 
-def resume(file: Path, lease: Lease, by: str, *, open_journal: Callable[[Path], Journal] = Journal) -> Operation | None:
+def resume(
+    file: Path, lease: Lease, by: str, *, open_journal: Callable[[Path, int], Journal] | None = None
+) -> Operation | None:
     """Returns the operation that ``file`` records, to go on with; None when it is closed and nothing is left to do.
 
-    ``lease`` must be held: two processes never go on with the same operation.
+    ``lease`` must be held: two processes never go on with the same operation. ``open_journal`` is given the file and
+    the term of a distributed lease, in which a part of our own is begun.
     """
     lease.check()
-    journal = open_journal(file)
-    op = Operation(journal, lease)
-    if op.outcome not in (None, "done", "aborted") or (op.outcome is not None and not op.leftovers):
-        journal.close()
+    records = read(file)
+    ended = outcome(records)
+    if ended not in (None, "done", "aborted") or (ended is not None and not Operation.leftovers_of(records)):
         return None
+    if lease.distributed and (before := last_term(file)) > lease.term:
+        # what keeps the lease was set up anew and counts from one again; the claim says that it is ours all the same
+        lease.claim(Epoch(before, 0), records[0]["operation"])
+    term = lease.term if lease.distributed else 0
+    journal = open_journal(file, term) if open_journal is not None else Journal(file, term=term)
+    op = Operation(journal, lease)
     journal.write("resumed", by=by, host=socket.gethostname(), pid=os.getpid())
     return op
 

@@ -19,6 +19,7 @@ from proxyroute.model import (
     Epoch,
     Event,
     Finding,
+    Holding,
     Inspection,
     Observed,
     Peer,
@@ -167,6 +168,12 @@ class Server(Protocol):
     def statements(self, verb: str, policy: Policy, peer: Peer) -> Sequence[str]:
         """Returns what the verb would send, for a plan people read; ``peer`` is the other side of a role verb."""
 
+    def end_others(self, deadline: Deadline) -> int:
+        """Ends every session by which another engine may change something here; returns how many there were.
+
+        Sessions that only read are left alone. Raises Refused when one does not end, and soon when the server hangs.
+        """
+
     def close(self) -> None:
         """Closes all connections; never raises."""
 
@@ -313,20 +320,73 @@ class Adapter(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class Foretelling(Protocol):
+    """An adapter that can also tell beforehand what a switchover will mean to clients."""
+
+    @property
+    def name(self) -> str: ...
+
+    def outlook(self, deadline: Deadline) -> Sequence[Finding]:
+        """Returns what clients will see, with the setting that would make it better. Never raises, never an error."""
+
+
 class Lease(Protocol):
     """Who may act on a cluster. One operation at a time, across processes and engines."""
 
+    @property
+    def distributed(self) -> bool:
+        """Whether a former holder may still be alive, elsewhere, and not know that it has lost the lease.
+
+        Then whoever gets the lease ends the sessions of the one before, and never writes to its journal file.
+        """
+
+    @property
+    def automatic(self) -> bool:
+        """Whether a failover that nobody watches may rely on it: an engine that is cut off does not have it."""
+
+    @property
+    def term(self) -> int:
+        """The term in which it is held; 0 when it is not."""
+
     def acquire(self, purpose: str, deadline: Deadline) -> int:
-        """Returns the term, higher than every term before. Raises Busy, naming the holder, at the deadline."""
+        """Returns the term, higher than every term before.
+
+        Raises Busy, naming the holder, at the deadline; Refused when it cannot be had at all now. Nothing was touched.
+        """
 
     def check(self) -> None:
-        """Raises LeaseLost when somebody else may act now."""
+        """Raises LeaseLost when somebody else may act now. Asks nobody: it is quick, and may be too hopeful by a pause.
+
+        A moment's pause is what ``Server.end_others`` and the permit of each new session are for.
+        """
+
+    def lost(self, deadline: Deadline) -> bool:
+        """Tells, by asking where it is kept, whether it is surely not ours any more; False when nobody answers."""
+
+    def commit(self, decision: str, deadline: Deadline) -> None:
+        """Puts ``decision`` on record where the lease is kept, only if the lease is still ours there.
+
+        Raises LeaseLost when it is not, TimedOut when nobody knows. The journal decides what happened, not this record.
+        """
 
     def claim(self, above: Epoch, operation: str) -> Epoch:
         """Returns a fresh epoch of this term above ``above``, claimed so that no other operation can have it."""
 
     def highest(self, besides: str = "") -> Epoch:
         """Returns the highest epoch claimed by anybody; with ``besides`` by any other operation."""
+
+    def ticket(self) -> str:
+        """Returns in one line what ``adopt`` needs in the process that goes on when we die; empty if nothing helps."""
+
+    def adopt(self, ticket: str) -> bool:
+        """Holds the lease of a process of this host that is dead, by its latest ticket. False: ``acquire`` it."""
+
+    def holding(self, deadline: Deadline) -> Holding:
+        """Returns who holds it. Never raises."""
+
+    def findings(self, deadline: Deadline) -> Sequence[Finding]:
+        """Returns what is wrong with where it is kept, each with its cure."""
 
     def release(self) -> None: ...
 

@@ -139,8 +139,9 @@ def _proxy(op: Operation, seen: Observed) -> Iterator[Evidence]:
     where = seen.primary or "nowhere"
     yield _claim(seen.proxy, f"sends writes to {target}", seen.primary == target, f"to {where}, epoch {seen.epoch}")
     elsewhere = {name: count for name, count in seen.sessions.items() if name != target and count}
-    told = ", ".join(f"{count} on {name}" for name, count in seen.sessions.items()) or "no sessions"
-    yield _claim(seen.proxy, "has no write session elsewhere", not elsewhere, told)
+    told = ", ".join(f"{count} on {name}" for name, count in seen.sessions.items())
+    if told:  # nothing is claimed for a proxy that cannot tell
+        yield _claim(seen.proxy, "has no write session elsewhere", not elsewhere, told)
     yield _claim(seen.proxy, "holds nobody back", not seen.held, "holding" if seen.held else "not holding")
     yield _claim(seen.proxy, "runs what was published", not seen.drift, "; ".join(seen.drift) or "no drift")
 

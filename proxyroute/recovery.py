@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from proxyroute.errors import (
     Aborted,
+    LeaseLost,
     LostReply,
     ProxyRouteError,
     Refused,
@@ -99,7 +100,10 @@ def finish_or_recover(
         if op.outcome is not None:
             raise
         parts.expect(_RECOVER * op.plan.policy.settle)
-        recover(parts, op)  # the same that heal would do, while the locks are still held
+        try:
+            recover(parts, op)  # the same that heal would do, while the locks are still held
+        except LeaseLost as gone:
+            raise Unfinished(_for_another(op, gone)) from error
         if op.outcome == "aborted":
             raise Aborted(_undone(op, error)) from error
 
@@ -118,9 +122,15 @@ def end_uncommitted(parts: Parts, op: Operation, error: BaseException) -> bool:
         go_back(parts, op) if not op.committed else recover(parts, op)
         if op.outcome == "done":
             return True
+    except LeaseLost as gone:
+        raise Unfinished(_for_another(op, gone)) from error
     except ProxyRouteError as worse:
         raise Unfinished(f"{error or type(error).__name__}; and not everything could be undone: {worse}") from error
     raise Aborted(_undone(op, error)) from error
+
+
+def _for_another(op: Operation, error: LeaseLost) -> str:
+    return f"{error}; whoever gets it goes on with {op.id} by 'proxyroute heal'; look at 'proxyroute status'"
 
 
 def _undone(op: Operation, error: BaseException) -> str:
@@ -134,8 +144,9 @@ def recover(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
     """Finishes or undoes ``op`` and closes its record.
 
     Raises Superseded when somebody with a higher epoch acted since, SplitBrain when a person must decide, Unfinished
-    when it has to be tried again later.
+    when it has to be tried again later, LeaseLost when it is not for us any more.
     """
+    op.still_ours()
     lost = {*lost, *op.gone}
     standing = read_standing(parts, op, Deadline.after(LOOK))
     if op.outcome is not None:
@@ -226,8 +237,10 @@ def _stop_unless_it_still_holds(parts: Parts, op: Operation, standing: Standing)
 def go_back(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
     """Undoes everything that is registered, most urgent first, and closes the record.
 
-    Raises Unfinished when the old primary's writes could not be restored; whatever else fails becomes a leftover.
+    Raises Unfinished when the old primary's writes could not be restored, LeaseLost when it is not for us any more;
+    whatever else fails becomes a leftover.
     """
+    op.still_ours()
     parts.expect(_EXPECT * op.plan.policy.undo)
     deadline = Deadline.after(op.plan.policy.undo)
     for undo in op.undos:
@@ -295,10 +308,8 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
 def _release_routes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     """The routes point at the old primary and nobody is held back, whatever has happened to them."""
     old = op.plan.primary
-    # a failover has closed them; otherwise a proxy that sends nobody anywhere is opened by its own means
-    observed = [
-        o for o in parts.routes.observe(deadline.within(LOOK)) if o.primary is not None or (op.gone and o.reachable)
-    ]
+    # one that can be read and leads nowhere was closed, or has lost its states: it is told again as well
+    observed = [o for o in parts.routes.observe(deadline.within(LOOK)) if o.reachable]
     if any(o.primary != old for o in observed):
         epoch = _epoch_back(op, highest_epoch(observed))
         table: RouteTable = parts.table(op, old, epoch)

@@ -75,6 +75,8 @@ def run_rejoin(
     op: Operation | None = None
     try:
         lease.acquire(f"rejoin of {server}", Deadline.after(_LEASE))
+        if lease.distributed:
+            parts.site.end_others(Deadline.after(LOOK))
         _refuse_if_open(config)
         parts.site.close()  # privileges are as old as their connection
         found = _open_rejoin(config, server, lease, by, listener)
@@ -111,7 +113,7 @@ def heal_rejoin(
     except Busy:
         return None
     try:
-        op = resume(file, lease, by, open_journal=lambda f: Journal(f, listener))
+        op = resume(file, lease, by, open_journal=lambda f, term: Journal(f, listener, term=term))
         if op is None:
             return None
         try:
@@ -240,7 +242,7 @@ def _open_rejoin(
         ours = begin["operation_kind"] == KIND and begin["plan"]["candidate"] == server
         if not ours or journal.outcome(records) is not None:
             continue
-        op = resume(file, lease, by, open_journal=lambda f: Journal(f, listener))
+        op = resume(file, lease, by, open_journal=lambda f, term: Journal(f, listener, term=term))
         if op is None:
             continue
         if op.committed and op.kept("method") is not None:

@@ -16,7 +16,7 @@ from proxyroute.model import (
     Severity,
 )
 from proxyroute.operation import each
-from proxyroute.ports import Adapter
+from proxyroute.ports import Adapter, Foretelling
 
 _GRACE = 0.5
 """Seconds that a proxy which is declared absent gets beyond the others, where no write waits for it."""
@@ -62,6 +62,12 @@ class Routes:
             else:
                 findings.extend(found.get())
         return tuple(findings)
+
+    def outlook(self, deadline: Deadline) -> tuple[Finding, ...]:
+        """Returns what clients will see of a switchover, for the proxies that can tell; never an error."""
+        told = [a for a in self.all if isinstance(a, Foretelling)]
+        outcomes = each(told, lambda a: tuple(a.outlook(deadline)), deadline)
+        return tuple(finding for found in outcomes.values() for finding in found.value or ())
 
     def prepare(self, target: RouteTable, abort: RouteTable, deadline: Deadline) -> tuple[Receipt, ...]:
         return self._tell(lambda a: a.prepare(target, abort, deadline), target.epoch, deadline, _GRACE)

@@ -17,8 +17,8 @@ KEPT = 20
 """How many sightings of a server are kept."""
 DEAF = 60.0
 """After how many seconds a replica without heartbeats notices by itself; the server's own default."""
-_CANNOT_CONNECT = frozenset({2002, 2003, 2005, 2006, 2013, 2026})
-"""Errors of a receiver that did not reach its source. With any other number the source has answered something."""
+_CANNOT_CONNECT = frozenset({2002, 2003, 2005, 2006, 2013})
+"""Errors of a receiver that did not reach its source. With any other (TLS too) the source has answered something."""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from proxyroute.errors import ProxyRouteError
+from proxyroute.errors import LeaseLost, ProxyRouteError, Refused, StatementError
 from proxyroute.model import Deadline, Endpoint, Inspection, Policy, Silent, Status, View
 from proxyroute.operation import each
 from proxyroute.ports import Server
+
+_GRACE = 0.5
 
 
 class Site:
@@ -45,6 +47,19 @@ class Site:
         """Opens the connections that an operation will need; returns the errors of those not reached."""
         outcomes = each(self.pick(names), lambda s: s.connect(deadline), deadline)
         return {n: o.error for n, o in outcomes.items() if isinstance(o.error, ProxyRouteError)}
+
+    def end_others(self, deadline: Deadline) -> dict[str, int]:
+        """Ends the sessions by which another engine may change something, on every server that can be reached.
+
+        Returns how many there were, by server. Raises Refused when one does not end, or nobody can say whether it has.
+        """
+        outcomes = each(self, lambda s: s.end_others(deadline), Deadline(deadline.at + _GRACE))
+        for name, found in outcomes.items():
+            if isinstance(found.error, StatementError):
+                raise Refused(f"the sessions of another engine on {name} cannot be looked for: {found.error}")
+            if isinstance(found.error, Refused | LeaseLost):
+                raise found.error
+        return {name: found.value for name, found in outcomes.items() if found.value}
 
     def look(self, deadline: Deadline, *, spared: Collection[str] = (), grace: float = 0.1) -> View:
         """Returns one reading of all servers, taken at once; a server that does not answer is Silent.

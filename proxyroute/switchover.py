@@ -124,7 +124,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
         new.detach(view.peer(old.name), budget)
     with op.step("commit"):
         budget.require("the commit")
-        op.commit(goal)
+        op.commit(goal, budget)
     return target
 
 
@@ -270,9 +270,9 @@ def _warm_up(old: Server, new: Server, deadline: Deadline) -> str:
 
 
 def _receipts(parts: Parts, receipts: Iterable[Receipt]) -> str:
-    failed = [r for r in receipts if r.state is ReceiptState.FAILED and parts.routes.is_required(r.proxy)]
-    if failed:
-        raise Refused("; ".join(f"{r.proxy}: {r.detail}" for r in failed))
+    missing = parts.routes.missing(receipts, ReceiptState.DONE)
+    if missing:  # also one of which nothing is known: it would send newcomers to a server that makes them wait
+        raise Refused("; ".join(f"{r.proxy}: {r.detail}" for r in missing))
     return ", ".join(f"{r.proxy}: {r.detail or r.state}" for r in receipts) or "no proxies are configured"
 
 

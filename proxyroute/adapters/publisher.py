@@ -11,14 +11,15 @@ import shutil
 import socket
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from proxyroute.errors import ConfigError, ShareError, Tampered, TimedOut, Torn
+from proxyroute.errors import ConfigError, TimedOut
 from proxyroute.haproxy import settings as haproxy_settings
+from proxyroute.haproxy.announce import Awaited, Draft, announce
 from proxyroute.haproxy.process import try_out
 from proxyroute.haproxy.release import (
     RELEASED,
@@ -29,17 +30,14 @@ from proxyroute.haproxy.release import (
     Question,
     Release,
     Shape,
-    accept,
-    refuse_outdated,
 )
 from proxyroute.haproxy.render import render
 from proxyroute.haproxy.share import Share, read_key
 from proxyroute.haproxy.worker import Worker
 from proxyroute.model import Address, Deadline, ReceiptState, RouteTable
 
-_LOOK_PAUSE = 0.001
-_LATER_PAUSE = 0.02
-_LATER = 1.0
+_TO_TELL = 0.02
+"""Seconds before a deadline at which a wait ends by itself, to say what was found instead."""
 
 
 @dataclass(frozen=True)
@@ -206,11 +204,10 @@ class Publisher:
             # whatever a write that is left behind does: nothing is taken for known after it
             self._last, self._in_force, self._staged = None, None, {}
 
-            def write() -> tuple[Announcement, Memory | None]:
-                share = self.share
-                return _write(share, self.writer, phase, route, staged, operation, seconds, ours, in_force, ready)
-
-            announced, known = self.worker.call(write, deadline)
+            draft = Draft(
+                self.writer, phase, route, tuple(staged), operation, seconds, ours, in_force, frozenset(ready)
+            )
+            announced, known = self.worker.call(partial(announce, self.share, draft, deadline), deadline)
             self._last, self._joined, self._in_force = announced, {host}, known
             if phase is Phase.PREPARE:
                 self._staged, self._prepared = {staged[0].name: staged[0]}, staged[0]
@@ -234,69 +231,44 @@ class Publisher:
 
         Raises ShareError when what is there cannot be believed, TimedOut when the disk hangs.
         """
-
-        def read() -> Release | None:
-            share = self.share
-            current = share.current()
-            return share.release(current.route) if current is not None and current.route is not None else None
-
-        return self.worker.call(read, deadline)
+        return self.worker.call(self.share.in_force, deadline)
 
     def closes_after(self, host: str, deadline: Deadline) -> float:
         """Returns after how much silence, in seconds, ``host`` closes its writes. Raises ShareError and TimedOut."""
-        return self.worker.call(lambda: self.share.answer(host).closes_after, deadline)
+        return self.worker.call(partial(self.share.answer, host), deadline).closes_after
 
     def prune(self, deadline: Deadline) -> None:
         """Removes what is old. Raises ShareError and TimedOut."""
-        self.worker.call(lambda: self.share.prune(), deadline)
+        self.worker.call(self.share.prune, deadline)
 
-    def answer(self, host: str, good: Callable[[Answer], bool], deadline: Deadline) -> Answer:
-        """Returns the receipt of ``host`` once it is ``good``. Raises TimedOut, saying what was found instead."""
-        seen = [f"{host} has not answered"]
-        given_up = threading.Event()
+    def receipt(self, host: str, announced: Announcement, deadline: Deadline) -> Answer:
+        """Returns the answer of ``host`` to ``announced``. Raises ShareError, and TimedOut with what was found."""
+        return self._answer(host, Awaited(host, answers=announced.id), deadline)
 
-        def look() -> Answer | None:
-            share, began, last = self.share, time.monotonic(), b""
-            while not given_up.is_set():
-                try:
-                    data = share.receipt(host)
-                    if data != last:  # what is known already need not be read again: the host has work to do
-                        last, found = data, share.believe(host, data)
-                        if good(found):
-                            return found
-                        seen[0] = f"{host} has not answered yet; it last answered {found.phase or 'nothing'}"
-                except (OSError, ShareError) as error:
-                    seen[0] = str(error)
-                time.sleep(_LOOK_PAUSE if time.monotonic() - began < _LATER else _LATER_PAUSE)
-            return None
-
+    def _answer(self, host: str, awaited: Awaited, deadline: Deadline) -> Answer:
+        look = partial(awaited.look, self.share, Deadline(deadline.at - _TO_TELL))
         try:
             found = self.worker.call(look, deadline)
         except TimedOut as error:
-            given_up.set()
-            raise TimedOut(f"{seen[0]}; on {host}: proxyroute agent status") from error
-        assert found is not None, "only given up after the deadline"
-        return found
+            raise TimedOut(f"{host} has not answered: {error}; on {host}: proxyroute agent status") from error
+        if isinstance(found, Answer):
+            return found
+        raise TimedOut(f"{found}; on {host}: proxyroute agent status")
 
     def ask(self, host: str, deadline: Deadline, *, check: bool = False) -> Question:
         """Asks ``host`` to look at its HAProxy now. Raises ShareError and TimedOut."""
         question = Question(secrets.token_hex(8), f"{self.writer}-{host}", self._cluster, check)
-
-        def write() -> None:
-            share = self.share
-            share.make_folders()
-            share.ask(question, lasting=check)  # a check tells how long the disk takes
-
-        self.worker.call(write, deadline)
+        ask = partial(self.share.ask, question, lasting=check)  # a check tells how long the disk takes
+        self.worker.call(ask, deadline)
         return question
 
     def reply(self, host: str, question: Question, deadline: Deadline) -> Answer:
         """Returns what ``host`` saw when it was asked ``question``. Raises ShareError and TimedOut."""
-        return self.answer(host, lambda a: a.asked.get(question.writer) == question.id, deadline)
+        return self._answer(host, Awaited(host, question=question), deadline)
 
     def withdraw(self, host: str, deadline: Deadline) -> None:
         """Takes the question to ``host`` away. Raises ShareError and TimedOut."""
-        self.worker.call(lambda: self.share.withdraw(f"{self.writer}-{host}"), deadline)
+        self.worker.call(partial(self.share.withdraw, f"{self.writer}-{host}"), deadline)
 
 
 COMMON = ("key_file", "write", "read", "stats", "template", "hard_stop_after")
@@ -310,71 +282,3 @@ def _alike(settings: AgentsSettings) -> str:
 
 def _staged(announced: Announcement) -> tuple[str, ...]:
     return tuple(name for name in (announced.target, announced.abort) if name)
-
-
-def _write(
-    share: Share,
-    writer: str,
-    phase: Phase,
-    route: Release | None,
-    staged: Sequence[Release],
-    operation: str,
-    seconds: float,
-    ours: Announcement | None,
-    in_force: Memory | None,
-    ready: Collection[str],
-) -> tuple[Announcement, Memory | None]:
-    """Publishes one announcement above the current one; returns it, and what is in force then.
-
-    ``in_force`` is what was in force after ``ours``, and counts while that is the current one; releases that are
-    ``ready`` lie in the folder. Only then no more than one file is read and one written: writes may wait for it.
-    """
-    quick = not phase.lasting and ours is not None
-    if not quick:
-        share.make_folders()
-    current, known = _found(share, ours if quick else None, in_force)
-    # By the clock as well: it goes on above what was there when current.json has been damaged.
-    sequence = max(current.sequence + 1 if current else 1, time.time_ns() // 1_000_000)
-    for release in (route, *staged[:1]):
-        if release is not None:
-            accepted = accept(known, release, sequence)
-            if not (quick and release.name in ready):
-                share.claim(release)
-            known = accepted if release is route else known
-    if len(staged) > 1:
-        refuse_outdated(known, staged[1].table.epoch)
-    for release in (*staged, *([route] if route else [])):
-        if not (quick and release.name in ready):
-            share.stage(release)
-    announced = Announcement(
-        id=secrets.token_hex(8),
-        sequence=sequence,
-        cluster=share.cluster,
-        phase=phase,
-        writer=writer,
-        operation=operation,
-        route=route.name if route else (current.route if current else None),
-        target=staged[0].name if staged else None,
-        abort=staged[1].name if len(staged) > 1 else None,
-        seconds=seconds,
-    )
-    share.publish(announced)
-    return announced, known
-
-
-def _found(
-    share: Share, ours: Announcement | None, in_force: Memory | None
-) -> tuple[Announcement | None, Memory | None]:
-    """Returns what is announced, and the route by which the next is judged: ``in_force`` while ``ours`` is current.
-
-    A damaged file is written anew: the agents have a memory of their own. One of another version is not (OtherFormat).
-    """
-    try:
-        current = share.current()
-        if current is not None and current == ours:
-            return current, in_force
-        if current is None or current.route is None:
-            return current, None
-        return current, Memory.of(share.release(current.route), current.sequence)
-    except (Torn, Tampered):
-        return None, None

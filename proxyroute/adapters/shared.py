@@ -5,13 +5,24 @@ Each proxy of the configuration is one host; each waits for the receipt of its o
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from proxyroute.adapters.publisher import COMMON, AgentsSettings, Publisher
-from proxyroute.errors import AdapterError, ConfigError, ProxyRouteError, ShareError, TimedOut
+from proxyroute.errors import (
+    AdapterError,
+    ConfigError,
+    DiskFailed,
+    OtherFormat,
+    ProxyRouteError,
+    ShareError,
+    Tampered,
+    TimedOut,
+    Torn,
+)
 from proxyroute.haproxy.release import Announcement, Answer, Phase
 from proxyroute.haproxy.render import render
 from proxyroute.model import (
@@ -31,6 +42,8 @@ from proxyroute.model import (
 
 _TO_SAY = 0.1
 """Seconds kept back, so that a host that is silent is told as such before whoever asks has gone."""
+_HANGS = 10
+"""A folder that takes so many times ``disk_limit`` is not waited for any longer."""
 
 
 class SharedAdapter:
@@ -66,12 +79,15 @@ class SharedAdapter:
         limit = self._settings.disk_limit
         try:
             self._asked = True
+            self._publisher.worker.start(deadline)
             began = time.monotonic()
-            question = self._publisher.ask(self.name, deadline.within(10 * limit), check=True)
+            try:
+                question = self._publisher.ask(self.name, deadline.within(_HANGS * limit), check=True)
+            except TimedOut as error:
+                return [self._slow(f"{error}: no small file was written in {time.monotonic() - began:.1f} s")]
             took = time.monotonic() - began
             if took > limit:
-                text = f"{self._settings.folder} took {took:.2f} s to write a small file; at most {limit:g} s are good"
-                return [self._error("agents.slow", text, "look at the load of the network disk, or raise disk_limit:")]
+                return [self._slow(f"{self._settings.folder} took {took:.2f} s to write a small file")]
             return self._publisher.reply(self.name, question, deadline).findings
         except ShareError as error:
             return [self._error("agents.folder", str(error), f"ls -l {self._settings.folder}")]
@@ -79,13 +95,22 @@ class SharedAdapter:
             return [self._error("agents.silent", str(error), f"on {self.name}: proxyroute agent status")]
 
     def prepare(self, target: RouteTable, abort: RouteTable, deadline: Deadline) -> Receipt:
-        """Has the host validate and stage both routes."""
+        """Has the host validate and stage both routes. A folder that is too slow is refused here, in good time."""
+        limit, took = self._settings.disk_limit, 0.0
 
         def publish() -> Announcement:
+            nonlocal took
             staged = [self._publisher.release(table, deadline) for table in (target, abort)]
-            return self._publisher.publish(self.name, Phase.PREPARE, deadline, staged=staged)
+            began = time.monotonic()
+            found = self._publisher.publish(self.name, Phase.PREPARE, deadline.within(_HANGS * limit), staged=staged)
+            took = time.monotonic() - began
+            return found
 
-        return self._told(publish, target.epoch, deadline)
+        receipt = self._told(publish, target.epoch, deadline)
+        if took > limit and receipt.state is ReceiptState.PREPARED:
+            text = f"{self._settings.folder} took {took:.2f} s to be written to; at most {limit:g} s are good"
+            return replace(receipt, state=ReceiptState.FAILED, detail=text)
+        return receipt
 
     def hold(self, operation: str, deadline: Deadline) -> Receipt:
         """Has the host hold newcomers. It is told for how long, not until when: clocks differ."""
@@ -103,7 +128,12 @@ class SharedAdapter:
         """Has the host let those go who wait, if it has not done so already when it took the route."""
         if self._answered is not None and self._publisher.was_released(self.name, self._answered):
             return Receipt(self.name, ReceiptState.DONE, self._answered.receipt.epoch, "with its route")
-        return self._told(lambda: self._publisher.publish(self.name, Phase.RELEASE, deadline), NO_EPOCH, deadline)
+        receipt = self._told(lambda: self._publisher.publish(self.name, Phase.RELEASE, deadline), NO_EPOCH, deadline)
+        if receipt.state is not ReceiptState.FAILED or "announcement" in receipt.evidence:
+            return receipt
+        # The folder could not be written, but the host has a clock of its own.
+        text = f"{receipt.detail}; a hold ends by the host's own clock"
+        return replace(receipt, state=ReceiptState.UNKNOWN, detail=text)
 
     def apply(self, table: RouteTable, deadline: Deadline) -> Receipt:
         """Moves the write route of the host and lets those go who wait: a rename here, two runtime commands there."""
@@ -125,7 +155,11 @@ class SharedAdapter:
         drift: tuple[str, ...] = ()
         deadline = Deadline(deadline.at - _TO_SAY)
         try:
-            release = self._publisher.in_force(deadline)
+            release = None
+            try:
+                release = self._publisher.in_force(deadline)
+            except (Torn, Tampered, OtherFormat) as error:  # the host has a memory of its own: ask it all the same
+                drift = (f"what is published cannot be believed: {error}",)
             if release is not None:
                 published = Published(release.table.primary, release.table.epoch)
             self._asked = True
@@ -138,7 +172,7 @@ class SharedAdapter:
             return Observed(self.name, reachable=False, detail=text, published=published)
         if release is not None and answer.release != release.name:
             why = f": {answer.receipt.detail}" if answer.receipt.detail else ""
-            drift = (f"the folder says {release.name}, the host has taken {answer.release or 'nothing'}{why}",)
+            drift += (f"the folder says {release.name}, the host has taken {answer.release or 'nothing'}{why}",)
         seen = answer.observed
         return replace(seen, published=published, drift=(*drift, *seen.drift))
 
@@ -156,10 +190,8 @@ class SharedAdapter:
         """Takes back what was asked, as far as the disk answers at once."""
         if self._asked:
             self._asked = False
-            try:
+            with contextlib.suppress(ShareError, TimedOut):  # a publisher removes it when it is old
                 self._publisher.withdraw(self.name, Deadline.after(self._settings.disk_limit))
-            except (ShareError, TimedOut):
-                return  # a publisher removes it when it is old
         if not self._closed:
             self._closed = True
             self._publisher.leave()
@@ -178,17 +210,21 @@ class SharedAdapter:
         self._answered = None
         try:
             announced = publish()
-            answer = self._publisher.answer(self.name, lambda a: a.answers == announced.id, deadline)
+            answer = self._publisher.receipt(self.name, announced, deadline)
+        except (TimedOut, DiskFailed) as error:
+            return Receipt(self.name, ReceiptState.UNKNOWN, epoch, str(error))
         except (ShareError, ConfigError, AdapterError) as error:
             return Receipt(self.name, ReceiptState.FAILED, epoch, str(error))
-        except TimedOut as error:
-            return Receipt(self.name, ReceiptState.UNKNOWN, epoch, str(error))
         self._answered = answer
         if answer.operation != operation:
             text = f"answered for operation {answer.operation!r}, not {operation!r}"
             return Receipt(self.name, ReceiptState.FAILED, epoch, text)
         evidence = {**answer.receipt.evidence, "announcement": announced.sequence, "release": answer.release}
         return replace(answer.receipt, proxy=self.name, evidence=evidence)
+
+    def _slow(self, text: str) -> Finding:
+        text = f"{text}; at most {self._settings.disk_limit:g} s are good"
+        return self._error("agents.slow", text, "look at the load of the network disk, or raise disk_limit:")
 
     def _error(self, code: str, text: str, cure: str) -> Finding:
         return Finding(code, Severity.ERROR, self.name, text, cure)

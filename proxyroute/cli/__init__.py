@@ -12,6 +12,7 @@ from proxyroute.cli import (
     grants,
     history,
     init,
+    notices,
     plan,
     proxies,
     rejoin,
@@ -68,6 +69,7 @@ for _command in (
     proxies.render,
     proxies.publish,
     serve.serve,
+    notices.notices,
     agent.agent,
 ):
     main.add_command(_command)

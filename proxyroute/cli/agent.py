@@ -50,6 +50,9 @@ def status(ctx: Context) -> None:
     config = _load(_file(ctx))
     told = _told(config.status_file)
     running = _runs(config)
+    if why := _mute(config):
+        text = f"the agent cannot write in {config.state_dir} ({why}): what it last said here may not be so any more"
+        told = {**told, "trouble": [text, *told.get("trouble", ())]}
     if ctx.as_json:
         ctx.out.json({**told, "running": running})
     else:
@@ -89,6 +92,12 @@ def _told(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from None
     return found
+
+
+def _mute(config: AgentConfig) -> str:
+    from proxyroute.agent_memory import mute
+
+    return mute(config.state_dir)
 
 
 def _runs(config: AgentConfig) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +30,8 @@ class Context:
         self.config_option: Path | None = None
         self.cluster_option: str | None = None
         self.as_json = False
+        self.ends = ExitStack()
+        """What is still to be done when everything is shown, errors as well."""
 
     @cached_property
     def out(self) -> Output:
@@ -125,6 +127,8 @@ class CommandGroup(click.Group):
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted; `proxyroute status` tells whether something is left to do", err=True)
             ctx.exit(INTERRUPTED)
+        finally:
+            context.ends.close()
 
 
 def on_terminal() -> bool:

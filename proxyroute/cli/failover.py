@@ -11,6 +11,7 @@ from proxyroute.cli.context import Context, common_options, on_terminal, pass_co
 from proxyroute.cli.output import Output, styled
 from proxyroute.cli.progress import Progress
 from proxyroute.cli.switchover import result_code, show_result, verdict_of
+from proxyroute.cli.telling import telling
 from proxyroute.errors import Refused
 from proxyroute.model import Deadline
 
@@ -91,7 +92,12 @@ def failover(
         assert plan is not None
         return yes or click.confirm(f"Put {plan.candidate} of {plan.cluster} in the place of {plan.primary}?")
 
-    with Progress(quiet=ctx.as_json) as progress, ctx.engine(progress) as engine, _sentry(ctx) as sentry:
+    with (
+        Progress(quiet=ctx.as_json) as progress,
+        telling(ctx, progress) as listener,
+        ctx.engine(listener) as engine,
+        _sentry(ctx) as sentry,
+    ):
         foresee = foreseer(ctx, engine, sentry, target, force, fenced_by, fenced_proxies)
         result = engine.failover(foresee, force=force, automatic=False, confirm=confirm)
     if ctx.as_json:

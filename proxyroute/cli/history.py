@@ -10,8 +10,9 @@ import click
 
 from proxyroute.cli.context import Context, common_options, pass_context
 from proxyroute.cli.jsonable import dump
-from proxyroute.cli.output import seconds, styled, verdict_level
+from proxyroute.cli.output import styled, verdict_level
 from proxyroute.cli.status import is_open
+from proxyroute.words import seconds
 
 if TYPE_CHECKING:
     from proxyroute.engine import Summary

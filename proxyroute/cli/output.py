@@ -20,19 +20,6 @@ _HEADINGS = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.IN
 _FINDING_STYLES = {Severity.ERROR: "bad", Severity.WARNING: "warn", Severity.INFO: "quiet"}
 
 
-def seconds(value: float | None) -> str:
-    """Returns a duration as people say it: ``0.4 ms``, ``12 ms``, ``3.2 s``, ``2 min 5 s``; ``-`` for None."""
-    if value is None:
-        return "-"
-    if value < 0.00095:
-        return f"{value * 1000:.1f} ms"
-    if value < 0.9995:
-        return f"{value * 1000:.0f} ms"
-    if value < 59.95:
-        return f"{value:.1f} s"
-    return f"{int(value) // 60} min {int(value) % 60} s"
-
-
 def styled(text: object, level: str = "") -> Text:
     """Returns ``text`` as it is (brackets and colons mean nothing) in the colour of ``level``."""
     return Text(str(text), style=STYLES.get(level, level))

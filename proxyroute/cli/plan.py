@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from proxyroute.cli.context import Context, common_options, pass_context
-from proxyroute.cli.output import Output, seconds, styled
+from proxyroute.cli.output import Output, styled
 from proxyroute.errors import Refused
 from proxyroute.model import Severity, Transaction
+from proxyroute.words import seconds
 
 if TYPE_CHECKING:
     from proxyroute.engine import Prospect

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from proxyroute.cli.output import seconds
+from proxyroute.words import other_line, step_line
 
 
 class Progress:
@@ -77,22 +77,3 @@ class Progress:
         if self._open_line:
             self._stream.write("\r\x1b[K" if erase else "\n")
             self._open_line = False
-
-
-def step_line(event: dict[str, Any]) -> str:
-    """Returns the line for a step that is over: name, duration, what it says of itself."""
-    text = event.get("error") or event.get("detail") or ""
-    failed = "FAILED: " if event.get("error") else ""
-    return f"  {event['name']:<24} {seconds(event['seconds']):>8}  {failed}{text}".rstrip()
-
-
-def other_line(event: dict[str, Any]) -> str:
-    """Returns the line for a record that is no step, or an empty string for one that people need not see."""
-    if event["kind"] == "commit":
-        return "  -- committed: from here on nothing is taken back --"
-    if event["kind"] == "note":
-        return f"  note: {event.get('text', '')}"
-    where = f" at {event['server']}" if event.get("server") else ""
-    if not event.get("reason"):
-        return f"  done after all: {event.get('verb')}{where}"
-    return f"  left to do: {event.get('verb')}{where}: {event['reason']}"

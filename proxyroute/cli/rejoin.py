@@ -9,13 +9,15 @@ import click
 
 from proxyroute.binlog import Table
 from proxyroute.cli.context import Context, common_options, on_terminal, pass_context
-from proxyroute.cli.output import Output, seconds, styled, verdict_level
+from proxyroute.cli.output import Output, styled, verdict_level
 from proxyroute.cli.progress import Progress
 from proxyroute.cli.switchover import NOT_PROVEN, result_code, show_result
+from proxyroute.cli.telling import telling
 from proxyroute.config_shape import parse_duration
 from proxyroute.errors import Refused
 from proxyroute.model import Deadline, Verdict
 from proxyroute.verify import Comparison
+from proxyroute.words import seconds
 
 _METHODS = ("follow", "flashback", "reseed")
 
@@ -50,7 +52,11 @@ def rejoin(ctx: Context, server: str, method: str | None, yes: bool) -> None:
         what = "undo on it what the primary lacks" if method == "flashback" else "replace all of its data"
         if not click.confirm(f"Make {server} follow the primary, and {what}? (it is archived first)"):
             raise Refused("not confirmed; nothing was touched")
-    with Progress(quiet=ctx.as_json) as progress, ctx.engine(progress) as engine:
+    with (
+        Progress(quiet=ctx.as_json) as progress,
+        telling(ctx, progress) as listener,
+        ctx.engine(listener) as engine,
+    ):
         result = engine.rejoin(server, method)
     if ctx.as_json:
         ctx.out.json({"result": result, "verdict": str(result.proof.verdict) if result.proof else None})

@@ -15,7 +15,7 @@ from proxyroute.cli.output import styled
 from proxyroute.errors import ProxyRouteError
 
 if TYPE_CHECKING:
-    from proxyroute.daemon import Notice
+    from proxyroute.notify_message import Notice
 
 
 @click.command(short_help="Keep the clusters in order, in the foreground.")

@@ -16,7 +16,7 @@ from proxyroute.cli.output import Output, styled
 from proxyroute.drift import differences
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.history import fenced, fencing_text, waiting_for_heal
-from proxyroute.model import Finding, Observed, Receiver, Silent, Source, Status, View
+from proxyroute.model import Finding, Holding, Observed, Receiver, Silent, Source, Status, View
 from proxyroute.truth import truth
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Reading:
     """Why not."""
     served_by: int | None
     """Pid of the process that serves the cluster on this host."""
+    lease: Holding
     aside: tuple[Summary, ...] = ()
     """The last word on each server that could not rejoin."""
     blocks: tuple[Finding, ...] = ()
@@ -99,7 +100,7 @@ def _read(ctx: Context, engine: Engine) -> Reading:
     known, _ = recall(cluster_folder(ctx.cluster) / "known.json")
     last = engine.last_move()
     return Reading(
-        view, observed, waiting_for_heal(history), intended, astray, server_of(ctx.cluster), aside,
+        view, observed, waiting_for_heal(history), intended, astray, server_of(ctx.cluster), engine.lease(), aside,
         engine.failover_blocks(view, observed, known),
         last if last is not None and last.kind == "failover" and last.outcome == "done" else None,
     )  # fmt: skip
@@ -109,6 +110,16 @@ def _back(view: View, name: str) -> bool:
     """Tells whether a server replicates by now, or is the primary, whatever was said of it earlier."""
     status = view.status(name)
     return status is not None and (status.writable or any(source.running for source in status.sources))
+
+
+def lease_text(lease: Holding) -> str:
+    """Returns who holds the lease, in one line."""
+    if lease.trouble:
+        return f"nobody knows who holds it: {lease.trouble}"
+    if not lease.holder:
+        return "free"
+    left = f", {lease.seconds_left:g} s left unless it is renewed" if lease.seconds_left is not None else ""
+    return f"held by {lease.holder} for {lease.purpose or 'an operation'}{left}"
 
 
 def is_open(summary: Summary) -> bool:
@@ -159,6 +170,9 @@ def _show(out: Output, reading: Reading) -> None:
     out.line()
     if reading.failover is not None:
         _show_failover(out, view, reading.failover)
+    lease = reading.lease
+    if lease.trouble or lease.holder or lease.kind != "local":
+        out.line(f"lease ({lease.kind}): {lease_text(lease)}", "bad" if lease.trouble else "quiet")
     if reading.served_by is not None:
         out.line(f"proxyroute serve keeps it in order (process {reading.served_by})", "quiet")
     else:
@@ -270,6 +284,7 @@ def _json(reading: Reading) -> dict[str, Any]:
         "proxies": [_proxy_json(proxy, reading) for proxy in reading.proxies],
         "open_operations": reading.unfinished,
         "served_by": reading.served_by,
+        "lease": reading.lease,
         "not_rejoined": list(reading.aside),
         "blocks_failover": list(reading.blocks),
         "last_failover": reading.failover,

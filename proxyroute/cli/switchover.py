@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from proxyroute.cli.context import Context, common_options, on_terminal, pass_context
-from proxyroute.cli.output import Output, seconds, styled, verdict_level
+from proxyroute.cli.output import Output, styled, verdict_level
 from proxyroute.cli.plan import offenders, prospect_json, show_prospect
 from proxyroute.cli.progress import Progress
+from proxyroute.cli.telling import tell, telling, telling_unhealed
 from proxyroute.errors import Refused, Unfinished
 from proxyroute.model import Proof, Result, Verdict
+from proxyroute.words import seconds
 
 if TYPE_CHECKING:
     from proxyroute.engine import Prospect
@@ -59,7 +61,11 @@ def switchover(ctx: Context, target: str | None, yes: bool, force: bool, kill_lo
             ctx.out.line()
         return yes or click.confirm(_question(prospect, kill_long))
 
-    with Progress(quiet=ctx.as_json) as progress, ctx.engine(progress) as engine:
+    with (
+        Progress(quiet=ctx.as_json) as progress,
+        telling(ctx, progress) as listener,
+        ctx.engine(listener) as engine,
+    ):
         result = engine.switchover(target, force=force, kill_long=kill_long, confirm=confirm)
     if ctx.as_json:
         ctx.out.json({"plan": prospect_json(shown) if shown else None, "result": result, "verdict": verdict_of(result)})
@@ -92,7 +98,10 @@ def heal(ctx: Context, lost: Sequence[str]) -> None:
       7  finished, but something is left to do, or the proof has a gap
     """
     with Progress(quiet=ctx.as_json) as progress, ctx.engine(progress) as engine:
-        results = engine.heal(lost)
+        with telling_unhealed(ctx, engine):
+            results = engine.heal(lost)
+        for healed in results if ctx.cluster.notices else ():
+            tell(ctx, "healed", engine.show(healed.operation))
     if ctx.as_json:
         ctx.out.json({"results": [{"result": r, "verdict": verdict_of(r)} for r in results]})
     elif not results:

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from proxyroute.db.acting import READ_MARKS, marked
 from proxyroute.db.mariadb_events import set_event_status
 from proxyroute.db.mariadb_inspect import blockers, inspect
 from proxyroute.db.mariadb_read import read_position, read_status
 from proxyroute.db.mariadb_replication import Replication, ReplicationLogin
 from proxyroute.db.mariadb_statements import statements
 from proxyroute.db.session import Login, Session
-from proxyroute.errors import LostReply, ServerError, StatementError, TimedOut, Unreachable
+from proxyroute.errors import LostReply, Refused, ServerError, StatementError, TimedOut, Unreachable
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.model import (
     Address,
@@ -42,6 +43,8 @@ _ATTEMPT = 0.5
 _REPLY = 0.5
 """Seconds for an answer beyond the time that the server itself was given."""
 _SLICE = 0.25
+_QUICK = 0.7
+"""Seconds in which a server answers that is worth waiting for."""
 
 _CLIENTS = """
 SELECT id FROM information_schema.processlist
@@ -60,17 +63,23 @@ class MariaDB:
         login: Login,
         replication: ReplicationLogin,
         monitor_users: Sequence[str] = (),
+        permit: Callable[[], None] | None = None,
     ) -> None:
+        """``permit`` raises LeaseLost when nothing may be changed any more; see :class:`Session`."""
         self.name = name
         self.address = address
         self._login = login
-        self._control = Session(name, address, login)
-        self._lock = Session(name, address, login)
-        self._switch = Session(name, address, login)
+        self._permit = permit
+        self._control = self._session()
+        self._lock = self._session()
+        self._switch = self._session()
         self._excluded = (login.user, *monitor_users)
         self._replication = Replication(self._open, replication)
         self._stage_held = False
         self._switching: threading.Thread | None = None
+
+    def _session(self) -> Session:
+        return Session(self.name, self.address, self._login, self._permit)
 
     def _open(self, deadline: Deadline) -> Session:
         return self._control.open(deadline)
@@ -79,7 +88,7 @@ class MariaDB:
 
     def connect(self, deadline: Deadline, operation: str = "") -> None:
         """Opens the control connection; for an ``operation`` also those of the lock and of the dead man's switch."""
-        self._open(deadline)
+        self._open(deadline).mark(deadline)
         if operation:
             self._lock.open(deadline)
             self._switch.open(deadline)
@@ -96,7 +105,7 @@ class MariaDB:
     def inspect(self, deadline: Deadline, policy: Policy) -> Inspection:
         """On a fresh connection, for privileges are as old as their session; or on ours when no other gets in."""
         try:
-            with Session(self.name, self.address, self._login).open(deadline) as fresh:
+            with self._session().open(deadline) as fresh:
                 return inspect(fresh, deadline, policy)
         except StatementError as error:
             if error.errno != _TOO_MANY_CONNECTIONS:
@@ -193,15 +202,17 @@ class MariaDB:
         """
         name = _lock_name(operation, "armed")
         statement = (
-            "BEGIN NOT ATOMIC FLUSH TABLES WITH READ LOCK; DO GET_LOCK(%s, 0);"
+            "BEGIN NOT ATOMIC DO RELEASE_LOCK(%s); FLUSH TABLES WITH READ LOCK; DO GET_LOCK(%s, 0);"
             " DO SLEEP(%s); SET GLOBAL read_only=1; END"
         )
         until = Deadline.after(seconds + 2.0)
         switch = self._switch
+        # once it is armed it must outlive us: the next holder of the lease ends it by its name, or not at all
+        mark = switch.mark_name or "none"
 
         def run() -> None:
             with contextlib.suppress(ServerError, TimedOut):  # ended by unblock_writes, as it should be
-                switch.change("mariadb.arm", statement, until, (name, seconds))
+                switch.change("mariadb.arm", statement, until, (mark, name, seconds))
 
         self._switching = threading.Thread(target=run, name=f"switch-{self.name}", daemon=True)
         self._switching.start()
@@ -306,7 +317,7 @@ class MariaDB:
     def _alter_account(self, point: str, account: str, what: str, deadline: Deadline) -> None:
         """On this server only: in a session of its own, without the binary log."""
         user, _, host = account.rpartition("@")
-        with Session(self.name, self.address, self._login).open(deadline) as session:
+        with self._session().open(deadline) as session:
             session.change(point, "SET SESSION sql_log_bin=0", deadline)
             session.change(point, f"ALTER USER %s@%s ACCOUNT {what}", deadline, (user.strip("'"), host.strip("'")))
 
@@ -361,12 +372,31 @@ class MariaDB:
     def set_events(self, events: Sequence[Event], status: str, deadline: Deadline) -> None:
         if not events:
             return
-        with Session(self.name, self.address, self._login).open(deadline) as session:
+        with self._session().open(deadline) as session:
             for event in events:
                 set_event_status(session, event, status, deadline)
 
     def statements(self, verb: str, policy: Policy, peer: Peer) -> Sequence[str]:
         return statements(verb, policy, peer)
+
+    def end_others(self, deadline: Deadline) -> int:
+        """KILL of every marked session but our own, until they are gone. A server that hangs is not waited for."""
+        session = self._open(deadline.within(_QUICK))
+        others = marked(session.one(READ_MARKS, deadline.within(_QUICK))) - self._own
+        ended: set[int] = set()
+        while others:
+            for other in others:
+                self._kill("mariadb.end_other", other, deadline)
+            ended |= others
+            if deadline.left <= _POLL:
+                raise Refused(f"{len(others)} sessions of another engine on {self.name} do not end: {sorted(others)}")
+            time.sleep(_POLL)
+            others = marked(session.one(READ_MARKS, deadline)) - self._own
+        return len(ended)
+
+    @property
+    def _own(self) -> set[int]:
+        return {session.id for session in (self._control, self._lock, self._switch)}
 
     def close(self) -> None:
         self._control.close()

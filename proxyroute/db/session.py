@@ -10,12 +10,14 @@ import contextlib
 import re
 import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pymysql
 from pymysql.cursors import DictCursor
 
+from proxyroute.db.acting import TAKE_MARK
 from proxyroute.errors import LostReply, ServerError, Silence, StatementError, Unreachable
 from proxyroute.faults import act
 from proxyroute.model import Address, Deadline
@@ -41,13 +43,17 @@ class Session:
     """One connection. Used by one thread at a time.
 
     ``server`` is the server's name for error texts. :meth:`read` takes only SELECT, SHOW and XA RECOVER; everything
-    that changes something goes through :meth:`change`, which names its fault point.
+    that changes something goes through :meth:`change`, which names its fault point. ``permit`` raises LeaseLost when
+    nothing may be changed any more; it is asked once for each connection, right before its first change.
     """
 
-    def __init__(self, server: str, address: Address, login: Login) -> None:
+    def __init__(self, server: str, address: Address, login: Login, permit: Callable[[], None] | None = None) -> None:
         self.server = server
         self.address = address
         self._login = login
+        self._permit = permit
+        self.mark_name = ""
+        """The mark by which the next holder of the lease finds this session; empty while it has none."""
         self._connection: pymysql.Connection[DictCursor] | None = None
         self._in_use = threading.Lock()
         self.id = 0
@@ -118,8 +124,28 @@ class Session:
         ended from a side connection if that could be done, and what it did is unknown until it is read back.
         """
         deadline.require(f"{self.server}: {sql.split(' FOR ')[-1][:60]}")
+        self.mark(deadline)
         with act(point):
             return self._run(sql, args, deadline, sent_is_unknown=True)
+
+    def mark(self, deadline: Deadline) -> None:
+        """Makes this a session that may change something. Raises LeaseLost when that is not for us to do any more.
+
+        The mark comes first: whoever gets the lease after the permit was given finds it, and ends this session.
+        """
+        if self._permit is None or self.mark_name:
+            return
+        with act("mariadb.mark_session"):
+            rows = self._run(TAKE_MARK, (), deadline, sent_is_unknown=True)
+        name = rows[0]["mark"]
+        if name is None:
+            raise Unreachable(self.server, "all marks for sessions are taken; look for idle ones of ours and end them")
+        try:
+            self._permit()
+        except BaseException:
+            self.close()
+            raise
+        self.mark_name = str(name)
 
     def _run(
         self, sql: str, args: tuple[Any, ...], deadline: Deadline, *, sent_is_unknown: bool
@@ -185,7 +211,7 @@ class Session:
     def abandon(self) -> None:
         """Drops the connection without a word to the server."""
         connection, self._connection = self._connection, None
-        self.id = 0
+        self.id, self.mark_name = 0, ""
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection._force_close()  # type: ignore[attr-defined]
@@ -193,7 +219,7 @@ class Session:
     def close(self) -> None:
         """Ends the connection; never raises."""
         connection, self._connection = self._connection, None
-        self.id = 0
+        self.id, self.mark_name = 0, ""
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.close()

@@ -19,6 +19,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from proxyroute.atomic import put, sync_folder
@@ -26,7 +27,7 @@ from proxyroute.errors import Conflict, ShareError, Torn
 from proxyroute.faults import act
 from proxyroute.haproxy.release import Announcement, Answer, Question, Release, epoch_of, seal, unseal
 from proxyroute.haproxy.routemap import CLOSED
-from proxyroute.model import Epoch
+from proxyroute.model import Deadline, Epoch
 
 KEPT_RELEASES = 20
 _KEPT_EPOCHS = 50
@@ -95,14 +96,19 @@ class Share:
                 f"{primary}"
             )
 
-    def publish(self, announcement: Announcement) -> None:
-        """Makes ``announcement`` the current one; waits for the disk only where its phase asks for that."""
-        data = seal("announcement", announcement.values(), self._key)
+    def publish(self, announcement: Announcement, deadline: Deadline) -> None:
+        """Makes ``announcement`` the current one; waits for the disk only where its phase asks for that.
+
+        Raises TimedOut instead when ``deadline`` has passed: whoever asked for it has given up and has perhaps
+        published something else.
+        """
+        data, last = seal("announcement", announcement.values(), self._key), partial(deadline.require, f"{self.folder}")
         with act("share.publish"):
-            put(self.folder / "current.json", data, lasting=announcement.phase.lasting)
+            put(self.folder / "current.json", data, lasting=announcement.phase.lasting, last=last)
 
     def ask(self, question: Question, *, lasting: bool = False) -> None:
-        """Asks. With ``lasting`` it waits for the disk, which shows how long that takes."""
+        """Asks. With ``lasting`` it waits for the disk, which shows how long that takes. Makes missing folders."""
+        self.make_folders()
         data = seal("question", question.values(), self._key)
         with act("share.ask"):
             put(self.folder / "asks" / f"{question.writer}.json", data, lasting=lasting)
@@ -156,11 +162,14 @@ class Share:
 
     # The agent's side
 
-    def acknowledge(self, answer: Answer) -> None:
-        """Writes a receipt. Whoever does not find it asks again, so it does not wait for the disk."""
-        data = seal("receipt", answer.values(), self._key)
+    def acknowledge(self, answer: Answer, deadline: Deadline) -> None:
+        """Writes a receipt. Whoever does not find it asks again, so it does not wait for the disk.
+
+        Raises TimedOut instead when ``deadline`` has passed: there may be a later one.
+        """
+        data, last = seal("receipt", answer.values(), self._key), partial(deadline.require, f"{self.folder}")
         with act("share.receipt"):
-            put(self.folder / "acks" / f"{answer.host}.json", data, lasting=False)
+            put(self.folder / "acks" / f"{answer.host}.json", data, lasting=False, last=last)
 
     def questions(self) -> list[Question]:
         """Returns the questions that can be believed."""
@@ -186,6 +195,11 @@ class Share:
         if found.cluster != self.cluster:
             raise Torn(f"{self.folder / 'current.json'} is about cluster {found.cluster}")
         return found
+
+    def in_force(self) -> Release | None:
+        """Returns the release that is named as the route, None before the first. Raises ShareError, and OSError."""
+        current = self.current()
+        return self.release(current.route) if current is not None and current.route is not None else None
 
     def release(self, name: str) -> Release:
         """Returns the release ``name``. Raises ShareError when it cannot be believed or is not what it is called."""

@@ -12,22 +12,29 @@ import json
 import os
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from proxyroute.errors import Busy, JournalError, LeaseLost
-from proxyroute.faults import act
-from proxyroute.model import NO_EPOCH, Deadline, Epoch
-
-_KEPT_EPOCHS = 50
+from proxyroute.lease.claims import Claims
+from proxyroute.model import Deadline, Epoch, Finding, Holding
 
 
 class LocalLease:
     """One operation per cluster at a time, across the processes that use ``folder``."""
 
+    distributed = False
+    automatic = False
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._claims = Claims(folder / "epochs")
         self._file: int | None = None
         self._term = 0
+
+    @property
+    def term(self) -> int:
+        return self._term if self._file is not None else 0
 
     def acquire(self, purpose: str, deadline: Deadline) -> int:
         """Returns the new term. Raises Busy, naming the holder, when it is not free by ``deadline``."""
@@ -67,57 +74,53 @@ class LocalLease:
                 return
         raise LeaseLost(f"{self._folder}/lease.lock was replaced or removed while it was held")
 
+    def lost(self, deadline: Deadline) -> bool:
+        """Never: a file that was replaced is a person's doing, and what has begun is still for us to undo."""
+        return False
+
+    def commit(self, decision: str, deadline: Deadline) -> None:
+        """Only looks: the kernel gives the lock to nobody else while we live."""
+        self.check()
+
     def claim(self, above: Epoch, operation: str) -> Epoch:
         """Returns a fresh epoch of this term for ``operation``, higher than ``above`` and every claimed one."""
         self.check()
-        highest = max(above, self.highest())
-        if highest.term > self._term:
-            # a proxy or another engine has seen a later term than our counter: go above it
-            self._term = highest.term + 1
-        epoch = Epoch(self._term, highest.serial + 1 if highest.term == self._term else 1)
-        folder = self._folder / "epochs"
-        try:
-            folder.mkdir(exist_ok=True, mode=0o700)
-            while True:
-                try:
-                    with act("lease.claim"):
-                        (folder / str(epoch)).mkdir(mode=0o700)
-                    break
-                except FileExistsError:
-                    epoch = Epoch(epoch.term, epoch.serial + 1)
-            # who claimed it is known before it is used: an epoch without an owner was never published
-            (folder / str(epoch) / "owner").write_text(operation, encoding="utf-8")
-            self._forget_old(folder)
-        except OSError as error:
-            raise JournalError(f"{folder}: {error.strerror}; state_dir must be writable") from error
+        epoch = self._claims.claim(self._term, above, operation)
+        self._term = epoch.term
         return epoch
 
     def highest(self, besides: str = "") -> Epoch:
         """Returns the highest epoch claimed here; with ``besides`` only those that other operations own."""
-        folder = self._folder / "epochs"
-        claimed = _claimed(folder)
-        if besides:
-            claimed = [e for e in claimed if _owner(folder / str(e)) not in ("", besides)]
-        return max(claimed, default=NO_EPOCH)
+        return self._claims.highest(besides)
+
+    def ticket(self) -> str:
+        """Nothing: whoever goes on can take the lock as soon as we are dead."""
+        return ""
+
+    def adopt(self, ticket: str) -> bool:
+        return False
+
+    def holding(self, deadline: Deadline) -> Holding:
+        """Returns who holds it, by trying to take the lock for a moment."""
+        try:
+            file = os.open(self._folder / "lease.lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return Holding("local")
+        try:
+            if self._file is None and _try_lock(file):
+                return Holding("local")
+            text = _text(file)
+            return Holding("local", str(text.get("holder", "")), str(text.get("purpose", "")))
+        finally:
+            os.close(file)
+
+    def findings(self, deadline: Deadline) -> Sequence[Finding]:
+        return ()
 
     def release(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-    @staticmethod
-    def _forget_old(folder: Path) -> None:
-        for epoch in sorted(_claimed(folder))[:-_KEPT_EPOCHS]:
-            with contextlib.suppress(OSError):  # a stray file there is no reason to refuse a new claim
-                (folder / str(epoch) / "owner").unlink(missing_ok=True)
-                (folder / str(epoch)).rmdir()
-
-
-def _owner(folder: Path) -> str:
-    try:
-        return (folder / "owner").read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def _try_lock(file: int) -> bool:
@@ -144,12 +147,3 @@ def _number(file: int) -> int:
 def _holder(file: int) -> str:
     text = _text(file)
     return f"{text.get('purpose', 'an operation')} by {text.get('holder', 'another process')}"
-
-
-def _claimed(folder: Path) -> list[Epoch]:
-    epochs = []
-    with contextlib.suppress(FileNotFoundError):
-        for entry in folder.iterdir():
-            with contextlib.suppress(ValueError):
-                epochs.append(Epoch.parse(entry.name))
-    return epochs

@@ -20,20 +20,30 @@ class AgentsSubject:
 
     holds = True
 
-    def __init__(self, folder: Path, *, read: bool = True, shared: Path | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        read: bool = True,
+        shared: Path | None = None,
+        seen: Path | None = None,
+        write: str = "127.0.0.1",
+        **settings: Any,
+    ) -> None:
+        """``seen`` is the ``shared`` folder as the host sees it, ``write`` what the engine says that hosts bind."""
         self.stand_ins = Servers(3)
         self.servers = self.stand_ins.endpoints
         self.folder = folder
         self._clients: list[Client] = []
         self.shared = shared or folder / "shared"
         self.shared.mkdir(exist_ok=True)
-        self.host = ProxyHost(folder, self.shared, NAME, CLUSTER)
+        self.host = ProxyHost(folder, seen or self.shared, NAME, CLUSTER, address="127.0.0.1" if write == "*" else "")
         self.write = Address("127.0.0.1", free_port())
         self.kind = find_adapter("haproxy-agents")
         self.settings = self.kind.Settings(
             folder=self.shared,
             key_file=self.host.key_file,
-            write=str(self.write),
+            write=f"{write}:{self.write.port}",
             read=f"127.0.0.1:{free_port()}" if read else "",
             write_address=str(self.write),
             **settings,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.contract.agents import AgentsSubject
+from tests.contract.maxscales import MaxScaleSubject, RealSubject, real_maxscale
 from tests.contract.subjects import HAProxySubject, HookSubject, Subject, ToySubject, table
+from tests.support.maxscale.real import URL_VARIABLE
 
 THIRD_PARTY = Path(__file__).parent / "thirdparty"
 
@@ -19,7 +22,10 @@ def third_party(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(THIRD_PARTY)
 
 
-@pytest.fixture(params=["haproxy", "haproxy-agents", "hook", "toy"])
+_MAXSCALE = ["maxscale-driving", "maxscale-following", "maxscale-real"]
+
+
+@pytest.fixture(params=["haproxy", "haproxy-agents", *_MAXSCALE, "hook", "toy"])
 def subject(request: pytest.FixtureRequest, tmp_path: Path, third_party: None) -> Iterator[Subject]:
     """Each adapter in turn, with route 1.1 to db1 published."""
     if request.param == "haproxy":
@@ -37,6 +43,23 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path, third_party: None) -
             yield host
         finally:
             host.close()
+        return
+    if request.param == "maxscale-real":
+        with contextlib.ExitStack() as ends:
+            try:
+                url = ends.enter_context(real_maxscale())
+            except LookupError as reason:
+                pytest.skip(f"no MaxScale: {URL_VARIABLE} is not set, and {reason}")
+            real = RealSubject(tmp_path, url)
+            ends.callback(real.close)
+            yield real.start()
+        return
+    if request.param.startswith("maxscale"):
+        maxscale = MaxScaleSubject(tmp_path, request.param.removeprefix("maxscale-"))
+        try:
+            yield maxscale.start()
+        finally:
+            maxscale.close()
         return
     other: HookSubject | ToySubject = HookSubject(tmp_path) if request.param == "hook" else ToySubject(tmp_path)
     other.start()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from proxyroute.adapters import publisher
+from proxyroute.haproxy.worker import Worker
 from proxyroute.model import Epoch, ReceiptState, Severity
 from tests.contract.agents import AgentsSubject
 from tests.contract.subjects import CLUSTER, soon
@@ -304,6 +305,7 @@ def test_nothing_is_rendered_or_synced_by_the_engine_while_a_prepared_route_move
 ) -> None:
     adapter, target = host.adapter(), host.table((1, 2), "db2")
     synced: list[int] = []
+    monkeypatch.setattr(Worker, "call", lambda _, access, deadline: access())  # in this process, where we can count
     monkeypatch.setattr(os, "fsync", synced.append)
     assert adapter.prepare(target, host.table((1, 2), "db1"), soon()).state is ReceiptState.PREPARED
     assert synced

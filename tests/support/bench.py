@@ -237,6 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--writers", type=int, default=8)
     parser.add_argument("--rate", type=float, default=100)
     parser.add_argument("--mode", choices=["pooled", "fresh"], default="pooled")
+    parser.add_argument("--proxy", choices=["haproxy", "maxscale"], default="haproxy")
     parser.add_argument("--transport", choices=["haproxy", "agents"], default="haproxy")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", action="store_true")
@@ -247,6 +248,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(
             "--folder names the folder that the agents are to share: with --transport agents, and it must exist"
         )
+    if options.proxy == "maxscale":
+        from tests.support.maxscale.bench import main as through_maxscale
+
+        return through_maxscale(options.count, options.writers, options.rate, options.mode, as_json=options.json)
     try:
         books = measure(options.count, options.writers, options.rate, options.mode, options.transport, options.folder)
     except KeyboardInterrupt:

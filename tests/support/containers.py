@@ -18,8 +18,11 @@ from tests.support.netns import Place
 IMAGES = ("mariadb:10.11", "mariadb:11.8", "mariadb:11.4", "mariadb:latest")
 
 
-def find_image() -> str:
-    """Returns the first image of MariaDB that is here; none is ever pulled. Raises LookupError with the reason."""
+def find_image(images: Sequence[str] = IMAGES) -> str:
+    """Returns the first of ``images`` that is here, by default of MariaDB; none is ever pulled.
+
+    Raises LookupError with the reason.
+    """
     import docker
     from docker.errors import DockerException, ImageNotFound
 
@@ -31,7 +34,7 @@ def find_image() -> str:
     except DockerException as error:
         raise LookupError(f"no container engine answers: {error}") from None
     try:
-        for image in IMAGES:
+        for image in images:
             try:
                 client.images.get(image)
             except ImageNotFound:
@@ -41,7 +44,7 @@ def find_image() -> str:
         raise LookupError(f"the container engine does not work: {error}") from None
     finally:
         client.close()
-    raise LookupError(f"the container engine has none of the images {', '.join(IMAGES)}")
+    raise LookupError(f"the container engine has none of the images {', '.join(images)}")
 
 
 def _container(image: str, folder: Path, argv: Sequence[str]) -> Any:

@@ -29,6 +29,11 @@ class Disk:
         if leave:
             os.truncate(self._filler, max(0, self._filler.stat().st_size - leave))
 
+    def read_only(self, so: bool = True) -> None:
+        """From now on nothing can be written, as when a kernel has found an error; or with ``so=False`` it can."""
+        mode = "ro" if so else "rw"
+        subprocess.run(["mount", "-o", f"remount,{mode}", str(self.folder)], check=True, capture_output=True)
+
     def free(self) -> None:
         """Makes all of it free again, but for what others have written."""
         self._filler.unlink()

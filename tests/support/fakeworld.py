@@ -21,6 +21,7 @@ from proxyroute.model import (
     Epoch,
     Event,
     Finding,
+    Holding,
     Inspection,
     Observed,
     Peer,
@@ -269,6 +270,9 @@ class FakeServer:
         for event in events:
             self._act(f"event {event.name} {status}")
 
+    def end_others(self, deadline: Deadline) -> int:
+        return 0
+
     def statements(self, verb: str, policy: Policy, peer: Peer) -> Sequence[str]:
         return ()
 
@@ -324,15 +328,39 @@ class FakeProxy:
 
 
 class FakeLease:
-    """A lease nobody contests; the claims outlive the process."""
+    """A lease nobody contests; the claims outlive the process. In a ``world`` its commit is an act as any other."""
 
-    def __init__(self, claimed: list[tuple[Epoch, str]]) -> None:
+    distributed = False
+    automatic = False
+    term = 1
+
+    def __init__(self, claimed: list[tuple[Epoch, str]], world: World | None = None) -> None:
         self.claimed = claimed
+        self._world = world
 
     def acquire(self, purpose: str, deadline: Deadline) -> int:
         return 1
 
     def check(self) -> None: ...
+
+    def lost(self, deadline: Deadline) -> bool:
+        return False
+
+    def commit(self, decision: str, deadline: Deadline) -> None:
+        if self._world is not None:
+            self._world.moment(f"lease: {decision} committed")
+
+    def ticket(self) -> str:
+        return ""
+
+    def adopt(self, ticket: str) -> bool:
+        return False
+
+    def holding(self, deadline: Deadline) -> Holding:
+        return Holding("fake")
+
+    def findings(self, deadline: Deadline) -> Sequence[Finding]:
+        return ()
 
     def claim(self, above: Epoch, operation: str) -> Epoch:
         epoch = replace(max(above, self.highest()), term=max(1, above.term))

@@ -33,7 +33,7 @@ def find_program(*names: str) -> str:
         found = shutil.which(name, path=search_path())
         if found:
             return found
-    raise FileNotFoundError(f"{' or '.join(names)} is not installed; run scripts/setup")
+    raise FileNotFoundError(f"{' or '.join(names)} is not installed; run scripts/setup --for test")
 
 
 def free_port(*hosts: str) -> int:

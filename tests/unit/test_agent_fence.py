@@ -18,6 +18,7 @@ from proxyroute.config_agent import AgentConfig
 from proxyroute.errors import ShareError
 from proxyroute.haproxy.release import Announcement, Answer, Memory, Phase, Release
 from proxyroute.haproxy.share import Share
+from proxyroute.haproxy.worker import Worker
 from proxyroute.model import Deadline, Epoch, Observed, Receipt, ReceiptState, RouteTable
 from tests.support.wait import until
 from tests.unit.test_release import KEY, release
@@ -103,7 +104,7 @@ def publish(
     named = Announcement(f"id{number}", sequence, "shop", phase, "engine", route=wanted.name, seconds=1.0)
     if phase is Phase.PREPARE:
         named = replace(named, target=wanted.name, abort=back.name)
-    share.publish(named)
+    share.publish(named, Deadline.after(10))
 
 
 acts = st.one_of(
@@ -214,14 +215,15 @@ def test_a_receipt_waits_for_no_disk_and_soon_after_it_the_route_lasts(
     happened: list[str] = []
     acknowledge, sync = Share.acknowledge, os.fsync
 
-    def told(share: Share, answer: Answer) -> None:
-        acknowledge(share, answer)
+    def told(share: Share, answer: Answer, deadline: Deadline) -> None:
+        acknowledge(share, answer, deadline)
         happened.append(f"told {answer.receipt.state}")
 
     def synced(descriptor: int) -> None:
         happened.append("synced")
         sync(descriptor)
 
+    monkeypatch.setattr(Worker, "call", lambda _, access, deadline: access())  # in this process, where we can count
     monkeypatch.setattr(Share, "acknowledge", told)
     monkeypatch.setattr(os, "fsync", synced)
     agent.step()

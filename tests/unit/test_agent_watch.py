@@ -10,8 +10,9 @@ import pytest
 from watchdog.events import FileCreatedEvent, FileMovedEvent
 
 from proxyroute import agent_watch
-from proxyroute.agent_watch import Watch, file_system
+from proxyroute.agent_watch import Watch
 from proxyroute.atomic import put
+from proxyroute.haproxy.mounts import file_system
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_the_type_of_a_file_system_is_told() -> None:
 
 def test_on_a_local_disk_a_change_wakes_at_once(folder: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_watch, "_LOCAL", frozenset({file_system(folder)}))
-    watch.begin(folder, "edge1")
+    watch.begin(folder, "edge1", file_system(folder))
     assert watch.delivers
     assert watch.how == f"events of {file_system(folder)}"
     for file in (folder / "current.json", folder / "asks" / "engine.json"):
@@ -57,7 +58,7 @@ def test_where_other_hosts_write_unheard_it_looks_again(
     folder: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent_watch, "_LOCAL", frozenset())
-    watch.begin(folder, "edge1")
+    watch.begin(folder, "edge1", file_system(folder))
     assert not watch.delivers
     assert watch.how == f"looks again: {file_system(folder)} does not tell what other hosts do"
 
@@ -68,6 +69,6 @@ def test_where_a_canary_is_not_heard_it_looks_again(
     monkeypatch.setattr(agent_watch, "_LOCAL", frozenset({file_system(folder)}))
     monkeypatch.setattr(agent_watch, "_CANARY_SECONDS", 0.1)
     monkeypatch.setattr(Watch, "on_any_event", lambda *_: None)
-    watch.begin(folder, "edge1")
+    watch.begin(folder, "edge1", file_system(folder))
     assert not watch.delivers
     assert "delivered no event" in watch.how

@@ -12,6 +12,7 @@ import pytest
 
 from proxyroute import config as configuration
 from proxyroute.config import Config, InvalidConfig, Secret, config_path, from_snapshot, load, snapshot
+from proxyroute.config_receivers import EmailNotices, ScriptNotices, WebhookNotices
 from proxyroute.errors import ConfigError
 from proxyroute.model import AGGRESSIVE, Address, FailoverPolicy, Severity
 
@@ -58,6 +59,10 @@ clusters:
     proxies:
       - {type: toy, name: edge1, absent: true, socket: run/toy.sock, write: "127.0.0.1:3306", timeout: 250ms}
       - {type: toy, name: edge2, socket: /run/toy.sock, write: "127.0.0.1:3307", set: [vip, set]}
+    notices:
+      - {type: webhook, url: {file: secrets/url}, header: X-Key, header_value: {env: OTHER}, ca: ca.pem, on: [trouble]}
+      - {type: email, host: mail, sender: a@b.c, to: [d@e.f], user: u, password: {env: OTHER}, timeout: 500ms}
+      - {type: script, run: [/usr/local/bin/tell, 5]}
 """
 
 
@@ -133,6 +138,16 @@ def test_a_full_file_becomes_plain_values(tmp_path: Path) -> None:
     assert second.settings.socket == Path("/run/toy.sock")
     assert second.settings.set == ("vip", "set")
     assert not second.absent
+    web, mail, script = cluster.notices
+    assert web == WebhookNotices(
+        url=Secret("file", str(tmp_path / "secrets/url")), header="X-Key", header_value=Secret("env", "OTHER"),
+        ca=tmp_path / "ca.pem", on=("trouble",),
+    )  # fmt: skip
+    assert mail == EmailNotices(
+        host="mail", sender="a@b.c", to=("d@e.f",), user="u", password=Secret("env", "OTHER"), timeout=0.5
+    )
+    assert (mail.port_used, mail.on) == (587, ("operations", "trouble"))
+    assert script == ScriptNotices(run=("/usr/local/bin/tell", "5"))
 
 
 def test_what_may_be_left_out_has_defaults(tmp_path: Path) -> None:
@@ -282,6 +297,26 @@ SECTION_MISTAKES: list[tuple[str, int, str, str]] = [
     ("proxies: [{type: toy, name: e, socket: /s, write: a, timeout: 0}]", 9, "proxies[0].timeout", "above zero"),
     ("proxies: [{type: toy, name: e, socket: /s, write: a, read: a}]", 9, "proxies[0]", "are the same"),
     ("proxies:\n    - toy", 10, "proxies[0]", "must be a mapping"),
+    ("notices:\n    - tell", 10, "notices[0]", "must be a mapping"),
+    ("notices: [{url: {env: U}}]", 9, "notices[0].type", "is missing; write type: webhook"),
+    ("notices: [{type: mail}]", 9, "notices[0].type", "no type 'mail'; did you mean email?"),
+    ("notices: [{type: webhook}]", 9, "notices[0].url", "is missing"),
+    ("notices: [{type: webhook, url: 'https://x/hunter2'}]", 9, "notices[0].url", "never written into this file"),
+    ("notices: [{type: webhook, url: {enw: U}}]", 9, "notices[0].url.enw", "did you mean env?"),
+    ("notices: [{type: webhook, url: {env: U}, header: X}]", 9, "notices[0]", "come together"),
+    ("notices: [{type: webhook, url: {env: U}, on: [truoble]}]", 9, "notices[0].on", "operations and trouble"),
+    ("notices: [{type: webhook, url: {env: U}, on: trouble}]", 9, "notices[0].on", "must be a list; write [trouble]"),
+    ("notices: [{type: webhook, url: {env: U}, timeout: 0}]", 9, "notices[0].timeout", "more than 0"),
+    ("notices: [{type: email, host: m, sender: a@b, to: [ops]}]", 9, "notices[0].to", "must be an e-mail address"),
+    ("notices: [{type: email, host: m, sender: a@b, to: [c@d], tls: ssl}]", 9, "notices[0].tls", "must be starttls"),
+    (
+        "notices: [{type: email, host: m, sender: a@b, to: [c@d], tls: none, user: u, password: {env: P}}]",
+        9,
+        "notices[0].tls",
+        "could read the password",
+    ),
+    ("notices: [{type: script, run: tell me}]", 9, "notices[0].run", "must be a list; write [tell, me]"),
+    ("notices: [{type: script, run: []}]", 9, "notices[0].run", "is empty"),
 ]
 
 
@@ -383,7 +418,12 @@ def test_findings_tell_what_the_file_refers_to_in_vain(tmp_path: Path, monkeypat
         ("config.secret", "replication"),
         ("config.tls", "account"),
         ("config.script", "address_down"),
+        ("config.secret", "notices[0].url"),
+        ("config.notice", "notices[0].ca"),
+        ("config.notice", "notices[2]"),
     }
+    notices = [f for f in cluster.findings() if f.subject.startswith("notices")]
+    assert {f.severity for f in notices} == {Severity.WARNING}, "no operation is refused for them"
 
 
 def test_nothing_is_found_when_all_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from proxyroute.diagnosis import TABLE, diagnose
 from proxyroute.diagnosis_case import FINDINGS
 from proxyroute.errors import Silence
+from proxyroute.failover_election import reason_codes
 from proxyroute.failover_limits import FINDINGS as LIMITS
 from proxyroute.known import Known
 from proxyroute.model import (
@@ -125,7 +126,7 @@ CASES: dict[str, Row] = {
     "LockedSemiSyncPrimary": Row(
         lambda: well(server(1, semi_sync=replace(SYNC, clients=0, waiting=3)), replica(2, STOPPED)),
         Action.PEOPLE,
-        "3 commits on db1 wait",
+        "(waiting: 3, for up to 10 s)",
     ),
     "PrimaryLostEvents": Row(
         lambda: well(server(1, "0-1-99"), replica(2, channel(received="0-1-99"), executed="0-1-99"), replica(3)),
@@ -469,4 +470,6 @@ def test_the_reference_page_is_the_table() -> None:
 def test_every_action_and_every_blocker_is_explained_on_the_page() -> None:
     text = PAGE.read_text()
     assert set(re.findall(r"^- \*\*(\w+)\*\*:", text, re.MULTILINE)) == {str(action) for action in Action}
-    assert set(re.findall(r"^\| `(failover\.\w+)`", text, re.MULTILINE)) == {*FINDINGS, *LIMITS, *OUTLOOK}
+    findings = (PAGE.parent / "findings.md").read_text()
+    assert set(re.findall(r"^\| `(failover\.\w+)`", findings, re.MULTILINE)) >= {*FINDINGS, *LIMITS, *OUTLOOK}
+    assert set(re.findall(r"`(candidate\.\w+)`", text)) == reason_codes()

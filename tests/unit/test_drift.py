@@ -66,3 +66,10 @@ def test_readers_count_where_there_is_a_read_route() -> None:
     assert found is not None
     assert found.wrong["edge1"] == ("reads should go to db2 and db3, loaded is db2",)
     assert correction(TABLE, [replace(GOOD, readers=())]) is None
+
+
+def test_what_somebody_has_set_aside_at_a_proxy_is_not_corrected() -> None:
+    aside = replace(GOOD, readers=("db1",), aside=("db2", "db3"))
+    assert correction(TABLE, [aside]) is None, "the primary serves reads meanwhile"
+    astray = replace(GOOD, readers=("db1", "db2"), aside=("db3",))
+    assert correction(TABLE, [astray]) is not None

@@ -48,7 +48,7 @@ def start(world: World, proxy: FakeProxy, file: Path, claims: Claims, orders: Or
 
 
 def heal(world: World, proxy: FakeProxy, file: Path, claims: Claims, *, continuous: bool) -> None:
-    op = resume(file, FakeLease(claims), "test", open_journal=lambda f: MortalJournal(world, f))
+    op = resume(file, FakeLease(claims), "test", open_journal=lambda f, _: MortalJournal(world, f))
     if op is None:
         return
     try:

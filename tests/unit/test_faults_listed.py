@@ -11,8 +11,8 @@ import pytest
 from proxyroute.faults import POINTS
 from tests.unit.sources import FOLDER, Source, docstrings, sources
 
-DRIVERS = ("db", "haproxy", "adapters", "lease", "hooks", "argv")
-AGENT = "agent"
+DRIVERS = ("db", "haproxy", "maxscale", "adapters", "lease", "hooks", "argv")
+FAMILIES_OF_MODULES = ("agent", "notify")
 
 PRIMITIVES: dict[tuple[str, str], str] = {
     (
@@ -22,13 +22,17 @@ PRIMITIVES: dict[tuple[str, str], str] = {
     ("argv", "run"): "scripts and hook adapters call it under script.run and hook.run, HAProxy's binary only looks",
     ("argv", "_ended"): "ends what run started and whose time is over",
     ("haproxy.runtime", "_exchange"): "sends what it is given; tell() and reload() have an act(), ask() only reads",
+    ("maxscale.rest", "_send"): "sends what it is given; all that changes anything has an act() around it",
     ("haproxy.files", "_staged"): "writes beside the file, for replace() and rehearse(), which have the act()",
     ("haproxy.share", "_exclusive"): "makes a folder appear, for stage() and claim(), which have the act()",
+    ("haproxy.frames", "put"): "tells our own helper what to do, which has the act(), or tells us what came of it",
     ("adapters.publisher", "release"): "a folder of its own in which a configuration is tried out, gone afterwards",
+    ("agent_memory", "_mute"): "a word in its own lock file, for whoever reads a status that cannot be written",
     ("agent_memory", "__init__"): "its own lock file and its folder, which mean nothing to a proxy",
+    ("lease.etcd_client", "run"): "sends what it is given; what changes anything has an act() around it in lease.etcd",
     ("lease.local", "acquire"): "its own lock file and its folder, which mean nothing to a server or a proxy",
-    ("lease.local", "claim"): "the claim is the mkdir, under act(); an epoch without an owner's name was never used",
-    ("lease.local", "_forget_old"): "claims so old that nobody can meet them any more",
+    ("lease.claims", "claim"): "the claim is the mkdir, under act(); an epoch without an owner's name was never used",
+    ("lease.claims", "_forget_old"): "claims so old that nobody can meet them any more",
 }
 """Functions that change something without an act() of their own, and who has one around them."""
 
@@ -127,7 +131,8 @@ def changing_reads(source: Source) -> list[str]:
 
 _FILE_CHANGES = {"mkdir", "makedirs", "unlink", "rmdir", "rmtree", "symlink", "symlink_to", "truncate", "chmod"}
 _FILE_WRITES = {"write_text", "write_bytes", "mkstemp", "NamedTemporaryFile"}
-_SENDS = {"send", "sendall", "sendto", "sendmsg", "execute", "executemany"}
+_SENDS = {"request", "send", "sendall", "sendto", "sendmsg", "execute", "executemany"}
+_SENDS |= {"post", "send_message"}
 _STARTS = {"Popen", "check_call", "check_output", "system", "execv", "fork", "kill", "killpg", "send_signal"}
 _STARTS |= {"run_argv"}  # a primitive of ours: whoever calls it makes the change
 
@@ -178,7 +183,7 @@ PACKAGE = [source for source in sources() if source.module != "faults"]
 DRIVER_MODULES = [
     source
     for source in PACKAGE
-    if source.module.partition(".")[0] in DRIVERS or source.module.partition("_")[0] == AGENT
+    if source.module.partition(".")[0] in DRIVERS or source.module.partition("_")[0] in FAMILIES_OF_MODULES
 ]
 
 

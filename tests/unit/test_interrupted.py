@@ -33,7 +33,7 @@ def _parts(world: World, proxy: FakeProxy, *, continuous: bool = True) -> Parts:
 
 def _start(world: World, proxy: FakeProxy, file: Path, claims: Claims, policy: Policy = POLICY) -> None:
     """Runs a switchover from db1 to db2, until it ends or dies."""
-    lease = FakeLease(claims)
+    lease = FakeLease(claims, world)
     view = Site("shop", dict(world.servers)).look(Deadline.after(1.0))
     plan = make_plan(view, "db1", elect(view, "db1", policy, "db2"), policy)
     epoch = lease.claim(proxy.epoch, "op")
@@ -45,7 +45,7 @@ def _start(world: World, proxy: FakeProxy, file: Path, claims: Claims, policy: P
 
 
 def _heal(world: World, proxy: FakeProxy, file: Path, claims: Claims, *, continuous: bool) -> None:
-    op = resume(file, FakeLease(claims), "test", open_journal=lambda f: MortalJournal(world, f))
+    op = resume(file, FakeLease(claims, world), "test", open_journal=lambda f, _: MortalJournal(world, f))
     if op is None:
         return
     try:

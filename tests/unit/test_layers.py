@@ -13,7 +13,8 @@ import pytest
 from tests.unit.sources import Source, sources
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "faults", "atomic"),
+    ("errors", "faults", "atomic", "words"),
+    ("report",),
     ("gtid",),
     ("model", "binlog"),
     ("topology",),
@@ -39,16 +40,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("recovery",),
     ("switchover", "failover"),
     ("contingency",),
-    ("argv", "host"),
+    ("argv", "host", "config_secrets.*"),
     ("archive", "verify"),
     ("rejoin_look",),
     ("rejoin",),
-    ("db.*", "haproxy.*", "lease.*"),
-    ("adapters.*", "hooks"),
+    ("db.*", "haproxy.*", "maxscale.*", "lease.*"),
+    ("adapters.*", "hooks", "notify*"),
     ("config*",),
     ("agent*",),
     ("assembly",),
-    ("guard", "rejoining"),
+    ("guard", "outlet", "rejoining"),
     ("engine", "sentry"),
     ("daemon",),
     ("cli.*",),
@@ -62,7 +63,9 @@ BARRED: dict[str, tuple[str, ...]] = {
     "db.*": _ENGINE,
     "lease.*": _ENGINE,
     "hooks": _ENGINE,
+    "notify*": (*_ENGINE, "db.*", "haproxy.*", "lease.*"),
     "haproxy.*": (*_ENGINE, "db.*"),
+    "maxscale.*": (*_ENGINE, "db.*"),
     "adapters.*": (*_ENGINE, "db.*", "lease.*"),
     "agent*": (*_ENGINE, "db.*", "lease.*"),
 }
@@ -73,10 +76,11 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "pydantic": ("config*",),
     "pydantic_core": ("config*",),
     "yaml": ("config*", "cli.*"),
-    "jinja2": ("haproxy.*",),
+    "jinja2": ("haproxy.*", "maxscale.*"),
     "click": ("cli.*",),
     "rich": ("cli.*",),
     "watchdog": ("agent*",),
+    "requests": ("lease.*", "maxscale.*", "notify*"),
 }
 """Which package may be imported where; everything else does with the standard library."""
 

@@ -14,10 +14,12 @@ from proxyroute import errors
 from proxyroute.adapters import find_adapters
 from proxyroute.cli import main
 from proxyroute.config import from_snapshot, load, snapshot
+from proxyroute.config_receivers import RECEIVERS, NoticeConfig
 from proxyroute.config_shape import parse_duration
 from proxyroute.config_values import ServeConfig
 from proxyroute.hooks import __doc__ as hooks_doc
 from proxyroute.model import AGGRESSIVE, FailoverPolicy, Policy
+from proxyroute.notify_receivers import __doc__ as notices_doc
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
 CONFIGURATION = (DOCS / "configuration.md").read_text()
@@ -85,6 +87,19 @@ def test_the_example_is_a_configuration_and_survives_a_snapshot(tmp_path: Path) 
 def test_every_setting_of_our_adapters_is_documented(name: str) -> None:
     documented = fields_of(section(f"### `type: {name}`"))
     assert set(documented) == {f.name for f in dataclasses.fields(find_adapters()[name].Settings)}
+
+
+@pytest.mark.parametrize("name", sorted(RECEIVERS))
+def test_every_setting_of_a_receiver_of_notices_is_documented(name: str) -> None:
+    common = {f.name for f in dataclasses.fields(NoticeConfig)}
+    assert set(fields_of(section("## `notices`"))) == common | {"type"}
+    documented = fields_of(section(f"### `type: {name}`").partition("\n| variable |")[0])
+    assert set(documented) == {f.name for f in dataclasses.fields(RECEIVERS[name])} - common
+
+
+def test_every_variable_that_a_script_of_notices_is_told_is_documented() -> None:
+    told = set(re.findall(r"^``(PROXYROUTE_\w+)``", notices_doc or "", re.MULTILINE))
+    assert told == set(re.findall(r"`(PROXYROUTE_\w+)`", section("### `type: script`")))
 
 
 def test_every_variable_that_a_script_is_told_is_documented() -> None:

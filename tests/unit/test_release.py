@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,7 @@ from proxyroute.model import (
     RouteTable,
     Severity,
 )
+from tests.support.wait import until
 
 KEY = b"0123456789abcdef"
 SERVERS = tuple(Endpoint(f"db{n}", Address("10.0.0.1", 3300 + n)) for n in (1, 2, 3))
@@ -160,7 +163,7 @@ def share(tmp_path: Path) -> Share:
 
 def test_what_is_published_is_read(share: Share) -> None:
     share.stage(release((2, 1)))
-    share.publish(announcement(route=release((2, 1)).name))
+    share.publish(announcement(route=release((2, 1)).name), Deadline.after(10))
     current = share.current()
     assert current is not None
     assert current.route is not None
@@ -205,8 +208,8 @@ def test_old_releases_go_but_never_one_that_is_named(share: Share) -> None:
         share.stage(release((1, serial)))
         share.claim(release((1, serial)))
         names.append(release((1, serial)).name)
-    share.publish(announcement(route=names[0]))
-    share.acknowledge(Answer("edge1", "shop", release=names[1]))
+    share.publish(announcement(route=names[0]), Deadline.after(10))
+    share.acknowledge(Answer("edge1", "shop", release=names[1]), Deadline.after(10))
     assert set(share.prune()) == set(names[2:-KEPT_RELEASES])
     left = {entry.name for entry in (share.folder / "releases").iterdir()}
     assert left == {names[0], names[1], *names[-KEPT_RELEASES:]}
@@ -241,24 +244,46 @@ def test_a_missing_key_is_refused_with_what_to_type(tmp_path: Path) -> None:
         read_key(tmp_path / "key")
 
 
-def test_a_disk_that_hangs_is_left_behind_and_in_the_end_not_asked_any_more() -> None:
-    import threading
-
-    back = threading.Event()
+def test_a_disk_that_hangs_is_left_behind_and_in_the_end_not_asked_any_more(tmp_path: Path) -> None:
     worker = Worker("the disk")
+    worker.start(Deadline.after(10))
+    hung = tmp_path / "hung"
+    os.mkfifo(hung)
+    for _ in range(8):
+        with pytest.raises(TimedOut, match="has not answered"):
+            worker.call(hung.read_bytes, Deadline.after(0.01))
+    with pytest.raises(TimedOut, match="8 accesses"):
+        worker.call(hung.read_bytes, Deadline.after(10))
+    until(lambda: _let_go(hung), "those who wait to have begun to")
+    until(lambda: worker.stuck == 0, "all to have returned")
+    assert worker.call(os.getpid, Deadline.after(10)) != os.getpid()
+
+
+def _let_go(fifo: Path) -> bool:
+    """Opens ``fifo`` for writing, by which all who read it come to its end; tells whether somebody did."""
     try:
-        for _ in range(8):
-            with pytest.raises(TimedOut, match="has not answered"):
-                worker.call(back.wait, Deadline.after(0.01))
-        with pytest.raises(TimedOut, match="8 accesses"):
-            worker.call(back.wait, Deadline.after(10))
-    finally:
-        back.set()
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
+def test_what_was_given_up_is_not_published_later_over_what_came_after_it(share: Share) -> None:
+    share.publish(announcement(id="later"), Deadline.after(10))
+    with pytest.raises(TimedOut):
+        share.publish(announcement(id="given up"), Deadline.after(0))
+    with pytest.raises(TimedOut):
+        share.acknowledge(Answer("edge1", "shop"), Deadline.after(0))
+    found = share.current()
+    assert found is not None
+    assert found.id == "later"
+    assert [path.name for path in share.folder.rglob("*.new")] == []
+    assert list((share.folder / "acks").iterdir()) == []
 
 
 def test_what_the_disk_says_is_passed_on(tmp_path: Path) -> None:
     worker = Worker("the disk")
-    assert worker.call(lambda: 4, Deadline.after(10)) == 4
+    assert worker.call(partial(max, 3, 4), Deadline.after(10)) == 4
     with pytest.raises(ShareError, match="No such file"):
         worker.call((tmp_path / "none").read_bytes, Deadline.after(10))
     with pytest.raises(Conflict):

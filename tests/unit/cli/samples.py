@@ -15,6 +15,7 @@ from proxyroute.model import (
     Epoch,
     Evidence,
     Finding,
+    Holding,
     Inspection,
     Observed,
     Plan,
@@ -116,6 +117,7 @@ class FakeEngine:
         self.asked: list[tuple[Any, ...]] = []
         self.listener: Callable[[dict[str, Any]], None] | None = None
         self.closed = False
+        self.holding = Holding("local")
 
     def look(self) -> View:
         self.asked.append(("look",))
@@ -123,6 +125,9 @@ class FakeEngine:
 
     def observe(self) -> tuple[Observed, ...]:
         return self.proxies
+
+    def lease(self) -> Holding:
+        return self.holding
 
     def intended(self, view: View, observed: tuple[Observed, ...]) -> tuple[str | None, str]:
         return (view.primary.name, "") if view.primary is not None else (None, "there is no primary")

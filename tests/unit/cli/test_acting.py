@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import Result as Outcome
 
 from proxyroute.errors import Aborted, Busy, Refused, Unfinished
-from proxyroute.model import (
-    Result,
-)
+from proxyroute.model import Deadline, Result
+from proxyroute.notify import Notifier
 from tests.unit.cli.samples import (
     DENIED,
     DONE,
@@ -114,3 +114,26 @@ def test_heal_tells_what_it_did_and_its_exit_code_is_the_worst(run: Callable[...
     outcome = run("heal", "--json")
     assert outcome.exit_code == 5
     assert json.loads(outcome.stdout)["error"]["text"] == "db1 does not answer"
+
+
+def test_ctrl_c_while_a_notice_is_waited_for_changes_nothing_about_the_end(
+    run: Callable[..., Outcome], engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "proxyroute.yml"
+    text = file.read_text().replace("version: 1\n", "version: 1\nstate_dir: state\n")
+    file.write_text(text + "    notices: [{type: script, run: [sleep, 5]}]\n")
+    closed = Notifier.close
+    waits: list[float] = []
+
+    def close(notifier: Notifier, deadline: Deadline) -> None:
+        waits.append(deadline.left)
+        if len(waits) == 1:
+            raise KeyboardInterrupt
+        closed(notifier, deadline)
+
+    monkeypatch.setattr(Notifier, "close", close)
+    outcome = run("switchover", "--yes")
+    assert outcome.exit_code == 0
+    assert "PROVEN  db2 is the primary now" in outcome.stdout
+    assert waits[1:] == [0.0]
+    assert "notice not sent: notices[0] script: no" in outcome.stderr

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from click.testing import Result as Outcome
 
-from proxyroute.cli.output import seconds
 from proxyroute.history import Summary
 from proxyroute.model import (
     Address,
     Election,
     Epoch,
     Finding,
+    Holding,
     Observed,
     Ranked,
     Receipt,
@@ -30,6 +30,7 @@ from proxyroute.model import (
 )
 from proxyroute.prospect import Prospect
 from proxyroute.truth import truth
+from proxyroute.words import seconds
 from tests.unit.cli.samples import (
     DENIED,
     GOING,
@@ -164,6 +165,26 @@ def test_status_as_json_has_every_reading(run: Callable[..., Outcome], engine: F
     assert found["servers"][1]["executed"] == str(POSITION)
     assert found["servers"][1]["sources"][0]["address"] == "10.0.0.1:3306"
     assert found["proxies"][0]["epoch"] == "3.1"
+    assert found["lease"]["kind"] == "local"
+
+
+@pytest.mark.parametrize(
+    ("holding", "told"),
+    [
+        (Holding("etcd"), "lease (etcd): free"),
+        (
+            Holding("etcd", "a:7", "switchover op", 8.0),
+            "lease (etcd): held by a:7 for switchover op, 8 s left unless it is renewed",
+        ),
+        (Holding("etcd", trouble="no answer"), "lease (etcd): nobody knows who holds it: no answer"),
+        (Holding("local", "a:7", "heal"), "lease (local): held by a:7 for heal"),
+    ],
+)
+def test_status_tells_who_has_the_lease(
+    run: Callable[..., Outcome], engine: FakeEngine, holding: Holding, told: str
+) -> None:
+    engine.holding = holding
+    assert told in run("status").output
 
 
 def test_status_goes_on_watching_until_it_is_interrupted(

@@ -1,0 +1,38 @@
+"""How durations and what an operation records are said: the same words on a terminal and in a message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def seconds(value: float | None) -> str:
+    """Returns a duration as people say it: ``0.4 ms``, ``12 ms``, ``3.2 s``, ``2 min 5 s``; ``-`` for None."""
+    if value is None:
+        return "-"
+    if value < 0.00095:
+        return f"{value * 1000:.1f} ms"
+    if value < 0.9995:
+        return f"{value * 1000:.0f} ms"
+    if value < 59.95:
+        return f"{value:.1f} s"
+    return f"{int(value) // 60} min {int(value) % 60} s"
+
+
+def step_line(event: Mapping[str, Any]) -> str:
+    """Returns the line for a step that is over: name, duration, what it says of itself."""
+    text = event.get("error") or event.get("detail") or ""
+    failed = "FAILED: " if event.get("error") else ""
+    return f"  {event['name']:<24} {seconds(event['seconds']):>8}  {failed}{text}".rstrip()
+
+
+def other_line(event: Mapping[str, Any]) -> str:
+    """Returns the line for a record that is no step, or an empty string for one that people need not see."""
+    if event["kind"] == "commit":
+        return "  -- committed: from here on nothing is taken back --"
+    if event["kind"] == "note":
+        return f"  note: {event.get('text', '')}"
+    where = f" at {event['server']}" if event.get("server") else ""
+    if not event.get("reason"):
+        return f"  done after all: {event.get('verb')}{where}"
+    return f"  left to do: {event.get('verb')}{where}: {event['reason']}"

@@ -1,0 +1,37 @@
+"""SIGKILL around every act at a MaxScale, driven and followed, under write load; healed by the guard and by heal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.test_sigkill import SETTINGS, _points, _sweep
+from tests.support.load import create_table
+from tests.support.maxscale.bits import Bit
+from tests.support.maxscale.site import MaxScaleLab
+
+
+@pytest.fixture(params=["driving", "following"])
+def lab(request: pytest.FixtureRequest) -> Iterator[MaxScaleLab]:
+    lab = MaxScaleLab.begin(request.param, policy=SETTINGS)
+    try:
+        create_table(lab.cluster.primary)
+        lab.cluster.await_synced()
+        yield lab
+    finally:
+        lab.close()
+
+
+@pytest.mark.timeout(600)
+def test_killed_around_every_act_at_maxscale(lab: MaxScaleLab, tmp_path: Path) -> None:
+    points = [p for p in _points(lab, tmp_path / "trace") if p.startswith("engine/maxscale.")]
+    assert any(p.startswith("engine/maxscale.object:before") for p in points)
+    assert any(p.startswith("engine/maxscale.state:after") for p in points)
+    _sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points)])
+    primary = lab.cluster.primary.name
+    masters = [name for name, bits in lab.bits().items() if Bit.MASTER in bits]
+    assert masters == [primary], "no hidden Master is left either"
+    markers = [name for name in lab.double.machine.servers if name.startswith("proxyroute-")]
+    assert len(markers) == 1, markers

@@ -1,0 +1,142 @@
+"""The lease on the cluster's own servers: a majority of all of them, whoever is down, dead or asleep."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proxyroute.db.seat import LockSeat
+from proxyroute.db.session import Login
+from proxyroute.errors import Busy, LeaseLost, Refused, TimedOut
+from proxyroute.lease.claims import Claims
+from proxyroute.lease.database import DatabaseLease
+from proxyroute.model import NO_EPOCH, Deadline, Epoch
+from tests.support.mariadb import ENGINE, LocalCluster
+from tests.support.wait import until
+
+SECONDS = 3.0
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[LocalCluster]:
+    with LocalCluster.start(3) as started:
+        yield started
+
+
+@pytest.fixture
+def ends(servers: LocalCluster) -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack
+    for node in servers:
+        if not node.running:
+            node.start()
+        node.sigcont()
+
+
+def lease(
+    servers: LocalCluster, ends: contextlib.ExitStack, folder: Path, names: tuple[str, ...] = ("db1", "db2", "db3")
+) -> DatabaseLease:
+    def seats() -> list[LockSeat]:
+        login = Login(ENGINE.user, ENGINE.password)
+        return [LockSeat(name, servers[name].address, login, "shop", SECONDS) for name in names]
+
+    made = DatabaseLease(seats, len(names), Claims(folder / "epochs"), SECONDS)
+    ends.callback(made.release)
+    return made
+
+
+def soon() -> Deadline:
+    return Deadline.after(0.2)
+
+
+def test_one_holds_it_and_the_other_is_refused_by_name(
+    servers: LocalCluster, ends: contextlib.ExitStack, tmp_path: Path
+) -> None:
+    first, second = lease(servers, ends, tmp_path / "a"), lease(servers, ends, tmp_path / "b")
+    first.acquire("work", soon())
+    with pytest.raises(Busy, match=r"session \d+ from .* on db1"):
+        second.acquire("mine", soon())
+    assert "on db" in second.holding(Deadline.after(2)).holder
+    first.commit("op", Deadline.after(2))
+    first.release()
+    assert second.acquire("mine", Deadline.after(2))
+    assert first.findings(Deadline.after(2)) == []
+    with pytest.raises(LeaseLost):
+        first.check()
+
+
+def test_it_outlives_its_time_and_terms_and_epochs_grow(
+    servers: LocalCluster, ends: contextlib.ExitStack, tmp_path: Path
+) -> None:
+    engine, other = lease(servers, ends, tmp_path), lease(servers, ends, tmp_path / "b")
+    term = engine.acquire("work", soon())
+    epoch = engine.claim(NO_EPOCH, "op1")
+    with pytest.raises(Busy):
+        other.acquire("mine", Deadline.after(2 * SECONDS))
+    engine.check()
+    assert engine.claim(Epoch(term + 1_000_000_000, 3), "op2") > Epoch(term + 1_000_000_000, 3)
+    engine.release()
+    again = lease(servers, ends, tmp_path)
+    assert again.acquire("work", Deadline.after(2)) > term + 1_000_000_000, "above every claim, though the clock is not"
+    assert again.claim(NO_EPOCH, "op3") > epoch
+
+
+def test_one_server_is_down_before_and_one_falls_asleep_meanwhile(
+    servers: LocalCluster, ends: contextlib.ExitStack, tmp_path: Path
+) -> None:
+    servers["db1"].kill9()  # the primary: that is when a failover needs the lease
+    engine = lease(servers, ends, tmp_path)
+    engine.acquire("work", soon())
+    engine.commit("op", Deadline.after(2))
+    (found,) = engine.findings(Deadline.after(2))
+    assert (found.code, found.subject) == ("lease.member", "db1")
+    servers["db2"].sigstop()
+    with pytest.raises(TimedOut, match="nobody knows"):
+        engine.commit("op", Deadline.after(2))
+
+    def lost() -> bool:
+        with contextlib.suppress(LeaseLost):
+            engine.check()
+            return False
+        return True
+
+    until(lost, "the lease to be lost")
+    with pytest.raises(Refused, match="takes 2 of 3 servers"):
+        lease(servers, ends, tmp_path / "b").acquire("mine", soon())
+    assert engine.holding(Deadline.after(1)).trouble
+    (found,) = engine.findings(Deadline.after(1))
+    assert found.code == "lease.unreachable"
+
+
+def test_a_holder_that_is_not_heard_of_is_ended_by_the_servers(
+    servers: LocalCluster, ends: contextlib.ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper = lease(servers, ends, tmp_path)
+    monkeypatch.setattr(sleeper, "_keep", lambda place, end: end.wait(60))
+    sleeper.acquire("asleep", soon())
+    other = lease(servers, ends, tmp_path / "b")
+    other.acquire("awake", Deadline.after(2 * SECONDS))
+    with pytest.raises(LeaseLost):
+        sleeper.check()
+    monkeypatch.setattr(sleeper, "check", lambda: None)  # even if its clock stood still
+    with pytest.raises((LeaseLost, TimedOut)):
+        sleeper.commit("op", Deadline.after(2))
+
+
+def test_two_servers_will_do_as_long_as_both_live(
+    servers: LocalCluster, ends: contextlib.ExitStack, tmp_path: Path
+) -> None:
+    engine = lease(servers, ends, tmp_path, ("db1", "db2"))
+    assert not engine.automatic
+    assert lease(servers, ends, tmp_path).automatic
+    engine.acquire("work", soon())
+    engine.commit("op", Deadline.after(2))
+    engine.release()
+    (found,) = engine.findings(Deadline.after(2))
+    assert found.code == "lease.two_servers"
+    servers["db2"].kill9()
+    with pytest.raises(Refused, match="takes 2 of 2 servers"):
+        engine.acquire("work", soon())

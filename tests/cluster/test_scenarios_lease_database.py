@@ -1,0 +1,60 @@
+"""The lease on the cluster's own servers, with the whole site around it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from proxyroute import journal
+from tests.chaos.world import await_closed
+from tests.support.lab import CLUSTER_NAME, Lab
+from tests.support.scene import assert_order, books, other, switched
+
+POLICY = {"freeze_budget": "2s", "lock_pause": "20ms", "settle": "5s", "undo": "5s"}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Lab]:
+    with Lab.start(3, policy=POLICY, more={"lease": {"type": "database", "time": "4s"}}) as lab:
+        yield lab
+
+
+@pytest.fixture
+def site(shared: Lab) -> Iterator[Lab]:
+    yield shared
+    assert_order(shared)
+
+
+def test_there_and_back(site: Lab) -> None:
+    with books(site):
+        switched(site)
+        switched(site)
+    _, status = site.json("status")
+    assert (status["lease"]["kind"], status["lease"]["holder"]) == ("database", "")
+    assert site.run("check").returncode == 0
+
+
+def test_with_one_server_down(site: Lab) -> None:
+    target = other(site)
+    away = site.cluster[other(site, target)]
+    away.kill9()
+    try:
+        switched(site, "--to", target, code=7)
+    finally:
+        away.start()
+    assert site.run("heal").returncode == 0
+    assert_order(site, target)
+
+
+@pytest.mark.parametrize("point", ["mariadb.block_writes:after", "mariadb.accept_writes:after"])
+def test_the_guard_of_a_dead_engine_gets_the_lease_as_soon_as_the_servers_have_noticed(site: Lab, point: str) -> None:
+    with books(site):
+        done = site.run("switchover", "--yes", environment={"PROXYROUTE_FAULT": f"engine/{point}"})
+        assert done.returncode == -signal.SIGKILL
+        await_closed(site)
+    file = journal.journals(site.folder / "state" / CLUSTER_NAME / "journal")[-1]
+    records = journal.read(file)
+    assert "part" in [r["kind"] for r in records], "it goes on under a term of its own"
+    assert journal.outcome(records) == ("aborted" if "block" in point else "done")
