@@ -96,6 +96,8 @@ class Keeper:
                 return
             view = sightings.view
             fresh = time.monotonic() >= self._observe_at
+            if (last := self._engine.last_move()) is not None and last.ended_with is not None:
+                self._sentry.follow(last.ended_with, last.started + last.seconds)
             diagnosis = self._sentry.diagnose(sightings, self._observed)
             self._tell_diagnosis(diagnosis)
             if self._acted(diagnosis) or diagnosis.action is Action.WAIT:

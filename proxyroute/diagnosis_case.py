@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +20,7 @@ from proxyroute.model import (
 )
 from proxyroute.sight import Evidence, Sightings, Track, Witness, evidence
 
+_CHATTER = re.compile(r" ?- retry-time: \d+\s+maximum-retries: \d+\s+message:")
 FINDINGS = ("failover.majority", "failover.uncontained", "failover.unheard", *ELECTION_FINDINGS)
 """Codes of everything that can block a row."""
 
@@ -108,7 +110,15 @@ def verb(several: tuple[str, ...] | list[str], one: str, many: str) -> str:
 
 
 def testimonies(case: Case, several: tuple[str, ...]) -> str:
-    return "; ".join(f"{name} {case.testimony[name].text}" for name in several)
+    """Returns what the replicas tell; those that tell the same as an earlier one are only named."""
+    same: dict[str, list[str]] = {}
+    for name in several:
+        # a receiver's error names the source again and again, and counts its tries
+        same.setdefault(_CHATTER.sub("", case.testimony[name].text), []).append(name)
+    told = []
+    for text, (first, *others) in same.items():
+        told.append(f"{first} {text}{f' (and so says {names(others)})' if others else ''}")
+    return "; ".join(told)
 
 
 def silence_of(case: Case) -> str:

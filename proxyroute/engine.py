@@ -25,6 +25,7 @@ from proxyroute.failover_limits import Guarding, Past, limits
 from proxyroute.guard import Guard
 from proxyroute.history import Ledger, Summary, result_of, untouched
 from proxyroute.journal import Journal, Listener, Record
+from proxyroute.known import Known
 from proxyroute.model import (
     Deadline,
     Finding,
@@ -37,6 +38,7 @@ from proxyroute.model import (
     View,
 )
 from proxyroute.operation import Operation, new_id, resume
+from proxyroute.outlook import blocks
 from proxyroute.parts import LOOK, Parts
 from proxyroute.preflight import blocking
 from proxyroute.prospect import WAITED_FOR, Prospect, foresee
@@ -394,6 +396,10 @@ class Engine:
         except Refused as error:
             return None, str(error)
 
+    def last_move(self) -> Summary | None:
+        """Returns the operation that said last who the primary is; None when there was none."""
+        return self._ledger.last_acted()
+
     def failover_limits(self) -> tuple[Finding, ...]:
         """Returns what forbids an automatic failover now, whatever is the matter."""
         seen = _time_in(self._acknowledged)
@@ -406,6 +412,15 @@ class Engine:
         return limits(
             self._config.name, self._config.failover, guarding, len(self._parts.site.names), past, time.time()
         )
+
+    def failover_blocks(self, view: View, observed: Sequence[Observed], known: Known | None) -> tuple[Finding, ...]:
+        """Returns what would block an automatic failover if the primary died now; nothing when a person decides."""
+        config, routes = self._config, self._parts.routes
+        return blocks(
+            view, observed, config.policy, config.failover, known, tuple(self.failover_limits()),
+            {o.proxy: routes.silence(o.proxy) for o in observed if routes.is_required(o.proxy)},
+            fence=bool(self._parts.hooks.configured("fence")), now=time.monotonic(), wall=time.time(),
+        )  # fmt: skip
 
     def acknowledge_failovers(self) -> None:
         """Says that a person has seen every failover so far: none limits the next one. Raises JournalError."""

@@ -44,6 +44,10 @@ class Summary:
     """Under which its routes were published last."""
     told: str = ""
     """What its end said."""
+    fencing: str = ""
+    """Of a failover, what keeps the old primary from taking writes: ``fenced``, ``routed away`` or ``none``."""
+    fenced_by: str = ""
+    """Who has said that it is fenced."""
 
     @property
     def ended_with(self) -> str | None:
@@ -134,7 +138,13 @@ def summarize(records: list[Record]) -> Summary:
         left_at=frozenset(server.partition("/")[0] for _, server in left),
         epoch=next((r["epoch"] for r in reversed(records) if r["kind"] in ("turned", "back", "begin")), ""),
         told=str(end.get("text", "")) if end["kind"] == "end" else "",
+        fencing=_kept(records, "fencing"),
+        fenced_by=_kept(records, "fenced_by"),
     )
+
+
+def _kept(records: list[Record], name: str) -> str:
+    return next((str(r["value"]) for r in reversed(records) if r["kind"] == "keep" and r["name"] == name), "")
 
 
 def fenced(history: Iterable[Summary]) -> tuple[Summary, ...]:
@@ -179,12 +189,15 @@ def _fencing(records: list[Record]) -> str:
     how = kept.get("fencing")
     if records[0]["operation_kind"] != "failover" or not how:
         return ""
-    old, by = records[0]["plan"]["primary"], kept.get("fenced_by", "")
+    return f", {fencing_text(records[0]['plan']['primary'], how, kept.get('fenced_by', ''))}"
+
+
+def fencing_text(old: str, fencing: str, by: str) -> str:
+    """Returns in words what keeps an old primary that is gone from taking writes."""
     return {
-        "fenced": f", {old} is fenced by {by}",
-        "routed away": f", {old} is not fenced, but no proxy leads to it",
-        "none": f", and nothing keeps clients away from {old}",
-    }[how]
+        "fenced": f"{old} is fenced by {by}",
+        "routed away": f"{old} is not fenced, but no proxy leads to it",
+    }.get(fencing, f"nothing keeps clients away from {old}")
 
 
 def report_from(records: Sequence[Record], error: str = "") -> dict[str, Any]:

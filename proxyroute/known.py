@@ -157,6 +157,18 @@ def remember(sightings: Sightings, known: Known | None, now: float, wall: float)
     )
 
 
+def moved(known: Known | None, primary: str, at: float) -> Known | None:
+    """Returns what is known once an operation has made ``primary`` the primary, at the Unix time ``at``.
+
+    Without it, an old primary that comes back before the new one was ever looked at would pass for the one that is
+    meant. ``known`` as it was when it says so already, or is of a later time.
+    """
+    if known is None or known.primary == primary or at < known.at:
+        return known
+    followers = tuple(n for n in dict.fromkeys((*known.replicas, known.primary)) if n != primary)
+    return Known(primary, at, followers, known.server_ids, former=_former(primary, known))
+
+
 def _former(primary: str, known: Known | None) -> tuple[str, ...]:
     if known is None:
         return ()

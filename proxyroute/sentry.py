@@ -15,7 +15,7 @@ from proxyroute.assembly import build_servers, cluster_folder
 from proxyroute.atomic import put
 from proxyroute.config_values import ClusterConfig
 from proxyroute.diagnosis import diagnose
-from proxyroute.known import Known
+from proxyroute.known import Known, moved
 from proxyroute.known import remember as known_after
 from proxyroute.model import Action, Deadline, Diagnosis, Event, Observed
 from proxyroute.probing import Prober
@@ -81,6 +81,16 @@ class Sentry:
     def remember(self, sightings: Sightings, events: Sequence[Event] | None = None) -> None:
         """Keeps the order that ``sightings`` show, if they show one. A disk that takes nothing is no hindrance."""
         self.known = known_after(sightings, self.known, time.monotonic(), time.time())
+        self._keep(events)
+
+    def follow(self, primary: str, at: float) -> None:
+        """Knows from now on that an operation has made ``primary`` the primary, at the Unix time ``at``."""
+        known = moved(self.known, primary, at)
+        if known is not self.known:
+            self.known = known
+            self._keep(None)
+
+    def _keep(self, events: Sequence[Event] | None) -> None:
         if events is not None:
             self.events = tuple(events)
         if self.known is None or self.known is self._saved:

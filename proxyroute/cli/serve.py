@@ -25,7 +25,8 @@ def serve(ctx: Context) -> None:
     """Keep the clusters in order, in the foreground: all that are configured, or the one that --cluster names.
 
     Heals what a crash has left open, reads servers and proxies all the time, and brings back proxies that are not as
-    they are meant to be. Never moves a primary. Each change is one line; with --json one object a line. Ends by
+    they are meant to be. Never moves a primary that lives; one that is gone is replaced if failover.mode is automatic.
+    Each change is one line; with --json one object a line. Ends by
     SIGTERM or SIGINT: what has begun is brought to its end, everything stays as it is.
 
     \b

@@ -15,8 +15,8 @@ from proxyroute.cli.jsonable import dump, jsonable
 from proxyroute.cli.output import Output, styled
 from proxyroute.drift import differences
 from proxyroute.gtid import MariaDBPosition, Position
-from proxyroute.history import fenced, waiting_for_heal
-from proxyroute.model import Holding, Observed, Receiver, Silent, Source, Status, View
+from proxyroute.history import fenced, fencing_text, waiting_for_heal
+from proxyroute.model import Finding, Holding, Observed, Receiver, Silent, Source, Status, View
 from proxyroute.truth import truth
 
 if TYPE_CHECKING:
@@ -70,6 +70,10 @@ class Reading:
     lease: Holding
     aside: tuple[Summary, ...] = ()
     """The last word on each server that could not rejoin."""
+    blocks: tuple[Finding, ...] = ()
+    """What would block an automatic failover now."""
+    failover: Summary | None = None
+    """The last failover, if nothing has moved the primary since."""
 
     def drift(self, proxy: Observed) -> tuple[str, ...]:
         """Returns, in words, where a proxy is not as it should be; its own drift only while nobody knows how."""
@@ -85,14 +89,21 @@ def _once(ctx: Context, engine: Engine) -> None:
 
 
 def _read(ctx: Context, engine: Engine) -> Reading:
-    from proxyroute.daemon import server_of  # what a mere --help need not wait for
+    from proxyroute.assembly import cluster_folder  # what a mere --help need not wait for
+    from proxyroute.daemon import server_of
+    from proxyroute.sentry import recall
 
     view, observed = engine.look(), engine.observe()
     intended, astray = engine.intended(view, observed)
     history = engine.history()
     aside = tuple(s for s in fenced(history) if not _back(view, s.candidate))
-    unfinished, server = waiting_for_heal(history), server_of(ctx.cluster)
-    return Reading(view, observed, unfinished, intended, astray, server, engine.lease(), aside)
+    known, _ = recall(cluster_folder(ctx.cluster) / "known.json")
+    last = engine.last_move()
+    return Reading(
+        view, observed, waiting_for_heal(history), intended, astray, server_of(ctx.cluster), engine.lease(), aside,
+        engine.failover_blocks(view, observed, known),
+        last if last is not None and last.kind == "failover" and last.outcome == "done" else None,
+    )  # fmt: skip
 
 
 def _back(view: View, name: str) -> bool:
@@ -151,7 +162,14 @@ def _show(out: Output, reading: Reading) -> None:
         for summary in unfinished:
             moved = f"{summary.kind} {summary.primary} → {summary.candidate}"
             out.line(f"{summary.operation}  {moved}: {'; '.join(summary.leftovers) or 'open'}", "warn")
+    if reading.blocks:
+        out.heading("Would block an automatic failover now")
+        for finding in reading.blocks:
+            out.line(f"{finding.subject}: {finding.text} ({finding.code})", "quiet")
+            out.raw(f"    → {finding.cure}")
     out.line()
+    if reading.failover is not None:
+        _show_failover(out, view, reading.failover)
     lease = reading.lease
     if lease.trouble or lease.holder or lease.kind != "local":
         out.line(f"lease ({lease.kind}): {lease_text(lease)}", "bad" if lease.trouble else "quiet")
@@ -159,6 +177,16 @@ def _show(out: Output, reading: Reading) -> None:
         out.line(f"proxyroute serve keeps it in order (process {reading.served_by})", "quiet")
     else:
         out.line("nobody keeps it in order all the time: proxyroute serve", "quiet")
+
+
+def _show_failover(out: Output, view: View, last: Summary) -> None:
+    """Says honestly what keeps the old primary of the last failover away; a warning until it follows."""
+    when = time.strftime("%F %T", time.localtime(last.started))
+    back = _back(view, last.primary)
+    kept = f"{last.primary} follows again" if back else fencing_text(last.primary, last.fencing, last.fenced_by)
+    calm = back or last.fencing == "fenced"
+    text = f"failover {last.primary} → {last.candidate} at {when}: {kept}"
+    out.line(f"{text} (was {last.fencing})" if back and last.fencing else text, "quiet" if calm else "warn")
 
 
 def _server_row(server: Status | Silent, view: View) -> tuple[object, ...]:
@@ -258,6 +286,8 @@ def _json(reading: Reading) -> dict[str, Any]:
         "served_by": reading.served_by,
         "lease": reading.lease,
         "not_rejoined": list(reading.aside),
+        "blocks_failover": list(reading.blocks),
+        "last_failover": reading.failover,
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.support.lab import Lab
+from tests.support.netlab import NetLab
 from tests.support.process import Daemon
 from tests.support.wait import until
 
@@ -15,7 +16,7 @@ from tests.support.wait import until
 class Serving:
     """The daemon of one site; ``told`` is every notice since it began."""
 
-    def __init__(self, lab: Lab, *words: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, lab: Lab | NetLab, *words: str, environment: Mapping[str, str] | None = None) -> None:
         self.log = lab.folder / "serve.log"
         self.log.unlink(missing_ok=True)
         self.daemon = Daemon(lab.command("serve", "--json", *words), self.log, environment=environment)
@@ -44,7 +45,7 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(lab: Lab, *words: str, environment: Mapping[str, str] | None = None) -> Iterator[Serving]:
+def serving(lab: Lab | NetLab, *words: str, environment: Mapping[str, str] | None = None) -> Iterator[Serving]:
     """Serves ``lab`` for a ``with`` block; returns when it has told the state. It must end cleanly."""
     served = Serving(lab, *words, environment=environment)
     try:

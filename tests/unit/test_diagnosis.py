@@ -32,6 +32,7 @@ from proxyroute.model import (
     Silent,
     Status,
 )
+from proxyroute.outlook import FINDINGS as OUTLOOK
 from proxyroute.sight import Sightings, Witness, evidence
 from tests.support.builders import address, channel, position, replica, server, silent
 from tests.support.story import begin, dead, look, lost, lost_channel, well
@@ -451,6 +452,13 @@ def test_an_engine_that_sees_nobody_never_acts(
     assert diagnose(found, policy, rounds + 60.0, known=known).action in (Action.NONE, Action.WAIT, Action.PEOPLE)
 
 
+def test_what_several_replicas_tell_alike_is_told_once_and_without_the_count_of_tries() -> None:
+    chatter = "error connecting to 'repl@db1' - retry-time: 1  maximum-retries: 86400  message: refused"
+    alike = [replica(n, replace(lost_channel(), error=chatter)) for n in (2, 3)]
+    text = diagnose(dead(*alike), FailoverPolicy(), 10.1).text
+    assert "db2 has lost the connection: error connecting to 'repl@db1' refused (and so says db3)" in text
+
+
 # -- The page -------------------------------------------------------------------------------------------------
 
 
@@ -463,5 +471,5 @@ def test_every_action_and_every_blocker_is_explained_on_the_page() -> None:
     text = PAGE.read_text()
     assert set(re.findall(r"^- \*\*(\w+)\*\*:", text, re.MULTILINE)) == {str(action) for action in Action}
     findings = (PAGE.parent / "findings.md").read_text()
-    assert set(re.findall(r"^\| `(failover\.\w+)`", findings, re.MULTILINE)) >= {*FINDINGS, *LIMITS}
+    assert set(re.findall(r"^\| `(failover\.\w+)`", findings, re.MULTILINE)) >= {*FINDINGS, *LIMITS, *OUTLOOK}
     assert set(re.findall(r"`(candidate\.\w+)`", text)) == reason_codes()

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("known",),
     ("election", "routing"),
     ("failover_election", "failover_limits"),
-    ("diagnosis_case",),
+    ("diagnosis_case", "outlook"),
     ("diagnosis_alive", "diagnosis_silent"),
     ("diagnosis",),
     ("checks",),

@@ -9,7 +9,7 @@ import pytest
 
 from proxyroute.errors import Silence
 from proxyroute.gtid import Position
-from proxyroute.known import Known, SyncSight, primary_of, remember
+from proxyroute.known import Known, SyncSight, moved, primary_of, remember
 from proxyroute.model import FailoverPolicy, Receiver, SemiSync, Source, Status
 from proxyroute.sight import KEPT, Evidence, Sightings, Witness, advanced, evidence
 from tests.support.builders import address, channel, position, replica, server, silent
@@ -231,3 +231,15 @@ def test_who_the_primary_is() -> None:
     assert primary_of(chain) == "db1"
     stranger = replica(3, replace(lost_channel(), address=address(9), source_id=9))
     assert primary_of(look(begin(3), 0.0, silent(1), lost(2), stranger)) == "db1"
+
+
+def test_what_an_operation_has_done_is_known_before_anybody_was_looked_at_again() -> None:
+    known = Known("db1", 5.0, ("db2", "db3"), {"db1": 1}, position("0-1-1"))
+    after = moved(known, "db2", 6.0)
+    assert after == Known("db2", 6.0, ("db3", "db1"), {"db1": 1}, former=("db1",))
+    both = look(begin(3), 0.0, server(1), server(2), replica(3))
+    assert primary_of(both, known) == "db1"
+    assert primary_of(both, after) == "db2"
+    assert moved(after, "db2", 9.0) is after
+    assert moved(known, "db2", 4.0) is known, "what was seen later counts more"
+    assert moved(None, "db2", 4.0) is None

@@ -113,6 +113,7 @@ class FakeEngine:
         self.found: tuple[Finding, ...] = ()
         self.receipts: tuple[Receipt, ...] = (Receipt("edge1", ReceiptState.DONE, Epoch(4, 1), "pid 7"),)
         self.past: tuple[Summary, ...] = HISTORY[:1]
+        self.blocks: tuple[Finding, ...] = ()
         self.asked: list[tuple[Any, ...]] = []
         self.listener: Callable[[dict[str, Any]], None] | None = None
         self.closed = False
@@ -130,6 +131,12 @@ class FakeEngine:
 
     def intended(self, view: View, observed: tuple[Observed, ...]) -> tuple[str | None, str]:
         return (view.primary.name, "") if view.primary is not None else (None, "there is no primary")
+
+    def last_move(self) -> Summary | None:
+        return self.past[-1] if self.past else None
+
+    def failover_blocks(self, view: View, observed: tuple[Observed, ...], known: object) -> tuple[Finding, ...]:
+        return self.blocks
 
     def check(self) -> tuple[Finding, ...]:
         return self.found

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import Result as Outcome
 
+from proxyroute.history import Summary
 from proxyroute.model import (
     Address,
     Election,
     Epoch,
+    Finding,
     Holding,
     Observed,
     Ranked,
@@ -21,6 +23,7 @@ from proxyroute.model import (
     ReceiptState,
     Receiver,
     SemiSync,
+    Severity,
     Silent,
     Status,
     View,
@@ -115,6 +118,44 @@ def test_what_the_last_operation_left_to_do_is_shown_and_what_earlier_ones_left_
     assert "switchover db1 → db2: follow db3: no answer" in " ".join(text.split())
     engine.past = (left, HISTORY[0])
     assert "left to do" not in run("status").output
+
+
+def test_status_tells_what_would_block_a_failover_with_its_cure_and_is_quiet_otherwise(
+    run: Callable[..., Outcome], engine: FakeEngine
+) -> None:
+    assert "block" not in run("status").output
+    text = "db1 did not wait for acknowledgements: what it wrote last may have reached nobody"
+    cure = "policy: most_advanced, or --force"
+    engine.blocks = (Finding("failover.asynchronous", Severity.ERROR, "db1", text, cure),)
+    outcome = run("status")
+    said = " ".join(outcome.output.split())
+    assert f"Would block an automatic failover now db1: {text} (failover.asynchronous) → {cure}" in said
+    assert lines_fit(outcome.output)
+    (found,) = json.loads(run("--json", "status").output)["blocks_failover"]
+    assert (found["code"], found["cure"]) == ("failover.asynchronous", cure)
+
+
+@pytest.mark.parametrize(
+    ("fencing", "by", "said"),
+    [
+        ("fenced", "pacemaker", "db3 is fenced by pacemaker"),
+        ("routed away", "", "db3 is not fenced, but no proxy leads to it"),
+        ("none", "", "nothing keeps clients away from db3"),
+    ],
+)
+def test_status_says_what_keeps_the_old_primary_of_a_failover_away(
+    run: Callable[..., Outcome], engine: FakeEngine, fencing: str, by: str, said: str
+) -> None:
+    last = Summary("20261125T031100-3ea749", "failover", "done", 100.0, 0.6, "db3", "db1", 0.2, "UNKNOWN")
+    engine.past = (replace(last, fencing=fencing, fenced_by=by),)
+    engine.reading = view(server(1), server(2, of=1), Silent("db3", Address("10.0.0.3", 3306), "gone"))
+    outcome = run("status")
+    assert said in " ".join(outcome.output.split())
+    assert lines_fit(outcome.output)
+    assert json.loads(run("--json", "status").output)["last_failover"]["fencing"] == fencing
+    engine.reading = view(server(1), server(2, of=1), server(3, of=1))
+    back = " ".join(run("status").output.split())
+    assert f"db3 follows again (was {fencing})" in back
 
 
 def test_status_as_json_has_every_reading(run: Callable[..., Outcome], engine: FakeEngine) -> None:
