@@ -226,6 +226,7 @@ class Answer:
                         "epoch": Epoch.parse(seen["epoch"]) if seen["epoch"] else None,
                         "readers": tuple(seen["readers"]),
                         "drift": tuple(seen["drift"]),
+                        "aside": tuple(seen.get("aside", ())),
                     }
                 )
             state, epoch = ReceiptState(receipt["state"]), Epoch.parse(receipt["epoch"])

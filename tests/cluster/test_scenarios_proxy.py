@@ -115,7 +115,7 @@ def test_haproxy_killed_in_mid_switchover_starts_with_the_new_route(site: Lab) -
 
 def test_haproxy_restarted_in_mid_switchover(site: Lab) -> None:
     new = other(site)
-    with books(site), in_its_midst(site, "--to", new):
+    with books(site, doubt=True), in_its_midst(site, "--to", new):
         site.haproxy.kill9()
         start_again(site)
     assert_order(site, new)

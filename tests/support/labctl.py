@@ -324,7 +324,8 @@ def _running(network: Network, host: str) -> str:
     for pid in netns.processes_in(network.namespace(host)):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-            names.add("proxyroute agent" if "proxyroute.agent" in words else Path(words[0]).name)
+            ours = {"proxyroute.agent", "proxyroute.haproxy.helper"} & set(words)
+            names.add("proxyroute agent" if ours else Path(words[0]).name)
     return ", ".join(sorted(names)) or "-"
 
 

@@ -45,7 +45,7 @@ def test_the_password_is_named_and_survives_a_snapshot_without_being_in_it(tmp_p
     [
         ({"password": "mariadb"}, "password", "never written into this file"),
         ({"password": {"file": "a", "env": "B"}}, "password", "names 2 places"),
-        ({"password": {"fiel": "a"}}, "password", "write {file: /path}"),
+        ({"password": {"fiel": "a"}}, "password.fiel", "did you mean file?"),
         ({"password": None}, "password", "is missing"),
         ({"mode": None}, "mode", "is missing"),
         ({"mode": "auto"}, "mode", "driving: no monitor owns the servers"),
