@@ -282,5 +282,5 @@ def books(
         kept.records = pooled.stop() + fresh.stop()
     lab.cluster.await_synced()
     kept.verdict = judge(kept.records, read_rows(lab.cluster), lab.cluster.primary.name)
-    judged = replace(kept.verdict, ambiguous=()) if doubt else kept.verdict
+    judged = replace(kept.verdict, ambiguous=frozenset()) if doubt else kept.verdict
     assert judged.clean, kept.verdict
