@@ -54,6 +54,17 @@ def test_clean(lab: Lab) -> None:
     assert again["result"]["outcome"] == "done", "asked again it says so"
 
 
+def test_one_that_only_follows_is_not_waited_for_until_it_has_caught_up(lab: Lab) -> None:
+    """A long way to go must not keep the cluster from a failover meanwhile: the lease is held."""
+    old, new = diverge(lab, [])
+    with old.session() as session, session.cursor() as cursor:
+        cursor.execute("LOCK TABLES app.t WRITE")
+        status, value = lab.json("rejoin", old.name)
+        assert (status, value["result"]["outcome"]) == (0, "done"), value
+        assert "still has to catch up" in lab.run("show", value["result"]["operation"]).stdout
+    await_equal(old, new)
+
+
 def test_a_returning_primary_that_takes_writes_is_closed(lab: Lab) -> None:
     old, new = diverge(lab, [])
     old.sql("SET GLOBAL read_only=0")
