@@ -18,14 +18,22 @@ SITE = {"n": 3, "policy": {"freeze_budget": "1s", "lock_pause": "20ms"}}
 
 STATEMENT = """
 import pymysql, sys
-session = pymysql.connect(unix_socket=sys.argv[1], user="root", password="lab-root", autocommit=True)
-session.cursor().execute(sys.argv[2])
+for socket, statement in zip(sys.argv[1::2], sys.argv[2::2]):
+    session = pymysql.connect(unix_socket=socket, user="root", password="lab-root", autocommit=True)
+    session.cursor().execute(statement)
 """
 
 
-def just_before(node: Node, statement: str) -> dict[str, Any]:
-    """Returns the part ``scripts`` that runs ``statement`` on ``node`` when the candidate has caught up once."""
-    return {"address_down": [sys.executable, "-c", STATEMENT, str(node.socket_file), statement]}
+def just_before(node: Node, statement: str, primary: Node | None = None) -> dict[str, Any]:
+    """Returns the part ``scripts`` that runs ``statement`` on ``node`` when the candidate has caught up once.
+
+    Then ``primary`` takes one more write, if it is given: the moment until the freeze is too short to rely on the
+    writers for that.
+    """
+    words = [str(node.socket_file), statement]
+    if primary is not None:
+        words += [str(primary.socket_file), "CREATE OR REPLACE TABLE app.late (id INT PRIMARY KEY)"]
+    return {"address_down": [sys.executable, "-c", STATEMENT, *words]}
 
 
 @pytest.mark.parametrize(
@@ -58,7 +66,7 @@ def test_the_catch_up_wait_fails_and_writes_are_open_again_on_the_old_primary(si
 
 def test_an_applier_that_stops_after_the_warm_up_is_an_error_and_not_an_endless_wait(site: Lab) -> None:
     old, new = site.cluster.primary, site.cluster[other(site)]
-    with books(site), configured(site, scripts=just_before(new, "STOP SLAVE SQL_THREAD")):
+    with books(site), configured(site, scripts=just_before(new, "STOP SLAVE SQL_THREAD", old)):
         value = switched(site, "--to", new.name, code=4)
         assert "cannot catch up" in value["error"]["text"]
         assert site.cluster.writable == (old.name,)
@@ -74,7 +82,7 @@ def await_frozen(node: Node) -> None:
 def test_a_sibling_is_ahead_of_the_candidate_at_the_freeze_and_nobody_ends_with_1236(site: Lab) -> None:
     old, new = site.cluster.primary, site.cluster[other(site)]
     sibling = site.cluster[other(site, new.name)]
-    late = just_before(new, "STOP SLAVE IO_THREAD")
+    late = just_before(new, "STOP SLAVE IO_THREAD", old)
     with (
         books(site),
         configured(site, switchover={"freeze_budget": "10s"}, scripts=late),
@@ -93,7 +101,7 @@ def test_a_sibling_is_ahead_of_the_candidate_at_the_freeze_and_nobody_ends_with_
 
 def test_a_candidate_whose_receiver_never_comes_back_is_given_up_and_follows_again(site: Lab) -> None:
     old, new = site.cluster.primary, site.cluster[other(site)]
-    with books(site), configured(site, scripts=just_before(new, "STOP SLAVE IO_THREAD")):
+    with books(site), configured(site, scripts=just_before(new, "STOP SLAVE IO_THREAD", old)):
         switched(site, "--to", new.name, code=4)
         assert site.cluster.writable == (old.name,)
         until(new.replicates, "the candidate to follow again")
@@ -102,7 +110,7 @@ def test_a_candidate_whose_receiver_never_comes_back_is_given_up_and_follows_aga
 
 def test_the_candidate_dies_while_writes_are_blocked(site: Lab) -> None:
     old, new = site.cluster.primary, site.cluster[other(site)]
-    late = just_before(new, "STOP SLAVE IO_THREAD")
+    late = just_before(new, "STOP SLAVE IO_THREAD", old)
     with books(site):
         with configured(site, scripts=late), switching(site, "--to", new.name, code=4):
             await_frozen(old)

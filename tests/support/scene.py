@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -97,10 +98,18 @@ def assert_in_place(lab: Lab, node: Node, primary: Node, below: Mapping[str, str
         assert node.replication() == {}, f"{node.name} still has a source"
         return
     source = lab.cluster[below.get(node.name, primary.name)]
-    assert node.source() == source.address, f"{node.name} does not follow {source.name}"
+    assert same_place(node.source(), source.address), f"{node.name} does not follow {source.name}"
     assert node.replicates(), node.replication()
     goal = primary.value("@@global.gtid_binlog_pos")
     assert node.value(f"MASTER_GTID_WAIT('{goal}', 20)") == 0, f"{node.name} does not get what {primary.name} writes"
+
+
+def same_place(one: Address | None, other: Address) -> bool:
+    """Whether two addresses are of one place; a server may be known by name."""
+    return one is not None and (socket.gethostbyname(one.host), one.port) == (
+        socket.gethostbyname(other.host),
+        other.port,
+    )
 
 
 # -- Refusals -------------------------------------------------------------------------------------------------

@@ -54,5 +54,5 @@ def serving(lab: Lab | NetLab, *words: str, environment: Mapping[str, str] | Non
     except BaseException:
         served.daemon.kill()
         raise
-    served.daemon.terminate()
+    served.daemon.terminate(100)  # what has begun is brought to its end first
     assert served.daemon.wait() == 0, served.log.read_text()
