@@ -180,7 +180,8 @@ def _close_routes(parts: Parts, op: Operation, orders: Orders, view: View, fenci
     began = time.monotonic()
     parts.routes.hold(op.id, Deadline.after(_HOLD), Deadline.after(_ANSWER))
     receipts = parts.routes.settle(_closed(parts, op, view), Deadline.after(_CLOSE))
-    silent = [r for r in parts.routes.missing(receipts, ReceiptState.DONE) if not r.evidence.get("blind")]
+    # one that can never show what it does has acknowledged nothing either
+    silent = parts.routes.missing(receipts, ReceiptState.DONE)
     if fencing is Fencing.FENCED:
         for receipt in silent:
             op.note(f"{receipt.proxy} has not closed its route to the fenced {op.plan.primary}: {receipt.detail}")
@@ -193,7 +194,9 @@ def _close_routes(parts: Parts, op: Operation, orders: Orders, view: View, fenci
                 f"that host is off or cut off type: proxyroute failover --proxy-fenced {receipt.proxy}"
             )
         op.note(f"{receipt.proxy} is silent; it closes its writes by itself within {seconds:g} s")
-        time.sleep(max(0.0, began + seconds + _MARGIN - time.monotonic()))
+        wait = max(0.0, began + seconds + _MARGIN - time.monotonic())
+        parts.expect(wait + orders.patience + 4 * _CLOSE + _GUARD)
+        time.sleep(wait)
     return Fencing.ROUTED_AWAY
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from proxyroute.errors import ProxyRouteError, Refused
 from proxyroute.failover import Orders, failover
 from proxyroute.gtid import Containment, MariaDBPosition
 from proxyroute.journal import outcome, read
-from proxyroute.model import Epoch, Plan, Policy
+from proxyroute.model import Deadline, Epoch, Plan, Policy, Receipt, ReceiptState, RouteTable
 from proxyroute.operation import Operation, resume
 from proxyroute.parts import Parts
 from proxyroute.recovery import recover
@@ -163,6 +164,24 @@ def test_a_primary_that_answers_is_no_case_for_a_failover(files: Iterator[Path])
     with pytest.raises(Refused, match="takes writes"):
         start(world, proxy, next(files), [])
     assert proxy.primary == "db1"
+
+
+class Blind(FakeProxy):
+    """Told by a program that cannot read back what became of it."""
+
+    def settle(self, table: RouteTable, deadline: Deadline) -> Receipt:
+        super().settle(table, deadline)
+        return Receipt(self.name, ReceiptState.UNKNOWN, table.epoch, "no read-back", {"blind": True})
+
+
+def test_a_proxy_that_can_show_nothing_has_not_acknowledged_and_is_named(files: Iterator[Path]) -> None:
+    world, _ = dead_world()
+    proxy = Blind(world, primary="db1", epoch=Epoch(1, 0))
+    with pytest.raises(ProxyRouteError, match="--proxy-fenced edge1"):
+        start(world, proxy, next(files), [])
+    assert not world.servers["db2"].writable
+    start(world, proxy, next(files), [(Epoch(9, 1), "")], replace(ORDERS, fenced_proxies=("edge1",)))
+    assert world.servers["db2"].writable
 
 
 def test_what_only_a_sibling_has_is_fetched_first(files: Iterator[Path]) -> None:
