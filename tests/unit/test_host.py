@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from proxyroute.errors import ScriptFailed
 from proxyroute.host import Host, Program, option_file, output, prefix, pump
 from proxyroute.model import Deadline
+from tests.support.wait import until
 
 ODD = 'it\'s a "test" $HOME `id` *; \\ \n end'
 
@@ -56,9 +58,15 @@ def test_an_option_file_is_given_and_not_in_the_arguments() -> None:
 def test_a_program_that_does_not_end_is_killed_with_its_children(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     with pytest.raises(ScriptFailed, match="in time"):
-        output(Program(("sh", "-c", f"sleep 60 & echo $! >{pid}; wait")), Deadline.after(0.5))
-    state = Path(f"/proc/{pid.read_text().strip()}/stat")
-    assert not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        output(Program(("sh", "-c", f"sleep 600 & echo $! >{pid}; wait")), Deadline.after(2.0))
+    until(partial(_ended, int(pid.read_text())), "the child to end")
+
+
+def _ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 def test_a_program_that_fails_says_why() -> None:
