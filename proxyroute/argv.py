@@ -79,12 +79,13 @@ def _ended(process: subprocess.Popen[bytes], deadline: Deadline) -> bool:
         try:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
-            if poll.poll(deadline.left * 1000):
-                process.wait()
-                return True
+            while not poll.poll(deadline.slice * 1000):
+                if deadline.passed:
+                    return False
+            process.wait()
+            return True
         finally:
             os.close(descriptor)
-        return False
     finally:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -22,13 +22,15 @@ from proxyroute import faults
 from proxyroute.assembly import cluster_folder
 from proxyroute.config_values import ClusterConfig
 from proxyroute.contingency import Contingency, foresee
+from proxyroute.deadline import giving_way
 from proxyroute.drift import differences
 from proxyroute.engine import Corrected, Engine, open_engine
-from proxyroute.errors import Busy, ConfigError, ProxyRouteError, Refused
+from proxyroute.errors import Busy, ConfigError, GaveWay, ProxyRouteError, Refused
 from proxyroute.history import fenced, report_from, waiting_for_heal
 from proxyroute.model import Action, Deadline, Diagnosis, Event, Finding, Observed, ReceiptState, Result, Verdict, View
 from proxyroute.notify_message import Notice
 from proxyroute.outlet import Outlet
+from proxyroute.rejoin import KIND as REJOIN
 from proxyroute.sentry import Sentry
 from proxyroute.sight import Sightings
 from proxyroute.truth import truth
@@ -44,6 +46,10 @@ _LAST_WORDS = 5.0
 """Seconds for notices that are not sent yet when we are to stop."""
 _END = 90.0
 """Seconds that an act which has begun may take to its end when we are to stop: longer than each of its deadlines."""
+_ASK_EVERY = 0.1
+"""Seconds between two askings whether a chore is to give way: each of its waits asks all the time."""
+_URGENT = frozenset({Action.WAIT, Action.CLOSE, Action.REOPEN, Action.FAILOVER})
+"""What a chore gives way to, and is not begun under: the primary is silent or refuses writes, or has a rival."""
 
 
 Listener = Callable[[Notice], None]
@@ -70,7 +76,15 @@ class Retry:
 class Keeper:
     """Keeps one cluster. ``step`` does what there is to do now; what the world does raises nothing."""
 
-    def __init__(self, config: ClusterConfig, engine: Engine, sentry: Sentry, listener: Listener) -> None:
+    def __init__(
+        self,
+        config: ClusterConfig,
+        engine: Engine,
+        sentry: Sentry,
+        listener: Listener,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``stopping`` tells whether this is to end: then nothing is begun that can wait."""
         self._config = config
         self._engine = engine
         self._sentry = sentry
@@ -86,6 +100,10 @@ class Keeper:
         self._rejoined_at: dict[str, float] = {}
         self._events_at = 0.0
         self._troubled = False
+        self._stopping = stopping
+        self._asking = threading.Lock()
+        self._ask_at = 0.0
+        self._urgency = ""
 
     def step(self) -> None:
         """Looks once, and does what follows."""
@@ -102,19 +120,42 @@ class Keeper:
             self._tell_diagnosis(diagnosis)
             if self._acted(diagnosis) or diagnosis.action is Action.WAIT:
                 return
+            self._ask_at = 0.0
             self._sentry.remember(sightings, self._events_if_due(view))
-            self._take_up_leftovers(view)
-            self._rejoin_who_returned(sightings)
             if fresh:
                 self._observed = self._engine.observe()
                 self._observe_at = time.monotonic() + self._config.serve.proxies_period
-            self._tell_state(view)
+            self._tell_state(view)  # before the chores: one may wait for long
+            self._take_up_leftovers(view)
+            self._rejoin_who_returned(sightings)
             if fresh:
                 self._keep_routes(view)
+        except GaveWay:
+            return  # a chore; it is taken up again when there is time for it
         except ProxyRouteError as error:
             self._say("trouble", str(error), "bad")
         else:
             self._told.pop("trouble", None)
+
+    def _urgent(self) -> str:
+        """What a chore of ours is to give way to, see ``proxyroute.deadline``. Any thread may ask.
+
+        While a chore goes on nothing else looks, so what there is to remember of the primary is remembered here.
+        """
+        if self._stopping():
+            return "serve is to stop"
+        if time.monotonic() >= self._ask_at and self._asking.acquire(blocking=False):
+            try:
+                sightings = self._sentry.sightings()
+                diagnosis = self._sentry.diagnose(sightings)
+                grave = bool(_URGENT & {diagnosis.action, diagnosis.wanted})
+                self._urgency = f"{diagnosis.primary}: {diagnosis.name}" if grave else ""
+                if not grave:
+                    self._sentry.remember(sightings)
+                self._ask_at = time.monotonic() + _ASK_EVERY
+            finally:
+                self._asking.release()
+        return self._urgency
 
     # -- the primary --
 
@@ -161,6 +202,7 @@ class Keeper:
             self._say("blocked", str(error), "bad")
         else:
             self._act.reset()
+            self._heal.reset()  # a chore that could not be done below the old primary can be now
             self._told.pop("blocked", None)
             self._observed, self._observe_at = (), 0.0
         return True
@@ -210,14 +252,16 @@ class Keeper:
     # -- what an operation has left --
 
     def _heal_what_is_open(self) -> None:
-        if self._heal.due and any(s.outcome == "open" for s in self._engine.history()):
+        """What moves the primary, whatever else is the matter. An open rejoin is a chore."""
+        if self._heal.due and any(s.outcome == "open" and s.kind != REJOIN for s in self._engine.history()):
             self._try_to_heal()
 
     def _take_up_leftovers(self, view: View) -> None:
         """Only when a server or proxy that has something left is there: trying keeps the lease for some seconds."""
         there = {s.name for s in view.seen} | {o.proxy for o in self._observed if o.reachable}
         left = waiting_for_heal(self._engine.history())
-        if self._heal.due and any(s.left_at & there for s in left):
+        wanting = [s for s in left if s.left_at & there or (s.outcome == "open" and s.candidate in there)]
+        if wanting and self._heal.due and not self._urgent():
             self._try_to_heal()
 
     def _rejoin_who_returned(self, sightings: Sightings) -> None:
@@ -226,7 +270,7 @@ class Keeper:
         One that has is archived, shown and left as it is; nobody asks it again until a person has chosen a method.
         """
         known, view = self._sentry.known, sightings.view
-        if known is None or view.primary is None or not self._rejoin.due or self._engine.busy():
+        if known is None or view.primary is None or not self._rejoin.due or self._engine.busy() or self._urgent():
             return
         if self._engine.intended(view, self._observed)[0] != view.primary.name:
             return
@@ -239,10 +283,11 @@ class Keeper:
             if last is None or last.began <= self._rejoined_at.get(server.name, 0.0):
                 continue  # seen before it rejoined
             try:
-                self._say_done(self._engine.rejoin(server.name).text, "good")
+                with giving_way(self._urgent):
+                    self._say_done(self._engine.rejoin(server.name).text, "good")
                 self._rejoined_at[server.name] = time.monotonic()
                 self._rejoin.reset()
-            except Busy:
+            except (Busy, GaveWay):
                 return
             except ProxyRouteError as error:
                 self._rejoin.failed()
@@ -250,7 +295,7 @@ class Keeper:
 
     def _try_to_heal(self) -> None:
         try:
-            for result in self._engine.heal(patience=_PATIENCE):
+            for result in self._engine.heal(patience=_PATIENCE, urgent=self._urgent):
                 self._tell_healed(result)
         except Busy:
             return  # somebody is at work on it
@@ -259,7 +304,8 @@ class Keeper:
             self._say("refused", f"cannot heal now: {error}", "bad")
             return
         if waiting_for_heal(self._engine.history()):
-            self._heal.failed()
+            if not self._urgent():
+                self._heal.failed()
         else:
             self._heal.reset()
 
@@ -283,7 +329,8 @@ class Keeper:
         if not self._correct.due:
             return
         try:
-            corrected = self._engine.keep_routes(view, self._observed)
+            with giving_way(self._urgent):
+                corrected = self._engine.keep_routes(view, self._observed)
         except Busy:
             return
         except Refused as error:
@@ -366,7 +413,7 @@ class Daemon:
         engine = self._engines[config.name]
         try:
             with self._sentries[config.name] as sentry:
-                keeper = Keeper(config, engine, sentry, tell)
+                keeper = Keeper(config, engine, sentry, tell, self._end.is_set)
                 while not self._end.is_set():
                     try:
                         keeper.step()

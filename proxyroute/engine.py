@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from proxyroute.binlog import Table
 from proxyroute.config import from_snapshot, snapshot
 from proxyroute.config_values import ClusterConfig
 from proxyroute.contingency import Contingency
-from proxyroute.errors import ConfigError, JournalError, Refused
+from proxyroute.deadline import Urgent, give_way, giving_way
+from proxyroute.errors import ConfigError, GaveWay, JournalError, Refused
 from proxyroute.failover import failover
 from proxyroute.failover_limits import Guarding, Past, limits
 from proxyroute.guard import Guard
@@ -227,7 +228,7 @@ class Engine:
             found = tuple(blocking(prospect.findings, force))
             raise Refused(f"{self._config.name}: a failover is refused; nothing was touched", found)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _operation(
         self, kind: str, plan: Callable[[], Plan], patience: float = _LEASE, *, force: bool, **more: Any
     ) -> Iterator[tuple[Operation, Parts]]:
@@ -286,9 +287,12 @@ class Engine:
         """Compares the data of the primary with ``server`` or with every replica; see ``run_verify``."""
         return run_verify(self._config, self._parts, server, tables, deadline, watch)
 
-    def heal(self, declare_lost: Sequence[str] = (), patience: float | None = None) -> tuple[Result, ...]:
+    def heal(
+        self, declare_lost: Sequence[str] = (), patience: float | None = None, urgent: Urgent | None = None
+    ) -> tuple[Result, ...]:
         """Finishes or undoes every open operation, oldest first, and takes up what the last one left to do.
 
+        Once ``urgent`` says something, what is committed and can wait is left for later: leftovers, and rejoins.
         ``declare_lost`` names servers that are gone for good; that is kept in the journal. ``patience`` is how many
         seconds the lease is waited for; by default long enough for that of a dead engine to end. Raises Busy when it is
         not to be had, Unfinished when an operation has to wait, SplitBrain when a person must decide.
@@ -299,18 +303,26 @@ class Engine:
         faults.role = "heal"
         self._take_lease("heal", max(_HEAL_LEASE, 2 * self._config.lease.time) if patience is None else patience)
         try:
-            results = [self._heal_one(file, declare_lost) for file in self._to_heal()]
+            moves, chores = self._to_heal()
+            results = [self._heal_one(file, declare_lost) for file in moves]
+            with contextlib.suppress(GaveWay), giving_way(urgent) if urgent is not None else contextlib.nullcontext():
+                for file in chores:
+                    give_way()
+                    results.append(self._heal_one(file, declare_lost))
             return tuple(r for r in results if r is not None)
         finally:
             self._give_lease_back()
 
-    def _to_heal(self) -> list[Path]:
-        """Open operations, oldest first; then the last one that acted, for what it may have left to do."""
+    def _to_heal(self) -> tuple[list[Path], list[Path]]:
+        """Open operations, oldest first; then what can wait.
+
+        That is the last one that acted, for what it may have left to do, and the rejoins that are open.
+        """
         found = [(f, r[0]["operation_kind"] == REJOIN, journal.outcome(r)) for f, r in self._ledger.readable()]
         acted = [f for f, back, outcome in found if outcome in ("done", "aborted") and not back]
         # who the primary is must be settled before anybody rejoins
         moves, rejoins = ([f for f, b, outcome in found if outcome is None and b is back] for back in (False, True))
-        return [*moves, *acted[-1:], *rejoins]
+        return moves, [*acted[-1:], *rejoins]
 
     def _heal_one(self, file: Path, lost: Sequence[str]) -> Result | None:
         begin = journal.read(file)[0]
@@ -377,7 +389,7 @@ class Engine:
         with self._held("close strays"):
             return self.upkeep.close_strays(names)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _held(self, purpose: str) -> Iterator[None]:
         """Holds the lease for something short, that no open operation is in the way of. Raises Refused, Busy."""
         self._take_lease(purpose, _LEASE)

@@ -13,6 +13,7 @@
     ├── LeaseLost          somebody else may act now
     ├── JournalError       the journal cannot be written or read
     ├── TimedOut           a deadline passed: the outcome is *unknown*, look again
+    │   └── GaveWay        a chore ended early, because something is more urgent; it is taken up later
     ├── ServerError        a database server
     │   ├── Unreachable    no connection; nothing was sent
     │   ├── LostReply      sent, but no answer came: the outcome is *unknown*, look again
@@ -138,6 +139,10 @@ class JournalError(ProxyRouteError):
 
 class TimedOut(ProxyRouteError):
     """A deadline passed while waiting. The outcome is unknown: look again."""
+
+
+class GaveWay(TimedOut):
+    """A chore ended early because something more urgent has come up, which the text tells; it is taken up later."""
 
 
 class ServerError(ProxyRouteError):

@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ _JOINING = frozenset({"ssh", "autossh"})
 _LAST_BYTES = 2000
 _CHUNK = 1 << 20
 _STAY = 1.0
+_POLL = 0.02
 
 Watch = Callable[[int], None]
 """Is told how many bytes have gone through so far."""
@@ -188,7 +190,7 @@ def _parts(process: subprocess.Popen[bytes], program: Program, deadline: Deadlin
     poll = select.poll()
     poll.register(handle, select.POLLIN | select.POLLHUP)
     while True:
-        if not poll.poll(deadline.left * 1000):
+        if not _ready(poll, deadline):
             raise ScriptFailed(f"{program.name} did not end in time and was killed")
         part = os.read(handle, _CHUNK)
         if not part:
@@ -203,13 +205,24 @@ def _write(stream_: IO[bytes], part: bytes, program: Program, deadline: Deadline
     poll.register(handle, select.POLLOUT)
     view = memoryview(part)
     while view:
-        if not poll.poll(deadline.left * 1000):
+        if not _ready(poll, deadline):
             raise ScriptFailed(f"{program.name} did not take what it was given in time and was killed")
         with contextlib.suppress(BlockingIOError):
             view = view[os.write(handle, view) :]
 
 
+def _ready(poll: select.poll, deadline: Deadline) -> bool:
+    """Waits until there is something to read or room to write; False when the deadline passes first."""
+    while not poll.poll(deadline.slice * 1000):
+        if deadline.passed:
+            return False
+    return True
+
+
 def _require_end(process: subprocess.Popen[bytes], program: Program, errors: IO[bytes], deadline: Deadline) -> None:
+    if deadline.gives_way:
+        while process.poll() is None and not deadline.passed:
+            time.sleep(min(deadline.slice, _POLL))
     try:
         status = process.wait(max(deadline.left, _STAY))
     except subprocess.TimeoutExpired:

@@ -6,46 +6,14 @@ Nothing here knows a database flavour, a proxy or a file. A driver fills a :clas
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from proxyroute.errors import Silence, TimedOut
+from proxyroute.deadline import Deadline as Deadline
+from proxyroute.errors import Silence
 from proxyroute.gtid import Position
-
-
-@dataclass(frozen=True)
-class Deadline:
-    """A point on the monotonic clock by which a wait must be over. Every wait takes one."""
-
-    at: float
-
-    @classmethod
-    def after(cls, seconds: float) -> Deadline:
-        """Returns the deadline that lies ``seconds`` from now."""
-        return cls(time.monotonic() + seconds)
-
-    @property
-    def left(self) -> float:
-        """Seconds left, never below zero."""
-        return max(0.0, self.at - time.monotonic())
-
-    @property
-    def passed(self) -> bool:
-        return self.left <= 0.0
-
-    def require(self, what: str) -> float:
-        """Returns the seconds left. Raises TimedOut, naming ``what`` was waited for, when there are none."""
-        left = self.left
-        if left <= 0.0:
-            raise TimedOut(f"out of time while waiting for {what}")
-        return left
-
-    def within(self, seconds: float) -> Deadline:
-        """Returns the earlier of this deadline and ``seconds`` from now."""
-        return Deadline(min(self.at, time.monotonic() + seconds))
 
 
 @dataclass(frozen=True, order=True)

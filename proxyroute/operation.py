@@ -5,6 +5,7 @@ Also :func:`each`, the one place where work fans out over servers and proxies.
 
 from __future__ import annotations
 
+import contextvars
 import os
 import secrets
 import socket
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from proxyroute.deadline import give_way
 from proxyroute.errors import LeaseLost, ProxyRouteError, TimedOut
 from proxyroute.gtid import Position, from_json
 from proxyroute.journal import Journal, Record, first, last_term, outcome, read
@@ -91,16 +93,29 @@ def each(
             outcome = Outcome(error=error)
         outcomes[item.name] = outcome
 
-    threads = {i.name: threading.Thread(target=run, args=(i,), name=f"each-{i.name}", daemon=True) for i in items}
+    threads = {
+        # the context says whether this is a chore, which gives way
+        i.name: threading.Thread(
+            target=contextvars.copy_context().run, args=(run, i), name=f"each-{i.name}", daemon=True
+        )
+        for i in items
+    }
     for thread in threads.values():
         thread.start()
     for name, thread in threads.items():
         if name not in spared:
-            thread.join(deadline.left)
+            _join(thread, deadline)
     soon = deadline.within(grace)
     for name in threads.keys() & set(spared):
-        threads[name].join(soon.left)
+        _join(threads[name], soon)
     return {n: outcomes.get(n, Outcome(error=TimedOut(f"{n} did not answer in time"))) for n in threads}
+
+
+def _join(thread: threading.Thread, deadline: Deadline) -> None:
+    while left := deadline.slice:
+        thread.join(left)
+        if not thread.is_alive():
+            return
 
 
 class Operation:
@@ -196,7 +211,11 @@ class Operation:
 
     @contextmanager
     def step(self, name: str) -> Iterator[StepNote]:
-        """Shows and records one step with its duration; the body may set ``detail`` on what it gets."""
+        """Shows and records one step with its duration; the body may set ``detail`` on what it gets.
+
+        Raises GaveWay before it begins when this is a chore and something more urgent has come up.
+        """
+        give_way()
         note = StepNote()
         self.journal.write("step", name=name, wait=False)
         started = time.monotonic()

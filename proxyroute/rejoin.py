@@ -14,8 +14,10 @@ from typing import Any
 
 from proxyroute.archive import Archive, save
 from proxyroute.binlog import Table
+from proxyroute.deadline import more_urgent
 from proxyroute.errors import (
     Diverged,
+    GaveWay,
     ProxyRouteError,
     Refused,
     ScriptFailed,
@@ -56,16 +58,25 @@ def rejoin(means: Means, op: Operation, method: str | None) -> None:
     try:
         _decide(means, op, method)
     except Refused as refusal:
+        _give_way(op, refusal)
         kept = op.kept("archive")
         op.end("refused", f"{refusal}" + (f"; it has {kept['told']}, kept in {kept['path']}" if kept else ""))
         raise
     except (ProxyRouteError, OSError) as error:
         if op.committed:
             raise
+        _give_way(op, error)
         op.end("refused", f"{error}; nothing was changed")
         raise Refused(f"{op.plan.candidate} was left as it is: {error}") from error
     if op.committed:
         go_on(means, op, op.plan.primary)
+
+
+def _give_way(op: Operation, error: Exception) -> None:
+    """What was cut short says nothing of the server: its record must not read as a refusal, which is for a person."""
+    if said := more_urgent():
+        op.end("superseded", f"{said}: it is tried again later, and nothing was changed")
+        raise GaveWay(said) from error
 
 
 def _decide(means: Means, op: Operation, method: str | None) -> None:
@@ -130,7 +141,7 @@ def go_on(means: Means, op: Operation, primary: str) -> None:
         if method == "flashback":
             _flashback(means, op, name, primary)
         elif method == "reseed":
-            _reseed(means, op, name)
+            _reseed(means, op, name, primary)
         with op.step("follow") as note:
             note.detail = _follow(means, op, name, primary)
         with op.step("prove") as note:
@@ -262,7 +273,7 @@ def _begin_history(means: Means, op: Operation, name: str, primary: str, positio
 # -- reseed --
 
 
-def _reseed(means: Means, op: Operation, name: str) -> None:
+def _reseed(means: Means, op: Operation, name: str, primary: str) -> None:
     values = op.kept("reseed")
     source, target = means.rebuild[values["source"]], means.rebuild[name]
     physical = values["way"] == "copy"
@@ -294,7 +305,7 @@ def _reseed(means: Means, op: Operation, name: str) -> None:
     if not op.kept("begun"):
         with op.step("begin history") as note:
             position, state = from_json(loaded["position"]), from_json(loaded["state"])
-            _begin_history(means, op, name, op.plan.primary, position, state)
+            _begin_history(means, op, name, primary, position, state)
             note.detail = f"at {position}"
 
 

@@ -117,15 +117,18 @@ def heal_rejoin(
         if op is None:
             return None
         try:
+            view = parts.site.look(Deadline.after(LOOK))
             if not op.committed or op.kept("method") is None:
-                op.end("refused", _DIED)
+                op.end("superseded", _DIED)  # no refusal: it may be tried again by itself
+            elif view.primary is not None and view.primary.name == server:
+                op.end("superseded", f"{server} was made the primary since")
             elif op.kept("method") == "reseed" and op.kept("loaded") is None:
                 raise Unfinished(
                     f"{server} is half built; to go on (it may take long) type: proxyroute rejoin {server}"
                 )
             else:
                 means = build_means(config, parts)
-                go_on(means, op, find_primary(means, parts.site.look(Deadline.after(LOOK)), server))
+                go_on(means, op, find_primary(means, view, server))
             return result_of(op)
         finally:
             op.journal.close()

@@ -100,7 +100,8 @@ class Routes:
         self, verb: Callable[[Adapter], Receipt], epoch: Epoch, deadline: Deadline, grace: float = 0.0
     ) -> tuple[Receipt, ...]:
         """Tells all at once; those declared absent are waited for only ``grace`` seconds longer than the others."""
-        if len(self._adapters) == 1 and not self._absent:  # no thread for the usual sidecar: it is inside the blackout
+        # no thread for the usual sidecar: it is inside the blackout; but in a chore, which must be able to leave it
+        if len(self._adapters) == 1 and not self._absent and not deadline.gives_way:
             (adapter,) = self.all
             return (_receipt(adapter.name, lambda: verb(adapter), epoch),)
         outcomes = each(

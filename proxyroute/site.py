@@ -53,7 +53,7 @@ class Site:
 
         Returns how many there were, by server. Raises Refused when one does not end, or nobody can say whether it has.
         """
-        outcomes = each(self, lambda s: s.end_others(deadline), Deadline(deadline.at + _GRACE))
+        outcomes = each(self, lambda s: s.end_others(deadline), Deadline(deadline.at + _GRACE, deadline.urgent))
         for name, found in outcomes.items():
             if isinstance(found.error, StatementError):
                 raise Refused(f"the sessions of another engine on {name} cannot be looked for: {found.error}")

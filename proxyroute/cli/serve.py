@@ -27,7 +27,8 @@ def serve(ctx: Context) -> None:
     Heals what a crash has left open, reads servers and proxies all the time, and brings back proxies that are not as
     they are meant to be. Never moves a primary that lives; one that is gone is replaced if failover.mode is automatic.
     Each change is one line; with --json one object a line. Ends by
-    SIGTERM or SIGINT: what has begun is brought to its end, everything stays as it is.
+    SIGTERM or SIGINT: what has begun is brought to its end, but for what can be taken up later (rejoins, leftovers);
+    everything stays as it is.
 
     \b
     Exit codes

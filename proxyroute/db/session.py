@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pymysql
 from pymysql.cursors import DictCursor
@@ -25,6 +26,8 @@ from proxyroute.model import Address, Deadline
 _READS = re.compile(r"\s*(SELECT|SHOW|XA\s+RECOVER)\b", re.IGNORECASE)
 _CLIENT_ERRORS = range(2000, 3000)
 _CONNECT_SECONDS = 5.0
+_GREETING_SECONDS = 2.0
+"""For the greeting and the login in a chore, which cannot leave that wait: a server that hangs sends none."""
 _GONE, _LOST = 2006, 2013
 _OURS = "SET SESSION sql_mode='', max_statement_time=0, wait_timeout=600"
 """What a site sets for everybody must not change what our statements mean, nor end them or an idle lock."""
@@ -37,6 +40,29 @@ class Login:
     user: str
     password: str = field(repr=False)
     tls: ssl.SSLContext | None = field(default=None, repr=False)
+
+
+if TYPE_CHECKING:
+    _Base = pymysql.Connection[DictCursor]
+else:
+    _Base = pymysql.Connection
+
+
+class _Connection(_Base):
+    """Leaves the wait for a reply when the deadline gives way: a time-out of the socket only knows the clock."""
+
+    patience: Deadline | None = None
+    """Of the statement that is being run, while its reply has not begun to come."""
+
+    def _read_query_result(self, unbuffered: bool = False) -> Any:
+        patience, self.patience = self.patience, None
+        if patience is not None and patience.gives_way:
+            ready = select.poll()
+            ready.register(self._sock.fileno(), select.POLLIN)  # type: ignore[attr-defined]
+            while not ready.poll(patience.slice * 1000):
+                if patience.passed:
+                    raise TimeoutError("it is not waited for any longer")
+        return super()._read_query_result(unbuffered=unbuffered)  # type: ignore[misc]
 
 
 class Session:
@@ -54,7 +80,7 @@ class Session:
         self._permit = permit
         self.mark_name = ""
         """The mark by which the next holder of the lease finds this session; empty while it has none."""
-        self._connection: pymysql.Connection[DictCursor] | None = None
+        self._connection: _Connection | None = None
         self._in_use = threading.Lock()
         self.id = 0
         """The server's id of this connection; 0 when not open."""
@@ -76,7 +102,7 @@ class Session:
             return self
         left = deadline.require(f"a connection to {self.server} at {self.address}")
         try:
-            connection: pymysql.Connection[DictCursor] = pymysql.connect(
+            connection = _Connection(
                 host=self.address.host,
                 port=self.address.port,
                 user=self._login.user,
@@ -87,7 +113,7 @@ class Session:
                 autocommit=True,
                 charset="utf8mb4",
                 connect_timeout=min(left, _CONNECT_SECONDS),
-                read_timeout=left,
+                read_timeout=min(left, _GREETING_SECONDS) if deadline.gives_way else left,
                 write_timeout=left,
                 program_name="proxyroute",
                 init_command=_OURS,
@@ -150,9 +176,11 @@ class Session:
     def _run(
         self, sql: str, args: tuple[Any, ...], deadline: Deadline, *, sent_is_unknown: bool
     ) -> list[dict[str, Any]]:
-        left = deadline.require(f"{self.server} to answer")
+        deadline.require(f"{self.server} to answer")
         # a thread that was left behind may still wait for its answer here
-        if not self._in_use.acquire(timeout=left):
+        while not self._in_use.acquire(timeout=deadline.slice):
+            if not deadline.passed:
+                continue
             text = "an earlier statement on this connection has not been answered yet"
             raise Unreachable(self.server, text, Silence.HUNG)
         try:
@@ -170,6 +198,7 @@ class Session:
         # PyMySQL has no public way to give one statement its own time-out
         connection._read_timeout = left  # type: ignore[attr-defined]
         connection._write_timeout = left  # type: ignore[attr-defined]
+        connection.patience = deadline
         try:
             with connection.cursor() as cursor:
                 cursor.execute(sql, args or None)
@@ -195,10 +224,10 @@ class Session:
         """Ends our own statement from a side connection, so that it does not take effect at some later time."""
         side = Session(self.server, self.address, self._login)
         with contextlib.suppress(ServerError):
-            side.open(Deadline.after(1.0))
+            side.open(Deadline.firm(1.0))
             try:
                 with act("mariadb.end_stuck"):
-                    side._run(f"KILL HARD CONNECTION {session:d}", (), Deadline.after(1.0), sent_is_unknown=True)
+                    side._run(f"KILL HARD CONNECTION {session:d}", (), Deadline.firm(1.0), sent_is_unknown=True)
             finally:
                 side.close()
 

@@ -232,7 +232,7 @@ class DatabaseLease:
         """Gives every lock back; a server that hangs is not waited for, and forgets us in the lease's time."""
         keepers, self._places, self._keepers = self._keepers, [], []
         self._end.set()
-        until = Deadline.after(_LEAVE)
+        until = Deadline.firm(_LEAVE)
         for keeper in keepers:
             keeper.join(until.left)
 

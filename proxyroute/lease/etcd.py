@@ -339,7 +339,7 @@ class EtcdLease:
 
     def _round(self) -> Deadline:
         """Time for every member to be asked once."""
-        return Deadline.after(self._client.attempt * len(self._client.endpoints) + 0.2)
+        return Deadline.firm(self._client.attempt * len(self._client.endpoints) + 0.2)
 
     def _find(self, request: dict[str, Any], deadline: Deadline) -> list[dict[str, Any]]:
         return found_in(self._client.call("/v3/kv/range", request["request_range"], deadline))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from proxyroute.journal import Record, journals, read
+from tests.support.accounts import REPLICATION
 from tests.support.death import (
     ENDS,
     LOSSLESS,
@@ -20,7 +22,7 @@ from tests.support.death import (
     semi_sync,
     waits_for_acknowledgements,
 )
-from tests.support.lab import Lab
+from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import create_table
 from tests.support.mariadb import APPLICATION, Node
 from tests.support.scene import assert_order, beat, configured, served_by
@@ -111,7 +113,7 @@ def test_degraded_is_refused_under_lossless_and_done_and_told_otherwise(acknowle
                 node.sql("START SLAVE IO_THREAD")
         until(lambda: waits_for_acknowledgements(site.cluster), "serve to take up what was left to do", 60)
         old.start()
-        until(old.replicates, f"{old.name} to rejoin by itself", 60)
+        served.await_told("acted", f"{old.name} follows", 60)
     assert_order(site)
 
 
@@ -222,7 +224,7 @@ def test_not_again_before_somebody_has_looked(acknowledged: Lab, limit: dict[str
         old.kill9()
         served.await_told("acted", "failover", 60)
         old.start()
-        until(old.replicates, f"{old.name} to rejoin by itself", 60)
+        served.await_told("acted", f"{old.name} follows", 60)
         until(lambda: waits_for_acknowledgements(site.cluster), "somebody to acknowledge")
         served.await_told("diagnosis", "NoProblem", 60)
         second = site.cluster.primary
@@ -233,7 +235,7 @@ def test_not_again_before_somebody_has_looked(acknowledged: Lab, limit: dict[str
         assert site.run("failover", "--acknowledge").returncode == 0
         until(lambda: site.cluster.writable, "the second failover", 60)
         second.start()
-        until(second.replicates, f"{second.name} to rejoin by itself", 60)
+        served.await_told("acted", f"{second.name} follows", 60)
     assert_order(site)
 
 
@@ -255,6 +257,53 @@ def test_without_leave_it_tells_and_a_person_decides(acknowledged: Lab, change: 
         old.start()
         until(old.replicates, f"{old.name} to rejoin by itself", 60)
     assert_order(site)
+
+
+# -- While something else goes on ---------------------------------------------------------------------------------
+
+
+def test_a_rejoin_that_waits_gives_way_to_the_end_of_serve_and_to_a_failover_and_is_taken_up_below_the_new_primary(
+    acknowledged: Lab,
+) -> None:
+    """Its own wait is for a source that lets nobody in, and lasts a minute: what ends it is what its record says."""
+    site, old = acknowledged, acknowledged.cluster.primary
+    with configured(site, failover={"policy": "most_advanced"}):
+        with serving(site) as served:
+            old.kill9()
+            served.await_told("acted", "failover", 60)
+            second = site.cluster.primary
+            second.sql(f"ALTER USER {REPLICATION.user!r}@'%' ACCOUNT LOCK")
+            old.start()
+            until(lambda: waiting(site, old), f"the rejoin of {old.name} to wait", 30)
+        assert "serve is to stop" in cut_short(site, old)[-1]
+        with serving(site) as served:
+            until(lambda: waiting(site, old), f"the rejoin of {old.name} to be taken up", 30)
+            second.kill9()
+            served.await_told("acted", "failover", 60)
+            assert f"{second.name}: " in cut_short(site, old)[-1], "it was the silence of the primary that ended it"
+            third = site.cluster.primary
+            third.sql(f"ALTER USER {REPLICATION.user!r}@'%' ACCOUNT UNLOCK")
+            assert f"{old.name} follows {third.name}" in served.await_told("healed", f"{old.name} follows", 60)
+            second.start()
+            served.await_told("acted", f"{second.name} follows", 60)
+    assert_order(site, third.name)
+
+
+def waiting(site: Lab, server: Node) -> bool:
+    """Whether a rejoin of ``server`` is at the step in which it waits for its channel."""
+    records = rejoin_records(site, server)
+    return bool(records) and records[-1]["kind"] == "step" and records[-1]["name"] == "follow"
+
+
+def cut_short(site: Lab, server: Node) -> list[str]:
+    """Returns how the last rejoin of ``server`` came out of its waits, each time."""
+    return [str(r["error"]) for r in rejoin_records(site, server) if r["kind"] == "stepped" and "error" in r]
+
+
+def rejoin_records(site: Lab, server: Node) -> list[Record]:
+    found = [read(file) for file in journals(site.folder / "state" / CLUSTER_NAME / "journal")]
+    ours = [r for r in found if r and r[0]["operation_kind"] == "rejoin" and r[0]["plan"]["candidate"] == server.name]
+    return ours[-1] if ours else []
 
 
 # -- The engine moves ---------------------------------------------------------------------------------------------

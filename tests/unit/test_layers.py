@@ -14,6 +14,7 @@ from tests.unit.sources import Source, sources
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "faults", "atomic", "words"),
+    ("deadline",),
     ("report",),
     ("gtid",),
     ("model", "binlog"),
