@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from proxyroute.deadline import give_way
+from proxyroute.deadline import give_way, more_urgent
 from proxyroute.errors import LeaseLost, ProxyRouteError, TimedOut
 from proxyroute.gtid import Position, from_json
 from proxyroute.journal import Journal, Record, first, last_term, outcome, read
@@ -224,6 +224,8 @@ class Operation:
         except BaseException as error:
             seconds = round(time.monotonic() - started, 6)
             text = str(error) or type(error).__name__
+            if (said := more_urgent()) and said not in text:
+                text = f"{said}: {text}"  # a wait that was cut short knows only that nobody answered
             self.journal.write("stepped", name=name, seconds=seconds, detail=note.detail, error=text, wait=False)
             raise
         seconds = round(time.monotonic() - started, 6)

@@ -16,6 +16,7 @@ import pytest
 from proxyroute import journal
 from tests.chaos.world import assert_legal, limits_of
 from tests.support.broken import ready
+from tests.support.death import await_back
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import TABLE, Load, RowId, create_table, read_rows
 from tests.support.mariadb import Node
@@ -99,7 +100,8 @@ def await_moved(lab: Lab, old: Node) -> Node:
 
 
 def await_rejoined(lab: Lab, old: Node, new: Node) -> None:
-    until(lambda: old.replicates() and old.source_port() == new.port, f"{old.name} to rejoin by itself", 60)
+    await_back(lab, old)
+    assert old.source_port() == new.port
     assert not old.is_writable()
 
 

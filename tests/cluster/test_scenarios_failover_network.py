@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import netns
-from tests.support.death import brought_back, failed_over, no_failover, remembered
+from tests.support.death import await_back, brought_back, failed_over, no_failover, remembered
 from tests.support.hosts import ProxyHost
 from tests.support.lab import run_to_end
 from tests.support.load import create_table
@@ -128,7 +128,7 @@ def test_cut_off_from_everybody_it_is_replaced_and_closed_when_it_is_back(net: N
         net.mend()
         told = served.await_told("acted", f"{old.name} was closed", 60)
         assert f"{new.name} is the primary" in told
-        until(old.replicates, f"{old.name} to rejoin by itself", 60)
+        await_back(net, old)
     in_order(net, new.name)
 
 
@@ -209,7 +209,7 @@ def test_a_proxy_that_closes_by_itself_when_it_hears_nothing_is_waited_for(net: 
                 beat_at(net, edge2)
             assert served.texts("blocked") == []
         net.mend()
-        until(old.replicates, f"{old.name} to rejoin by itself", 60)
+        await_back(net, old)
         with net.inside("client1"):
             until(lambda: through(net, edge2), "edge2 to open again", 60)
     in_order(net)
@@ -231,5 +231,5 @@ def test_cut_off_from_everybody_with_one_replica_and_with_four(n: int) -> None:
             served.await_told("acted", "failover", 60)
             lab.mend()
             served.await_told("acted", f"{old.name} was closed", 60)
-            until(old.replicates, f"{old.name} to rejoin by itself", 60)
+            await_back(lab, old)
         in_order(lab)

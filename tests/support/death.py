@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from proxyroute.config import load
-from proxyroute.journal import read
+from proxyroute.journal import journals, outcome, read
 from proxyroute.sentry import Sentry
 from tests.support.lab import Lab
 from tests.support.load import Load, Records, create_table, read_rows
 from tests.support.mariadb import Connection, LocalCluster, Node
+from tests.support.netlab import NetLab
 from tests.support.scene import Refusal, standing
 from tests.support.verdict import Verdict, judge
 from tests.support.wait import until
@@ -85,6 +86,18 @@ def brought_back(lab: Lab, node: Node) -> None:
     status, value = lab.json("rejoin", node.name)
     assert status == 0, value
     until(node.replicates, f"{node.name} to follow again")
+
+
+def await_back(lab: Lab | NetLab, node: Node) -> None:
+    """Returns when ``node`` follows and no operation is open: ``serve`` leaves a rejoin open when it is ended in it."""
+
+    def back() -> bool:
+        if not node.replicates():
+            return False
+        folders = {file.parent for file in lab.folder.rglob("journal/*.jsonl")}
+        return all(outcome(read(file)) for folder in folders for file in journals(folder))
+
+    until(back, f"{node.name} to rejoin by itself", 60)
 
 
 @contextlib.contextmanager
