@@ -46,6 +46,8 @@ _LAST_WORDS = 5.0
 """Seconds for notices that are not sent yet when we are to stop."""
 _END = 90.0
 """Seconds that an act which has begun may take to its end when we are to stop: longer than each of its deadlines."""
+_HEARKEN = 0.5
+"""Seconds after which the main thread runs at the latest, for Python handles signals only there."""
 _ASK_EVERY = 0.1
 """Seconds between two askings whether a chore is to give way: each of its waits asks all the time."""
 _URGENT = frozenset({Action.WAIT, Action.CLOSE, Action.REOPEN, Action.FAILOVER})
@@ -395,7 +397,8 @@ class Daemon:
             thread = threading.Thread(target=self._keep, args=(config,), name=f"keep {config.name}", daemon=True)
             self._threads.append(thread)
             thread.start()
-        until.wait()
+        while not until.wait(_HEARKEN):
+            pass  # a signal that another thread was given is handled by this one, and does not wake it
         self._end.set()
         ends = time.monotonic() + _END
         for thread in self._threads:
