@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import pymysql
+
 from proxyroute.config import load
 from proxyroute.journal import journals, outcome, read
 from proxyroute.sentry import Sentry
@@ -92,7 +94,10 @@ def await_back(lab: Lab | NetLab, node: Node) -> None:
     """Returns when ``node`` follows and no operation is open: ``serve`` leaves a rejoin open when it is ended in it."""
 
     def back() -> bool:
-        if not node.replicates():
+        try:
+            if not node.replicates():
+                return False
+        except pymysql.err.OperationalError:  # its clients are cut just now, and we are one
             return False
         folders = {file.parent for file in lab.folder.rglob("journal/*.jsonl")}
         return all(outcome(read(file)) for folder in folders for file in journals(folder))
