@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +11,9 @@ import pytest
 
 from proxyroute import journal
 from tests.chaos.world import await_closed
+from tests.support.engines import last_journal, parts_of, stopped_at
 from tests.support.etcd import Etcd
-from tests.support.lab import CLUSTER_NAME, Lab, processes_of
+from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.process import workspace
 from tests.support.scene import assert_order, books, configured, in_its_midst, other, standing, state_in, switched
 from tests.support.serving import serving
@@ -43,47 +42,8 @@ def site(shared: Lab) -> Iterator[Lab]:
     assert_order(shared)
 
 
-def last_journal(site: Lab) -> Path:
-    return journal.journals(site.folder / "state" / CLUSTER_NAME / "journal")[-1]
-
-
-def parts_of(file: Path) -> list[Path]:
-    return [f for f in file.parent.glob("*.jsonl") if f != file and f.name.startswith(f"{file.stem}.")]
-
-
-def state_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def guard_of(site: Lab) -> int | None:
-    """Returns the pid of the guard that is at work."""
-    for pid in processes_of(site.folder):
-        with contextlib.suppress(OSError):
-            if b"proxyroute.guard" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                return pid
-    return None
-
-
-@contextlib.contextmanager
-def stopped_at(site: Lab, point: str, target: str) -> Iterator[subprocess.Popen[str]]:
-    """A switchover that is stopped at ``point``, with its guard: what a host that hangs looks like to others."""
-    environment = {**os.environ, "PROXYROUTE_FAULT": f"engine/{point}@STOP"}
-    argv = site.command("switchover", "--yes", "--to", target)
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as engine:
-        guard = None
-        try:
-            until(lambda: state_of(engine.pid) == "T", f"the engine to stop at {point}")
-            guard = guard_of(site)
-            if guard is not None:
-                os.kill(guard, signal.SIGSTOP)
-            yield engine
-        finally:
-            for pid in (engine.pid, guard):
-                if pid is not None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGCONT)
-            engine.wait(60)
-            await_closed(site)
+def switchover(target: str) -> tuple[str, ...]:
+    return ("switchover", "--yes", "--to", target)
 
 
 def test_a_switchover_under_the_lease_is_recorded_there_and_shown(site: Lab, etcd: Etcd) -> None:
@@ -131,7 +91,7 @@ def test_stopped_between_check_and_act_another_takes_over_and_the_first_one_chan
 ) -> None:
     target = other(site)
     with books(site):
-        with stopped_at(site, point, target) as engine:
+        with stopped_at(site, point, switchover(target)) as engine:
             file = last_journal(site)
             healed = site.run("heal")
             assert healed.returncode in (0, 7), healed.stdout + healed.stderr
@@ -153,7 +113,7 @@ def test_stopped_and_another_engine_that_knows_nothing_of_its_journal_acts(
 ) -> None:
     target, third = other(site), other(site, other(site))
     with books(site):
-        with stopped_at(site, point, target) as engine:
+        with stopped_at(site, point, switchover(target)) as engine:
             with state_in(site, tmp_path):
 
                 def acted() -> bool:
@@ -173,7 +133,7 @@ def test_stopped_and_another_engine_that_knows_nothing_of_its_journal_acts(
 
 def test_serve_on_another_host_heals_what_a_host_that_hangs_has_left_open(site: Lab) -> None:
     target = other(site)
-    with books(site), stopped_at(site, "mariadb.accept_writes:before", target) as engine:
+    with books(site), stopped_at(site, "mariadb.accept_writes:before", switchover(target)) as engine:
         with serving(site) as served:
             served.await_told("healed", f"{target} is the primary now")
         before = standing(site)
@@ -189,7 +149,7 @@ def test_two_engines_of_two_hosts_at_once(site: Lab, tmp_path: Path) -> None:
     target = other(site)
     with (
         configured(site, lease={"time": "60s"}),
-        stopped_at(site, "journal:3", target) as engine,
+        stopped_at(site, "journal:3", switchover(target)) as engine,
         state_in(site, tmp_path),
     ):
         second = site.run("switchover", "--yes", "--to", target)
@@ -220,7 +180,7 @@ def test_etcd_is_lost_before_the_commit_and_everything_is_undone(site: Lab, etcd
 def test_etcd_is_lost_after_the_commit_and_it_is_finished(site: Lab, etcd: Etcd) -> None:
     target = other(site)
     try:
-        with books(site), stopped_at(site, "lease.commit:after", target) as engine:
+        with books(site), stopped_at(site, "lease.commit:after", switchover(target)) as engine:
             etcd.members[0].kill()
             os.kill(engine.pid, signal.SIGCONT)
             said, _ = engine.communicate(timeout=60)

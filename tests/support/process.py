@@ -78,6 +78,11 @@ def workspace(base: Path | None = None, *, disk: bool = False, outlive: bool = F
     return folder
 
 
+def is_stopped(pid: int) -> bool:
+    """Tells whether a process stands still by SIGSTOP."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 class Daemon:
     """A child process in a session of its own, so that Ctrl-C at a terminal reaches us and not it.
 
@@ -118,6 +123,18 @@ class Daemon:
     def send(self, number: signal.Signals) -> None:
         """Sends a signal; nothing happens when the process has ended."""
         self._child.send_signal(number)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has got a SIGSTOP and does nothing."""
+        return self.running and is_stopped(self.pid)
+
+    def stop(self) -> None:
+        """SIGSTOP: it has its connections and does nothing."""
+        self.send(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self.send(signal.SIGCONT)
 
     def wait(self, seconds: float = 20.0) -> int:
         """Returns the exit status. Raises subprocess.TimeoutExpired."""

@@ -5,29 +5,40 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from tests.support.engines import on_host
 from tests.support.lab import Lab
 from tests.support.netlab import NetLab
 from tests.support.process import Daemon
 from tests.support.wait import until
 
 
+def notices(log: Path) -> list[dict[str, Any]]:
+    """Returns every notice in what ``serve --json`` has written so far."""
+    found = []
+    for line in log.read_text().splitlines():
+        with contextlib.suppress(ValueError):  # the last line may be half written
+            found.append(json.loads(line))
+    return found
+
+
 class Serving:
     """The daemon of one site; ``told`` is every notice since it began."""
 
-    def __init__(self, lab: Lab | NetLab, *words: str, environment: Mapping[str, str] | None = None) -> None:
-        self.log = lab.folder / "serve.log"
+    def __init__(
+        self, lab: Lab | NetLab, *words: str, environment: Mapping[str, str] | None = None, host: str = ""
+    ) -> None:
+        """On ``host``, if it is given, which differs from this one in nothing but its name."""
+        self.log = lab.folder / f"serve{host}.log"
         self.log.unlink(missing_ok=True)
-        self.daemon = Daemon(lab.command("serve", "--json", *words), self.log, environment=environment)
+        argv, launcher = lab.command("serve", "--json", *words), on_host(host) if host else ()
+        self.daemon = Daemon(argv, self.log, environment=environment, launcher=launcher)
 
     @property
     def told(self) -> list[dict[str, Any]]:
-        found = []
-        for line in self.log.read_text().splitlines():
-            with contextlib.suppress(ValueError):  # the last line may be half written
-                found.append(json.loads(line))
-        return found
+        return notices(self.log)
 
     def texts(self, kind: str) -> list[str]:
         return [notice["text"] for notice in self.told if notice["kind"] == kind]
@@ -45,9 +56,11 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(lab: Lab | NetLab, *words: str, environment: Mapping[str, str] | None = None) -> Iterator[Serving]:
+def serving(
+    lab: Lab | NetLab, *words: str, environment: Mapping[str, str] | None = None, host: str = ""
+) -> Iterator[Serving]:
     """Serves ``lab`` for a ``with`` block; returns when it has told the state. It must end cleanly."""
-    served = Serving(lab, *words, environment=environment)
+    served = Serving(lab, *words, environment=environment, host=host)
     try:
         served.await_told("state")
         yield served
