@@ -254,8 +254,11 @@ class Keeper:
     # -- what an operation has left --
 
     def _heal_what_is_open(self) -> None:
-        """What moves the primary, whatever else is the matter. An open rejoin is a chore."""
-        if self._heal.due and any(s.outcome == "open" and s.kind != REJOIN for s in self._engine.history()):
+        """What moves the primary, whatever else is the matter; an open rejoin is a chore.
+
+        Also what has touched nothing yet: if its process is dead, nobody else would ever close it.
+        """
+        if self._heal.due and self._engine.busy():
             self._try_to_heal()
 
     def _take_up_leftovers(self, view: View) -> None:

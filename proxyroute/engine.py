@@ -57,6 +57,7 @@ _HEAL_LEASE = 10.0
 _PERSON = 40.0
 """Seconds for which the failover of a person waits until an automatic one, which gets no further, has been undone."""
 _TELL = 20.0
+_DIED = "its process died before anything was touched"
 
 
 class Engine:
@@ -325,12 +326,17 @@ class Engine:
         return moves, [*acted[-1:], *rejoins]
 
     def _heal_one(self, file: Path, lost: Sequence[str]) -> Result | None:
-        begin = journal.read(file)[0]
+        records = journal.read(file)
+        begin = records[0]
         if begin["operation_kind"] == REJOIN:
             return self._heal_rejoin(file, begin)
         op = resume(file, self._lease, _user(), open_journal=lambda f, term: Journal(f, self._listener, term=term))
         if op is None:
             return None
+        if untouched(records):
+            op.end("refused", _DIED)
+            op.journal.close()
+            return result_of(op)
         try:
             parts = build_parts(from_snapshot(begin["config"]), permit=permit_of(self._lease))
         except ConfigError as error:
@@ -500,7 +506,7 @@ class Engine:
             if untouched(records):
                 op = resume(file, self._lease, _user())
                 if op is not None:
-                    op.end("refused", "its process died before anything was touched")
+                    op.end("refused", _DIED)
                     op.journal.close()
 
     def _open_findings(self) -> tuple[Finding, ...]:

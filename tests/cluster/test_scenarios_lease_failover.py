@@ -76,7 +76,7 @@ def two_engines(site: Lab, fault: str) -> Iterator[tuple[Serving, Serving]]:
         yield both[0], both[1]
     finally:
         for served in both:
-            served.daemon.terminate(100)
+            served.end()
 
 
 # -- the holder dies with the primary -----------------------------------------------------------------------------

@@ -158,6 +158,16 @@ def test_what_was_open_is_healed_at_its_start(site: Lab) -> None:
     assert_order(site)
 
 
+def test_one_that_died_before_it_touched_anything_is_closed_and_serve_goes_on(site: Lab) -> None:
+    """Its guard was not there yet: nobody else would ever close it, and serve waits for whoever is at work."""
+    with serving(site) as served:
+        killed = site.run("switchover", "--yes", environment={"PROXYROUTE_FAULT": "engine/journal:1"})
+        assert killed.returncode == -signal.SIGKILL
+        assert "its process died before anything was touched" in served.await_told("healed")
+        until(lambda: site.json("history")[1]["operations"][0]["outcome"] == "refused", "it to be closed")
+    assert_order(site)
+
+
 def test_a_replica_that_was_away_follows_the_new_primary_when_it_returns(site: Lab) -> None:
     new = other(site)
     away = site.cluster[other(site, new)]

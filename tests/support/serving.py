@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,8 @@ class Serving:
         self.log = lab.folder / f"serve{host}.log"
         self.log.unlink(missing_ok=True)
         argv, launcher = lab.command("serve", "--json", *words), on_host(host) if host else ()
-        self.daemon = Daemon(argv, self.log, environment=environment, launcher=launcher)
+        told = {"PYTHONFAULTHANDLER": "1", **(environment or {})}
+        self.daemon = Daemon(argv, self.log, environment=told, launcher=launcher)
 
     @property
     def told(self) -> list[dict[str, Any]]:
@@ -52,7 +55,23 @@ class Serving:
         try:
             return until(found, f"serve to tell of {kind} {words!r}", seconds)
         except AssertionError as error:
+            self.abort()
             raise AssertionError(f"{error}; it told:\n{self.log.read_text()}") from None
+
+    def abort(self) -> None:
+        """Ends it at once; where each of its threads stands is in its log then."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.daemon.send(signal.SIGABRT)
+            self.daemon.wait()
+        self.daemon.kill()
+
+    def end(self, seconds: float = 100.0) -> int:
+        """Asks it to end, and returns its exit status; one that does not end tells where it stands."""
+        self.daemon.send(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.daemon.wait(seconds)
+        self.abort()
+        return self.daemon.wait()
 
 
 @contextlib.contextmanager
@@ -67,5 +86,4 @@ def serving(
     except BaseException:
         served.daemon.kill()
         raise
-    served.daemon.terminate(100)  # what has begun is brought to its end first
-    assert served.daemon.wait() == 0, served.log.read_text()
+    assert served.end() == 0, served.log.read_text()  # what has begun is brought to its end first
