@@ -22,6 +22,8 @@ from proxyroute.lease.clock import now
 from proxyroute.model import Deadline, Epoch, Finding, Holding, Severity
 
 _CONNECT = 2.0
+_GRACE = 0.3
+"""Seconds for the others once we have a majority: one that hangs is often the primary that is to be replaced."""
 _MARGIN = 0.1
 _POLL = 0.05
 _LEAVE = 0.5
@@ -117,7 +119,7 @@ class DatabaseLease:
         deadline = Deadline.after(_CONNECT)
         seats = {seat.name: seat for seat in self._make()}
         sent = now()
-        said = _each(seats, lambda seat: seat.take(deadline), deadline)
+        said = _each(seats, lambda seat: seat.take(deadline), deadline, enough=self._needed, yes="", grace=_GRACE)
         taken = [_Place(seats[name], sent) for name, found in said.items() if found == ""]
         others = {name: found for name, found in said.items() if isinstance(found, str) and found}
         silent = {name: str(found) for name, found in said.items() if isinstance(found, Exception)}
@@ -238,9 +240,18 @@ class DatabaseLease:
 
 
 def _each(
-    seats: Mapping[str, Seat], call: Callable[[Seat], object], deadline: Deadline, *, enough: int | None = None
+    seats: Mapping[str, Seat],
+    call: Callable[[Seat], object],
+    deadline: Deadline,
+    *,
+    enough: int | None = None,
+    yes: object = True,
+    grace: float = 0.0,
 ) -> dict[str, object]:
-    """Returns what ``call`` returned for each seat, or its error; with ``enough``, when so many said True."""
+    """Returns what ``call`` returned for each seat, or its error.
+
+    With ``enough``, once so many said ``yes``, and the others were waited for ``grace`` seconds.
+    """
     said: dict[str, object] = {}
     heard = threading.Condition()
 
@@ -258,6 +269,7 @@ def _each(
         threading.Thread(target=run, args=(name, seat), name=f"seat {name}", daemon=True).start()
     with heard:
         heard.wait_for(
-            lambda: len(said) == len(seats) or (enough and list(said.values()).count(True) >= enough), deadline.left
+            lambda: len(said) == len(seats) or (enough and list(said.values()).count(yes) >= enough), deadline.left
         )
+        heard.wait_for(lambda: len(said) == len(seats), deadline.within(grace).left)
         return {name: said.get(name, TimedOut(f"{name} did not answer in time")) for name in seats}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from proxyroute.db.seat import LockSeat
 from proxyroute.db.session import Login
 from proxyroute.errors import Busy, LeaseLost, Refused, TimedOut
+from proxyroute.lease import database
 from proxyroute.lease.claims import Claims
 from proxyroute.lease.database import DatabaseLease
 from proxyroute.model import NO_EPOCH, Deadline, Epoch
@@ -109,6 +111,18 @@ def test_one_server_is_down_before_and_one_falls_asleep_meanwhile(
     assert engine.holding(Deadline.after(1)).trouble
     (found,) = engine.findings(Deadline.after(1))
     assert found.code == "lease.unreachable"
+
+
+def test_one_that_hangs_is_not_waited_for_once_there_is_a_majority(
+    servers: LocalCluster, ends: contextlib.ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_CONNECT", 60.0)
+    servers["db1"].sigstop()  # the primary: that is when a failover needs the lease
+    engine = lease(servers, ends, tmp_path)
+    taking = threading.Thread(target=engine.acquire, args=("work", Deadline.after(120)), daemon=True)
+    taking.start()
+    until(lambda: not taking.is_alive(), "a lease without the one that hangs", 20)
+    engine.check()
 
 
 def test_a_holder_that_is_not_heard_of_is_ended_by_the_servers(
