@@ -30,7 +30,6 @@ from proxyroute.history import fenced, report_from, waiting_for_heal
 from proxyroute.model import Action, Deadline, Diagnosis, Event, Finding, Observed, ReceiptState, Result, Verdict, View
 from proxyroute.notify_message import Notice
 from proxyroute.outlet import Outlet
-from proxyroute.rejoin import KIND as REJOIN
 from proxyroute.sentry import Sentry
 from proxyroute.sight import Sightings
 from proxyroute.truth import truth
