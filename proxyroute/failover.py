@@ -14,11 +14,12 @@ from enum import StrEnum
 
 from proxyroute.errors import Refused, ScriptFailed, Unfinished
 from proxyroute.gtid import Containment, Position
-from proxyroute.model import Deadline, Event, Peer, Reader, ReceiptState, RouteTable, Undo, View
+from proxyroute.model import Deadline, Event, Peer, ReceiptState, RouteTable, Undo, View
 from proxyroute.opening import APART
 from proxyroute.operation import Operation, each
 from proxyroute.parts import Parts, peer
 from proxyroute.recovery import end_uncommitted, finish_or_recover
+from proxyroute.routing import bereaved
 
 _LAST_LOOK = 0.2
 """Seconds beyond the others in which a primary that is not gone after all would answer."""
@@ -213,8 +214,7 @@ def _doubts(op: Operation, orders: Orders) -> Iterator[str]:
 
 def _closed(parts: Parts, op: Operation, view: View) -> RouteTable:
     """Nobody gets the writes; reads go on at every replica that is there."""
-    readers = tuple(Reader(s.name, 100) for s in view.seen if s.name != op.plan.primary and s.sources)
-    return RouteTable(op.cluster, op.epoch, parts.site.endpoints, None, readers)
+    return bereaved(view, op.plan.primary, None, op.epoch, parts.site.endpoints)
 
 
 # -- what was received is applied, not dropped --

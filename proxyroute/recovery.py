@@ -29,6 +29,7 @@ from proxyroute.opening import Standing, must_answer, read_standing, refuse_unle
 from proxyroute.operation import Operation
 from proxyroute.parts import LOOK, Parts, peer
 from proxyroute.routes import highest_epoch
+from proxyroute.routing import bereaved
 
 _RETRY = 0.2
 _EXPECT = 3
@@ -316,7 +317,7 @@ def _release_routes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline)
     observed = [o for o in parts.routes.observe(deadline.within(LOOK)) if o.reachable]
     if any(o.primary != old for o in observed):
         epoch = _epoch_back(op, highest_epoch(observed))
-        table: RouteTable = parts.table(op, old, epoch)
+        table = _table_back(parts, op, epoch)
         receipts = parts.routes.settle(table, deadline)
         wrong = parts.routes.missing(receipts, ReceiptState.DONE)
         if wrong:
@@ -324,6 +325,16 @@ def _release_routes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline)
     failed = [r for r in parts.routes.release(deadline) if r.state is ReceiptState.FAILED]
     if failed:
         raise Unfinished("; ".join(f"{r.proxy}: {r.detail}" for r in failed))
+
+
+def _table_back(parts: Parts, op: Operation, epoch: Epoch) -> RouteTable:
+    """The routes to the old primary; while that is gone, its replicas go on serving reads."""
+    old = op.plan.primary
+    if old in op.gone:
+        view = parts.site.look(Deadline.after(LOOK), spared=op.gone)
+        if view.status(old) is None:
+            return bereaved(view, old, old, epoch, parts.site.endpoints)
+    return parts.table(op, old, epoch)
 
 
 def _epoch_back(op: Operation, seen: Epoch) -> Epoch:

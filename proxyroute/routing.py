@@ -34,6 +34,15 @@ def route(view: View, primary: str | None, policy: Policy, epoch: Epoch, endpoin
     return RouteTable(view.cluster, epoch, tuple(endpoints), primary, tuple(readers))
 
 
+def bereaved(view: View, gone: str, primary: str | None, epoch: Epoch, endpoints: Sequence[Endpoint]) -> RouteTable:
+    """Returns the routes while ``gone`` is dead: reads go on at every replica that is there.
+
+    How far behind they are nobody can say, for there is nobody to be behind of.
+    """
+    readers = tuple(Reader(s.name, WEIGHTS[0][1]) for s in view.seen if s.name != gone and s.sources)
+    return RouteTable(view.cluster, epoch, tuple(endpoints), primary, readers)
+
+
 def weight(lag: float) -> int:
     """Returns the weight of a reader that is ``lag`` seconds behind; never more for more lag."""
     return next((value for limit, value in WEIGHTS if lag < limit), LEAST)

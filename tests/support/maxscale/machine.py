@@ -76,6 +76,8 @@ class Monitor:
     ticks: int = 0
     primary: str | None = None
     """Whom it takes for the primary; it goes on naming one that has died."""
+    missed: int = 0
+    """Looks in a row at which that one did not answer."""
     command: str = ""
     phase: str = ""
     """``pending`` or ``running`` while there is a command."""
@@ -236,8 +238,11 @@ class Machine:
     def _primary(self, monitor: Monitor, found: Mapping[str, Reading | None]) -> str | None:
         now = monitor.primary
         reading = found.get(now) if now else None
+        monitor.missed = monitor.missed + 1 if now and reading is None else 0
         if now and reading is None and now in found:
-            return now  # dead: it goes on naming it, and failover is another matter
+            hopeless = monitor.missed > int(monitor.parameters["failcount"])
+            if not hopeless or any(self._follows(found, other, now) for other in found):
+                return now  # dead: it goes on naming it while a replica of it runs, and failover is another matter
         if reading is not None and self._may_lead(found, reading):
             return now
         others = [n for n, r in found.items() if r is not None and self._may_lead(found, r) and self._usable(n)]

@@ -27,10 +27,12 @@ class MaxScaleLab(Lab):
         number: int = 1,
         policy: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
+        semi_sync: bool = False,
+        options: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> MaxScaleLab:
-        """Starts everything; returns when clients can write. ``settings`` go to the doubles."""
-        lab = cls(LocalCluster.start(3))
+        """Starts everything; returns when clients can write. ``settings`` go to the doubles, ``options`` to servers."""
+        lab = cls(LocalCluster.start(3, semi_sync=semi_sync, options=dict(options or {})))
         try:
             known = {f"mx-{node.name}": node.address for node in lab.cluster}
             monitor = {"monitor": mode == "following", "monitor_parameters": {"monitor_interval": "2000ms"}}
