@@ -44,6 +44,7 @@ from proxyroute.config_values import (
     ServerConfig,
     Tls,
 )
+from proxyroute.config_web import WebConfig
 from proxyroute.config_yaml import Document, InvalidConfig, Problem, Where, read_document, suggest
 from proxyroute.errors import ConfigError
 from proxyroute.host import Host, prefix
@@ -95,11 +96,13 @@ def load(path: Path) -> Config:
     clusters = _mapping(_mapping(values).get("clusters"))
     built = {name: _Cluster(name, _mapping(v), document, ("clusters", name)) for name, v in clusters.items()}
     _check_addresses(built, document)
+    web = _mapping(values).get("web")
+    settings = fill(WebConfig, _mapping(web), document, ("web",)) if web is not None else None
     document.finish()
     shape = FileShape.model_validate(values)
     state_dir = document.base / shape.state_dir
     clusters_of = {name: built[name].assemble(part, state_dir, shape.lease) for name, part in shape.clusters.items()}
-    return Config(path, clusters_of)
+    return Config(path, clusters_of, state_dir, settings)
 
 
 def snapshot(cluster: ClusterConfig) -> dict[str, Any]:

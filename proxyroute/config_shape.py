@@ -299,6 +299,7 @@ class FileShape(Shape):
     version: Literal[1]
     state_dir: Path = Path("/var/lib/proxyroute")
     lease: LeaseShape = LeaseShape()
+    web: dict[str, Any] | None = None
     clusters: dict[str, ClusterShape]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from proxyroute.config_lease import LeaseConfig
 from proxyroute.config_receivers import NoticeConfig
 from proxyroute.config_secrets import Secret
+from proxyroute.config_web import WebConfig
 from proxyroute.config_yaml import suggest
 from proxyroute.db.mariadb_replication import ReplicationLogin
 from proxyroute.db.session import Login
@@ -197,6 +198,14 @@ class Config:
 
     path: Path
     clusters: Mapping[str, ClusterConfig]
+    state_dir: Path = Path()
+    web: WebConfig | None = None
+    """None: nothing is offered over HTTP."""
+
+    @property
+    def tokens_file(self) -> Path:
+        """Where the hashes of the tokens for the web are."""
+        return (self.web.tokens if self.web is not None else None) or self.state_dir / "tokens.json"
 
     def cluster(self, name: str | None) -> ClusterConfig:
         """Returns cluster ``name``; without a name the only one. Raises ConfigError, saying what to type."""

@@ -26,6 +26,7 @@ from proxyroute.deadline import giving_way
 from proxyroute.drift import differences
 from proxyroute.engine import Corrected, Engine, open_engine
 from proxyroute.errors import Busy, ConfigError, GaveWay, ProxyRouteError, Refused
+from proxyroute.glance import Glance, glance
 from proxyroute.history import fenced, report_from, waiting_for_heal
 from proxyroute.model import Action, Deadline, Diagnosis, Event, Finding, Observed, ReceiptState, Result, Verdict, View
 from proxyroute.notify_message import Notice
@@ -39,6 +40,7 @@ _PATIENCE = 0.2
 _FIRST_RETRY = 1.0
 _LAST_RETRY = 300.0
 _EVENTS_EVERY = 60.0
+_SHOW_EVERY = 0.25
 _BREATH = 0.02
 """Seconds between two steps when much is changing."""
 _LAST_WORDS = 5.0
@@ -54,6 +56,7 @@ _URGENT = frozenset({Action.WAIT, Action.CLOSE, Action.REOPEN, Action.FAILOVER})
 
 
 Listener = Callable[[Notice], None]
+Show = Callable[[Glance], None]
 
 
 class Retry:
@@ -84,12 +87,14 @@ class Keeper:
         sentry: Sentry,
         listener: Listener,
         stopping: Callable[[], bool] = lambda: False,
+        show: Show | None = None,
     ) -> None:
         """``stopping`` tells whether this is to end: then nothing is begun that can wait."""
         self._config = config
         self._engine = engine
         self._sentry = sentry
         self._listener = listener
+        self._show_to = show
         self._heal = Retry()
         self._correct = Retry()
         self._told: dict[str, str] = {}
@@ -105,6 +110,8 @@ class Keeper:
         self._asking = threading.Lock()
         self._ask_at = 0.0
         self._urgency = ""
+        self._shown: str | None = None
+        self._show_again_at = 0.0
 
     def step(self) -> None:
         """Looks once, and does what follows."""
@@ -112,12 +119,14 @@ class Keeper:
             self._heal_what_is_open()
             sightings = self._sentry.sightings()
             if self._engine.busy() or not sightings.complete:
+                self._show(sightings, None)
                 return
             view = sightings.view
             fresh = time.monotonic() >= self._observe_at
             if (last := self._engine.last_move()) is not None and last.ended_with is not None:
                 self._sentry.follow(last.ended_with, last.started + last.seconds)
             diagnosis = self._sentry.diagnose(sightings, self._observed)
+            self._show(sightings, diagnosis)
             self._tell_diagnosis(diagnosis)
             if self._acted(diagnosis) or diagnosis.action is Action.WAIT:
                 return
@@ -157,6 +166,14 @@ class Keeper:
             finally:
                 self._asking.release()
         return self._urgency
+
+    def _show(self, sightings: Sightings, diagnosis: Diagnosis | None) -> None:
+        """Shows what is seen to whoever looks on; at most some times a second, for it is judged anew each time."""
+        name, now = diagnosis.name if diagnosis is not None else None, time.monotonic()
+        if self._show_to is None or not sightings.complete or (name == self._shown and now < self._show_again_at):
+            return
+        self._shown, self._show_again_at = name, now + _SHOW_EVERY
+        self._show_to(glance(self._engine, self._sentry, sightings, self._observed, diagnosis))
 
     # -- the primary --
 
@@ -382,9 +399,12 @@ def _told(findings: Sequence[Finding]) -> str:
 class Daemon:
     """All clusters of a configuration, each in a thread of its own."""
 
-    def __init__(self, clusters: Mapping[str, ClusterConfig], listener: Listener) -> None:
-        """Raises ConfigError when a secret cannot be read, or a cluster is served already with the same state_dir."""
+    def __init__(self, clusters: Mapping[str, ClusterConfig], listener: Listener, show: Show | None = None) -> None:
+        """``show`` is given what is seen of each cluster, from its own thread.
+
+        Raises ConfigError when a secret cannot be read, or a cluster is served already with the same state_dir."""
         self._clusters = clusters
+        self._show = show
         self._end = threading.Event()
         self._locks = [lock(config) for config in clusters.values()]
         self._engines = {name: open_engine(config) for name, config in clusters.items()}
@@ -418,7 +438,8 @@ class Daemon:
         engine = self._engines[config.name]
         try:
             with self._sentries[config.name] as sentry:
-                keeper = Keeper(config, engine, sentry, tell, self._end.is_set)
+                keeper = Keeper(config, engine, sentry, tell, self._end.is_set, self._show)
+                keeper = Keeper(config, engine, sentry, tell, self._show)
                 while not self._end.is_set():
                     try:
                         keeper.step()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import socket
 import time
@@ -16,6 +15,7 @@ from proxyroute import __version__, faults, journal
 from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder, permit_of
 from proxyroute.atomic import put
 from proxyroute.binlog import Table
+from proxyroute.caller import Caller, user
 from proxyroute.config import from_snapshot, snapshot
 from proxyroute.config_values import ClusterConfig
 from proxyroute.contingency import Contingency
@@ -63,8 +63,9 @@ _DIED = "its process died before anything was touched"
 class Engine:
     """One cluster. Use :func:`open_engine`; close it when done."""
 
-    def __init__(self, config: ClusterConfig, listener: Listener | None = None) -> None:
+    def __init__(self, config: ClusterConfig, listener: Listener | None = None, caller: Caller | None = None) -> None:
         self._config = config
+        self._caller = caller or Caller(user())
         self._listener = listener
         self._policy = config.policy
         self._folder = journal_folder(config)
@@ -234,7 +235,7 @@ class Engine:
         self, kind: str, plan: Callable[[], Plan], patience: float = _LEASE, *, force: bool, **more: Any
     ) -> Iterator[tuple[Operation, Parts]]:
         """An operation under the lease, with its journal and its guard. ``plan`` is asked once the lease is ours."""
-        operation = new_id()
+        operation = self._caller.operation or new_id()
         self._take_lease(f"{kind} {operation}", patience)
         guard: Guard | None = None
         op: Operation | None = None
@@ -255,7 +256,8 @@ class Engine:
                 planned,
                 config=snapshot(self._config),
                 engine={"host": socket.gethostname(), "pid": os.getpid(), "version": __version__},
-                by=_user(),
+                by=self._caller.by,
+                reason=self._caller.reason,
                 force=force,
                 **more,
             )
@@ -276,7 +278,9 @@ class Engine:
 
     def rejoin(self, server: str, method: str | None = None) -> Result:
         """Makes ``server`` follow the primary again. Raises Refused, Busy or Unfinished; see ``run_rejoin``."""
-        return run_rejoin(self._config, self._parts, self._lease, server, method, by=_user(), listener=self._listener)
+        return run_rejoin(
+            self._config, self._parts, self._lease, server, method, by=self._caller.by, listener=self._listener
+        )
 
     def verify(
         self,
@@ -330,7 +334,9 @@ class Engine:
         begin = records[0]
         if begin["operation_kind"] == REJOIN:
             return self._heal_rejoin(file, begin)
-        op = resume(file, self._lease, _user(), open_journal=lambda f, term: Journal(f, self._listener, term=term))
+        op = resume(
+            file, self._lease, self._caller.by, open_journal=lambda f, term: Journal(f, self._listener, term=term)
+        )
         if op is None:
             return None
         if untouched(records):
@@ -344,7 +350,7 @@ class Engine:
             raise ConfigError(f"{op.id} cannot be healed with the configuration it began with: {error}") from error
         try:
             for name in lost:
-                op.note(f"{_user()} declared {name} lost")
+                op.note(f"{self._caller.by} declared {name} lost")
             recover(parts, op, frozenset(lost))
             return result_of(op)
         finally:
@@ -356,7 +362,7 @@ class Engine:
         config = from_snapshot(begin["config"])
         parts = build_parts(config)
         try:
-            return heal_rejoin(config, parts, self._lease, file, by=_user(), listener=self._listener)
+            return heal_rejoin(config, parts, self._lease, file, by=self._caller.by, listener=self._listener)
         finally:
             parts.site.close()
             parts.routes.close()
@@ -504,7 +510,7 @@ class Engine:
                 file.unlink()
         for file, records in self._ledger.readable():
             if untouched(records):
-                op = resume(file, self._lease, _user())
+                op = resume(file, self._lease, self._caller.by)
                 if op is not None:
                     op.end("refused", _DIED)
                     op.journal.close()
@@ -557,9 +563,12 @@ class Engine:
             probe.unlink(missing_ok=True)
 
 
-def open_engine(config: ClusterConfig, listener: Listener | None = None) -> Engine:
-    """Returns the engine of a cluster; ``listener`` gets each journal record as it is written."""
-    return Engine(config, listener)
+def open_engine(config: ClusterConfig, listener: Listener | None = None, caller: Caller | None = None) -> Engine:
+    """Returns the engine of a cluster; ``listener`` gets each journal record as it is written.
+
+    ``caller`` is who asks, for the records; by default the user of this process.
+    """
+    return Engine(config, listener, caller)
 
 
 def _time_in(file: Path) -> float:
@@ -567,15 +576,6 @@ def _time_in(file: Path) -> float:
         return float(file.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return 0.0
-
-
-def _user() -> str:
-    sudo = os.environ.get("SUDO_USER")
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
-        name = str(os.getuid())
-    return f"{sudo} (as {name})" if sudo else name
 
 
 __all__ = ["Corrected", "Engine", "Prospect", "Summary", "open_engine"]

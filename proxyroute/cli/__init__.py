@@ -19,6 +19,7 @@ from proxyroute.cli import (
     serve,
     status,
     switchover,
+    token,
 )
 from proxyroute.cli.context import CommandGroup, common_options
 
@@ -70,6 +71,7 @@ for _command in (
     proxies.publish,
     serve.serve,
     notices.notices,
+    token.token,
     agent.agent,
 ):
     main.add_command(_command)

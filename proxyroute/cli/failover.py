@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,16 +13,11 @@ from proxyroute.cli.progress import Progress
 from proxyroute.cli.switchover import result_code, show_result, verdict_of
 from proxyroute.cli.telling import telling
 from proxyroute.errors import Refused
-from proxyroute.model import Deadline
+from proxyroute.planned import contingency_json
 
 if TYPE_CHECKING:
     from proxyroute.contingency import Contingency
-    from proxyroute.engine import Engine
-    from proxyroute.model import Finding
     from proxyroute.sentry import Sentry
-
-_PATIENCE = 15.0
-"""Seconds until it must be clear what is the matter."""
 
 
 @click.command(short_help="Replace a primary that is gone, and move the traffic.")
@@ -80,6 +75,8 @@ def failover(
         words += ["--force"] if force else []
         raise Refused(f"nobody is here to be asked; to go ahead without asking type\n  {ctx.command_line(*words)}")
 
+    from proxyroute.lookout import foreseer  # what a mere --help need not wait for
+
     shown: Contingency | None = None
 
     def confirm(prospect: Contingency) -> bool:
@@ -98,7 +95,7 @@ def failover(
         ctx.engine(listener) as engine,
         _sentry(ctx) as sentry,
     ):
-        foresee = foreseer(ctx, engine, sentry, target, force, fenced_by, fenced_proxies)
+        foresee = foreseer(ctx.cluster, sentry, target, force=force, fenced_by=fenced_by, fenced_proxies=fenced_proxies)
         result = engine.failover(foresee, force=force, automatic=False, confirm=confirm)
     if ctx.as_json:
         ctx.out.json(
@@ -111,51 +108,16 @@ def failover(
 
 def show_plan(ctx: Context, target: str | None, force: bool) -> None:
     """Writes what a failover would do now. Ends with 3 when it would be refused."""
+    from proxyroute.lookout import foreseer
+
     with ctx.engine() as engine, _sentry(ctx) as sentry:
-        prospect = foreseer(ctx, engine, sentry, target, force, "", ())(engine.waiting())
+        prospect = foreseer(ctx.cluster, sentry, target, force=force)(engine.waiting())
     if ctx.as_json:
         ctx.out.json(contingency_json(prospect))
     else:
         show_contingency(ctx.out, prospect)
     if not prospect.go:
         raise SystemExit(Refused.exit_code)
-
-
-def foreseer(
-    ctx: Context,
-    engine: Engine,
-    sentry: Sentry,
-    target: str | None,
-    force: bool,
-    fenced_by: str,
-    fenced_proxies: Sequence[str],
-) -> Callable[[tuple[Finding, ...]], Contingency]:
-    """Returns what looks until it is clear what is the matter, and says what a failover would do."""
-    from proxyroute.contingency import foresee  # what a mere --help need not wait for
-
-    cluster = ctx.cluster
-    known = {p.name for p in cluster.proxies}
-    unknown = [name for name in fenced_proxies if name not in known]
-    if unknown:
-        raise Refused(f"{cluster.name} has no proxy {', '.join(unknown)}; name one of: {', '.join(sorted(known))}")
-
-    def look(more: tuple[Finding, ...]) -> Contingency:
-        sightings, diagnosis = sentry.settled(Deadline.after(_PATIENCE))
-        return foresee(
-            sightings,
-            diagnosis,
-            cluster.policy,
-            cluster.failover,
-            sentry.known,
-            target=target,
-            force=force,
-            fenced_by=fenced_by,
-            fenced_proxies=fenced_proxies,
-            events=sentry.events,
-            more=more,
-        )
-
-    return look
 
 
 def _sentry(ctx: Context) -> Sentry:
@@ -184,17 +146,3 @@ def show_contingency(out: Output, prospect: Contingency) -> None:
         out.heading("What may be lost")
         for text in prospect.orders.may_be_missing or ("nothing that was acknowledged",):
             out.line(f"  {text}")
-
-
-def contingency_json(prospect: Contingency) -> dict[str, Any]:
-    """Returns a failover's prospect as JSON values, without the readings it was made from."""
-    return {
-        "cluster": prospect.view.cluster,
-        "go": prospect.go,
-        "diagnosis": prospect.diagnosis,
-        "plan": prospect.plan,
-        "election": prospect.election,
-        "findings": prospect.findings,
-        "may_be_missing": prospect.orders.may_be_missing,
-        "fetch_from": prospect.orders.fetch_from,
-    }

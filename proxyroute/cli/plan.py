@@ -10,6 +10,7 @@ from proxyroute.cli.context import Context, common_options, pass_context
 from proxyroute.cli.output import Output, styled
 from proxyroute.errors import Refused
 from proxyroute.model import Severity, Transaction
+from proxyroute.planned import offenders, prospect_json
 from proxyroute.words import seconds
 
 if TYPE_CHECKING:
@@ -47,14 +48,6 @@ def plan(ctx: Context, target: str | None, force: bool, gone: bool) -> None:
             ctx.out.raw(f"To do it: {ctx.command_line(*words)}")
     if not prospect.go and not prospect.unchanged:
         raise SystemExit(Refused.exit_code)
-
-
-def offenders(prospect: Prospect) -> tuple[Transaction, ...]:
-    """Returns the writing transactions on the primary that were running when it was inspected, the oldest first."""
-    primary = prospect.view.primary
-    inspection = prospect.view.inspections.get(primary.name) if primary else None
-    found = [t for t in inspection.transactions if t.writes] if inspection else []
-    return tuple(sorted(found, key=lambda t: -t.age_seconds))
 
 
 def show_prospect(out: Output, prospect: Prospect) -> None:
@@ -112,20 +105,3 @@ def _show_offenders(out: Output, transactions: tuple[Transaction, ...]) -> None:
         for t in transactions
     ]
     out.table(("Session>", "Who", "Age>", "Rows>", "Kind", "Statement"), rows, indent=1)
-
-
-def prospect_json(prospect: Prospect) -> dict[str, Any]:
-    """Returns a plan as JSON values, without the readings it was made from."""
-    return {
-        "cluster": prospect.view.cluster,
-        "go": prospect.go,
-        "unchanged": prospect.unchanged,
-        "primary": prospect.view.primary.name if prospect.view.primary else None,
-        "plan": prospect.plan,
-        "election": prospect.election,
-        "findings": prospect.findings,
-        "offenders": offenders(prospect),
-        "steps": prospect.steps,
-        "predicted_seconds": prospect.predicted_seconds,
-        "prediction_basis": prospect.prediction_basis,
-    }

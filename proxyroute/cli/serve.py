@@ -15,7 +15,15 @@ from proxyroute.cli.output import styled
 from proxyroute.errors import ProxyRouteError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proxyroute.config import ClusterConfig, Config
+    from proxyroute.config_web import WebConfig
+    from proxyroute.daemon import Listener
     from proxyroute.notify_message import Notice
+
+_COMMANDS = 90.0
+"""Seconds that a command from the web may take to its end when we are to stop."""
 
 
 @click.command(short_help="Keep the clusters in order, in the foreground.")
@@ -50,11 +58,34 @@ def serve(ctx: Context) -> None:
                 clock = time.strftime("%F %T", time.localtime(notice.at))
                 ctx.out.console.print(styled(f"{clock}  {_line(notice)}", notice.level), soft_wrap=True)
 
-    daemon = Daemon(clusters, tell)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end.set())
-    if not daemon.run(end):
+    web = config.web
+    if not (Daemon(clusters, tell).run(end) if web is None else _with_web(config, web, clusters, tell, end)):
         raise ProxyRouteError("not everything that had begun came to its end; type 'proxyroute heal'")
+
+
+def _with_web(
+    config: Config, settings: WebConfig, clusters: Mapping[str, ClusterConfig], tell: Listener, end: threading.Event
+) -> bool:
+    """Serves with pages and API; commands that run are brought to their end, like everything else."""
+    from proxyroute.daemon import Daemon
+    from proxyroute.web.app import create_app
+    from proxyroute.web.hub import Hub
+    from proxyroute.web.server import served
+    from proxyroute.web.tokens import Tokens
+
+    hub = Hub(clusters, config.state_dir / "audit.jsonl")
+
+    def both(notice: Notice) -> None:
+        tell(notice)
+        hub.notice(notice)
+
+    daemon = Daemon(clusters, both, hub.show)
+    tokens = Tokens(config.tokens_file)
+    with served(create_app(hub, settings, tokens), settings):
+        done = daemon.run(end)
+    return hub.close(_COMMANDS) and done
 
 
 def _line(notice: Notice) -> str:

@@ -9,11 +9,12 @@ import click
 
 from proxyroute.cli.context import Context, common_options, on_terminal, pass_context
 from proxyroute.cli.output import Output, styled, verdict_level
-from proxyroute.cli.plan import offenders, prospect_json, show_prospect
+from proxyroute.cli.plan import show_prospect
 from proxyroute.cli.progress import Progress
 from proxyroute.cli.telling import tell, telling, telling_unhealed
 from proxyroute.errors import Refused, Unfinished
 from proxyroute.model import Proof, Result, Verdict
+from proxyroute.planned import offenders, prospect_json
 from proxyroute.words import seconds
 
 if TYPE_CHECKING:

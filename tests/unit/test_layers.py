@@ -13,12 +13,12 @@ import pytest
 from tests.unit.sources import Source, sources
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "faults", "atomic", "words"),
+    ("errors", "faults", "atomic", "words", "caller"),
     ("deadline",),
     ("report",),
     ("gtid",),
     ("model", "binlog"),
-    ("topology",),
+    ("topology", "jsonable", "planned"),
     ("drift",),
     ("conditions", "truth", "sight"),
     ("known",),
@@ -52,7 +52,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("assembly",),
     ("guard", "outlet", "rejoining"),
     ("engine", "sentry"),
+    ("glance", "lookout"),
     ("daemon",),
+    ("web.*",),
     ("cli.*",),
 )
 """Low to high: a module imports from lower lines, and from its own package. What stands side by side is apart."""
@@ -74,14 +76,19 @@ BARRED: dict[str, tuple[str, ...]] = {
 
 THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "pymysql": ("db.*",),
-    "pydantic": ("config*",),
+    "pydantic": ("config*", "web.*"),
     "pydantic_core": ("config*",),
     "yaml": ("config*", "cli.*"),
-    "jinja2": ("haproxy.*", "maxscale.*"),
+    "jinja2": ("haproxy.*", "maxscale.*", "web.*"),
     "click": ("cli.*",),
     "rich": ("cli.*",),
     "watchdog": ("agent*",),
     "requests": ("lease.*", "maxscale.*", "notify*"),
+    "fastapi": ("web.*",),
+    "starlette": ("web.*",),
+    "uvicorn": ("web.*",),
+    "prometheus_client": ("web.*",),
+    "structlog": ("cli.*",),
 }
 """Which package may be imported where; everything else does with the standard library."""
 

@@ -1,0 +1,51 @@
+"""What the configuration says about the web: where it listens, how, and which files it keeps."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proxyroute.model import Address
+
+
+@dataclass(frozen=True)
+class WebConfig:
+    """Pages, API, health and metrics of ``proxyroute serve``. Durations in seconds."""
+
+    listen: Address = field(default_factory=lambda: Address("127.0.0.1", 8480))
+    cert: Path | None = None
+    """The certificate, with its chain, for TLS."""
+    key: Path | None = None
+    plain: bool = False
+    """Declares that something in front of it does TLS, so that it may listen elsewhere than on loopback without."""
+    tokens: Path | None = None
+    """The file of hashes of tokens; by default ``tokens.json`` in ``state_dir``."""
+    origins: tuple[str, ...] = ()
+    """Further origins, as browsers send them, from which its own pages are used: what stands in front of it."""
+    session: float = 8 * 3600.0
+    """After this time one has to log in again."""
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert: cert and key come together; give both or none")
+        if not (self.loopback or self.tls or self.plain):
+            raise ValueError(
+                f"listen: {self.listen} can be reached from elsewhere, and tokens would go there in the clear; "
+                "give cert and key, or plain: true when something in front of it does TLS"
+            )
+        if self.session <= 0:
+            raise ValueError("session: must be more than 0 seconds")
+
+    @property
+    def tls(self) -> bool:
+        return self.cert is not None
+
+    @property
+    def loopback(self) -> bool:
+        if self.listen.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.listen.host).is_loopback
+        except ValueError:
+            return False

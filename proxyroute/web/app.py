@@ -1,0 +1,52 @@
+"""Makes the application from a hub and the settings: API, health, metrics and pages are routers of their own."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from proxyroute import __version__
+from proxyroute.config_web import WebConfig
+from proxyroute.errors import ProxyRouteError
+from proxyroute.web import api
+from proxyroute.web.auth import Auth
+from proxyroute.web.hub import Hub
+from proxyroute.web.problems import Problem, problem_of
+from proxyroute.web.tokens import Tokens
+
+
+def create_app(hub: Hub, settings: WebConfig, tokens: Tokens) -> FastAPI:
+    """Returns the application. ``app.state`` has ``hub``, ``auth`` and ``settings``."""
+    app = FastAPI(
+        title="ProxyRoute", version=__version__, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
+    )
+    app.state.hub = hub
+    app.state.settings = settings
+    app.state.auth = Auth(settings, tokens)
+    app.include_router(api.router)
+    _tell_problems(app)
+    return app
+
+
+def _tell_problems(app: FastAPI) -> None:
+    """Every error is told in one form."""
+
+    @app.exception_handler(Problem)
+    async def _problem(request: Request, error: Problem) -> JSONResponse:
+        return error.response(request)
+
+    @app.exception_handler(ProxyRouteError)
+    async def _ours(request: Request, error: ProxyRouteError) -> JSONResponse:
+        return problem_of(error).response(request)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return Problem(422, str(first["msg"]), where=where, cure="see /v1/openapi.json").response(request)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        return Problem(error.status_code, str(error.detail), headers=dict(error.headers or {})).response(request)

@@ -1,0 +1,101 @@
+"""The audit: every action, who asked for it, from where, what and why; one JSON line each, on disk before the act."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from proxyroute.errors import JournalError
+
+_LONGEST = 200_000
+"""How many bytes from the end are read for those who look at it."""
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Whoever asks over HTTP."""
+
+    name: str
+    """The name of his token."""
+    address: str
+    """From where."""
+    scope: str = "read"
+    how: str = "token"
+    """``token`` or ``session``."""
+
+    def __str__(self) -> str:
+        return f"{self.name} from {self.address}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the audit."""
+
+    at: float
+    """Unix time."""
+    who: str
+    address: str
+    what: str
+    """E.g. ``switchover``, ``switchover.ended``, ``login``, ``login.failed``, ``reload``."""
+    cluster: str = ""
+    why: str = ""
+    operation: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Audit:
+    """The file of the audit. Any thread may write."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+
+    def write(
+        self, actor: Actor, what: str, *, cluster: str = "", why: str = "", operation: str = "", **details: Any
+    ) -> Entry:
+        """Appends a line; it is on disk when this returns. Raises JournalError: what is not on record is not done."""
+        entry = Entry(time.time(), actor.name, actor.address, what, cluster, why, operation, details)
+        line = json.dumps(vars(entry), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            try:
+                self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                try:
+                    size = os.fstat(handle).st_size
+                    written = os.write(handle, line)
+                    if written != len(line):
+                        os.ftruncate(handle, size)
+                        raise OSError(28, "the disk is full")
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
+            except OSError as error:
+                raise JournalError(f"{self._file}: {error.strerror}; the audit must be writable") from error
+        return entry
+
+    def last(self, limit: int = 200, cluster: str | None = None) -> tuple[Entry, ...]:
+        """Returns the latest entries, the latest first; of one cluster if it is named."""
+        try:
+            with self._file.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _LONGEST))
+                lines = file.read().split(b"\n")
+        except OSError:
+            return ()
+        found: list[Entry] = []
+        for line in reversed(lines[1:] if size > _LONGEST else lines):
+            try:
+                entry = Entry(**json.loads(line))
+            except (ValueError, TypeError):
+                continue  # torn, or written by another version
+            if cluster is None or entry.cluster == cluster:
+                found.append(entry)
+            if len(found) == limit:
+                break
+        return tuple(found)

@@ -1,0 +1,169 @@
+"""Who asks, and whether he may: tokens for programs, sessions for pages. Used as dependencies of routes.
+
+A route says ``principal: Annotated[Principal, Depends(require(Scope.READ))]``. A program sends its token as
+``Authorization: Bearer …``. A page has a session: a cookie that scripts cannot read, made by :meth:`Auth.login` from a
+token, ended by :meth:`Auth.logout`, by time, and with its token. What changes something needs besides the cookie the
+session's CSRF token (header ``X-CSRF-Token``, or field ``csrf`` of a form) and an Origin that is ours.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import parse_qs, urlsplit
+
+from fastapi import Request, Response
+
+from proxyroute.config_web import WebConfig
+from proxyroute.web.audit import Actor
+from proxyroute.web.problems import Problem
+from proxyroute.web.tokens import Scope, Token, Tokens
+
+COOKIE = "proxyroute_session"
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_MOST_SESSIONS = 1000
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Whoever asks."""
+
+    name: str
+    scope: Scope
+    address: str
+    how: str
+    """``token`` or ``session``."""
+    csrf: str = ""
+    """Of a session: what its forms must send as ``csrf``."""
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(self.name, self.address, str(self.scope), self.how)
+
+    def may(self, scope: Scope) -> bool:
+        return self.scope >= scope
+
+
+@dataclass(frozen=True)
+class Session:
+    token: str
+    """Id of the token that it was made from."""
+    csrf: str
+    ends: float
+
+
+class Auth:
+    """All tokens and sessions. ``app.state.auth`` of the application."""
+
+    def __init__(self, settings: WebConfig, tokens: Tokens) -> None:
+        self.settings = settings
+        self.tokens = tokens
+        self._sessions: dict[str, Session] = {}
+        self._lock = threading.Lock()
+
+    def login(self, request: Request, response: Response, text: str) -> Principal:
+        """Makes a session from a token and sets its cookie. Raises Problem (401) when it is none of ours."""
+        check_origin(request, self.settings)
+        token = self.tokens.find(text.strip())
+        if token is None:
+            raise Problem(
+                401, "that is not a valid token", cure="make one: proxyroute token create NAME --scope operate"
+            )
+        key, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        with self._lock:
+            now = time.monotonic()
+            self._sessions = {k: s for k, s in self._sessions.items() if s.ends > now}
+            while len(self._sessions) >= _MOST_SESSIONS:
+                del self._sessions[next(iter(self._sessions))]
+            self._sessions[key] = Session(token.id, csrf, now + self.settings.session)
+        response.set_cookie(
+            COOKIE, key, max_age=int(self.settings.session), path="/", httponly=True, samesite="strict",
+            secure=self._secure(request),
+        )  # fmt: skip
+        return _principal(token, request, "session", csrf)
+
+    def logout(self, request: Request, response: Response) -> None:
+        """Ends the session of the request and takes its cookie away."""
+        with self._lock:
+            self._sessions.pop(request.cookies.get(COOKIE, ""), None)
+        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self._secure(request))
+
+    def principal(self, request: Request) -> Principal | None:
+        """Returns who asks; None when nobody says so, or what he says does not hold."""
+        header = request.headers.get("authorization", "")
+        if header:
+            kind, _, text = header.partition(" ")
+            token = self.tokens.find(text.strip()) if kind.lower() == "bearer" else None
+            return _principal(token, request, "token") if token is not None else None
+        with self._lock:
+            session = self._sessions.get(request.cookies.get(COOKIE, ""))
+        if session is None or session.ends <= time.monotonic():
+            return None
+        token = self.tokens.by_id(session.token)
+        return _principal(token, request, "session", session.csrf) if token is not None else None
+
+    def _secure(self, request: Request) -> bool:
+        return self.settings.plain or request.url.scheme == "https"
+
+
+def _principal(token: Token, request: Request, how: str, csrf: str = "") -> Principal:
+    address = request.client.host if request.client is not None else "?"
+    return Principal(token.name, token.scope, address, how, csrf)
+
+
+def current(request: Request) -> Principal | None:
+    """Returns who asks, for pages that send people to the login page instead of refusing them."""
+    auth: Auth = request.app.state.auth
+    return auth.principal(request)
+
+
+def require(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
+    """Returns a dependency that lets in who has ``scope``, and hands over who that is. Raises Problem: 401, 403."""
+
+    async def dependency(request: Request) -> Principal:
+        principal = current(request)
+        if principal is None:
+            raise Problem(
+                401, "no valid token", cure="send 'Authorization: Bearer TOKEN'; make one: proxyroute token create NAME"
+            )
+        if not principal.may(scope):
+            text = f"{principal.name} has the scope {principal.scope}, and this needs {scope}"
+            raise Problem(403, text, cure=f"proxyroute token create NAME --scope {scope}")
+        if principal.how == "session" and request.method not in _SAFE:
+            check_origin(request, request.app.state.auth.settings)
+            await _check_csrf(request, principal)
+        return principal
+
+    dependency.scope = scope  # type: ignore[attr-defined]  # a test derives the table of routes and scopes from it
+    return dependency
+
+
+def check_origin(request: Request, settings: WebConfig) -> None:
+    """Raises Problem (403) when a browser says that the request comes from another site's page."""
+    origin = request.headers.get("origin")
+    if origin is None:
+        site = request.headers.get("sec-fetch-site", "none")
+        referer = request.headers.get("referer")
+        if site not in ("same-origin", "none"):
+            raise Problem(403, "this was sent by a page of another site")
+        if referer is None:
+            return
+        parts = urlsplit(referer)
+        origin = f"{parts.scheme}://{parts.netloc}"
+    ours = {f"{request.url.scheme}://{request.headers.get('host', '')}", *settings.origins}
+    if origin not in ours:
+        raise Problem(
+            403, "this was sent by a page of another site", cure=f"if {origin} is ours, add it to web.origins"
+        )
+
+
+async def _check_csrf(request: Request, principal: Principal) -> None:
+    given = request.headers.get("x-csrf-token", "")
+    if not given and request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        given = parse_qs((await request.body()).decode(errors="replace")).get("csrf", [""])[0]
+    if not hmac.compare_digest(given.encode(), principal.csrf.encode()):
+        raise Problem(403, "the form is out of date", cure="load the page again and send it once more")

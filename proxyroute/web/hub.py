@@ -1,0 +1,270 @@
+"""What the daemon offers to the web, without HTTP: what was seen of each cluster, what is on record, and commands.
+
+Keepers put in what they see (:meth:`Hub.show`, from their own threads); pages and the API read, and ask for commands,
+which are done one at a time for each cluster. Everything is safe to be called from any thread, and returns at once
+unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from proxyroute import journal
+from proxyroute.assembly import journal_folder
+from proxyroute.caller import Caller
+from proxyroute.config_values import ClusterConfig
+from proxyroute.contingency import Contingency
+from proxyroute.engine import open_engine
+from proxyroute.errors import JournalError, Refused
+from proxyroute.glance import Glance
+from proxyroute.history import Ledger, Summary, report_from
+from proxyroute.journal import Listener, Record
+from proxyroute.jsonable import jsonable
+from proxyroute.lookout import foreseer
+from proxyroute.model import Result
+from proxyroute.notify_message import Notice, payload
+from proxyroute.prospect import Prospect
+from proxyroute.sentry import Sentry
+from proxyroute.web.audit import Actor, Audit
+from proxyroute.web.commands import Command, Desk, Perform, Ticket, ticket_json
+from proxyroute.web.ring import Ring
+from proxyroute.web.state import ClusterState, state_of
+
+_HIDDEN = ("config",)
+"""What of a record is not told to everybody: the configuration, which has pages of its own."""
+
+
+@dataclass
+class _Cluster:
+    config: ClusterConfig
+    ledger: Ledger
+    desk: Desk
+    glance: Glance | None = None
+    version: int = 0
+    state: ClusterState | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Hub:
+    """All clusters of a daemon, for those who show and command them."""
+
+    def __init__(self, clusters: Mapping[str, ClusterConfig], audit_file: Path, perform: Perform | None = None) -> None:
+        """``perform`` does a command; by default an engine of its own does, as that of the command line."""
+        self.events = Ring()
+        self.audit = Audit(audit_file)
+        self._own_perform = perform
+        self._lock = threading.Lock()
+        self._clusters: dict[str, _Cluster] = {}
+        self.configure(clusters)
+
+    # -- what the daemon puts in --
+
+    def configure(self, clusters: Mapping[str, ClusterConfig]) -> None:
+        """Has these clusters from now on; one that has the same name goes on."""
+        with self._lock:
+            before = self._clusters
+            self._clusters = {}
+            for name, config in clusters.items():
+                known = before.get(name)
+                if known is None or known.config != config:
+                    desk = known.desk if known is not None else Desk(self._perform, self._told)
+                    known = _Cluster(config, Ledger(journal_folder(config)), desk)
+                self._clusters[name] = known
+
+    def show(self, glance: Glance) -> None:
+        """Takes what a keeper has seen."""
+        with self._lock:
+            cluster = self._clusters.get(glance.cluster)
+            if cluster is None:
+                return
+            cluster.glance, cluster.state = glance, None
+            cluster.version += 1
+        self._publish_changes(glance.cluster)
+
+    def notice(self, notice: Notice) -> None:
+        """Takes what the daemon tells."""
+        self.events.publish("notice", notice.cluster, payload(notice))
+
+    def close(self, seconds: float) -> bool:
+        """Takes no more commands; waits for those that run. Tells whether all came to their end."""
+        with self._lock:
+            desks = [c.desk for c in self._clusters.values()]
+        ended = [desk.close(seconds) for desk in desks]
+        return all(ended)
+
+    # -- reading --
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        with self._lock:
+            return tuple(self._clusters)
+
+    def config(self, cluster: str) -> ClusterConfig:
+        """Returns the configuration of a cluster. Raises Refused when there is no such cluster."""
+        return self._of(cluster).config
+
+    def version(self, cluster: str) -> int:
+        """Returns a number that grows whenever something new was seen of the cluster."""
+        return self._of(cluster).version
+
+    def state(self, cluster: str) -> ClusterState:
+        """Returns everything that is shown of a cluster at this moment. Raises Refused."""
+        of = self._of(cluster)
+        history = self._history(of)
+        state = of.state
+        if state is None or state.history != history:
+            state = state_of(of.config, of.glance, history)
+            of.state = state
+        return state
+
+    def states(self) -> tuple[ClusterState, ...]:
+        """Returns all clusters, in the order of the configuration."""
+        return tuple(self.state(name) for name in self.names)
+
+    def history(self, cluster: str) -> tuple[Summary, ...]:
+        """Returns every operation on record, oldest first."""
+        return self._history(self._of(cluster))
+
+    def records(self, cluster: str, operation: str, after: int = 0) -> tuple[Record, ...]:
+        """Returns the records of an operation from number ``after`` + 1 on. Raises Refused when there is none."""
+        folder = journal_folder(self._of(cluster).config)
+        if operation not in {f.stem for f in journal.journals(folder)}:
+            raise Refused(f"{cluster} has no operation {operation!r} on record")
+        found = journal.read(folder / f"{operation}.jsonl")
+        return tuple({k: v for k, v in r.items() if k not in _HIDDEN} for r in found if r["n"] > after)
+
+    def report(self, cluster: str, operation: str) -> dict[str, Any]:
+        """Returns the report of an operation as JSON values; see ``history.report_from``. Raises Refused."""
+        return report_from(self.records(cluster, operation))
+
+    def tickets(self, cluster: str) -> tuple[Ticket, ...]:
+        """Returns the commands asked for since the daemon began, oldest first."""
+        return self._of(cluster).desk.tickets()
+
+    def ticket(self, id: str) -> Ticket | None:
+        """Returns the command with this id, of whatever cluster."""
+        with self._lock:
+            desks = [c.desk for c in self._clusters.values()]
+        return next((t for t in (desk.ticket(id) for desk in desks) if t is not None), None)
+
+    # -- plans: these ask the servers, and take a moment --
+
+    def plan_switchover(self, cluster: str, target: str | None = None, force: bool = False) -> Prospect:
+        """Returns what a switchover would do. Takes up to some seconds. Raises Refused, ConfigError, JournalError."""
+        engine = open_engine(self._of(cluster).config)
+        try:
+            return engine.plan(target, force)
+        finally:
+            engine.close()
+
+    def plan_failover(self, cluster: str, target: str | None = None, force: bool = False) -> Contingency:
+        """Returns what a failover would do. Takes up to some seconds. Raises Refused, ConfigError."""
+        config = self._of(cluster).config
+        engine = open_engine(config)
+        try:
+            with Sentry(config) as sentry:
+                return foreseer(config, sentry, target, force=force)(engine.waiting())
+        finally:
+            engine.close()
+
+    # -- commands --
+
+    def ask(self, command: Command) -> Ticket:
+        """Takes a command and returns at once; it is in the audit before. Raises Refused, JournalError."""
+        desk = self._of(command.cluster).desk
+        self.audit.write(
+            command.actor, command.kind, cluster=command.cluster, why=command.why, arguments=dict(command.arguments)
+        )
+        return desk.ask(command)
+
+    # -- helpers --
+
+    def _of(self, cluster: str) -> _Cluster:
+        with self._lock:
+            found = self._clusters.get(cluster)
+            names = ", ".join(self._clusters)
+        if found is None:
+            raise Refused(f"there is no cluster {cluster!r}; there are: {names}")
+        return found
+
+    def _history(self, of: _Cluster) -> tuple[Summary, ...]:
+        with self._lock:  # a ledger is for one thread at a time
+            return of.ledger.summaries()
+
+    def _perform(self, command: Command, caller: Caller, listener: Listener) -> tuple[Result, ...]:
+        if self._own_perform is not None:
+            return self._own_perform(command, caller, listener)
+        return perform(self.config(command.cluster), command, caller, listener)
+
+    def _told(self, ticket: Ticket, record: Record | None) -> None:
+        cluster = ticket.command.cluster
+        if record is not None:
+            told = {k: v for k, v in record.items() if k not in _HIDDEN}
+            self.events.publish("record", cluster, {"command": ticket.id, "record": told})
+            return
+        self.events.publish("command", cluster, ticket_json(ticket))
+
+    def _publish_changes(self, cluster: str) -> None:
+        """An event when the line of truth or what blocks has changed; numbers that move all the time are none."""
+        of = self._of(cluster)
+        try:
+            told = summary_json(self.state(cluster))
+        except JournalError:
+            return
+        if told != of.told:
+            of.told = told
+            self.events.publish("cluster", cluster, told)
+
+
+def perform(config: ClusterConfig, command: Command, caller: Caller, listener: Listener) -> tuple[Result, ...]:
+    """Does a command with an engine of its own, as the command line does. Raises ProxyRouteError."""
+    arguments = dict(command.arguments)
+    engine = open_engine(config, listener, caller)
+    try:
+        if command.kind == "switchover":
+            return (engine.switchover(
+                arguments.get("target"), force=bool(arguments.get("force")),
+                kill_long=bool(arguments.get("kill_long")), confirm=lambda _: True,
+            ),)  # fmt: skip
+        if command.kind == "failover":
+            force = bool(arguments.get("force"))
+            with Sentry(config) as sentry:
+                look = foreseer(
+                    config, sentry, arguments.get("target"), force=force,
+                    fenced_by=arguments.get("fenced_by", ""), fenced_proxies=arguments.get("fenced_proxies", ()),
+                )  # fmt: skip
+                return (engine.failover(look, force=force, automatic=False, confirm=lambda _: True),)
+        if command.kind == "heal":
+            return engine.heal(tuple(arguments.get("declare_lost", ())))
+        if command.kind == "rejoin":
+            return (engine.rejoin(arguments["server"], arguments.get("method")),)
+        if command.kind == "publish":
+            receipts = engine.publish()
+            return (Result("", "publish", "done", text="; ".join(f"{r.proxy}: {r.state}" for r in receipts)),)
+        if command.kind == "acknowledge":
+            engine.acknowledge_failovers()
+            return (Result("", "acknowledge", "done", text="no failover so far counts for the limits any more"),)
+    finally:
+        engine.close()
+    raise Refused(f"there is no command {command.kind!r}")
+
+
+def summary_json(state: ClusterState) -> dict[str, Any]:
+    """Returns what an overview shows of a cluster, without what moves all the time."""
+    return {
+        "cluster": state.name,
+        "truth": state.truth,
+        "level": state.level,
+        "primary": state.primary.name if state.primary else None,
+        "diagnosis": state.glance.diagnosis.name if state.glance and state.glance.diagnosis else None,
+        "blocks_switchover": jsonable([f.code for f in state.blocks_switchover]),
+        "blocks_failover": jsonable([f.code for f in state.blocks_failover]),
+        "unfinished": [s.operation for s in state.unfinished],
+    }
+
+
+__all__ = ["Actor", "Command", "Hub", "Ticket", "perform", "summary_json"]

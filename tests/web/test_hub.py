@@ -1,0 +1,143 @@
+"""Who is let in, by a token or by a session of a page; what is asked for stands in the audit before it is done."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.testclient import TestClient
+
+from proxyroute.caller import Caller
+from proxyroute.config import load
+from proxyroute.config_web import WebConfig
+from proxyroute.errors import Refused
+from proxyroute.journal import Listener
+from proxyroute.model import Result
+from proxyroute.web.app import create_app
+from proxyroute.web.audit import Actor
+from proxyroute.web.auth import Auth, Principal, require
+from proxyroute.web.commands import Command, Desk, Ticket
+from proxyroute.web.hub import Hub
+from proxyroute.web.ring import Ring
+from proxyroute.web.tokens import Scope, Tokens
+from tests.support.wait import until
+
+_FILE = """
+version: 1
+state_dir: state
+web: {}
+clusters:
+  shop:
+    account: {user: a, password: {env: A}}
+    replication: {user: r, password: {env: R}}
+    servers: {db1: "127.0.0.1:1", db2: "127.0.0.1:2"}
+"""
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Hub:
+    (tmp_path / "proxyroute.yml").write_text(_FILE)
+    config = load(tmp_path / "proxyroute.yml")
+    assert config.web is not None
+    return Hub(config.clusters, tmp_path / "audit.jsonl", lambda *_: (Result("", "heal", "done"),))
+
+
+@pytest.fixture
+def app(hub: Hub, tmp_path: Path) -> FastAPI:
+    return create_app(hub, WebConfig(), Tokens(tmp_path / "tokens.json"))
+
+
+def test_nobody_is_let_in_without_a_token_and_a_revoked_one_is_none(app: FastAPI) -> None:
+    client, tokens = TestClient(app), app.state.auth.tokens
+    assert client.get("/v1/clusters").status_code == 401
+    text, _ = tokens.create("ann", Scope.READ)
+    assert text.rpartition("_")[2] not in tokens.file.read_text()
+    bearer = {"Authorization": f"Bearer {text}"}
+    assert [c["cluster"] for c in client.get("/v1/clusters", headers=bearer).json()] == ["shop"]
+    assert client.get("/v1/clusters", headers={"Authorization": f"Bearer {text}x"}).status_code == 401
+    tokens.revoke("ann")
+    answer = client.get("/v1/clusters", headers=bearer)
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "proxyroute token create" in answer.json()["next"]
+
+
+def test_a_session_changes_something_only_with_its_csrf_token_and_from_our_own_pages(app: FastAPI) -> None:
+    @app.post("/login")
+    def login(request: Request, response: Response, token: str) -> str:
+        auth: Auth = request.app.state.auth
+        return auth.login(request, response, token).csrf
+
+    @app.post("/act")
+    def act(principal: Annotated[Principal, Depends(require(Scope.OPERATE))]) -> str:
+        return principal.name
+
+    reader, _ = app.state.auth.tokens.create("reader", Scope.READ)
+    operator, _ = app.state.auth.tokens.create("operator", Scope.OPERATE)
+    client = TestClient(app)
+    assert client.post("/login", params={"token": "pr_0_0"}).status_code == 401
+    answer = client.post("/login", params={"token": operator})
+    csrf = answer.json()
+    assert {"httponly", "samesite=strict"} <= set(answer.headers["set-cookie"].lower().split("; "))
+    assert client.post("/act").status_code == 403
+    assert client.post("/act", headers={"X-CSRF-Token": "x"}).status_code == 403
+    assert client.post("/act", headers={"X-CSRF-Token": csrf, "Origin": "https://evil.example"}).status_code == 403
+    assert client.post("/act", headers={"X-CSRF-Token": csrf, "Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert client.post("/act", headers={"X-CSRF-Token": csrf, "Origin": "http://testserver"}).json() == "operator"
+    assert client.post("/act", data={"csrf": csrf}).json() == "operator"
+    assert client.post("/act", headers={"Authorization": f"Bearer {reader}"}).status_code == 403
+    app.state.auth.tokens.revoke("operator")
+    assert client.post("/act", headers={"X-CSRF-Token": csrf}).status_code == 401
+
+
+def test_commands_run_one_at_a_time_and_the_same_key_asks_once(hub: Hub) -> None:
+    go, running, most = threading.Event(), [0], [0]
+
+    def perform(command: Command, caller: Caller, listener: Listener) -> tuple[Result, ...]:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        assert go.wait(10)
+        running[0] -= 1
+        if command.why == "no":
+            raise Refused("no; ask for something else")
+        return (Result(caller.operation, command.kind, "done", text="done"),)
+
+    told: list[Ticket] = []
+    desk = Desk(perform, lambda ticket, record: told.append(ticket))
+    actor = Actor("ann", "127.0.0.1")
+    first = desk.ask(Command("heal", "shop", actor, key="k"))
+    assert desk.ask(Command("heal", "shop", actor, key="k")).id == first.id
+    with pytest.raises(Refused, match="another command"):
+        desk.ask(Command("publish", "shop", actor, key="k"))
+    second = desk.ask(Command("heal", "shop", actor, "no"))
+    go.set()
+    until(lambda: all(t.over for t in desk.tickets()), "both to end")
+    assert [t.state for t in desk.tickets()] == ["done", "refused"]
+    assert most == [1]
+    assert {t.id for t in told} == {first.id, second.id}
+
+
+def test_what_is_asked_for_is_in_the_audit_with_who_and_why(hub: Hub) -> None:
+    ticket = hub.ask(Command("heal", "shop", Actor("ann", "10.0.0.9"), "tidy up"))
+    until(lambda: (found := hub.ticket(ticket.id)) is not None and found.over, "the command to end")
+    (entry,) = hub.audit.last()
+    assert (entry.who, entry.address, entry.what, entry.cluster, entry.why) == (
+        "ann", "10.0.0.9", "heal", "shop", "tidy up",
+    )  # fmt: skip
+    with pytest.raises(Refused, match="no cluster"):
+        hub.ask(Command("heal", "other", Actor("ann", "10.0.0.9")))
+
+
+def test_who_was_cut_off_from_the_events_goes_on_or_is_told_that_some_are_gone() -> None:
+    ring = Ring(kept=3)
+    start = ring.last_id
+    events = [ring.publish("notice", "shop", {"n": n}) for n in range(3)]
+    assert ring.after(start) == (events, True)
+    assert ring.after(events[1].id) == (events[2:], True)
+    events.append(ring.publish("notice", "shop", {"n": 3}))
+    assert ring.after(start) == (events[1:], False)
+    assert ring.after(events[0].id) == (events[1:], True)
+    assert ring.after("other-1")[1] is False
