@@ -439,7 +439,6 @@ class Daemon:
         try:
             with self._sentries[config.name] as sentry:
                 keeper = Keeper(config, engine, sentry, tell, self._end.is_set, self._show)
-                keeper = Keeper(config, engine, sentry, tell, self._show)
                 while not self._end.is_set():
                     try:
                         keeper.step()
