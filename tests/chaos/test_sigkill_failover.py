@@ -140,6 +140,8 @@ def bring_back(lab: Lab, old: Node) -> None:
 
 
 def sweep(lab: Lab, faults: list[tuple[str, str]]) -> None:
+    create_table(lab.cluster.primary)  # rows of an earlier sweep on this site would refuse the writers' numbers
+    lab.cluster.await_synced()
     limits, wrong, missed = limits_of(lab), [], []
     with (
         Load.start(lab.write, writers=2, rate=25, mode="pooled") as pooled,
