@@ -74,6 +74,10 @@ class Deadline:
             raise TimedOut(f"out of time while waiting for {what}")
         return left
 
+    def __reduce__(self) -> tuple[type[Deadline], tuple[float, None]]:
+        """In another process, that of the shared folder, only the clock ends it: whoever waits for that one asks."""
+        return type(self), (self.at, None)
+
     def within(self, seconds: float) -> Deadline:
         """Returns the earlier of this deadline and ``seconds`` from now."""
         return Deadline(min(self.at, time.monotonic() + seconds), self.urgent)

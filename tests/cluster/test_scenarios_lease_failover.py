@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from proxyroute import journal
-from tests.support.death import LOSSLESS, brought_back, failed_over, mourning, remembered, waits_for_acknowledgements
+from tests.support.death import (
+    LOSSLESS,
+    await_back,
+    brought_back,
+    failed_over,
+    mourning,
+    remembered,
+    waits_for_acknowledgements,
+)
 from tests.support.engines import GUARD_DIES, last_journal, parts_of, stopped_at
 from tests.support.etcd import Etcd
 from tests.support.lab import Lab
@@ -104,7 +112,7 @@ def test_the_holder_dies_with_the_primary_and_the_other_engine_takes_over(site: 
         left.await_told("healed" if outcome == "done" else "acted", "is the primary now", 30)
         mourners.await_writes()
         old.start()
-        until(old.replicates, f"{old.name} to rejoin by itself", 60)
+        await_back(site, old)
         assert not dead.texts("acted")
     assert not mourners.verdict.lost, mourners.verdict
 
@@ -168,7 +176,7 @@ def test_serve_that_was_stopped_in_mid_failover_finds_it_done_and_goes_on(site: 
         assert standing(site) == before
         assert not asleep.texts("acted")
         old.start()
-        until(old.replicates, f"{old.name} to rejoin by itself", 60)
+        await_back(site, old)
     assert not mourners.verdict.lost, mourners.verdict
 
 
@@ -185,7 +193,7 @@ def test_a_member_is_lost_and_nothing_else_and_without_a_quorum_nobody_does_anyt
             old.kill9()
             served.await_told("acted", "is the primary now", 60)
             old.start()
-            until(old.replicates, f"{old.name} to rejoin by itself", 60)
+            await_back(site, old)
             until(lambda: waits_for_acknowledgements(site.cluster), "somebody to acknowledge")
             second.kill()
             new = site.cluster.primary
@@ -200,7 +208,7 @@ def test_a_member_is_lost_and_nothing_else_and_without_a_quorum_nobody_does_anyt
             second.restart()
             until(lambda: site.cluster.writable, "the failover that is possible now", 60)
             new.start()
-            until(new.replicates, f"{new.name} to rejoin by itself", 60)
+            await_back(site, new)
     finally:
         for member in (first, second):
             member.restart()
@@ -256,4 +264,4 @@ def test_without_a_majority_of_the_servers_nobody_does_anything(site: Lab) -> No
         away.start()
         until(lambda: site.cluster.writable, "the failover that is possible now", 60)
         old.start()
-        until(old.replicates, f"{old.name} to rejoin by itself", 60)
+        await_back(site, old)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from pathlib import Path
@@ -37,6 +38,14 @@ def test_every_deadline_of_a_chore_ends_when_something_is_urgent_and_no_other_do
         with pytest.raises(GaveWay, match="db1 is gone; no longer waited for db2"):
             made.require("db2")
     assert not Deadline.after(_LONG).passed, "only what is made in the chore"
+
+
+def test_a_deadline_of_a_chore_reaches_another_process_which_cannot_ask() -> None:
+    lock = threading.Lock()  # what asks holds on to things that stay in their process
+    with giving_way(lambda: "db1 is gone" if lock.locked() else ""):
+        there = pickle.loads(pickle.dumps(Deadline.after(_LONG)))
+    assert not there.gives_way
+    assert there.left > 1.0
 
 
 def test_one_that_the_clock_has_ended_is_not_said_to_have_given_way() -> None:
