@@ -41,6 +41,7 @@ _FIRST_RETRY = 1.0
 _LAST_RETRY = 300.0
 _EVENTS_EVERY = 60.0
 _SHOW_EVERY = 0.25
+"""Seconds between two glances for those who look on."""
 _BREATH = 0.02
 """Seconds between two steps when much is changing."""
 _LAST_WORDS = 5.0
@@ -168,12 +169,18 @@ class Keeper:
         return self._urgency
 
     def _show(self, sightings: Sightings, diagnosis: Diagnosis | None) -> None:
-        """Shows what is seen to whoever looks on; at most some times a second, for it is judged anew each time."""
+        """Shows what is seen to whoever looks on; at most some times a second, for it is judged anew each time.
+
+        Whatever is wrong there must not keep us from acting.
+        """
         name, now = diagnosis.name if diagnosis is not None else None, time.monotonic()
         if self._show_to is None or not sightings.complete or (name == self._shown and now < self._show_again_at):
             return
         self._shown, self._show_again_at = name, now + _SHOW_EVERY
-        self._show_to(glance(self._engine, self._sentry, sightings, self._observed, diagnosis))
+        try:
+            self._show_to(glance(self._engine, self._sentry, sightings, self._observed, diagnosis))
+        except Exception as error:  # noqa: BLE001 - a mistake of ours in what is only looked at
+            self._say("trouble", f"cannot be shown: {type(error).__name__}: {error}; please report this", "warn")
 
     # -- the primary --
 

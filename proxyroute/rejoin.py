@@ -75,7 +75,7 @@ def rejoin(means: Means, op: Operation, method: str | None) -> None:
 def _give_way(op: Operation, error: Exception) -> None:
     """What was cut short says nothing of the server: its record must not read as a refusal, which is for a person."""
     if said := more_urgent():
-        op.end("superseded", f"{said}: it is tried again later, and nothing was changed")
+        op.end("superseded", f"{said}: it is tried again later")
         raise GaveWay(said) from error
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ _PAUSE = 0.1
 
 
 class Sentry:
-    """The eyes of one cluster. Use it in a ``with`` statement; one thread asks it."""
+    """The eyes of one cluster. Use it in a ``with`` statement; any thread may ask it."""
 
     def __init__(self, config: ClusterConfig) -> None:
         """Raises ConfigError when a secret cannot be read."""
@@ -41,6 +42,7 @@ class Sentry:
         self._prober = Prober(config.name, servers, self._policy.probe_period, self._policy.patience, ids)
         self._saved: Known | None = self.known
         self._saved_at = 0.0
+        self._remembering = threading.Lock()
 
     def __enter__(self) -> Sentry:
         self._prober.start()
@@ -80,15 +82,17 @@ class Sentry:
 
     def remember(self, sightings: Sightings, events: Sequence[Event] | None = None) -> None:
         """Keeps the order that ``sightings`` show, if they show one. A disk that takes nothing is no hindrance."""
-        self.known = known_after(sightings, self.known, time.monotonic(), time.time())
-        self._keep(events)
+        with self._remembering:
+            self.known = known_after(sightings, self.known, time.monotonic(), time.time())
+            self._keep(events)
 
     def follow(self, primary: str, at: float) -> None:
         """Knows from now on that an operation has made ``primary`` the primary, at the Unix time ``at``."""
-        known = moved(self.known, primary, at)
-        if known is not self.known:
-            self.known = known
-            self._keep(None)
+        with self._remembering:
+            known = moved(self.known, primary, at)
+            if known is not self.known:
+                self.known = known
+                self._keep(None)
 
     def _keep(self, events: Sequence[Event] | None) -> None:
         if events is not None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from proxyroute.cli.context import Context, common_options, pass_context
-from proxyroute.cli.jsonable import dump
 from proxyroute.cli.output import styled, verdict_level
 from proxyroute.cli.status import is_open
+from proxyroute.jsonable import dump
 from proxyroute.words import seconds
 
 if TYPE_CHECKING:

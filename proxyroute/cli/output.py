@@ -10,9 +10,9 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from proxyroute.cli.jsonable import dump
 from proxyroute.config import InvalidConfig
 from proxyroute.errors import ProxyRouteError, Refused
+from proxyroute.jsonable import dump
 from proxyroute.model import Finding, Severity
 
 STYLES = {"good": "green", "warn": "yellow", "bad": "bold red", "quiet": "dim"}

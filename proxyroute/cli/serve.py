@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from proxyroute.cli.context import Context, common_options, pass_context
-from proxyroute.cli.jsonable import dump
 from proxyroute.cli.output import styled
 from proxyroute.errors import ProxyRouteError
+from proxyroute.jsonable import dump
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

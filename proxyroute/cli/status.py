@@ -11,11 +11,11 @@ import click
 
 from proxyroute import topology
 from proxyroute.cli.context import Context, common_options, pass_context
-from proxyroute.cli.jsonable import dump, jsonable
 from proxyroute.cli.output import Output, styled
 from proxyroute.drift import differences
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.history import fenced, fencing_text, waiting_for_heal
+from proxyroute.jsonable import dump, jsonable
 from proxyroute.model import Finding, Holding, Observed, Receiver, Silent, Source, Status, View
 from proxyroute.truth import truth
 

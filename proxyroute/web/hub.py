@@ -1,12 +1,15 @@
 """What the daemon offers to the web, without HTTP: what was seen of each cluster, what is on record, and commands.
 
-Keepers put in what they see (:meth:`Hub.show`, from their own threads); pages and the API read, and ask for commands,
+Keepers put in what they see (:meth:`Hub.show`, from their own threads, which never wait here: they have a primary to
+look after); pages and the API read, and ask for commands,
 which are done one at a time for each cluster. Everything is safe to be called from any thread, and returns at once
 unless it says otherwise.
 """
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,8 +61,12 @@ class Hub:
         self.audit = Audit(audit_file)
         self._own_perform = perform
         self._lock = threading.Lock()
+        self._ledgers = threading.Lock()
+        """A ledger is for one thread at a time, and its disk may be slow: never wait for this while holding _lock."""
         self._clusters: dict[str, _Cluster] = {}
         self.configure(clusters)
+        self._shown: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._publish, name="hub", daemon=True).start()
 
     # -- what the daemon puts in --
 
@@ -83,7 +90,7 @@ class Hub:
                 return
             cluster.glance, cluster.state = glance, None
             cluster.version += 1
-        self._publish_changes(glance.cluster)
+        self._shown.put(glance.cluster)
 
     def notice(self, notice: Notice) -> None:
         """Takes what the daemon tells."""
@@ -91,6 +98,7 @@ class Hub:
 
     def close(self, seconds: float) -> bool:
         """Takes no more commands; waits for those that run. Tells whether all came to their end."""
+        self._shown.put(None)
         with self._lock:
             desks = [c.desk for c in self._clusters.values()]
         ended = [desk.close(seconds) for desk in desks]
@@ -192,7 +200,7 @@ class Hub:
         return found
 
     def _history(self, of: _Cluster) -> tuple[Summary, ...]:
-        with self._lock:  # a ledger is for one thread at a time
+        with self._ledgers:
             return of.ledger.summaries()
 
     def _perform(self, command: Command, caller: Caller, listener: Listener) -> tuple[Result, ...]:
@@ -208,13 +216,15 @@ class Hub:
             return
         self.events.publish("command", cluster, ticket_json(ticket))
 
+    def _publish(self) -> None:
+        while (cluster := self._shown.get()) is not None:
+            with contextlib.suppress(JournalError, Refused):  # no record can be read now; the cluster is gone
+                self._publish_changes(cluster)
+
     def _publish_changes(self, cluster: str) -> None:
         """An event when the line of truth or what blocks has changed; numbers that move all the time are none."""
         of = self._of(cluster)
-        try:
-            told = summary_json(self.state(cluster))
-        except JournalError:
-            return
+        told = summary_json(self.state(cluster))
         if told != of.told:
             of.told = told
             self.events.publish("cluster", cluster, told)

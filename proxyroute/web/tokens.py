@@ -20,6 +20,8 @@ from proxyroute.errors import ConfigError, Refused
 
 _FORMAT = 1
 _PREFIX = "pr"
+_PATIENCE = 5.0
+_POLL = 0.02
 
 
 class Scope(IntEnum):
@@ -134,7 +136,7 @@ class Tokens:
         except OSError as error:
             raise ConfigError(f"{self.file}: {error.strerror}; its folder must be writable") from None
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _take(lock, self.file)
             with self._lock:
                 tokens = edit(list(self._load().values()))
                 rows = [{**vars(t), "scope": str(t.scope)} for t in tokens]
@@ -146,6 +148,18 @@ class Tokens:
             os.close(lock)
 
 
+def _take(lock: int, file: Path) -> None:
+    """Waits a moment for whoever changes the file just now. Raises Refused when he does not end."""
+    ends = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= ends:
+                raise Refused(f"another process is changing {file} and does not end; try again") from None
+            time.sleep(_POLL)
+
+
 def _hash(secret: str) -> str:
     """A token is as long as a key, so that one round is enough: nobody can try them out."""
     return hashlib.sha256(secret.encode()).hexdigest()
@@ -155,7 +169,10 @@ def _read(content: bytes, file: Path) -> list[Token]:
     try:
         found = json.loads(content)
         if found["format"] != _FORMAT:
-            raise ConfigError(f"{file} was written by another version of ProxyRoute; make it anew: proxyroute token")
+            raise ConfigError(
+                f"{file} was written by another version of ProxyRoute; "
+                "remove it and make new tokens: proxyroute token create"
+            )
         return [Token(**{**row, "scope": Scope.parse(row["scope"])}) for row in found["tokens"]]
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{file} is damaged; remove it and make new tokens: proxyroute token create") from None

@@ -87,8 +87,6 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "fastapi": ("web.*",),
     "starlette": ("web.*",),
     "uvicorn": ("web.*",),
-    "prometheus_client": ("web.*",),
-    "structlog": ("cli.*",),
 }
 """Which package may be imported where; everything else does with the standard library."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Annotated
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI, Request, Response
@@ -13,9 +14,12 @@ from fastapi.testclient import TestClient
 from proxyroute.caller import Caller
 from proxyroute.config import load
 from proxyroute.config_web import WebConfig
+from proxyroute.daemon import Keeper
 from proxyroute.errors import Refused
+from proxyroute.glance import Glance
 from proxyroute.journal import Listener
-from proxyroute.model import Result
+from proxyroute.model import Result, View
+from proxyroute.notify_message import Notice
 from proxyroute.web.app import create_app
 from proxyroute.web.audit import Actor
 from proxyroute.web.auth import Auth, Principal, require
@@ -129,6 +133,27 @@ def test_what_is_asked_for_is_in_the_audit_with_who_and_why(hub: Hub) -> None:
     )  # fmt: skip
     with pytest.raises(Refused, match="no cluster"):
         hub.ask(Command("heal", "other", Actor("ann", "10.0.0.9")))
+
+
+def test_whoever_shows_something_does_not_wait_for_a_slow_disk(hub: Hub) -> None:
+    start = hub.events.last_id
+    with hub._ledgers:  # somebody reads the journals, and their disk does not answer
+        hub.show(Glance("shop", 0.0, View("shop", {})))
+        assert hub.version("shop") == 1
+        assert hub.events.after(start) == ([], True)
+    until(lambda: [e for e in hub.events.after(start)[0] if e.type == "cluster"], "what was seen to be told")
+    assert hub.close(1.0)
+
+
+def test_a_fault_in_what_is_only_looked_at_keeps_nobody_from_acting() -> None:
+    told: list[Notice] = []
+
+    def broken(glance: Glance) -> None:
+        raise AssertionError("never reached: what there is to see cannot be read either")
+
+    nothing: Any = SimpleNamespace(name="shop", complete=True, view=View("shop", {}))
+    Keeper(nothing, nothing, nothing, told.append, show=broken)._show(nothing, None)
+    assert [notice.kind for notice in told] == ["trouble"]
 
 
 def test_who_was_cut_off_from_the_events_goes_on_or_is_told_that_some_are_gone() -> None:
