@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.world import assert_legal, await_closed, limits_of
+from tests.chaos.world import EACH, assert_legal, await_closed, limits_of
 from tests.support.lab import Lab
 from tests.support.load import Load, create_table, read_rows
 from tests.support.verdict import judge
@@ -88,11 +88,12 @@ def _sweep(lab: Lab, faults: list[tuple[str, str]]) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_killed_around_every_act_and_after_every_record(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", EACH)
+def test_killed_around_acts_and_after_records(lab: Lab, tmp_path: Path, step: int) -> None:
     points = _points(lab, tmp_path / "trace")
     assert any(p.startswith("engine/mariadb.accept_writes:before") for p in points)
     assert any(p.startswith("engine/journal") for p in points)
-    _sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points)])
+    _sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points[::step])])
 
 
 @pytest.mark.full

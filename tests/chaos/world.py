@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.lab import Lab, processes_of
 from tests.support.mariadb import Node
 from tests.support.wait import until
 
 LIMIT = "@@global.max_connections"
+
+EACH = (3, pytest.param(1, marks=pytest.mark.full))
+"""Which moments a sweep takes: every third, before and after in turn, or all of them."""
 
 
 def await_closed(lab: Lab, seconds: float = 30.0) -> None:
