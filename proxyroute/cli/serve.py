@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from proxyroute.config import ClusterConfig, Config
     from proxyroute.config_web import WebConfig
-    from proxyroute.daemon import Listener
     from proxyroute.notify_message import Notice
+    from proxyroute.outlet import Listener
 
 _COMMANDS = 90.0
 """Seconds that a command from the web may take to its end when we are to stop."""

@@ -90,8 +90,8 @@ def _once(ctx: Context, engine: Engine) -> None:
 
 def _read(ctx: Context, engine: Engine) -> Reading:
     from proxyroute.assembly import cluster_folder  # what a mere --help need not wait for
-    from proxyroute.daemon import server_of
     from proxyroute.sentry import recall
+    from proxyroute.serve_lock import server_of
 
     view, observed = engine.look(), engine.observe()
     intended, astray = engine.intended(view, observed)

@@ -53,6 +53,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("guard", "outlet", "rejoining"),
     ("engine", "sentry"),
     ("glance", "lookout"),
+    ("retry", "serve_lock"),
+    ("keeper",),
     ("daemon",),
     ("web.*",),
     ("cli.*",),

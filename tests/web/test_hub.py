@@ -14,10 +14,10 @@ from fastapi.testclient import TestClient
 from proxyroute.caller import Caller
 from proxyroute.config import load
 from proxyroute.config_web import WebConfig
-from proxyroute.daemon import Keeper
 from proxyroute.errors import Refused
 from proxyroute.glance import Glance
 from proxyroute.journal import Listener
+from proxyroute.keeper import Keeper
 from proxyroute.model import Result, View
 from proxyroute.notify_message import Notice
 from proxyroute.web.app import create_app

@@ -1,0 +1,367 @@
+"""What ``proxyroute serve`` does for one cluster: it looks, names what is the matter, and does what follows.
+
+It heals what a crash has left open, here or in another process; closes a former primary that comes back; fails over if
+it is told to do that by itself; tells proxies that are not as they are meant to be; and takes up what an operation left
+to do. It never moves a primary that lives. What changes is told once, as a :class:`Notice`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from proxyroute.config_values import ClusterConfig
+from proxyroute.contingency import Contingency, foresee
+from proxyroute.deadline import giving_way
+from proxyroute.drift import differences
+from proxyroute.engine import Corrected, Engine
+from proxyroute.errors import Busy, GaveWay, ProxyRouteError, Refused
+from proxyroute.glance import Glance, glance
+from proxyroute.history import fenced, report_from, waiting_for_heal
+from proxyroute.model import Action, Diagnosis, Event, Finding, Observed, ReceiptState, Result, Verdict, View
+from proxyroute.notify_message import Notice
+from proxyroute.outlet import Listener
+from proxyroute.retry import Retry
+from proxyroute.sentry import Sentry
+from proxyroute.sight import Sightings
+from proxyroute.truth import truth
+
+_PATIENCE = 0.2
+"""Seconds to wait for the lease: whoever has it is at work, and we come again."""
+_EVENTS_EVERY = 60.0
+_SHOW_EVERY = 0.25
+"""Seconds between two glances for those who look on."""
+_ASK_EVERY = 0.1
+"""Seconds between two askings whether a chore is to give way: each of its waits asks all the time."""
+_URGENT = frozenset({Action.WAIT, Action.CLOSE, Action.REOPEN, Action.FAILOVER})
+"""What a chore gives way to, and is not begun under: the primary is silent or refuses writes, or has a rival."""
+
+Show = Callable[[Glance], None]
+
+
+class Keeper:
+    """Keeps one cluster. ``step`` does what there is to do now; what the world does raises nothing."""
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        engine: Engine,
+        sentry: Sentry,
+        listener: Listener,
+        stopping: Callable[[], bool] = lambda: False,
+        show: Show | None = None,
+    ) -> None:
+        """``stopping`` tells whether this is to end: then nothing is begun that can wait."""
+        self._config = config
+        self._engine = engine
+        self._sentry = sentry
+        self._listener = listener
+        self._show_to = show
+        self._heal = Retry()
+        self._correct = Retry()
+        self._told: dict[str, str] = {}
+        self._observed: tuple[Observed, ...] = ()
+        self._observe_at = 0.0
+        self._suspect: dict[str, tuple[str, ...]] = {}
+        self._act = Retry()
+        self._rejoin = Retry()
+        self._rejoined_at: dict[str, float] = {}
+        self._events_at = 0.0
+        self._troubled = False
+        self._stopping = stopping
+        self._asking = threading.Lock()
+        self._ask_at = 0.0
+        self._urgency = ""
+        self._shown: str | None = None
+        self._show_again_at = 0.0
+
+    def step(self) -> None:
+        """Looks once, and does what follows."""
+        try:
+            self._heal_what_is_open()
+            sightings = self._sentry.sightings()
+            if self._engine.busy() or not sightings.complete:
+                self._show(sightings, None)
+                return
+            view = sightings.view
+            fresh = time.monotonic() >= self._observe_at
+            if (last := self._engine.last_move()) is not None and last.ended_with is not None:
+                self._sentry.follow(last.ended_with, last.started + last.seconds)
+            diagnosis = self._sentry.diagnose(sightings, self._observed)
+            self._show(sightings, diagnosis)
+            self._tell_diagnosis(diagnosis)
+            if self._acted(diagnosis) or diagnosis.action is Action.WAIT:
+                return
+            self._ask_at = 0.0
+            self._sentry.remember(sightings, self._events_if_due(view))
+            if fresh:
+                self._observed = self._engine.observe()
+                self._observe_at = time.monotonic() + self._config.serve.proxies_period
+            self._tell_state(view)  # before the chores: one may wait for long
+            self._take_up_leftovers(view)
+            self._rejoin_who_returned(sightings)
+            if fresh:
+                self._keep_routes(view)
+        except GaveWay:
+            return  # a chore; it is taken up again when there is time for it
+        except ProxyRouteError as error:
+            self._say("trouble", str(error), "bad")
+        else:
+            self._told.pop("trouble", None)
+
+    def _urgent(self) -> str:
+        """What a chore of ours is to give way to, see ``proxyroute.deadline``. Any thread may ask.
+
+        While a chore goes on nothing else looks, so what there is to remember of the primary is remembered here.
+        """
+        if self._stopping():
+            return "serve is to stop"
+        if time.monotonic() >= self._ask_at and self._asking.acquire(blocking=False):
+            try:
+                sightings = self._sentry.sightings()
+                diagnosis = self._sentry.diagnose(sightings)
+                grave = bool(_URGENT & {diagnosis.action, diagnosis.wanted})
+                self._urgency = f"{diagnosis.primary}: {diagnosis.name}" if grave else ""
+                if not grave:
+                    self._sentry.remember(sightings)
+                self._ask_at = time.monotonic() + _ASK_EVERY
+            finally:
+                self._asking.release()
+        return self._urgency
+
+    def _show(self, sightings: Sightings, diagnosis: Diagnosis | None) -> None:
+        """Shows what is seen to whoever looks on; at most some times a second, for it is judged anew each time.
+
+        Whatever is wrong there must not keep us from acting.
+        """
+        name, now = diagnosis.name if diagnosis is not None else None, time.monotonic()
+        if self._show_to is None or not sightings.complete or (name == self._shown and now < self._show_again_at):
+            return
+        self._shown, self._show_again_at = name, now + _SHOW_EVERY
+        try:
+            self._show_to(glance(self._engine, self._sentry, sightings, self._observed, diagnosis))
+        except Exception as error:  # noqa: BLE001 - a mistake of ours in what is only looked at
+            self._say("trouble", f"cannot be shown: {type(error).__name__}: {error}; please report this", "warn")
+
+    # -- the primary --
+
+    def _tell_diagnosis(self, diagnosis: Diagnosis) -> None:
+        """Told when the name changes: the sentence has seconds in it."""
+        if self._told.get("diagnosis") == diagnosis.name:
+            return
+        fine = diagnosis.name in ("NoProblem", "JustStarted")
+        details = {"name": diagnosis.name, "action": str(diagnosis.action), "primary": diagnosis.primary}
+        self._told["diagnosis"] = diagnosis.name
+        self._told.pop("blocked", None)
+        if not (fine and not self._troubled):
+            text = f"{diagnosis.name}: {diagnosis.text}"
+            self._listener(
+                Notice(self._config.name, "diagnosis", text, "good" if fine else "warn", time.time(), details)
+            )
+        self._troubled = not fine
+
+    def _acted(self, diagnosis: Diagnosis) -> bool:
+        """Does what the diagnosis allows; tells whether anything was done, or tried."""
+        if not self._act.due or diagnosis.primary is None:
+            return False
+        automatic = self._config.failover.mode == "automatic"
+        try:
+            if diagnosis.action is Action.CLOSE:
+                self._say_done(self._engine.close_strays(diagnosis.servers), "warn")
+            elif diagnosis.action is Action.REOPEN and automatic:
+                known = self._sentry.known
+                waited = known is not None and known.primary == diagnosis.primary and known.semi_sync is not None
+                self._say_done(self._engine.reopen(diagnosis.primary, semi_sync=waited), "good")
+            elif diagnosis.action is Action.FAILOVER and automatic:
+                self._fail_over()
+            else:
+                self._tell_blockers(diagnosis)
+                return False
+        except Busy:
+            return False
+        except Refused as error:
+            self._act.failed()
+            findings = _told(error.findings)
+            self._say("blocked", f"{error}{': ' if findings else ''}{findings}", "bad")
+        except ProxyRouteError as error:
+            self._act.failed()
+            self._say("blocked", str(error), "bad")
+        else:
+            self._act.reset()
+            self._heal.reset()  # a chore that could not be done below the old primary can be now
+            self._told.pop("blocked", None)
+            self._observed, self._observe_at = (), 0.0
+        return True
+
+    def _tell_blockers(self, diagnosis: Diagnosis) -> None:
+        """What would be done by the diagnosis alone, and what is against it, which a person must know at once."""
+        if diagnosis.wanted not in (None, diagnosis.action) and diagnosis.blockers:
+            self._say("blocked", f"{diagnosis.wanted} is not possible now: {_told(diagnosis.blockers)}", "bad")
+
+    def _say_done(self, text: str, level: str, operation: str = "") -> None:
+        self._told.pop("acted", None)
+        self._say("acted", text, level, self._report(operation))
+
+    def _report(self, operation: str) -> dict[str, Any]:
+        """Returns the report of ``operation`` as details of a notice; nothing when there is none to be had."""
+        if operation:
+            with contextlib.suppress(ProxyRouteError):
+                return {"report": report_from(self._engine.show(operation))}
+        return {}
+
+    def _fail_over(self) -> None:
+        def look(more: tuple[Finding, ...]) -> Contingency:
+            sightings = self._sentry.sightings()
+            diagnosis = self._sentry.diagnose(sightings)
+            c = self._config
+            limits = tuple(self._engine.failover_limits())
+            return foresee(
+                sightings, diagnosis, c.policy, c.failover, self._sentry.known, events=self._sentry.events,
+                more=(*more, *limits),
+            )  # fmt: skip
+
+        result = self._engine.failover(look, force=False, automatic=True, confirm=lambda prospect: True)
+        left = f"; left to do: {'; '.join(result.leftovers)}" if result.leftovers else ""
+        verdict = result.proof.verdict if result.proof is not None else Verdict.UNKNOWN
+        level = "good" if verdict is Verdict.PROVEN and not left else "warn"
+        self._say_done(f"failover {result.operation}: {result.text}; {verdict}{left}", level, result.operation)
+
+    def _events_if_due(self, view: View) -> tuple[Event, ...] | None:
+        """The scheduled events of the primary, which it cannot tell any more once it is gone; read now and then."""
+        primary = view.primary
+        if primary is None or time.monotonic() < self._events_at:
+            return None
+        self._events_at = time.monotonic() + _EVENTS_EVERY
+        inspection = self._engine.inspect(View(view.cluster, {primary.name: primary})).inspections.get(primary.name)
+        return inspection.events if inspection is not None else None
+
+    # -- what an operation has left --
+
+    def _heal_what_is_open(self) -> None:
+        """What moves the primary, whatever else is the matter; an open rejoin is a chore.
+
+        Also what has touched nothing yet: if its process is dead, nobody else would ever close it.
+        """
+        if self._heal.due and self._engine.busy():
+            self._try_to_heal()
+
+    def _take_up_leftovers(self, view: View) -> None:
+        """Only when a server or proxy that has something left is there: trying keeps the lease for some seconds."""
+        there = {s.name for s in view.seen} | {o.proxy for o in self._observed if o.reachable}
+        left = waiting_for_heal(self._engine.history())
+        wanting = [s for s in left if s.left_at & there or (s.outcome == "open" and s.candidate in there)]
+        if wanting and self._heal.due and not self._urgent():
+            self._try_to_heal()
+
+    def _rejoin_who_returned(self, sightings: Sightings) -> None:
+        """A member that is back, refuses writes and follows nobody: it follows, if it has nothing of its own.
+
+        One that has is archived, shown and left as it is; nobody asks it again until a person has chosen a method.
+        """
+        known, view = self._sentry.known, sightings.view
+        if known is None or view.primary is None or not self._rejoin.due or self._engine.busy() or self._urgent():
+            return
+        if self._engine.intended(view, self._observed)[0] != view.primary.name:
+            return
+        fenced_off = {s.candidate for s in fenced(self._engine.history())}
+        for server in view.seen:
+            alone = not server.writable and not server.sources and server.name in known.server_ids
+            if not alone or server.name == view.primary.name or server.name in fenced_off:
+                continue
+            last = sightings.tracks[server.name].last
+            if last is None or last.began <= self._rejoined_at.get(server.name, 0.0):
+                continue  # seen before it rejoined
+            try:
+                with giving_way(self._urgent):
+                    self._say_done(self._engine.rejoin(server.name).text, "good")
+                self._rejoined_at[server.name] = time.monotonic()
+                self._rejoin.reset()
+            except (Busy, GaveWay):
+                return
+            except ProxyRouteError as error:
+                self._rejoin.failed()
+                self._say("blocked", f"{server.name} does not rejoin by itself: {error}", "warn")
+
+    def _try_to_heal(self) -> None:
+        try:
+            for result in self._engine.heal(patience=_PATIENCE, urgent=self._urgent):
+                self._tell_healed(result)
+        except Busy:
+            return  # somebody is at work on it
+        except ProxyRouteError as error:
+            self._heal.failed()
+            self._say("refused", f"cannot heal now: {error}", "bad")
+            return
+        if waiting_for_heal(self._engine.history()):
+            if not self._urgent():
+                self._heal.failed()
+        else:
+            self._heal.reset()
+
+    def _tell_healed(self, result: Result) -> None:
+        left = f"; left to do: {'; '.join(result.leftovers)}" if result.leftovers else ""
+        level = "warn" if left else "good"
+        self._say("healed", f"healed {result.operation}: {result.text}{left}", level, self._report(result.operation))
+
+    # -- the routes --
+
+    def _keep_routes(self, view: View) -> None:
+        """A proxy is told again when it was seen to be wrong twice: what passes by itself is left alone."""
+        primary = view.primary
+        if primary is None or not self._config.serve.assert_routes:
+            return
+        wrong = {o.proxy: found for o in self._observed if (found := differences(primary.name, o))}
+        suspected, self._suspect = self._suspect, wrong
+        if wrong and not wrong.keys() & suspected.keys():
+            self._observe_at = 0.0  # look again at once
+            return
+        if not self._correct.due:
+            return
+        try:
+            with giving_way(self._urgent):
+                corrected = self._engine.keep_routes(view, self._observed)
+        except Busy:
+            return
+        except Refused as error:
+            self._say("refused", f"routes are left as they are: {error}", "warn")
+            return
+        if corrected is None:
+            self._told.pop("refused", None)
+            self._correct.reset()
+            with contextlib.suppress(ProxyRouteError):
+                self._engine.upkeep.remember(view, self._observed)
+            return
+        self._tell_corrected(corrected)
+        self._observe_at = 0.0
+
+    def _tell_corrected(self, corrected: Corrected) -> None:
+        for receipt in corrected.receipts:
+            why = "; ".join(corrected.wrong.get(receipt.proxy, ())) or "it gets the same epoch as the others"
+            done = receipt.state is ReceiptState.DONE
+            ended = f"told again under {corrected.epoch}" if done else f"{receipt.state}: {receipt.detail}"
+            details = {"proxy": receipt.proxy, "drift": list(corrected.wrong.get(receipt.proxy, ()))}
+            self._say("corrected", f"{receipt.proxy}: {why}: {ended}", "good" if done else "bad", details)
+        if all(r.state is ReceiptState.DONE for r in corrected.receipts):
+            self._correct.reset()
+        else:
+            self._correct.failed()
+
+    # -- what is told --
+
+    def _tell_state(self, view: View) -> None:
+        text, level = truth(view, self._observed, waiting_for_heal(self._engine.history()))
+        drift = {o.proxy: list(o.drift) for o in self._observed if o.drift}
+        self._say("state", text, level, {"drift": drift})
+
+    def _say(self, kind: str, text: str, level: str, details: Mapping[str, Any] | None = None) -> None:
+        """Tells it once; the same again only after something else of its kind."""
+        if self._told.get(kind) != text or kind in ("healed", "corrected"):
+            self._told[kind] = text
+            self._listener(Notice(self._config.name, kind, text, level, time.time(), details or {}))
+
+
+def _told(findings: Sequence[Finding]) -> str:
+    return "; ".join(f"{f.subject}: {f.text} ({f.cure})" for f in findings)
