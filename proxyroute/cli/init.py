@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 import yaml
 
 from proxyroute.cli.context import Context, common_options, on_terminal, pass_context
+from proxyroute.cli.moving import move_over, write_new
 from proxyroute.config import Account, Secret, Tls, load
 from proxyroute.config_shape import NAME_HELP, is_name
 from proxyroute.db.discovery import Discovery, discover
@@ -71,30 +71,41 @@ clusters:
 
 
 @click.command(short_help="Write a commented configuration by asking the servers.")
-@click.option("--server", "servers", multiple=True, required=True, metavar="HOST:PORT", help="May be repeated.")
-@click.option("--user", required=True, help="The account with which ProxyRoute logs in.")
+@click.option("--server", "servers", multiple=True, metavar="HOST:PORT", help="May be repeated.")
+@click.option("--user", help="The account with which ProxyRoute logs in.")
 @click.option("--password-file", type=click.Path(path_type=Path), help="File that holds its password.")
 @click.option("--password-env", metavar="NAME", help="Environment variable that holds its password.")
 @click.option("--replication-password-file", type=click.Path(path_type=Path), help="Where replication's will be.")
 @click.option("--tls-ca", type=click.Path(path_type=Path), help="Connect by TLS and trust this authority.")
 @click.option("--state-dir", type=click.Path(path_type=Path), default=Path("/var/lib/proxyroute"), show_default=True)
+@click.option(
+    "--from-replication-manager",
+    "repman_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Instead of asking: convert replication-manager's config.toml.",
+)
 @common_options
 @pass_context
 def init(
     ctx: Context,
     servers: Sequence[str],
-    user: str,
+    user: str | None,
     password_file: Path | None,
     password_env: str | None,
     replication_password_file: Path | None,
     tls_ca: Path | None,
     state_dir: Path,
+    repman_file: Path | None,
 ) -> None:
     """Write a commented configuration by asking the servers.
 
     One --server of a cluster is enough: the others are found by following sources and replicas. The cluster is
     called as --cluster says, else "main". Never overwrites a file. Without --password-file and --password-env
     the password is asked for, and kept in a file of mode 600 beside the configuration.
+
+    With --from-replication-manager nobody is asked: what that tool is configured to do is said in our words, with
+    what became of each of its options; passwords go to files of mode 600 beside the configuration.
 
     \b
     Exit codes
@@ -105,6 +116,15 @@ def init(
     target, cluster = ctx.config_file.absolute(), ctx.cluster_option or "main"
     if target.exists():
         raise Refused(f"{target} is there already and is never overwritten; name another one by --config FILE")
+    if repman_file is not None:
+        if servers or user or password_file or password_env or replication_password_file or tls_ca:
+            raise ConfigError("--from-replication-manager takes everything from its file; leave the other options out")
+        move_over(ctx, repman_file.absolute(), target, state_dir.absolute())
+        return
+    if not servers or user is None:
+        raise ConfigError(
+            "--server HOST:PORT and --user USER are needed to ask the servers; or --from-replication-manager FILE"
+        )
     if not is_name(cluster):
         raise ConfigError(f"{cluster!r} is not a name for a cluster; {NAME_HELP}")
     addresses = [_address(text) for text in servers]
@@ -122,8 +142,8 @@ def init(
     text = _render(target, cluster, Account(user, secret, tls), replication, named, state_dir.absolute())
     target.parent.mkdir(parents=True, exist_ok=True)
     if new_password is not None:
-        _write_new(Path(secret.source), new_password + "\n", 0o600)
-    _write_new(target, text, 0o644)
+        write_new(Path(secret.source), new_password + "\n", 0o600)
+    write_new(target, text, 0o644)
     load(target)
     _tell(ctx, target, cluster, named, found, replication)
 
@@ -146,15 +166,6 @@ def _secret(file: Path | None, variable: str | None, default: Path, user: str) -
     if default.exists():
         raise Refused(f"{default} is there already; use it by --password-file {default}, or remove it")
     return Secret("file", str(default)), click.prompt(f"Password of {user}", hide_input=True)
-
-
-def _write_new(path: Path, text: str, mode: int) -> None:
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
 
 
 def name_servers(servers: Sequence[Status]) -> dict[str, Status]:

@@ -1,0 +1,94 @@
+"""``proxyroute init --from-replication-manager``: writes what was converted, and tells what became of each option."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+
+import yaml
+
+from proxyroute.cli import repman
+from proxyroute.cli.context import Context
+from proxyroute.config import load
+from proxyroute.errors import ConfigError, Refused
+
+_HEAD = """\
+# Configuration of ProxyRoute, converted from {file}
+# docs/reference/configuration.md explains every field; docs/guide/moving-over.md what became of which option.
+# Secrets are never written here. What is left for you to do stands at the end.
+"""
+
+
+def move_over(ctx: Context, file: Path, target: Path, state_dir: Path) -> None:
+    """Converts ``file`` and writes ``target`` and the files of passwords beside it; shows what became of everything.
+
+    Raises ConfigError (``file`` cannot be understood) or Refused (a file is there already); then nothing is written.
+    """
+    moved = repman.convert(repman.read(file), file, target.parent)
+    there = [str(path) for path in moved.secrets if path.exists()]
+    if there:
+        raise Refused(f"{', '.join(there)} is there already and is never overwritten; name another folder by --config")
+    body = yaml.safe_dump(
+        {"version": 1, "state_dir": str(state_dir), "clusters": moved.clusters},
+        sort_keys=False, allow_unicode=True, width=110, default_flow_style=None,
+    )  # fmt: skip
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    try:
+        for path, password in moved.secrets.items():
+            write_new(path, password + "\n", 0o600)
+            written.append(path)
+        write_new(target, _HEAD.format(file=file) + body + _rest(moved), 0o644)
+        written.append(target)
+        load(target)
+    except BaseException:
+        for path in written:  # ours, made a moment ago: all or nothing
+            path.unlink(missing_ok=True)
+        raise
+    _tell(ctx, target, moved)
+
+
+def write_new(path: Path, text: str, mode: int) -> None:
+    """Writes a file that must not be there yet. Raises ConfigError."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+def _rest(moved: repman.Moved) -> str:
+    """Returns what is left to do by hand, as comments."""
+    lines: list[str] = []
+    for note in moved.notes:
+        if note.verdict == repman.BY_HAND_WORD:
+            text = f"{note.cluster}: {note.option}: {note.text}"
+            lines += textwrap.wrap(text, 108, initial_indent="# - ", subsequent_indent="#   ", break_on_hyphens=False)
+    return "\n# By hand:\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _tell(ctx: Context, target: Path, moved: repman.Moved) -> None:
+    if ctx.as_json:
+        ctx.out.json(
+            {
+                "config": target,
+                "clusters": list(moved.clusters),
+                "secrets": list(moved.secrets),
+                "options": [vars(note) for note in moved.notes],
+            }
+        )
+        return
+    for cluster in moved.clusters:
+        notes = [note for note in moved.notes if note.cluster == cluster]
+        ctx.out.raw(f"{cluster}: {repman.summary(notes)}")
+        for verdict in repman.VERDICTS:
+            for note in notes:
+                if note.verdict == verdict:
+                    ctx.out.raw(f"  {verdict:<10}  {note.option}: {note.text}")
+    ctx.out.raw(f"{target} is written, with {len(moved.secrets)} files of passwords (mode 600) beside it.")
+    ctx.out.raw(
+        f"Next: end replication-manager, then {ctx.command_line('grants')}, {ctx.command_line('check')} "
+        f"and {ctx.command_line('plan')}"
+    )

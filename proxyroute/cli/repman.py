@@ -1,0 +1,456 @@
+"""Turns a configuration of replication-manager into ours, and says of every option what became of it. Asks nobody."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from proxyroute.cli.repman_options import ALIASES, BY_HAND, FAMILIES, NOT_NEEDED, SECRET_WORDS
+from proxyroute.config_shape import NAME_HELP, is_name
+from proxyroute.errors import ConfigError
+from proxyroute.model import Address
+
+CONVERTED, NOT_NEEDED_WORD, BY_HAND_WORD, LEFT_OUT = "converted", "not needed", "by hand", "left out"
+VERDICTS = (BY_HAND_WORD, CONVERTED, NOT_NEEDED_WORD, LEFT_OUT)
+"""What can become of an option, in the order in which it is told."""
+_DEFAULT = "default"
+_ENCRYPTED = "hash_"
+"""How replication-manager marks a value that only its own key can read."""
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True)
+class Note:
+    """What became of one option."""
+
+    cluster: str
+    option: str
+    verdict: str
+    text: str
+
+
+@dataclass
+class Moved:
+    """A whole configuration, converted."""
+
+    clusters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What goes below ``clusters``, as YAML values."""
+    secrets: dict[Path, str] = field(default_factory=dict)
+    """Passwords, by the file that is to hold them."""
+    notes: list[Note] = field(default_factory=list)
+
+
+def read(file: Path) -> dict[str, dict[str, Any]]:
+    """Returns the options of each cluster in a file of replication-manager and in the folder that it includes.
+
+    Names of 1.x are replaced. Raises ConfigError with file and place when it cannot be read.
+    """
+    sections = _sections(file)
+    default = sections.pop(_DEFAULT, {})
+    if included := default.get("include"):
+        folder = Path(str(included))
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{file}: include: {folder} is not a folder here; copy it from the other host, "
+                f"or remove the line and give each file by itself: proxyroute init --from-replication-manager FILE"
+            )
+        for other in sorted(folder.glob("*.toml")):
+            for name, options in _sections(other).items():
+                target = default if name == _DEFAULT else sections.setdefault(name, {})
+                target.update(options)
+    found = {name: {**default, **options} for name, options in sections.items()}
+    if not found:
+        raise ConfigError(f"{file}: no section describes a cluster; db-servers-hosts stands below [NAME]")
+    return found
+
+
+def convert(found: Mapping[str, Mapping[str, Any]], file: Path, folder: Path) -> Moved:
+    """Returns what the clusters of ``found`` (see :func:`read`) are in our words.
+
+    Files that hold passwords are named below ``folder``. Raises ConfigError when a cluster has no servers, or an
+    option of it cannot be understood.
+    """
+    moved = Moved()
+    for name, options in found.items():
+        cluster = _name(name)
+        moved.clusters[cluster] = _Cluster(cluster, options, f"{file}: [{name}]", folder, moved).convert()
+    return moved
+
+
+def _sections(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}; name replication-manager's config.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: is not TOML: {error}; name replication-manager's config.toml") from None
+    loose = {key: value for key, value in content.items() if not isinstance(value, dict)}
+    found: dict[str, dict[str, Any]] = {}
+    for name, options in content.items():
+        if isinstance(options, dict):
+            found[_DEFAULT if name.lower() == _DEFAULT else name] = _renamed(options)
+    if loose:  # a file below cluster.d may do without a section; then its own name is the cluster's
+        found.setdefault(file.stem, {}).update(_renamed(loose))
+    return found
+
+
+def _renamed(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {ALIASES.get(key.lower(), key.lower()): value for key, value in options.items()}
+
+
+def _name(text: str) -> str:
+    name = re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-._")
+    if not is_name(name):
+        raise ConfigError(f"[{text}] is not a name for a cluster; {NAME_HELP}")
+    return name
+
+
+class _Cluster:
+    """One cluster on its way."""
+
+    def __init__(self, name: str, options: Mapping[str, Any], where: str, folder: Path, moved: Moved) -> None:
+        self.name, self.options, self.where, self.folder, self.moved = name, options, where, folder, moved
+        self.out: dict[str, Any] = {}
+        self.servers: dict[str, Address] = {}
+
+    def convert(self) -> dict[str, Any]:
+        self._servers()
+        self.out["account"] = self._account("db-servers-credential", "engine.password")
+        self.out["replication"] = self._account("replication-credential", "replication.password")
+        self.out["servers"] = {name: str(address) for name, address in self.servers.items()}
+        told = {"db-servers-hosts", "db-servers-credential", "replication-credential"}
+        self._note("db-servers-hosts", CONVERTED, "servers")
+        for option, handle in HANDLERS.items():
+            if option in self.options:
+                handle(self, option, self.options[option])
+                told.add(option)
+        told |= set(self._proxies())
+        for option in self.options:
+            if option not in told:
+                self._rest(option)
+        return self.out
+
+    # -- the parts --
+
+    def _servers(self) -> None:
+        hosts = self._list("db-servers-hosts")
+        if not hosts:
+            raise ConfigError(f"{self.where}: db-servers-hosts is missing: which servers are in this cluster?")
+        addresses = [self._address("db-servers-hosts", host) for host in hosts]
+        names = [_short(a.host) for a in addresses]
+        if len(set(names)) < len(names) or not all(is_name(n) for n in names):
+            names = [f"db{number}" for number in range(1, len(addresses) + 1)]
+        self.servers = dict(zip(names, addresses, strict=True))
+
+    def _account(self, option: str, file: str) -> dict[str, Any]:
+        value = str(self.options.get(option, ""))
+        user, colon, password = value.partition(":")
+        path = self.folder / f"{self.name}.{file}"
+        account = {"user": user or "proxyroute", "password": {"file": str(path)}}
+        if not value:
+            self._note(option, BY_HAND_WORD, f"it is missing; write the user, and the password into {path} (mode 600)")
+        elif not colon or not password or password.startswith(_ENCRYPTED):
+            why = "its password is encrypted with replication-manager's key" if password else "it has no password"
+            self._note(option, BY_HAND_WORD, f"{why}; write the password into {path} (mode 600)")
+        else:
+            self.moved.secrets[path] = password
+            self._note(option, CONVERTED, f"its password is in {path}, mode 600")
+        return account
+
+    def _proxies(self) -> Iterator[str]:
+        proxies: list[dict[str, Any]] = []
+        if self._true("haproxy"):
+            yield from (option for option in OTHERS if option.startswith("haproxy"))
+            proxies += self._haproxies()
+        if self._true("maxscale"):
+            yield from (option for option in OTHERS if option.startswith("maxscale"))
+            proxies += self._maxscales()
+        if proxies:
+            self.out["proxies"] = proxies
+
+    def _haproxies(self) -> list[dict[str, Any]]:
+        hosts = self._list("haproxy-servers") or ["127.0.0.1"]
+        write = _bind(self.options.get("haproxy-ip-write-bind"), self.options.get("haproxy-write-port", 3306))
+        read = _bind(self.options.get("haproxy-ip-read-bind"), self.options.get("haproxy-read-port", 3307))
+        if self._haproxy_here:
+            self._note(
+                "haproxy", CONVERTED, "proxies: haproxy on this host; its configuration is rendered whole, so add what "
+                "else stands in the present one by a template, and look first: proxyroute render"
+            )  # fmt: skip
+            return [
+                {
+                    "type": "haproxy", "name": "haproxy", "config_file": "/etc/haproxy/haproxy.cfg",
+                    "write": write, "read": read,
+                }
+            ]  # fmt: skip
+        self._note(
+            "haproxy", BY_HAND_WORD, f"HAProxy runs elsewhere ({', '.join(hosts)}): each host needs an agent and a "
+            "shared folder (docs/guide/agents.md); then add proxies: "
+            + "; ".join(
+                f"{{type: haproxy-agents, name: {_short(h) or f'edge{n}'}, folder: /mnt/proxyroute, "
+                f"key_file: /etc/proxyroute/release.key, write: '{write}', read: '{read}'}}"
+                for n, h in enumerate(hosts, 1)
+            )
+        )  # fmt: skip
+        return []
+
+    def _maxscales(self) -> list[dict[str, Any]]:
+        hosts = self._list("maxscale-servers") or ["127.0.0.1"]
+        driving = self.options.get("maxscale-monitor") is False or self._true("maxscale-disable-monitor")
+        path = self.folder / f"{self.name}.maxscale.password"
+        password = str(self.options.get("maxscale-pass", ""))
+        if password and not password.startswith(_ENCRYPTED):
+            self.moved.secrets[path] = password
+        else:
+            self._note("maxscale-pass", BY_HAND_WORD, f"write the password of its REST API into {path} (mode 600)")
+        self._note(
+            "maxscale", CONVERTED, f"proxies: maxscale, {'driving' if driving else 'following'}; the port of its REST "
+            "API is taken to be 8989 and its certificate to be trusted here: `proxyroute check` says more"
+        )  # fmt: skip
+        return [
+            {
+                "type": "maxscale",
+                "name": f"maxscale{number}" if len(hosts) > 1 else "maxscale",
+                "url": f"https://{f'[{host}]' if ':' in host else host}:8989",
+                "mode": "driving" if driving else "following",
+                "user": str(self.options.get("maxscale-user", "admin")),
+                "password": {"file": str(path)},
+            }
+            for number, host in enumerate((h.rpartition(":")[0] or h for h in hosts), 1)
+        ]
+
+    def _rest(self, option: str) -> None:
+        value = self.options[option]
+        if option in BY_HAND:
+            idle = value in (False, "", 0)
+            self._note(option, NOT_NEEDED_WORD if idle else BY_HAND_WORD, "it is off" if idle else BY_HAND[option])
+        elif option in NOT_NEEDED:
+            self._note(option, NOT_NEEDED_WORD, NOT_NEEDED[option])
+        else:
+            family = next((f for f in FAMILIES if option.startswith(f[0])), None)
+            off = value in (False, "")
+            _, verdict, text = family or ("", LEFT_OUT if off else BY_HAND_WORD, "" if off else "it is not known here")
+            self._note(option, LEFT_OUT if off and verdict == BY_HAND_WORD else verdict, text)
+
+    # -- helpers --
+
+    @property
+    def routed(self) -> bool:
+        """Whether a proxy is configured that a failover can close."""
+        return self._true("maxscale") or (self._true("haproxy") and self._haproxy_here)
+
+    @property
+    def _haproxy_here(self) -> bool:
+        hosts = self._list("haproxy-servers") or ["127.0.0.1"]
+        return len(hosts) == 1 and hosts[0] in _LOCAL
+
+    def put(self, section: str, key: str, value: Any) -> None:
+        self.out.setdefault(section, {})[key] = value
+
+    def number(self, option: str, value: Any) -> float:
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{self.where}: {option}: {_shown(option, value)} is not a number") from None
+
+    def names(self, option: str) -> list[str]:
+        """Returns our names of the servers that an option lists; those of no server of the cluster are told."""
+        wanted = [self._address(option, host) for host in self._list(option)]
+        by_address = {address: name for name, address in self.servers.items()}
+        strangers = [str(a) for a in wanted if a not in by_address]
+        if strangers:
+            self._note(option, BY_HAND_WORD, f"{', '.join(strangers)}: no such server in db-servers-hosts")
+        return [by_address[a] for a in wanted if a in by_address]
+
+    def _note(self, option: str, verdict: str, text: str) -> None:
+        self.moved.notes.append(Note(self.name, option, verdict, text))
+
+    def _true(self, option: str) -> bool:
+        return _is_true(self.options.get(option, False))
+
+    def _list(self, option: str) -> list[str]:
+        return [part.strip() for part in str(self.options.get(option, "")).split(",") if part.strip()]
+
+    def _address(self, option: str, text: str) -> Address:
+        try:
+            return Address.parse(text)
+        except ValueError as error:
+            raise ConfigError(f"{self.where}: {option}: {error}") from None
+
+    note = _note
+
+
+_Handler = Callable[[_Cluster, str, Any], None]
+
+
+def _tls(part: str) -> _Handler:
+    def handle(cluster: _Cluster, option: str, value: Any) -> None:
+        if value:
+            cluster.out["account"].setdefault("tls", {})[part] = str(value)
+            cluster.note(option, CONVERTED, f"account.tls.{part}")
+
+    return handle
+
+
+def _server_list(section: str, key: str) -> _Handler:
+    def handle(cluster: _Cluster, option: str, value: Any) -> None:
+        if names := cluster.names(option):
+            cluster.put(section, key, names)
+            cluster.note(option, CONVERTED, f"{section}.{key}")
+
+    return handle
+
+
+def _seconds(section: str, key: str, zero: str) -> _Handler:
+    """``zero`` says what 0 means there, for which we have no value."""
+
+    def handle(cluster: _Cluster, option: str, value: Any) -> None:
+        number = cluster.number(option, value)
+        if number <= 0:
+            cluster.note(option, NOT_NEEDED_WORD, zero)
+            return
+        cluster.put(section, key, f"{number:g}s")
+        cluster.note(option, CONVERTED, f"{section}.{key}")
+
+    return handle
+
+
+def _script(key: str) -> _Handler:
+    def handle(cluster: _Cluster, option: str, value: Any) -> None:
+        if not value:
+            return
+        cluster.put("scripts", key, str(value).split())
+        cluster.put("scripts", "arguments", "replication-manager")
+        cluster.note(
+            option, CONVERTED, f"scripts.{key}, with the seven arguments that it is used to; it runs without a shell"
+        )
+
+    return handle
+
+
+def _mode(cluster: _Cluster, option: str, value: Any) -> None:
+    """``interactive = true`` of 1.x means manual."""
+    if str(value).lower() in ("manual", "") or value is True:
+        cluster.put("failover", "mode", "manual")
+        cluster.note(option, CONVERTED, "failover.mode: manual")
+        return
+    shared = _is_true(cluster.options.get("arbitration-external", False))
+    waits = "the engines share a lease" if shared else "" if cluster.routed else "the proxies are configured"
+    if waits:
+        cluster.put("failover", "mode", "manual")
+        cluster.note(option, BY_HAND_WORD, f"failover.mode is manual until {waits}; then write automatic")
+        return
+    cluster.put("failover", "mode", "automatic")
+    cluster.put("failover", "single_engine", True)
+    text = "failover.mode: automatic, with single_engine: true, for no arbitration was configured"
+    cluster.note(option, CONVERTED, text)
+
+
+def _at_sync(cluster: _Cluster, option: str, value: Any) -> None:
+    policy = "lossless" if _is_true(value) else "most_advanced"
+    cluster.put("failover", "policy", policy)
+    cluster.note(option, CONVERTED, f"failover.policy: {policy}")
+
+
+def _limit(cluster: _Cluster, option: str, value: Any) -> None:
+    number = int(cluster.number(option, value))
+    if number <= 0:
+        cluster.note(option, BY_HAND_WORD, "failover.per_day: there is always a limit; it stays at its default")
+        return
+    cluster.put("failover", "per_day", number)
+    cluster.note(option, CONVERTED, "failover.per_day: so many within 24 hours, not in all")
+
+
+def _connections(cluster: _Cluster, option: str, value: Any) -> None:
+    number = int(cluster.number(option, value))
+    off = not _is_true(cluster.options.get("switchover-decrease-max-conn", True))
+    cluster.put("switchover", "max_connections", 0 if off else number)
+    cluster.note(option, CONVERTED, "switchover.max_connections")
+
+
+def _mail(cluster: _Cluster, option: str, value: Any) -> None:
+    if not value:
+        return
+    host, _, port = str(cluster.options.get("mail-smtp-addr", "localhost:25")).partition(":")
+    notice: dict[str, Any] = {
+        "type": "email", "host": host, "sender": str(cluster.options.get("mail-from", "proxyroute@localhost")),
+        "to": [part.strip() for part in str(value).split(",")],
+    }  # fmt: skip
+    if port == "25" or not port:
+        notice["tls"] = "none"
+    elif port == "465":
+        notice["tls"] = "tls"
+    if port:
+        notice["port"] = int(port) if port.isdigit() else port
+    cluster.out.setdefault("notices", []).append(notice)
+    cluster.note(option, CONVERTED, "notices: email; try it: proxyroute notices --test")
+
+
+def _with_mail(cluster: _Cluster, option: str, value: Any) -> None:
+    if cluster.options.get("mail-to"):
+        cluster.note(option, CONVERTED, "notices: email")
+    else:
+        cluster.note(option, NOT_NEEDED_WORD, "mail-to is empty")
+
+
+HANDLERS: Mapping[str, _Handler] = {
+    "db-servers-tls-ca-cert": _tls("ca"),
+    "db-servers-tls-client-cert": _tls("cert"),
+    "db-servers-tls-client-key": _tls("key"),
+    "db-servers-prefered-master": _server_list("switchover", "prefer"),
+    "db-servers-ignored-hosts": _server_list("switchover", "never"),
+    "switchover-wait-trx": _seconds("switchover", "long_wait", "it does not wait for the lock: one bounded attempt"),
+    "switchover-wait-write-query": _seconds("switchover", "long_transaction", "every transaction would be long"),
+    "switchover-max-slave-delay": _seconds("switchover", "max_lag", "the default: a replica may lag a little"),
+    "switchover-decrease-max-conn-value": _connections,
+    "failover-mode": _mode,
+    "failover-at-sync": _at_sync,
+    "failover-limit": _limit,
+    "failover-time-limit": _seconds("failover", "quiet_period", "there is always a quiet period: its default"),
+    "failover-pre-script": _script("address_down"),
+    "failover-post-script": _script("address_up"),
+    "mail-to": _mail,
+    "mail-from": _with_mail,
+    "mail-smtp-addr": _with_mail,
+}
+
+
+OTHERS = (
+    "db-servers-hosts", "db-servers-credential", "replication-credential", "haproxy", "haproxy-servers",
+    "haproxy-write-port", "haproxy-read-port", "haproxy-ip-write-bind", "haproxy-ip-read-bind", "maxscale",
+    "maxscale-servers", "maxscale-user", "maxscale-pass", "maxscale-port", "maxscale-monitor",
+    "maxscale-disable-monitor",
+)  # fmt: skip
+"""Options that are converted together with others."""
+
+
+def _is_true(value: Any) -> bool:
+    return value is True or str(value).lower() in ("true", "1", "on", "yes")
+
+
+def _short(host: str) -> str:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host.partition(".")[0]
+    return ""
+
+
+def _bind(address: Any, port: Any) -> str:
+    host = str(address or "*")
+    return f"{'*' if host in ('0.0.0.0', '::') else host}:{port}"
+
+
+def _shown(option: str, value: Any) -> str:
+    return "its value" if any(word in option for word in SECRET_WORDS) else repr(value)
+
+
+def summary(notes: Sequence[Note]) -> str:
+    """Returns how many options became what, e.g. ``2 by hand, 14 converted``."""
+    counts = ((verdict, sum(note.verdict == verdict for note in notes)) for verdict in VERDICTS)
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
