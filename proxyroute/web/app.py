@@ -12,20 +12,31 @@ from proxyroute.config_web import WebConfig
 from proxyroute.errors import ProxyRouteError
 from proxyroute.web import api
 from proxyroute.web.auth import Auth
+from proxyroute.web.describe import describe
 from proxyroute.web.hub import Hub
+from proxyroute.web.limits import Rate
 from proxyroute.web.problems import Problem, problem_of
+from proxyroute.web.stream import Streams
 from proxyroute.web.tokens import Tokens
+
+_COMMANDS = 30
+"""So many commands whoever asks may give at once, and then a minute."""
 
 
 def create_app(hub: Hub, settings: WebConfig, tokens: Tokens) -> FastAPI:
     """Returns the application. ``app.state`` has ``hub``, ``auth`` and ``settings``."""
     app = FastAPI(
-        title="ProxyRoute", version=__version__, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
-    )
+        title="ProxyRoute", version=__version__, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json",
+        openapi_tags=api.TAGS,
+    )  # fmt: skip
     app.state.hub = hub
     app.state.settings = settings
     app.state.auth = Auth(settings, tokens)
-    app.include_router(api.router)
+    app.state.streams = Streams()
+    app.state.command_rate = Rate(_COMMANDS, _COMMANDS)
+    for router in api.ROUTERS:
+        app.include_router(router)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     _tell_problems(app)
     return app
 

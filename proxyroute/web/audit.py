@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ class Entry:
     who: str
     address: str
     what: str
-    """E.g. ``switchover``, ``switchover.ended``, ``login``, ``login.failed``, ``reload``."""
+    """E.g. ``switchover``, ``switchover.ended``, ``switchover.refused`` (before it had begun), ``login``,
+    ``login.failed``, ``reload``."""
     cluster: str = ""
     why: str = ""
     operation: str = ""
@@ -81,21 +83,20 @@ class Audit:
 
     def last(self, limit: int = 200, cluster: str | None = None) -> tuple[Entry, ...]:
         """Returns the latest entries, the latest first; of one cluster if it is named."""
+        wanted = (e for e in self.backwards() if cluster is None or e.cluster == cluster)
+        return tuple(itertools.islice(wanted, limit))
+
+    def backwards(self, longest: int = _LONGEST) -> Iterator[Entry]:
+        """Yields the entries within the last ``longest`` bytes, the latest first."""
         try:
             with self._file.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _LONGEST))
+                file.seek(max(0, size - longest))
                 lines = file.read().split(b"\n")
         except OSError:
-            return ()
-        found: list[Entry] = []
-        for line in reversed(lines[1:] if size > _LONGEST else lines):
+            return
+        for line in reversed(lines[1:] if size > longest else lines):
             try:
-                entry = Entry(**json.loads(line))
+                yield Entry(**json.loads(line))
             except (ValueError, TypeError):
                 continue  # torn, or written by another version
-            if cluster is None or entry.cluster == cluster:
-                found.append(entry)
-            if len(found) == limit:
-                break
-        return tuple(found)

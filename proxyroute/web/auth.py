@@ -14,9 +14,11 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NoReturn
 from urllib.parse import parse_qs, urlsplit
 
 from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from proxyroute.config_web import WebConfig
 from proxyroute.web.audit import Actor
@@ -125,14 +127,13 @@ def require(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
     """Returns a dependency that lets in who has ``scope``, and hands over who that is. Raises Problem: 401, 403."""
 
     async def dependency(request: Request) -> Principal:
-        principal = current(request)
+        principal = await run_in_threadpool(current, request)  # the file of tokens is on a disk
         if principal is None:
             raise Problem(
                 401, "no valid token", cure="send 'Authorization: Bearer TOKEN'; make one: proxyroute token create NAME"
             )
         if not principal.may(scope):
-            text = f"{principal.name} has the scope {principal.scope}, and this needs {scope}"
-            raise Problem(403, text, cure=f"proxyroute token create NAME --scope {scope}")
+            refuse_scope(principal, scope)
         if principal.how == "session" and request.method not in _SAFE:
             check_origin(request, request.app.state.auth.settings)
             await _check_csrf(request, principal)
@@ -140,6 +141,12 @@ def require(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
 
     dependency.scope = scope  # type: ignore[attr-defined]  # a test derives the table of routes and scopes from it
     return dependency
+
+
+def refuse_scope(principal: Principal, scope: Scope) -> NoReturn:
+    """Raises Problem (403): whoever asks needs another token."""
+    text = f"{principal.name} has the scope {principal.scope}, and this needs {scope}"
+    raise Problem(403, text, cure=f"proxyroute token create NAME --scope {scope}")
 
 
 def check_origin(request: Request, settings: WebConfig) -> None:

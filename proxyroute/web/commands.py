@@ -1,11 +1,10 @@
-"""Commands from the web: one at a time for each cluster, done by the same engine as the command line's."""
+"""Commands from the web: one at a time for each cluster, done by the same engine as that of the command line."""
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,9 +17,10 @@ from proxyroute.operation import new_id
 from proxyroute.web.audit import Actor
 
 KINDS = ("switchover", "failover", "heal", "rejoin", "publish", "acknowledge")
+QUICK = frozenset({"acknowledge"})
+"""What touches no server and no proxy, and so does not wait for what does."""
 _KEPT = 500
-_WAITING = 16
-"""So many commands of one cluster may wait; more are refused."""
+_ENDING = "the daemon is ending"
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,14 @@ class Ticket:
     command: Command
     state: str = "waiting"
     """``waiting``, ``running``, then one of ``done``, ``refused``, ``aborted``, ``unfinished``, ``superseded``,
-    ``unchanged`` or ``failed``."""
+    ``unchanged`` or ``failed``; ``interrupted`` when the daemon ended first, and there is no journal that tells."""
     asked_at: float = 0.0
     began_at: float | None = None
     ended_at: float | None = None
     journals: tuple[str, ...] = ()
     """Ids of the operations whose records it has written."""
+    step: str = ""
+    """What it is at, or was at last."""
     text: str = ""
     """How it ended, in words with what to type next."""
     findings: tuple[Finding, ...] = ()
@@ -71,46 +73,73 @@ Told = Callable[[Ticket, Record | None], None]
 """Is told of each change of a ticket, and of each record that it writes."""
 
 
-class Desk:
-    """Takes the commands of one cluster and does them one after the other, in a thread that lives while there are."""
+class KeyReused(Refused):
+    """An idempotency key was used for another command."""
 
-    def __init__(self, perform: Perform, told: Told) -> None:
+
+class Desk:
+    """Takes the commands of one cluster: one at a time, each in a thread of its own. A second one is refused, for
+    whoever asked for it has not seen what the first one will leave behind. What is ``QUICK`` is done beside it."""
+
+    def __init__(self, perform: Perform, told: Told, earlier: Sequence[Ticket] = ()) -> None:
+        """``earlier`` are tickets of former runs of the daemon, oldest first: their keys count."""
         self._perform = perform
         self._told = told
-        self._waiting: queue.Queue[str] = queue.Queue(_WAITING)
-        self._tickets: dict[str, Ticket] = {}
-        self._keys: dict[tuple[str, str], str] = {}
+        self._tickets: dict[str, Ticket] = {t.id: t for t in earlier[-_KEPT:]}
+        self._keys = {(t.command.actor.name, t.command.key): t.id for t in self._tickets.values() if t.command.key}
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._threads: dict[str, threading.Thread] = {}
         self._closed = False
 
-    def ask(self, command: Command) -> Ticket:
-        """Takes a command and returns at once. Raises Refused when too many wait, or when it is all over."""
+    def ask(self, command: Command, record: Callable[[Ticket], object] = lambda _: None) -> Ticket:
+        """Takes a command and returns at once. ``record`` is called before anything is done; what it raises ends it.
+
+        Raises Refused when another one is not over, naming it, or when the daemon is ending; KeyReused.
+        """
         with self._lock:
             if command.key and (known := self._keys.get((command.actor.name, command.key))):
                 before = self._tickets[known]
-                if (before.command.kind, before.command.arguments) != (command.kind, command.arguments):
-                    raise Refused("this idempotency key was used for another command; use a new one")
+                if not _same(before.command, command):
+                    raise KeyReused(f"this idempotency key was used for another command, {known}; use a new one")
                 return before
-            if self._closed:
-                raise Refused("the daemon is ending; ask again when it is back")
+            self._refuse(command)
             ticket = Ticket(new_id(), command, asked_at=time.time())
-            try:
-                self._waiting.put_nowait(ticket.id)
-            except queue.Full:
-                raise Refused(f"{_WAITING} commands of {command.cluster} wait already; ask again later") from None
             self._tickets[ticket.id] = ticket
             if command.key:
                 self._keys[command.actor.name, command.key] = ticket.id
-            self._forget_old()
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name=f"desk {command.cluster}", daemon=True)
-                self._thread.start()
+        try:
+            record(ticket)
+        except BaseException:
+            with self._lock:
+                del self._tickets[ticket.id]
+                self._keys.pop((command.actor.name, command.key), None)
+            raise
         self._told(ticket, None)
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                name = f"{command.kind} {command.cluster}"
+                thread = threading.Thread(target=self._do, args=(ticket.id,), name=name, daemon=True)
+                self._threads[ticket.id] = thread
+                thread.start()
+            self._forget_old()
+        if closed:
+            return self._alter(ticket.id, state="refused", text=f"{_ENDING}; nothing was touched", ended_at=time.time())
         return ticket
 
+    def _refuse(self, command: Command) -> None:
+        if self._closed:
+            raise Refused(f"{_ENDING}; ask again when it is back")
+        first = next((t for t in self._tickets.values() if not t.over and t.command.kind not in QUICK), None)
+        if first is not None and command.kind not in QUICK:
+            asked = first.command
+            raise Refused(
+                f"{asked.kind} {first.id}, asked for by {asked.actor}, is under way; nothing was touched: "
+                f"ask again when GET /v1/operations/{first.id} says that it is over"
+            )
+
     def tickets(self) -> tuple[Ticket, ...]:
-        """Returns the commands of this run of the daemon, oldest first."""
+        """Returns the commands that are remembered, oldest first."""
         with self._lock:
             return tuple(self._tickets.values())
 
@@ -119,29 +148,23 @@ class Desk:
             return self._tickets.get(id)
 
     def close(self, seconds: float) -> bool:
-        """Takes no more; what waits is refused, what runs is brought to its end. Tells whether it came to it."""
+        """Takes no more; what runs is brought to its end. Tells whether it came to it."""
+        ends = time.monotonic() + seconds
         with self._lock:
             self._closed = True
-            thread = self._thread
-        if thread is not None:
-            thread.join(seconds)
-        return thread is None or not thread.is_alive()
-
-    def _run(self) -> None:
-        while True:
-            with self._lock:
-                try:
-                    id = self._waiting.get_nowait()
-                except queue.Empty:
-                    self._thread = None
-                    return
-                closed = self._closed
-            if closed:
-                self._alter(id, state="refused", text="the daemon is ending; nothing was touched", ended_at=time.time())
-            else:
-                self._do(id)
+            threads = list(self._threads.values())
+        for thread in threads:
+            thread.join(max(0.0, ends - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
 
     def _do(self, id: str) -> None:
+        try:
+            self._perform_one(id)
+        finally:
+            with self._lock:
+                self._threads.pop(id, None)
+
+    def _perform_one(self, id: str) -> None:
         ticket = self._alter(id, state="running", began_at=time.time())
         journals: list[str] = []
 
@@ -149,6 +172,9 @@ class Desk:
             if record["kind"] == "begin" and record["operation"] not in journals:
                 journals.append(record["operation"])
                 self._alter(id, journals=tuple(journals))
+            if record["kind"] == "step":
+                with self._lock:
+                    self._tickets[id] = replace(self._tickets[id], step=str(record["name"]))
             self._told(self._tickets[id], record)
 
         command = ticket.command
@@ -182,6 +208,10 @@ class Desk:
         self._keys = {key: id for key, id in self._keys.items() if id in self._tickets}
 
 
+def _same(one: Command, other: Command) -> bool:
+    return (one.kind, jsonable(one.arguments), one.why) == (other.kind, jsonable(other.arguments), other.why)
+
+
 def state_of_error(error: ProxyRouteError) -> str:
     """Returns the state of a command that ended with ``error``."""
     return {3: "refused", 4: "aborted", 5: "unfinished", 6: "refused"}.get(error.exit_code, "failed")
@@ -204,6 +234,7 @@ def ticket_json(ticket: Ticket) -> dict[str, Any]:
         "began_at": ticket.began_at,
         "ended_at": ticket.ended_at,
         "journals": list(ticket.journals),
+        "step": ticket.step,
         "text": ticket.text,
         "findings": jsonable(ticket.findings),
         "results": [jsonable(r) | {"verdict": str(r.proof.verdict) if r.proof else None} for r in ticket.results],

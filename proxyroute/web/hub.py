@@ -26,15 +26,16 @@ from proxyroute.errors import JournalError, Refused
 from proxyroute.glance import Glance
 from proxyroute.history import Ledger, Summary, report_from
 from proxyroute.journal import Listener, Record
-from proxyroute.jsonable import jsonable
 from proxyroute.lookout import foreseer
 from proxyroute.model import Result
 from proxyroute.notify_message import Notice, payload
 from proxyroute.prospect import Prospect
 from proxyroute.sentry import Sentry
+from proxyroute.web import earlier
 from proxyroute.web.audit import Actor, Audit
 from proxyroute.web.commands import Command, Desk, Perform, Ticket, ticket_json
 from proxyroute.web.ring import Ring
+from proxyroute.web.shown import summary_json
 from proxyroute.web.state import ClusterState, state_of
 
 _HIDDEN = ("config",)
@@ -64,6 +65,7 @@ class Hub:
         self._ledgers = threading.Lock()
         """A ledger is for one thread at a time, and its disk may be slow: never wait for this while holding _lock."""
         self._clusters: dict[str, _Cluster] = {}
+        self._earlier = earlier.tickets_of(self.audit.backwards(earlier.LONGEST))
         self.configure(clusters)
         self._shown: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=self._publish, name="hub", daemon=True).start()
@@ -78,7 +80,7 @@ class Hub:
             for name, config in clusters.items():
                 known = before.get(name)
                 if known is None or known.config != config:
-                    desk = known.desk if known is not None else Desk(self._perform, self._told)
+                    desk = known.desk if known is not None else self._desk(name)
                     known = _Cluster(config, Ledger(journal_folder(config)), desk)
                 self._clusters[name] = known
 
@@ -150,14 +152,18 @@ class Hub:
         return report_from(self.records(cluster, operation))
 
     def tickets(self, cluster: str) -> tuple[Ticket, ...]:
-        """Returns the commands asked for since the daemon began, oldest first."""
-        return self._of(cluster).desk.tickets()
+        """Returns the commands that are remembered, those of former runs of the daemon as well, oldest first."""
+        history = self.history(cluster)
+        return tuple(earlier.settled(t, history) for t in self._of(cluster).desk.tickets())
 
     def ticket(self, id: str) -> Ticket | None:
         """Returns the command with this id, of whatever cluster."""
         with self._lock:
             desks = [c.desk for c in self._clusters.values()]
-        return next((t for t in (desk.ticket(id) for desk in desks) if t is not None), None)
+        found = next((t for t in (desk.ticket(id) for desk in desks) if t is not None), None)
+        if found is None or found.state != "interrupted":
+            return found
+        return earlier.settled(found, self.history(found.command.cluster))
 
     # -- plans: these ask the servers, and take a moment --
 
@@ -182,12 +188,23 @@ class Hub:
     # -- commands --
 
     def ask(self, command: Command) -> Ticket:
-        """Takes a command and returns at once; it is in the audit before. Raises Refused, JournalError."""
+        """Takes a command and returns at once; it is in the audit before.
+
+        Raises Refused (naming the one that is under way), KeyReused, JournalError.
+        """
         desk = self._of(command.cluster).desk
-        self.audit.write(
-            command.actor, command.kind, cluster=command.cluster, why=command.why, arguments=dict(command.arguments)
-        )
-        return desk.ask(command)
+
+        def record(ticket: Ticket) -> None:
+            self._note(ticket, command.kind, earlier.asked(ticket))
+
+        try:
+            return desk.ask(command, record)
+        except Refused as error:
+            self.audit.write(
+                command.actor, f"{command.kind}.refused", cluster=command.cluster, why=command.why,
+                arguments=dict(command.arguments), text=str(error),
+            )  # fmt: skip
+            raise
 
     # -- helpers --
 
@@ -214,7 +231,17 @@ class Hub:
             told = {k: v for k, v in record.items() if k not in _HIDDEN}
             self.events.publish("record", cluster, {"command": ticket.id, "record": told})
             return
+        if ticket.over:
+            with contextlib.suppress(JournalError):  # it is done, and its journal tells
+                self._note(ticket, f"{ticket.command.kind}.ended", earlier.ended(ticket))
         self.events.publish("command", cluster, ticket_json(ticket))
+
+    def _note(self, ticket: Ticket, what: str, details: Mapping[str, Any]) -> None:
+        command = ticket.command
+        self.audit.write(command.actor, what, cluster=command.cluster, why=command.why, operation=ticket.id, **details)
+
+    def _desk(self, cluster: str) -> Desk:
+        return Desk(self._perform, self._told, self._earlier.get(cluster, ()))
 
     def _publish(self) -> None:
         while (cluster := self._shown.get()) is not None:
@@ -261,20 +288,6 @@ def perform(config: ClusterConfig, command: Command, caller: Caller, listener: L
     finally:
         engine.close()
     raise Refused(f"there is no command {command.kind!r}")
-
-
-def summary_json(state: ClusterState) -> dict[str, Any]:
-    """Returns what an overview shows of a cluster, without what moves all the time."""
-    return {
-        "cluster": state.name,
-        "truth": state.truth,
-        "level": state.level,
-        "primary": state.primary.name if state.primary else None,
-        "diagnosis": state.glance.diagnosis.name if state.glance and state.glance.diagnosis else None,
-        "blocks_switchover": jsonable([f.code for f in state.blocks_switchover]),
-        "blocks_failover": jsonable([f.code for f in state.blocks_failover]),
-        "unfinished": [s.operation for s in state.unfinished],
-    }
 
 
 __all__ = ["Actor", "Command", "Hub", "Ticket", "perform", "summary_json"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,6 +72,12 @@ class Problem(Exception):
         return JSONResponse(
             self.body(request.url.path), self.status, self.headers, media_type="application/problem+json"
         )
+
+
+def too_many(detail: str, wait: float) -> Problem:
+    """Returns the problem of who asks too often, and may come again after ``wait`` seconds."""
+    seconds = max(1, math.ceil(wait))
+    return Problem(429, detail, cure=f"ask again in {seconds} s", headers={"Retry-After": str(seconds)})
 
 
 def problem_of(error: ProxyRouteError) -> Problem:

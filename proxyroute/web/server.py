@@ -38,6 +38,7 @@ def served(app: FastAPI, settings: WebConfig) -> Iterator[None]:
     try:
         yield
     finally:
+        app.state.streams.end()
         server.should_exit = True
         thread.join(2 * _END)
 

@@ -23,7 +23,7 @@ from proxyroute.notify_message import Notice
 from proxyroute.web.app import create_app
 from proxyroute.web.audit import Actor
 from proxyroute.web.auth import Auth, Principal, require
-from proxyroute.web.commands import Command, Desk, Ticket
+from proxyroute.web.commands import Command, Desk, KeyReused, Ticket
 from proxyroute.web.hub import Hub
 from proxyroute.web.ring import Ring
 from proxyroute.web.tokens import Scope, Tokens
@@ -97,7 +97,7 @@ def test_a_session_changes_something_only_with_its_csrf_token_and_from_our_own_p
     assert client.post("/act", headers={"X-CSRF-Token": csrf}).status_code == 401
 
 
-def test_commands_run_one_at_a_time_and_the_same_key_asks_once(hub: Hub) -> None:
+def test_a_second_command_is_refused_by_the_name_of_the_first_and_the_same_key_asks_once(hub: Hub) -> None:
     go, running, most = threading.Event(), [0], [0]
 
     def perform(command: Command, caller: Caller, listener: Listener) -> tuple[Result, ...]:
@@ -114,20 +114,29 @@ def test_commands_run_one_at_a_time_and_the_same_key_asks_once(hub: Hub) -> None
     actor = Actor("ann", "127.0.0.1")
     first = desk.ask(Command("heal", "shop", actor, key="k"))
     assert desk.ask(Command("heal", "shop", actor, key="k")).id == first.id
-    with pytest.raises(Refused, match="another command"):
+    with pytest.raises(KeyReused, match="another command"):
         desk.ask(Command("publish", "shop", actor, key="k"))
-    second = desk.ask(Command("heal", "shop", actor, "no"))
+    with pytest.raises(Refused, match=f"heal {first.id}, asked for by ann from 127.0.0.1, is under way"):
+        desk.ask(Command("heal", "shop", actor, "no"))
     go.set()
-    until(lambda: all(t.over for t in desk.tickets()), "both to end")
+    until(lambda: all(t.over for t in desk.tickets()), "the first to end")
+    second = desk.ask(Command("heal", "shop", actor, "no"))
+    until(lambda: all(t.over for t in desk.tickets()), "the second to end")
     assert [t.state for t in desk.tickets()] == ["done", "refused"]
     assert most == [1]
     assert {t.id for t in told} == {first.id, second.id}
+    assert desk.close(1.0)
+    with pytest.raises(Refused, match="is ending"):
+        desk.ask(Command("heal", "shop", actor))
 
 
 def test_what_is_asked_for_is_in_the_audit_with_who_and_why(hub: Hub) -> None:
     ticket = hub.ask(Command("heal", "shop", Actor("ann", "10.0.0.9"), "tidy up"))
     until(lambda: (found := hub.ticket(ticket.id)) is not None and found.over, "the command to end")
-    (entry,) = hub.audit.last()
+    until(lambda: len(hub.audit.last()) == 2, "its end to be in the audit")
+    end, entry = hub.audit.last()
+    assert (end.what, end.operation, end.details["state"]) == ("heal.ended", ticket.id, "done")
+    assert entry.operation == ticket.id
     assert (entry.who, entry.address, entry.what, entry.cluster, entry.why) == (
         "ann", "10.0.0.9", "heal", "shop", "tidy up",
     )  # fmt: skip

@@ -1,0 +1,83 @@
+"""What may be asked for, as the description of the API has it: one shape for each kind."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proxyroute.web.tokens import Scope
+
+_NAME = Field(min_length=1, max_length=100)
+Name = Annotated[str, _NAME]
+
+
+class _Order(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field("", max_length=1000, description="Why; it stands in the audit and in the journal.")
+
+    @property
+    def scope(self) -> Scope:
+        """What is needed to ask for this."""
+        return Scope.OPERATE
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As ``Command`` takes them: what was not given is left out."""
+        return self.model_dump(exclude={"kind", "reason"}, exclude_none=True, exclude_defaults=True)
+
+
+class Switchover(_Order):
+    """Move the primary to another server."""
+
+    kind: Literal["switchover"]
+    target: Name | None = Field(None, description="The server that takes over; else one is elected.", examples=["db2"])
+    force: bool = Field(False, description="Pass over findings that may be passed over.")
+    kill_long: bool = Field(False, description="End transactions that do not end in time.")
+
+
+class Failover(_Order):
+    """Put another server in the place of a primary that is gone."""
+
+    kind: Literal["failover"]
+    target: Name | None = Field(None, description="The server that takes over; else one is elected.")
+    force: bool = Field(False, description="Pass over findings that may be passed over, a loss among them.")
+    fenced_by: str = Field("", max_length=200, description="Who has made sure that the old primary takes no writes.")
+    fenced_proxies: list[Name] = Field(default_factory=list, max_length=100, description="Proxies that are surely off.")
+
+
+class Heal(_Order):
+    """Finish or undo what was left open."""
+
+    kind: Literal["heal"]
+    declare_lost: list[Name] = Field(
+        default_factory=list, max_length=100, description="Servers that are gone for good. Needs the scope admin."
+    )
+
+    @property
+    def scope(self) -> Scope:
+        return Scope.ADMIN if self.declare_lost else Scope.OPERATE
+
+
+class Rejoin(_Order):
+    """Make a server follow the primary again."""
+
+    kind: Literal["rejoin"]
+    server: Name
+    method: Name | None = Field(None, description="As `proxyroute rejoin --method`; without it nothing may be lost.")
+
+
+class Publish(_Order):
+    """Make every proxy follow the server that is the primary now."""
+
+    kind: Literal["publish"]
+
+
+class Acknowledge(_Order):
+    """Say that every failover so far has been seen: none limits the next one."""
+
+    kind: Literal["acknowledge"]
+
+
+Order = Annotated[Switchover | Failover | Heal | Rejoin | Publish | Acknowledge, Field(discriminator="kind")]

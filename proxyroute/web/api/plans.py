@@ -1,0 +1,62 @@
+"""What a switchover or a failover would do. Servers and proxies are asked, nothing is touched."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from proxyroute.jsonable import jsonable
+from proxyroute.planned import contingency_json, prospect_json
+from proxyroute.web.api.clusters import state_of
+from proxyroute.web.api.common import ClusterName, Reader, TheHub, problems
+from proxyroute.web.problems import too_many
+
+router = APIRouter(prefix="/v1", tags=["plans"])
+_AT_ONCE = 4
+"""So many plans are made at a time: each has connections of its own to every server."""
+_making = threading.BoundedSemaphore(_AT_ONCE)
+
+Target = Annotated[str | None, Query(alias="to", description="The server that would take over; else one is elected.")]
+Force = Annotated[bool, Query(description="Judge as `force` would.")]
+
+
+@router.get("/clusters/{cluster}/plan/switchover", summary="What a switchover would do", responses=problems(404, 409))
+def switchover(
+    cluster: ClusterName, hub: TheHub, _: Reader, target: Target = None, force: Force = False
+) -> dict[str, Any]:
+    """Who would take over and why not another, each step with its SQL, who is in the way, the predicted blackout.
+
+    As `proxyroute plan --json`. `go` tells whether it could be done.
+    """
+    state_of(hub, cluster)
+    with _turn():
+        told: dict[str, Any] = jsonable(prospect_json(hub.plan_switchover(cluster, target, force)))
+    return told
+
+
+@router.get("/clusters/{cluster}/plan/failover", summary="What a failover would do", responses=problems(404, 409))
+def failover(
+    cluster: ClusterName, hub: TheHub, _: Reader, target: Target = None, force: Force = False
+) -> dict[str, Any]:
+    """What is the matter, who would take over, what may be missing, and all that blocks it.
+
+    As `proxyroute plan --failover --json`. Takes some seconds: it looks until it is clear what is the matter.
+    """
+    state_of(hub, cluster)
+    with _turn():
+        told: dict[str, Any] = jsonable(contingency_json(hub.plan_failover(cluster, target, force)))
+    return told
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    if not _making.acquire(blocking=False):
+        raise too_many(f"{_AT_ONCE} plans are being made already", 2.0)
+    try:
+        yield
+    finally:
+        _making.release()

@@ -1,0 +1,105 @@
+"""What the API tells of clusters, servers and proxies: what was seen, and nothing that was not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from proxyroute.model import Epoch, Observed, Receiver, SemiSync
+from proxyroute.web.tokens import Scope
+from tests.support.builders import channel, replica, server, silent, view
+from tests.support.web import Web
+
+
+@pytest.fixture
+def get(web: Web) -> Any:
+    client = web.client(Scope.READ)
+
+    def get(path: str) -> Any:
+        answer = client.get(f"/v1{path}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    return get
+
+
+def test_a_cluster_that_was_not_looked_at_yet_says_so(web: Web, get: Any) -> None:
+    assert [c["cluster"] for c in get("/clusters")] == ["shop", "bank"]
+    told = get("/clusters/shop")
+    assert (told["primary"], told["seen_at"], told["lag_seconds"]) == (None, None, None)
+    assert {s["reason"] for s in told["servers"]} == {"has not been looked at yet"}
+    assert {n["level"] for n in get("/clusters/shop/topology")["nodes"]} == {-1}
+
+
+def test_a_cluster_is_told_with_every_server_and_how_far_it_is(web: Web, get: Any) -> None:
+    late = replica(2, channel(lag_seconds=2.5), executed="0-1-90")
+    web.see(view(server(1), late, silent(3)))
+    assert get("/clusters")[0]["lag_seconds"] == 2.5
+    told = get("/clusters/shop")
+    assert told["truth"].startswith("shop: db1 takes writes")
+    first, second, third = told["servers"]
+    assert (first["role"], first["writable"], first["behind"]) == ("primary", True, None)
+    assert (second["role"], second["following"], second["behind"], second["lag_seconds"]) == ("replica", True, 10, 2.5)
+    assert (second["preferred"], second["channels"][0]["source"]) == (True, "db1")
+    assert (third["role"], third["writable"], third["reason"]) == ("silent", None, "connection refused")
+    assert get("/clusters/shop/servers/db2") == second
+
+
+def test_a_replica_that_takes_writes_or_has_a_broken_thread_is_no_follower(web: Web, get: Any) -> None:
+    broken = replica(2, channel(applier=False, receiver=Receiver.RUNNING))
+    web.see(view(server(1), broken, replica(3, writable=True)))
+    _, second, third = get("/clusters/shop/servers")
+    assert not second["following"]
+    assert (third["role"], third["astray"]) == ("replica", True)
+
+
+def test_the_topology_names_each_way_of_events_and_of_clients(web: Web, get: Any) -> None:
+    seen = view(server(1), replica(2), replica(3, channel(2)))
+    web.see(seen, [Observed("edge", True, Epoch(1, 1), "db1", readers=("db2",))])
+    told = get("/clusters/shop/topology")
+    assert {n["name"]: n["level"] for n in told["nodes"]} == {"db1": 0, "db2": 1, "db3": 2}
+    ways = {(e["source"], e["target"], e["kind"]) for e in told["edges"]}
+    events = {("db1", "db2", "replication"), ("db2", "db3", "replication")}
+    assert ways == events | {("edge", "db1", "writes"), ("edge", "db2", "reads")}
+
+
+@pytest.mark.parametrize(
+    ("sync", "lossless", "why"),
+    [
+        (SemiSync(), False, "asynchronous"),
+        (SemiSync(primary_enabled=True), False, "fallen back"),
+        (SemiSync(primary_enabled=True, primary_active=True, wait_point="AFTER_COMMIT"), False, "set AFTER_SYNC"),
+        (SemiSync(primary_enabled=True, primary_active=True, wait_point="AFTER_SYNC", clients=2), True, "2 replicas"),
+    ],
+)
+def test_which_guarantee_holds_is_told_with_the_reason(
+    web: Web, get: Any, sync: SemiSync, lossless: bool, why: str
+) -> None:
+    web.see(view(server(1, semi_sync=sync), replica(2), replica(3)))
+    told = get("/clusters/shop")["guarantee"]
+    assert told["lossless"] is lossless
+    assert why in told["lossless_why"]
+    assert told["fenced"] is False
+
+
+@pytest.mark.parametrize(
+    ("path", "where"),
+    [
+        ("/clusters/nope", "path.cluster"),
+        ("/clusters/shop/servers/db9", "path.server"),
+        ("/clusters/shop/history/20261101T000000-abcdef", "path.operation"),
+        ("/clusters/shop/history/20261101T000000-abcdef/records", "path.operation"),
+        ("/operations/20261101T000000-abcdef", "path.operation"),
+        ("/clusters/shop/history?limit=0", "query.limit"),
+        ("/events?cluster=nope", "query.cluster"),
+        ("/events?view=true", "query.cluster"),
+    ],
+)
+def test_what_there_is_not_is_said_where_and_what_there_is(web: Web, path: str, where: str) -> None:
+    answer = web.client(Scope.ADMIN).get(f"/v1{path}")
+    assert answer.status_code in (404, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+    told = answer.json()
+    assert told["where"] == where
+    assert told["next"]
