@@ -124,7 +124,7 @@ class Engine:
                 *self._leftover_findings(),
                 *self._damaged_findings(),
                 *self._disk_findings(sync_seconds),
-                *self._parts.routes.outlook(Deadline.after(LOOK)),
+                *self._parts.routes.outlook(Deadline.after(LOOK), armed=self._policy.arms),
             ),
         )
 

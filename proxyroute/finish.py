@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection
+from dataclasses import replace
 
 from proxyroute.errors import LostReply, ProxyRouteError, TimedOut, Unfinished, Unreachable
 from proxyroute.gtid import Containment, Position
@@ -43,7 +44,7 @@ def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost
     """
     plan, policy = op.plan, op.plan.policy
     parts.expect(_OPEN + _MARGIN)
-    _open_new(parts, op, Deadline.after(_OPEN), lost)
+    _open_new(parts, op, Deadline.after(_OPEN), lost, table)
     parts.expect(2 * _TELL + _MARGIN)
     _route(parts, op, table)
     # writes flow from here on; what hangs now costs only its own step
@@ -78,7 +79,7 @@ def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost
 # -- inside the blackout --
 
 
-def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[str]) -> None:
+def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[str], table: RouteTable | None) -> None:
     """With the old primary armed the new one opens first, and nobody meets an error but once.
 
     Otherwise the old primary refuses writes before the new one opens: a lock that a process holds is gone in the
@@ -100,6 +101,7 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
             if not old.holders:
                 raise Unfinished(f"{plan.primary} is not frozen any more; nothing was opened")
             if ARMED not in old.holders:
+                note.detail = _make_wait(parts, op, table, deadline)
                 _end_sessions(parts.site[plan.primary], op, deadline)
                 parts.site[plan.primary].refuse_writes(deadline)
                 standing = read_standing(parts, op, deadline.within(_LOOK_NOW), hurry=hurry)
@@ -110,6 +112,21 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
         _accept_writes(new, op, deadline)
         op.mark("opened")
         note.detail += f"{new.name} takes writes"
+
+
+def _make_wait(parts: Parts, op: Operation, table: RouteTable | None, deadline: Deadline) -> str:
+    """Before the old primary refuses writes, closes the routes of proxies in which they then wait instead.
+
+    One that does not do it keeps nobody waiting: its clients meet the refusal.
+    """
+    deadline = deadline.within(_LOOK_NOW)
+    names = parts.routes.queueing(deadline)
+    if not names:
+        return ""
+    op.still_ours()
+    closed = replace(table or parts.table(op, op.plan.candidate, op.route_epoch), primary=None)
+    done = [r for r in parts.routes.only(names).apply(closed, deadline) if r.state is ReceiptState.DONE]
+    return f"writes wait at {', '.join(r.proxy for r in done)}; " if done else ""
 
 
 def _shut(old: Server, deadline: Deadline) -> str:

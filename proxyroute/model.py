@@ -370,6 +370,11 @@ class Policy:
     """Schema for the probe row of the proof; empty: no probe is written."""
     max_disk_seconds: float = 1.0
 
+    @property
+    def arms(self) -> bool:
+        """Whether the old primary is made to hold writes until the routes have moved, whoever dies."""
+        return self.order == "lock_early" and self.freeze != "backup_stage"  # only one session can hold a backup stage
+
 
 @dataclass(frozen=True)
 class FailoverPolicy:

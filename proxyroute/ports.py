@@ -330,8 +330,26 @@ class Foretelling(Protocol):
     @property
     def name(self) -> str: ...
 
-    def outlook(self, deadline: Deadline) -> Sequence[Finding]:
-        """Returns what clients will see, with the setting that would make it better. Never raises, never an error."""
+    def outlook(self, deadline: Deadline, *, armed: bool) -> Sequence[Finding]:
+        """Returns what clients will see, with the setting that would make it better. Never raises, never an error.
+
+        ``armed`` tells whether the old primary makes writes wait until the routes have moved; otherwise it refuses
+        them before the new one opens.
+        """
+
+
+@runtime_checkable
+class Queueing(Protocol):
+    """An adapter in whose proxy writes may wait while its write route is closed, instead of failing."""
+
+    @property
+    def name(self) -> str: ...
+
+    def queues(self, deadline: Deadline) -> bool:
+        """Whether they do, for every client of every service. Then closing the route early saves them errors.
+
+        Never raises; what cannot be told is no.
+        """
 
 
 class Lease(Protocol):

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from proxyroute.election import elect, make_plan
-from proxyroute.model import Election, Finding, Plan, PlannedStep, Policy, View
-from proxyroute.parts import Parts
+from proxyroute.model import Deadline, Election, Finding, Plan, PlannedStep, Policy, View
+from proxyroute.parts import LOOK, Parts
 from proxyroute.preflight import blocking, preflight, survey
 
 WAITED_FOR = "transaction.long"
@@ -123,11 +123,16 @@ def _steps(view: View, plan: Plan, parts: Parts) -> Iterator[PlannedStep]:
     yield PlannedStep("catch up", f"{new.name} reaches exactly the frozen position", on_new("wait_for"))
     yield PlannedStep("detach", f"{new.name} stops replicating", on_new("detach"))
     yield PlannedStep("commit", "the point of no return, on disk")
-    if policy.order == "lock_early" and policy.freeze != "backup_stage":
+    if policy.arms:
         yield PlannedStep("arm", f"{old.name} will refuse writes by itself should everything here die", on_old("arm"))
-    yield PlannedStep(
-        "open", f"{new.name} takes writes", on_new(*(["semi_sync"] if plan.semi_sync else []), "accept_writes")
-    )
+    opened = on_new(*(["semi_sync"] if plan.semi_sync else []), "accept_writes")
+    if policy.arms:
+        yield PlannedStep("open", f"{new.name} takes writes", opened)
+    else:
+        queueing = parts.routes.queueing(Deadline.after(LOOK))
+        waits = f"writes wait at {', '.join(queueing)}, which has no primary for a moment; " if queueing else ""
+        refused = on_old("limit_connections", "kill_clients", "refuse_writes")
+        yield PlannedStep("open", f"{waits}{old.name} refuses writes, then {new.name} takes them", (*refused, *opened))
     yield PlannedStep("route", f"new sessions go to {new.name} at {proxies or 'no proxy'}")
     yield PlannedStep(
         "close old primary",

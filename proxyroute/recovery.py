@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from enum import StrEnum
 
 from proxyroute.errors import (
@@ -24,12 +25,12 @@ from proxyroute.errors import (
 )
 from proxyroute.finish import finish
 from proxyroute.gtid import Containment
-from proxyroute.model import Deadline, Epoch, ReceiptState, RouteTable, Undo
+from proxyroute.model import Deadline, Epoch, Reader, ReceiptState, RouteTable, Undo
 from proxyroute.opening import Standing, must_answer, read_standing, refuse_unless_closed
 from proxyroute.operation import Operation
 from proxyroute.parts import LOOK, Parts, peer
 from proxyroute.routes import highest_epoch
-from proxyroute.routing import bereaved
+from proxyroute.routing import WEIGHTS, bereaved
 
 _RETRY = 0.2
 _EXPECT = 3
@@ -328,13 +329,19 @@ def _release_routes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline)
 
 
 def _table_back(parts: Parts, op: Operation, epoch: Epoch) -> RouteTable:
-    """The routes to the old primary; while that is gone, its replicas go on serving reads."""
-    old = op.plan.primary
-    if old in op.gone:
-        view = parts.site.look(Deadline.after(LOOK), spared=op.gone)
-        if view.status(old) is None:
-            return bereaved(view, old, old, epoch, parts.site.endpoints)
-    return parts.table(op, old, epoch)
+    """The routes to the old primary; while that is gone, its replicas go on serving reads.
+
+    The candidate keeps its reads as well: that it follows again is undone next, or is left to do.
+    """
+    old, candidate = op.plan.primary, op.plan.candidate
+    view = parts.site.look(Deadline.after(LOOK), spared=op.gone)
+    if old in op.gone and view.status(old) is None:
+        return bereaved(view, old, old, epoch, parts.site.endpoints)
+    table = parts.table(op, old, epoch, view)
+    readers = {r.name: r for r in table.readers if r.name != old}
+    if view.status(candidate) is not None and any(u.verb == "follow" and u.server == candidate for u in op.undos):
+        readers.setdefault(candidate, Reader(candidate, WEIGHTS[0][1]))
+    return replace(table, readers=tuple(readers.values()) or table.readers)
 
 
 def _epoch_back(op: Operation, seen: Epoch) -> Epoch:

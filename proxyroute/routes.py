@@ -16,7 +16,7 @@ from proxyroute.model import (
     Severity,
 )
 from proxyroute.operation import each
-from proxyroute.ports import Adapter, Foretelling
+from proxyroute.ports import Adapter, Foretelling, Queueing
 
 _GRACE = 0.5
 """Seconds that a proxy which is declared absent gets beyond the others, where no write waits for it."""
@@ -63,11 +63,22 @@ class Routes:
                 findings.extend(found.get())
         return tuple(findings)
 
-    def outlook(self, deadline: Deadline) -> tuple[Finding, ...]:
-        """Returns what clients will see of a switchover, for the proxies that can tell; never an error."""
+    def outlook(self, deadline: Deadline, *, armed: bool) -> tuple[Finding, ...]:
+        """Returns what clients will see of a switchover, for the proxies that can tell; never an error.
+
+        ``armed`` tells whether the old primary makes writes wait until the routes have moved.
+        """
         told = [a for a in self.all if isinstance(a, Foretelling)]
-        outcomes = each(told, lambda a: tuple(a.outlook(deadline)), deadline)
+        outcomes = each(told, lambda a: tuple(a.outlook(deadline, armed=armed)), deadline)
         return tuple(finding for found in outcomes.values() for finding in found.value or ())
+
+    def queueing(self, deadline: Deadline) -> tuple[str, ...]:
+        """Returns the required proxies in which writes wait while the write route is closed."""
+        asked = [a for a in self.required if isinstance(a, Queueing)]
+        if not asked:
+            return ()
+        outcomes = each(asked, lambda a: a.queues(deadline), deadline)
+        return tuple(name for name, found in outcomes.items() if found.value)
 
     def prepare(self, target: RouteTable, abort: RouteTable, deadline: Deadline) -> tuple[Receipt, ...]:
         return self._tell(lambda a: a.prepare(target, abort, deadline), target.epoch, deadline, _GRACE)

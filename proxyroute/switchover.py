@@ -131,7 +131,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
 def _arm(parts: Parts, op: Operation) -> None:
     """From here on the old primary refuses writes in the end, whoever dies: the new one may open before it does."""
     policy, old = op.plan.policy, parts.site[op.plan.primary]
-    if policy.order != "lock_early" or policy.freeze == "backup_stage":  # only one session can hold a backup stage
+    if not policy.arms:
         return
     parts.expect(_ANSWER + _GRACE)
     with op.step("arm") as note:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from proxyroute.errors import AdapterError, ConfigError, TimedOut
+from proxyroute.maxscale import services
 from proxyroute.maxscale import settings as maxscale_settings
 from proxyroute.maxscale.findings import Examination
 from proxyroute.maxscale.look import Look, look, obstacle, states
@@ -58,6 +59,7 @@ class MaxScaleAdapter:
         self._fallback: RouteTable | None = None
         self._names: dict[str, str] = {}
         self._poked: threading.Thread | None = None
+        self._queues: bool | None = None
 
     # Reading
 
@@ -65,12 +67,26 @@ class MaxScaleAdapter:
         """Returns what would keep this MaxScale from following, and what its clients will see."""
         return tuple(self._examination().findings(deadline))
 
-    def outlook(self, deadline: Deadline) -> Sequence[Finding]:
+    def outlook(self, deadline: Deadline, *, armed: bool) -> Sequence[Finding]:
         """Returns what clients will see of a switchover, by service, with the setting that would make it better."""
         try:
-            return tuple(self._examination().outlook(deadline))
+            return tuple(self._examination().outlook(deadline, armed=armed))
         except (AdapterError, ConfigError, TimedOut):
             return ()
+
+    def queues(self, deadline: Deadline) -> bool:
+        """Whether writes wait in MaxScale while it has no Master, by the settings of all services that get writes.
+
+        Known since ``prepare``; a process that did not prepare asks. Never raises: what cannot be told is no.
+        """
+        if not self._settings.driving:
+            return False
+        if self._queues is None:
+            try:
+                self._queues = services.queues(self._examination().serving(deadline))
+            except (AdapterError, ConfigError, TimedOut):
+                return False
+        return self._queues
 
     def _examination(self) -> Examination:
         return Examination(self.name, self._cluster, self._servers, self._settings, self._rest)
@@ -126,6 +142,8 @@ class MaxScaleAdapter:
                 raise AdapterError(self.name, f"{trouble[0]}; {trouble[1]}")
             self._refuse_aside(target, seen.known)
             self._rest.may_change(next(iter(seen.known.by_name.values())).name, deadline)
+            self._queues = None
+            evidence["queues"] = self.queues(deadline)  # asked now: later it would be inside the blackout
             for monitor in seen.running if self._settings.driving else ():
                 self._rest.stop_monitor(monitor.name, deadline)
                 detail = f"monitor {monitor.name} was stopped, as stop_monitor says: its states stay as they were"

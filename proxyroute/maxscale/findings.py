@@ -51,15 +51,28 @@ class Examination:
         except (AdapterError, TimedOut) as error:
             yield self._unanswered(error, deadline)
 
-    def outlook(self, deadline: Deadline) -> Iterator[Finding]:
-        """Yields what clients will see, by service. Raises AdapterError, ConfigError and TimedOut."""
-        seen = look(self._rest, self._settings, self._cluster, self._servers, deadline)
-        for service in self._services(seen, deadline):
-            found = services.outlook(service)
+    def outlook(self, deadline: Deadline, *, armed: bool) -> Iterator[Finding]:
+        """Yields the order that its services' settings ask for, and what clients of each will see.
+
+        ``armed`` as in :func:`proxyroute.maxscale.services.order`. Raises AdapterError, ConfigError and TimedOut.
+        """
+        found_services = self.serving(deadline)
+        order = services.order(found_services, driving=self._settings.driving, armed=armed)
+        if found_services:
+            text, cure = services.told(order, found_services)
+            severity = Severity.WARNING if order is services.Order.OVERLAP else Severity.INFO
+            yield Finding("maxscale.order", severity, self._proxy, text, cure)
+        for service in found_services:
+            found = services.outlook(service, order)
             if found is not None:
                 text = f"service {found.service}: {found.text}"
                 severity = Severity.WARNING if found.errors else Severity.INFO
                 yield Finding("maxscale.clients", severity, self._proxy, text, found.cure)
+
+    def serving(self, deadline: Deadline) -> tuple[services.Service, ...]:
+        """Returns the services of this cluster. Raises AdapterError, ConfigError and TimedOut."""
+        seen = look(self._rest, self._settings, self._cluster, self._servers, deadline)
+        return tuple(self._services(seen, deadline))
 
     # -- before anything is asked --
 
@@ -213,10 +226,6 @@ class Examination:
                     cure = f"maxctrl link monitor {service.cluster} {names}"
                 text = f"service {service.name} does not have {names}: its clients would not get there"
                 yield Finding("maxscale.service", Severity.ERROR, self._proxy, text, cure)
-            if (told := services.outlook(service)) is not None:
-                text = f"service {told.service}: {told.text}"
-                severity = Severity.WARNING if told.errors else Severity.INFO
-                yield Finding("maxscale.clients", severity, self._proxy, text, told.cure)
         if not found:
             text = "no service has a server of this cluster: no client gets there"
             yield Finding(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 RETRY = "delayed_retry=true transaction_replay=true"
@@ -23,6 +24,62 @@ class Service:
 
     def on(self, parameter: str) -> bool:
         return self.parameters.get(parameter) in (True, "true", 1)
+
+    @property
+    def replays(self) -> bool:
+        """Transactions that are cut off are done again."""
+        return self.router == "readwritesplit" and self.on("transaction_replay")
+
+    @property
+    def retries(self) -> bool:
+        """Single writes that are cut off are done again; ``transaction_replay`` has that in it."""
+        return self.router == "readwritesplit" and (self.on("delayed_retry") or self.replays)
+
+    @property
+    def reconnects(self) -> bool:
+        return self.on("master_reconnection") or self.replays
+
+    @property
+    def writes(self) -> bool:
+        """Whether clients may write through it."""
+        options = str(self.parameters.get("router_options") or "")
+        return not (self.router == "readconnroute" and "slave" in options and "master" not in options)
+
+    @property
+    def waits(self) -> bool:
+        """Whether writes and transactions wait while there is no Master, instead of failing."""
+        return self.replays and self.parameters.get("master_failure_mode") != "fail_instantly"
+
+
+class Order(StrEnum):
+    """The order in which a MaxScale, the old and the new primary are told; docs/decisions/0023."""
+
+    LOCK_EARLY = "lock early, kill late"
+    """The old primary makes writes wait until the new Master is set and the old one cleared; only then sessions end."""
+    CLEAR_FIRST = "Master cleared first"
+    """The old primary refuses writes before the new one opens; until then there is no Master, and writes wait."""
+    OVERLAP = "overlap"
+    """The old primary refuses writes before the new one opens, and stays Master until then: writes meet that."""
+    MONITOR = "by the monitor"
+    """The monitor shows the new Master once it has seen that the old primary refuses writes."""
+
+
+def order(services: Collection[Service], *, driving: bool, armed: bool) -> Order:
+    """Returns the order for a MaxScale with ``services``.
+
+    ``armed`` tells whether the old primary makes writes wait by itself, whoever dies, until the routes have moved.
+    """
+    if not driving:
+        return Order.MONITOR
+    if armed:
+        return Order.LOCK_EARLY
+    return Order.CLEAR_FIRST if queues(services) else Order.OVERLAP
+
+
+def queues(services: Collection[Service]) -> bool:
+    """Whether writes wait at every one of ``services`` that has any while there is no Master."""
+    writing = [service for service in services if service.writes]
+    return bool(writing) and all(service.waits for service in writing)
 
 
 @dataclass(frozen=True)
@@ -55,40 +112,73 @@ def read(data: Sequence[Mapping[str, Any]], of_monitor: Mapping[str, frozenset[s
         )
 
 
-def outlook(service: Service) -> Outlook | None:
-    """Returns what clients of ``service`` see; None for one that sends no writes to a Master."""
+def outlook(service: Service, order: Order = Order.LOCK_EARLY) -> Outlook | None:
+    """Returns what clients of ``service`` see in that ``order``; None for one that sends no writes to a Master."""
+    if not service.writes:
+        return None
     if service.router == "readwritesplit":
-        return _readwritesplit(service)
+        return _readwritesplit(service, order)
     if service.router == "readconnroute":
-        options = str(service.parameters.get("router_options") or "")
-        if "slave" in options and "master" not in options:
-            return None
-        return Outlook(
-            service.name,
-            "a session on the old primary ends once (2013) and must connect anew; newcomers see nothing",
-            f"a readwritesplit with {RETRY} would hide it",
-            errors=True,
-        )
+        text = f"a session on the old primary ends once (2013) and must connect anew; newcomers {_NEWCOMERS[order]}"
+        return Outlook(service.name, text, f"a readwritesplit with {RETRY} would hide it", errors=True)
     return Outlook(service.name, f"what the router {service.router} lets clients see is not known here")
 
 
-def _readwritesplit(service: Service) -> Outlook:
-    retry, replay = service.on("delayed_retry"), service.on("transaction_replay")
-    reconnect = service.on("master_reconnection")
+_NEWCOMERS = {
+    Order.LOCK_EARLY: "see nothing",
+    Order.CLEAR_FIRST: "are refused until the new primary is open (1815)",
+    Order.OVERLAP: "are refused, or their writes meet error 1290, until the new primary is open",
+    Order.MONITOR: "are refused, or their writes meet error 1290, until the monitor has seen the new primary",
+}
+
+
+def _readwritesplit(service: Service, order: Order) -> Outlook:
     again = "a write whose reply was lost may be done twice (delayed_retry)"
-    if retry and replay:
-        text = "writes and transactions wait and go on at the new primary without an error, for one it may take until "
-        text += f"the next full second; a COMMIT that was under way may end with 2013; {again}"
-        return Outlook(service.name, text)
-    if retry:
-        text = f"single writes wait and go on at the new primary; an open transaction breaks (2013); {again}"
-        return Outlook(service.name, text, _alter(service, "transaction_replay=true"), errors=True)
-    if reconnect:
+    refused = "before it is open a write may meet error 1290" if order is Order.OVERLAP else ""
+    if service.retries and service.replays:
+        text = f"writes and transactions wait and go on at the new primary without an error, {_WAITS[order]}"
+        return _outlook(service, text, refused, "a COMMIT that was under way may end with 2013", again)
+    if service.retries:
+        text = f"single writes wait and go on at the new primary, {_WAITS[order]}; an open transaction breaks (2013)"
+        return _outlook(service, text, refused, again, cure="transaction_replay=true")
+    if service.reconnects:
         text = "a session that is writing at that moment, or has a transaction open, ends once (2013); all others go on"
-        return Outlook(service.name, text, _alter(service, RETRY), errors=True)
+        return _outlook(service, text, refused, cure=RETRY)
     text = "every session that has used the primary ends once (2013) and must connect anew"
-    return Outlook(service.name, text, _alter(service, f"{RECONNECT} {RETRY}"), errors=True)
+    return _outlook(service, text, refused, cure=f"{RECONNECT} {RETRY}")
 
 
-def _alter(service: Service, settings: str) -> str:
-    return f"maxctrl alter service {service.name} {settings}"
+_WAITS = {
+    Order.LOCK_EARLY: "for one it may take until the next full second",
+    Order.CLEAR_FIRST: "which takes until the next full second",
+    Order.OVERLAP: "for one it may take until the next full second",
+    Order.MONITOR: "which takes until the next full second after the monitor has seen it",
+}
+
+
+def _outlook(service: Service, *texts: str, cure: str = "") -> Outlook:
+    """Errors are to be expected where there is a cure, and where a text tells of refused writes."""
+    told = [text for text in texts if text]
+    line = f"maxctrl alter service {service.name} {cure}" if cure else ""
+    return Outlook(service.name, "; ".join(told), line, errors=bool(cure) or any("1290" in text for text in told))
+
+
+def told(order: Order, services: Collection[Service]) -> tuple[str, str]:
+    """Returns what an order means, in words, and the setting that would make it better, if one would."""
+    if order is not Order.OVERLAP:
+        return f"{order}: {_MEANS[order]}", ""
+    blunt = [service for service in services if service.writes and not service.waits]
+    names = " and ".join(service.name for service in blunt) or "no service"
+    cures = [f"maxctrl alter service {s.name} {RECONNECT} {RETRY}" for s in blunt if s.router == "readwritesplit"]
+    text = f"{order}: {_MEANS[order]}; it is not cleared before, for writes through {names} would not wait"
+    return text, "; ".join(("switchover: {order: lock_early, freeze: flush_tables}", *cures))
+
+
+_MEANS = {
+    Order.LOCK_EARLY: "writes wait at the locked old primary; when the new one is open it becomes Master, the old one "
+    "is cleared, and only then its sessions end",
+    Order.CLEAR_FIRST: "the old primary is cleared before it refuses writes, so that they wait in MaxScale; the new "
+    "one becomes Master when it is open",
+    Order.OVERLAP: "the old primary refuses writes and stays Master until the new one is open and Master",
+    Order.MONITOR: "the old primary refuses writes, and the monitor, made to look at once, finds the new one",
+}

@@ -146,11 +146,15 @@ def urgent(table: RouteTable, known: Known) -> list[Move]:
 def lasting(table: RouteTable, known: Known) -> list[Move]:
     """Returns what moves the reads. Maintenance and drain are the operator's and never touched.
 
-    A server that gets no reads keeps ``running``: that it lives is nobody's word here. The primary's own bit for reads
-    goes, because ``Master`` hides it and it acts all the same.
+    The primary's own bit for reads goes first, because ``Master`` hides it and it acts all the same; then newcomers
+    among the readers get theirs, and who is none any more loses it. A server that gets no reads keeps ``running``:
+    that it lives is nobody's word here.
     """
     readers = {reader.name for reader in table.readers if reader.name != table.primary}
     moves = []
+    primary = known.by_name.get(table.primary) if table.primary else None
+    if primary is not None:
+        moves.append(Move(primary.name, "clear", "slave"))
     for name, shown in known.by_name.items():
         if name in readers:
             if not shown.running:
@@ -158,7 +162,7 @@ def lasting(table: RouteTable, known: Known) -> list[Move]:
             if not shown.slave or shown.hides:
                 moves.append(Move(shown.name, "set", "slave"))
     for name, shown in known.by_name.items():
-        if name not in readers and (shown.slave or shown.master or shown.hides or name == table.primary):
+        if name not in readers and name != table.primary and (shown.slave or shown.master or shown.hides):
             moves.append(Move(shown.name, "clear", "slave"))
     return moves
 

@@ -1,4 +1,4 @@
-"""SIGKILL around acts at a driven MaxScale during a failover, healed by the guard and by heal."""
+"""SIGKILL during a failover behind MaxScale, driven and followed, healed by the guard and by heal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.test_sigkill_failover import FAILOVER, OPTIONS, acknowledged_by_all, bring_back, sweep
+from tests.chaos.world import EACH
 from tests.support.load import create_table
 from tests.support.maxscale.bits import Bit
 from tests.support.maxscale.site import MaxScaleLab
@@ -16,9 +17,10 @@ POLICY = {"freeze_budget": "3s", "settle": "10s", "prove": "2s"}
 
 
 @pytest.fixture
-def lab() -> Iterator[MaxScaleLab]:
+def lab(request: pytest.FixtureRequest) -> Iterator[MaxScaleLab]:
     more = {"failover": {"profile": "aggressive"}}
-    lab = MaxScaleLab.begin("driving", policy=POLICY, semi_sync=True, options=OPTIONS, more=more)
+    mode = getattr(request, "param", "driving")
+    lab = MaxScaleLab.begin(mode, policy=POLICY, semi_sync=True, options=OPTIONS, more=more)
     try:
         create_table(lab.cluster.primary)
         lab.cluster.await_synced()
@@ -32,6 +34,15 @@ def assert_one_master(lab: MaxScaleLab) -> None:
     assert masters == [lab.cluster.primary.name], "no hidden Master is left either"
 
 
+def points_of(lab: MaxScaleLab, trace: Path) -> list[str]:
+    """Returns every point that an undisturbed failover passes; the one that was killed is back afterwards."""
+    old = acknowledged_by_all(lab)
+    old.kill9()
+    assert lab.run(*FAILOVER, environment={"PROXYROUTE_FAULT_TRACE": str(trace)}).returncode in (0, 7)
+    bring_back(lab, old)
+    return [p for p in trace.read_text().splitlines() if p.startswith("engine/")]
+
+
 @pytest.mark.timeout(300)
 def test_killed_when_the_dead_one_is_cleared_and_when_the_new_one_is_set(lab: MaxScaleLab) -> None:
     """The first act at MaxScale takes the dead one's Master bit, the third gives the new one its own."""
@@ -42,11 +53,20 @@ def test_killed_when_the_dead_one_is_cleared_and_when_the_new_one_is_set(lab: Ma
 @pytest.mark.full
 @pytest.mark.timeout(900)
 def test_killed_around_every_act_at_maxscale(lab: MaxScaleLab, tmp_path: Path) -> None:
-    old, trace = acknowledged_by_all(lab), tmp_path / "trace"
-    old.kill9()
-    assert lab.run(*FAILOVER, environment={"PROXYROUTE_FAULT_TRACE": str(trace)}).returncode in (0, 7)
-    bring_back(lab, old)
-    points = [p for p in trace.read_text().splitlines() if p.startswith("engine/maxscale.")]
+    points = [p for p in points_of(lab, tmp_path / "trace") if p.startswith("engine/maxscale.")]
     assert len(points) >= 12, points
     sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points)])
+    assert_one_master(lab)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("lab", ["following"], indirect=True)
+@pytest.mark.parametrize("step", EACH)
+def test_killed_at_every_point_of_a_failover_that_a_monitor_follows(
+    lab: MaxScaleLab, tmp_path: Path, step: int
+) -> None:
+    points = points_of(lab, tmp_path / "trace")
+    for decisive in ("journal", "mariadb.stop_receiver", "mariadb.accept_writes", "maxscale.state", "guard.start"):
+        assert any(p.startswith(f"engine/{decisive}") for p in points), decisive
+    sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points[::step])])
     assert_one_master(lab)
