@@ -25,6 +25,8 @@ def templates_folder() -> Path:
 def render(table: RouteTable, settings: Settings) -> str:
     """Returns the configuration for the servers of ``table``. Raises ConfigError, with file and line."""
     own = settings.template
+    if own is not None and not own.is_file():  # one of that name among ours must not stand in for it
+        raise ConfigError(f"{own} does not exist, or is no file; correct template:, or leave it out to use ours")
     folders = [str(own.parent)] if own is not None else []
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([*folders, str(templates_folder())]),
