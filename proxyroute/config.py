@@ -44,6 +44,7 @@ from proxyroute.config_values import (
     ServerConfig,
     Tls,
 )
+from proxyroute.config_vrrp import read_vrrp
 from proxyroute.config_web import WebConfig
 from proxyroute.config_yaml import Document, InvalidConfig, Problem, Where, read_document, suggest
 from proxyroute.errors import ConfigError
@@ -136,6 +137,8 @@ def snapshot(cluster: ClusterConfig) -> dict[str, Any]:
         values["failover"] = dataclasses.asdict(cluster.failover)
     if cluster.notices:
         values["notices"] = [settings_of(notice) for notice in cluster.notices]
+    if cluster.vrrp:
+        values["vrrp"] = _settings_json(cluster.vrrp)
     if cluster.proof:
         values["proof"] = {"schema": cluster.proof.schema, "account": _account_json(cluster.proof.account)}
     if cluster.rejoin:
@@ -205,6 +208,7 @@ class _Cluster:
         self._serve = fill(ServeConfig, _mapping(values.get("serve")), document, (*where, "serve"))
         self._failover = self._read_failover()
         self._proxies = self._read_proxies()
+        self._vrrp = read_vrrp(values.get("vrrp"), _sequence(values.get("proxies")), document, (*where, "vrrp"))
         self._notices = read_notices(_sequence(values.get("notices")), document, (*where, "notices"))
 
     def addresses(self) -> list[tuple[Where, Any]]:
@@ -328,6 +332,7 @@ class _Cluster:
             failover=self._failover,
             rejoin=_account(shape.rejoin.account, base) if shape.rejoin else None,
             notices=self._notices,
+            vrrp=self._vrrp,
         )
 
 

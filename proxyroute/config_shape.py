@@ -45,6 +45,10 @@ EXAMPLES = {
     "schema": "schema: proxyroute",
     "type": "type: haproxy",
     "name": "name: edge1",
+    "addresses": "addresses: [10.0.0.100/24]",
+    "hosts": "hosts: {edge1: 10.0.0.11, edge2: 10.0.0.12}",
+    "interface": "interface: eth0",
+    "router_id": "router_id: 51",
     "endpoints": "endpoints: ['https://10.0.0.1:2379', 'https://10.0.0.2:2379', 'https://10.0.0.3:2379']",
 }
 """What to write for a field that is missing or of the wrong kind."""
@@ -293,6 +297,7 @@ class ClusterShape(Shape):
     proxies: list[dict[str, Any]] = []
     lease: LeaseShape | None = None
     notices: list[dict[str, Any]] = []
+    vrrp: dict[str, Any] | None = None
 
 
 class FileShape(Shape):

@@ -12,6 +12,7 @@ from typing import Any
 from proxyroute.config_lease import LeaseConfig
 from proxyroute.config_receivers import NoticeConfig
 from proxyroute.config_secrets import Secret
+from proxyroute.config_vrrp import VrrpConfig
 from proxyroute.config_web import WebConfig
 from proxyroute.config_yaml import suggest
 from proxyroute.db.mariadb_replication import ReplicationLogin
@@ -167,6 +168,8 @@ class ClusterConfig:
     """The account that reads binary logs and data, and puts them in place; without it the engine's own."""
     notices: tuple[NoticeConfig, ...] = ()
     """Who is told, in the order of the file."""
+    vrrp: VrrpConfig | None = None
+    """A virtual address that keepalived moves between proxy hosts."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -15,21 +15,57 @@ from proxyroute.model import Observed, Receipt, ReceiptState
 _LEVELS = {ReceiptState.DONE: "good", ReceiptState.FAILED: "bad", ReceiptState.UNKNOWN: "warn"}
 
 
-@click.command(short_help="Print the files that would be written for the proxies.")
+@click.group(invoke_without_command=True, short_help="Print the files that would be written for the proxies.")
 @click.option("--proxy", metavar="NAME", help="Only this one.")
 @click.option(
     "--backends", "only_backends", is_flag=True, help="Only HAProxy's backends, for a configuration of yours."
 )
 @common_options
-@pass_context
-def render(ctx: Context, proxy: str | None, only_backends: bool) -> None:
+@click.pass_context
+def render(click_context: click.Context, proxy: str | None, only_backends: bool) -> None:
     """Print the files that would be written for the proxies, routed to the current primary.
 
     With --backends only the backends, to be included in a configuration that is somebody else's: ProxyRoute does
     not follow up what becomes of them.
 
-    Writes nothing but its output.
+    Writes nothing but its output. `render keepalived` prints what keepalived needs on the hosts of `vrrp`.
     """
+    if click_context.invoked_subcommand is None:
+        _render_proxies(click_context.ensure_object(Context), proxy, only_backends)
+    elif proxy is not None or only_backends:
+        raise ConfigError(
+            f"--proxy and --backends are not for render {click_context.invoked_subcommand}; leave them out"
+        )
+
+
+@render.command(short_help="Print the configuration of keepalived for each host of `vrrp`.")
+@click.option("--host", metavar="NAME", help="Only this one, without a heading: > /etc/keepalived/keepalived.conf")
+@common_options
+@pass_context
+def keepalived(ctx: Context, host: str | None) -> None:
+    """Print the configuration of keepalived for each host that `vrrp` names.
+
+    Writes nothing but its output, and asks nobody. docs/guide/vrrp.md says what becomes of it.
+    """
+    from proxyroute import vrrp  # what a mere --help need not wait for
+
+    cluster = ctx.cluster
+    if cluster.vrrp is None:
+        raise ConfigError(f"{cluster.name} has no vrrp in {ctx.config_file}; docs/guide/vrrp.md shows one")
+    names = list(cluster.vrrp.hosts)
+    if host is not None and host not in names:
+        raise ConfigError(f"there is no host {host!r} in vrrp; {suggest(host, names)}")
+    texts = {n: vrrp.keepalived(cluster.name, cluster.vrrp, n) for n in names if host in (None, n)}
+    if ctx.as_json:
+        ctx.out.json({name: {vrrp.FILE: text} for name, text in texts.items()})
+        return
+    for name, text in texts.items():
+        if host is None:
+            ctx.out.raw(f"# ---- {name}: {vrrp.FILE}")
+        ctx.out.raw(text.rstrip("\n"))
+
+
+def _render_proxies(ctx: Context, proxy: str | None, only_backends: bool) -> None:
     with ctx.engine() as engine:
         rendered = engine.render()
     if proxy is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import textwrap
 from pathlib import Path
@@ -9,11 +10,22 @@ from pathlib import Path
 import pytest
 
 from tests.support import netns
-from tests.support.lab import Lab
+from tests.support.lab import PROGRAM, Lab, run_to_end
 from tests.support.load import ROOT_FOLDER
 from tests.support.process import find_program
 from tests.support.wait import until
 
+SITE = """\
+version: 1
+clusters:
+  shop:
+    account: {user: proxyroute, password: {env: ENGINE_PASSWORD}}
+    replication: {user: repl, password: {env: REPL_PASSWORD}}
+    servers: {db1: 10.0.0.1:3306, db2: 10.0.0.2:3306}
+    proxies:
+      - {type: haproxy-agents, name: edge1, folder: /mnt/routes, key_file: /etc/proxyroute/shared.key, write: "*:3306"}
+      - {type: haproxy-agents, name: edge2, folder: /mnt/routes, key_file: /etc/proxyroute/shared.key, write: "*:3306"}
+"""
 CHECK = ROOT_FOLDER / "scripts" / "keepalived" / "check"
 
 
@@ -59,19 +71,26 @@ def test_a_host_that_has_accepted_nothing_may_not(tmp_path: Path) -> None:
     assert "no agent has accepted a route" in done.stdout
 
 
-def test_the_configuration_in_the_guide_is_one_that_keepalived_takes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["", "advertisement: 200ms", "track_process: haproxy"])
+def test_what_the_guide_configures_is_rendered_to_what_keepalived_takes(tmp_path: Path, more: str) -> None:
     try:
         netns.require()
     except netns.Unavailable as reason:
         pytest.skip(str(reason))
     guide = (ROOT_FOLDER / "docs" / "guide" / "vrrp.md").read_text()
-    text = textwrap.dedent(guide.partition("   ```\n")[2].partition("   ```\n")[0])
-    script = "/usr/local/lib/proxyroute/check"
-    assert script in text
-    file = tmp_path / "keepalived.conf"
-    file.write_text(text.replace(script, "/bin/true"))
-    # eth0 of a namespace that goes with the command
-    cable = "ip link add name eth0 type veth peer name e1 && ip addr add 10.0.0.11/24 dev eth0 && ip link set eth0 up"
-    argv = [find_program("unshare"), "--net", "sh", "-ec", f'{cable} && exec "$0" -t -f "$1"']
-    done = subprocess.run([*argv, find_program("keepalived"), file], capture_output=True, text=True, timeout=20)
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    part = textwrap.dedent(guide.partition("   ```\n")[2].partition("   ```\n")[0])
+    assert part.startswith("vrrp:")
+    config = tmp_path / "proxyroute.yml"
+    text = SITE + textwrap.indent(part, "    ") + "      check: [/bin/true, --socket, /run/haproxy/admin.sock]\n"
+    config.write_text(f"{text}      {more}\n")
+    files = json.loads(run_to_end([str(PROGRAM), "--config", str(config), "render", "keepalived", "--json"]).stdout)
+    assert set(files) == {"edge1", "edge2"}
+    for number, host in enumerate(sorted(files), 1):
+        file = tmp_path / f"{host}.conf"
+        file.write_text(files[host]["/etc/keepalived/keepalived.conf"])
+        # eth0 of a namespace that goes with the command
+        address = f"ip addr add 10.0.0.1{number}/24 dev eth0"
+        cable = f"ip link add name eth0 type veth peer name e1 && {address} && ip link set eth0 up"
+        argv = [find_program("unshare"), "--net", "sh", "-ec", f'{cable} && exec "$0" -t -f "$1"']
+        done = subprocess.run([*argv, find_program("keepalived"), file], capture_output=True, text=True, timeout=20)
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")

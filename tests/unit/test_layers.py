@@ -48,7 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("db.*", "haproxy.*", "maxscale.*", "lease.*"),
     ("adapters.*", "hooks", "notify*"),
     ("config*",),
-    ("agent*",),
+    ("agent*", "vrrp"),
     ("assembly",),
     ("guard", "outlet", "rejoining"),
     ("engine", "sentry"),

@@ -17,6 +17,7 @@ from proxyroute.config import from_snapshot, load, snapshot
 from proxyroute.config_receivers import RECEIVERS, NoticeConfig
 from proxyroute.config_shape import parse_duration
 from proxyroute.config_values import ServeConfig
+from proxyroute.config_vrrp import VrrpConfig
 from proxyroute.config_web import WebConfig
 from proxyroute.hooks import __doc__ as hooks_doc
 from proxyroute.model import AGGRESSIVE, FailoverPolicy, Policy
@@ -62,6 +63,10 @@ def test_every_field_of_serve_is_documented_with_its_default() -> None:
 
 def test_every_field_of_the_web_is_documented() -> None:
     assert set(fields_of(section("## `web`"))) == {f.name for f in dataclasses.fields(WebConfig)}
+
+
+def test_every_field_of_vrrp_is_documented() -> None:
+    assert set(fields_of(section("## `vrrp`"))) == {f.name for f in dataclasses.fields(VrrpConfig)}
 
 
 def test_every_field_of_failover_is_documented_with_its_default_and_that_of_the_profile() -> None:
