@@ -26,6 +26,7 @@ from proxyroute.parts import Parts
 from proxyroute.ports import Adapter, Lease
 from proxyroute.routes import Routes
 from proxyroute.site import Site
+from proxyroute.standing import Book
 
 
 def build_parts(config: ClusterConfig, *, continuous: bool = False, permit: Callable[[], None] | None = None) -> Parts:
@@ -39,6 +40,7 @@ def build_parts(config: ClusterConfig, *, continuous: bool = False, permit: Call
         hooks=Scripts(config.scripts.moments, config.scripts.timeout, config.scripts.arguments),
         probe=RowProbe(config.proof.schema, config.proof.account.login()) if config.proof else None,
         continuous=continuous,
+        aside=lambda: tuple(Book(standing_file(config)).read().maintenance),
     )
 
 
@@ -66,6 +68,11 @@ def build_adapters(config: ClusterConfig) -> list[Adapter]:
 def cluster_folder(config: ClusterConfig) -> Path:
     """Returns where the lease and the epochs of the cluster are kept."""
     return config.state_dir / config.name
+
+
+def standing_file(config: ClusterConfig) -> Path:
+    """Returns where the standing orders of the cluster are kept."""
+    return cluster_folder(config) / "standing.json"
 
 
 def journal_folder(config: ClusterConfig) -> Path:

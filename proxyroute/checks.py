@@ -390,7 +390,7 @@ def newer(case: Case) -> Iterator[Said]:
 
 
 def silent_replicas(case: Case) -> Iterator[Said]:
-    expected = {said.subject for said in silent_primary(case)} | {case.target}
+    expected = {said.subject for said in silent_primary(case)} | {case.target} | {*case.policy.aside}
     for silent in case.view.silent:
         if silent.name not in expected:
             yield Said(
@@ -400,14 +400,23 @@ def silent_replicas(case: Case) -> Iterator[Said]:
             )
 
 
-def each(condition: Condition, *, single: bool = False) -> Callable[[Case], Iterator[Said]]:
+def set_aside(case: Case) -> Iterator[Said]:
+    for name in case.policy.aside:
+        if name in case.view.servers:
+            yield Said(name, "is in maintenance: it is left as it is", f"proxyroute maintenance {name} off")
+
+
+def each(condition: Condition, *, single: bool = False, everybody: bool = False) -> Callable[[Case], Iterator[Said]]:
     """Returns the look of a rule that applies ``condition`` to every replica besides the candidate.
 
-    ``single`` leaves multi-source replicas out: what came from elsewhere cannot be told from what is errant.
+    ``single`` leaves multi-source replicas out: what came from elsewhere cannot be told from what is errant. One in
+    maintenance is left alone, however it is, but for what concerns ``everybody``.
     """
 
     def look(case: Case) -> Iterator[Said]:
         for replica in case.replicas:
+            if replica.server.name in case.policy.aside and not everybody:
+                continue
             if single and len(replica.server.sources) > 1:
                 continue
             if objection := condition(replica):

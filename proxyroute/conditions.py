@@ -239,6 +239,13 @@ def excluded(replica: Replica) -> Objection | None:
     return Objection("is in the list never", f"take {replica.server.name} out of switchover.never")
 
 
+def aside(replica: Replica) -> Objection | None:
+    name = replica.server.name
+    if name not in replica.policy.aside:
+        return None
+    return Objection("is in maintenance", f"proxyroute maintenance {name} off")
+
+
 def other_flavour(replica: Replica) -> Objection | None:
     if replica.top is None or replica.top.flavour == replica.server.flavour:
         return None

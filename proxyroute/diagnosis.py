@@ -299,15 +299,14 @@ def diagnose(
     known: Known | None = None,
     wall: float | None = None,
     observed: Sequence[Observed] = (),
-    aside: Iterable[str] = (),
 ) -> Diagnosis:
     """Returns the one diagnosis of what has been seen.
 
     ``now`` is a point on the monotonic clock, ``wall`` the same in Unix time (to tell a restart since ``known.at``);
-    ``rules`` say who may be promoted; ``observed`` is what the proxies do; ``aside`` are servers in maintenance. Not
-    meant for the time in which an operation of ours is open: it closes servers itself.
+    ``rules`` say who may be promoted, and who is in maintenance; ``observed`` is what the proxies do. Not meant for the
+    time in which an operation of ours is open: it closes servers itself.
     """
-    case = Case(sightings, policy, now, rules or Policy(), known, wall, tuple(observed), frozenset(aside))
+    case = Case(sightings, policy, now, rules or Policy(), known, wall, tuple(observed))
     row = next(row for row in TABLE if row.when(case))
     blockers = tuple(_block(row, case))
     blocked = any(finding.severity is Severity.ERROR for finding in blockers)

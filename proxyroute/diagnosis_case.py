@@ -36,7 +36,6 @@ class Case:
     known: Known | None
     wall: float | None
     observed: tuple[Observed, ...]
-    aside: frozenset[str]
 
     @cached_property
     def primary(self) -> str | None:
@@ -94,7 +93,7 @@ class Case:
 
     @cached_property
     def election(self) -> FailoverElection:
-        return elect_failover(self.sightings, self.name, self.rules, self.policy, self.known, aside=self.aside)
+        return elect_failover(self.sightings, self.name, self.rules, self.policy, self.known)
 
     def speaking(self, *witnesses: Witness) -> tuple[str, ...]:
         return tuple(n for n, e in self.testimony.items() if e.witness in witnesses)

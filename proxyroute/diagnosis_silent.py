@@ -191,7 +191,7 @@ def tell_dead_all(case: Case) -> str:
 
 
 def _witnesses(case: Case) -> tuple[str, ...]:
-    return tuple(n for n in case.speaking(Witness.STALE, Witness.LOST) if n not in case.aside)
+    return tuple(n for n in case.speaking(Witness.STALE, Witness.LOST) if n not in case.rules.aside)
 
 
 def unwitnessed(case: Case) -> bool:
@@ -199,7 +199,7 @@ def unwitnessed(case: Case) -> bool:
 
 
 def tell_unwitnessed(case: Case) -> str:
-    told = [f"{n} {'is in maintenance' if n in case.aside else case.testimony[n].text}" for n in case.channels]
+    told = [f"{n} {'is in maintenance' if n in case.rules.aside else case.testimony[n].text}" for n in case.channels]
     return f"{silence_of(case)}, and no replica could tell whether it lives: {'; '.join(told)}"
 
 

@@ -41,6 +41,7 @@ class Rule:
 
 RULES: tuple[Rule, ...] = (
     Rule("candidate.never", conditions.excluded),
+    Rule("candidate.aside", conditions.aside),
     Rule("candidate.flavour", conditions.other_flavour),
     Rule("candidate.unattached", conditions.unattached),
     Rule("candidate.astray", conditions.astray),

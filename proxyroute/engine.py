@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute import __version__, faults, journal
-from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder, permit_of
+from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder, permit_of, standing_file
 from proxyroute.atomic import put
 from proxyroute.binlog import Table
 from proxyroute.caller import Caller, user
@@ -33,12 +33,14 @@ from proxyroute.model import (
     Holding,
     Observed,
     Plan,
+    Policy,
     Receipt,
     Result,
     Severity,
     View,
 )
 from proxyroute.operation import Operation, new_id, resume
+from proxyroute.orders import Orders
 from proxyroute.outlook import blocks
 from proxyroute.parts import LOOK, Parts
 from proxyroute.preflight import blocking
@@ -48,6 +50,7 @@ from proxyroute.rejoin import KIND as REJOIN
 from proxyroute.rejoining import heal_rejoin, host_findings, run_rejoin, run_verify
 from proxyroute.routes import highest_epoch
 from proxyroute.routing import route
+from proxyroute.standing import Book, Standing
 from proxyroute.switchover import switchover
 from proxyroute.upkeep import Corrected, Upkeep
 from proxyroute.verify import Comparison
@@ -67,16 +70,26 @@ class Engine:
         self._config = config
         self._caller = caller or Caller(user())
         self._listener = listener
-        self._policy = config.policy
         self._folder = journal_folder(config)
+        self._book = Book(standing_file(config))
         self._lease = build_lease(config)
         self._parts = build_parts(config, continuous=True, permit=permit_of(self._lease))
+        self.orders = Orders(config.name, self._parts.site.names, self._book, self._caller, self.look)
         self._ledger = Ledger(self._folder)
         self._acknowledged = cluster_folder(config) / "failovers-acknowledged"
         meant = cluster_folder(config) / "intent.json"
-        self.upkeep = Upkeep(self._parts, self._lease, self._policy, meant, self._ledger.last_acted)
+        self.upkeep = Upkeep(self._parts, self._lease, lambda: self._policy, meant, self._ledger.last_acted)
 
     # -- reading --
+
+    @property
+    def standing(self) -> Standing:
+        """The standing orders that hold now."""
+        return self._book.read()
+
+    @property
+    def _policy(self) -> Policy:
+        return self.standing.policy(self._config.policy)
 
     def look(self) -> View:
         """Returns one reading of all servers."""
@@ -433,15 +446,16 @@ class Engine:
             if s.kind == "failover" and s.outcome in ("done", "aborted", "open")
         ]
         guarding = Guarding(self._lease.distributed, counts_servers=self._config.lease.type == "database")
-        return limits(
+        found = limits(
             self._config.name, self._config.failover, guarding, len(self._parts.site.names), past, time.time()
         )
+        return (*self.standing.findings(self._config.name), *found)
 
     def failover_blocks(self, view: View, observed: Sequence[Observed], known: Known | None) -> tuple[Finding, ...]:
         """Returns what would block an automatic failover if the primary died now; nothing when a person decides."""
         config, routes = self._config, self._parts.routes
         return blocks(
-            view, observed, config.policy, config.failover, known, tuple(self.failover_limits()),
+            view, observed, self._policy, config.failover, known, tuple(self.failover_limits()),
             {o.proxy: routes.silence(o.proxy) for o in observed if routes.is_required(o.proxy)},
             fence=bool(self._parts.hooks.configured("fence")), now=time.monotonic(), wall=time.time(),
         )  # fmt: skip

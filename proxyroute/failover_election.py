@@ -7,7 +7,7 @@ is opened. What cannot be had is told in words, never passed over.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,6 +28,7 @@ def _multi_source(replica: Replica) -> Objection | None:
 
 RULES: tuple[Rule, ...] = (
     Rule("candidate.never", conditions.excluded),
+    Rule("candidate.aside", conditions.aside),
     Rule("candidate.multi_source", _multi_source, Waived.NAMED),
     Rule("candidate.applier", conditions.applier),
     Rule("candidate.gtid", conditions.without_gtid),
@@ -37,12 +38,11 @@ RULES: tuple[Rule, ...] = (
     Rule("candidate.relay", conditions.relays_nothing),
     Rule("candidate.writable", conditions.writable),
 )
-"""Besides these: it answers, follows the primary directly, is not in maintenance, and has no events of its own."""
+"""Besides these: it answers, follows the primary directly, and has no events of its own."""
 
 _OURS: tuple[str, ...] = (
     "candidate.unknown",
     "candidate.silent",
-    "candidate.aside",
     "candidate.unattached",
     "candidate.astray",
 )
@@ -76,15 +76,14 @@ def elect_failover(
     *,
     target: str | None = None,
     force: bool = False,
-    aside: Collection[str] = (),
 ) -> FailoverElection:
     """Returns who takes over from ``primary``, from whom it must fetch first, and what may be lost.
 
     The order: whoever was named as ``target`` (then nobody else can win), received most, the list ``prefer``,
     executed most, configuration order. ``force`` waives what may be waived for a server that was named.
-    ``aside`` are servers in maintenance: they never win, and still give what they have.
+    Servers in maintenance never win, and still give what they have.
     """
-    contest = _Contest(sightings, primary, policy, failover, known, target, force, frozenset(aside))
+    contest = _Contest(sightings, primary, policy, failover, known, target, force)
     return contest.decide()
 
 
@@ -97,11 +96,10 @@ def rejections(
     *,
     named: bool = False,
     force: bool = False,
-    aside: Collection[str] = (),
 ) -> tuple[Rejection, ...]:
     """Returns every reason why server ``name`` may not take over from ``primary``, which is gone."""
     target = name if named else None
-    contest = _Contest(sightings, primary, policy, FailoverPolicy(), known, target, force, frozenset(aside))
+    contest = _Contest(sightings, primary, policy, FailoverPolicy(), known, target, force)
     return contest.against(name)
 
 
@@ -116,7 +114,6 @@ class _Contest:
     known: Known | None
     target: str | None
     force: bool
-    aside: frozenset[str]
 
     # -- What everybody has --
 
@@ -187,8 +184,6 @@ class _Contest:
 
     def _places(self, server: Status) -> Iterator[Rejection]:
         """Objections to where it stands: it must follow the primary, directly."""
-        if server.name in self.aside:
-            yield Rejection("candidate.aside", "is in maintenance", f"end the maintenance of {server.name}")
         if self.sightings.channel(server, self.primary) is not None:
             return
         if not server.sources:

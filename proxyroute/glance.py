@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proxyroute.engine import Engine
 from proxyroute.known import Known
 from proxyroute.model import Diagnosis, Finding, Observed, View
 from proxyroute.sentry import Sentry
 from proxyroute.sight import Sightings
+from proxyroute.standing import Standing
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Glance:
     """What would block an automatic failover now."""
     limits: tuple[Finding, ...] = ()
     """What forbids an automatic failover, whatever is the matter."""
+    standing: Standing = field(default_factory=Standing)
+    """The standing orders."""
 
 
 def glance(
@@ -53,4 +56,5 @@ def glance(
         astray=astray,
         blocks=engine.failover_blocks(view, observed, sentry.known),
         limits=engine.failover_limits(),
+        standing=sentry.standing,
     )

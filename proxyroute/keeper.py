@@ -71,6 +71,7 @@ class Keeper:
         self._rejoined_at: dict[str, float] = {}
         self._events_at = 0.0
         self._troubled = False
+        self._orders_told: tuple[str, ...] = ()
         self._stopping = stopping
         self._asking = threading.Lock()
         self._ask_at = 0.0
@@ -93,6 +94,7 @@ class Keeper:
             diagnosis = self._sentry.diagnose(sightings, self._observed)
             self._show(sightings, diagnosis)
             self._tell_diagnosis(diagnosis)
+            self._tell_orders()
             if self._acted(diagnosis) or diagnosis.action is Action.WAIT:
                 return
             self._ask_at = 0.0
@@ -101,6 +103,8 @@ class Keeper:
                 self._observed = self._engine.observe()
                 self._observe_at = time.monotonic() + self._config.serve.proxies_period
             self._tell_state(view)  # before the chores: one may wait for long
+            if self._sentry.standing.idle:
+                return
             self._take_up_leftovers(view)
             self._rejoin_who_returned(sightings)
             if fresh:
@@ -163,9 +167,18 @@ class Keeper:
             )
         self._troubled = not fine
 
+    def _tell_orders(self) -> None:
+        """Standing orders that came or went, once each."""
+        lines, before = self._sentry.standing.lines(), self._orders_told
+        if before != lines:
+            self._orders_told = lines
+            come = [line for line in lines if line not in before]
+            gone = [f"no more: {line}" for line in before if line not in lines]
+            self._say("orders", "; ".join([*come, *gone]), "warn" if come else "good")
+
     def _acted(self, diagnosis: Diagnosis) -> bool:
         """Does what the diagnosis allows; tells whether anything was done, or tried."""
-        if not self._act.due or diagnosis.primary is None:
+        if not self._act.due or diagnosis.primary is None or self._sentry.standing.idle:
             return False
         automatic = self._config.failover.mode == "automatic"
         try:
@@ -219,7 +232,7 @@ class Keeper:
             c = self._config
             limits = tuple(self._engine.failover_limits())
             return foresee(
-                sightings, diagnosis, c.policy, c.failover, self._sentry.known, events=self._sentry.events,
+                sightings, diagnosis, self._sentry.rules, c.failover, self._sentry.known, events=self._sentry.events,
                 more=(*more, *limits),
             )  # fmt: skip
 
@@ -251,6 +264,7 @@ class Keeper:
     def _take_up_leftovers(self, view: View) -> None:
         """Only when a server or proxy that has something left is there: trying keeps the lease for some seconds."""
         there = {s.name for s in view.seen} | {o.proxy for o in self._observed if o.reachable}
+        there -= {*self._sentry.standing.maintenance}
         left = waiting_for_heal(self._engine.history())
         wanting = [s for s in left if s.left_at & there or (s.outcome == "open" and s.candidate in there)]
         if wanting and self._heal.due and not self._urgent():
@@ -269,7 +283,8 @@ class Keeper:
         fenced_off = {s.candidate for s in fenced(self._engine.history())}
         for server in view.seen:
             alone = not server.writable and not server.sources and server.name in known.server_ids
-            if not alone or server.name == view.primary.name or server.name in fenced_off:
+            left_alone = server.name in fenced_off or server.name in self._sentry.standing.maintenance
+            if not alone or server.name == view.primary.name or left_alone:
                 continue
             last = sightings.tracks[server.name].last
             if last is None or last.began <= self._rejoined_at.get(server.name, 0.0):
@@ -352,13 +367,13 @@ class Keeper:
     # -- what is told --
 
     def _tell_state(self, view: View) -> None:
-        text, level = truth(view, self._observed, waiting_for_heal(self._engine.history()))
+        text, level = truth(view, self._observed, waiting_for_heal(self._engine.history()), self._sentry.standing)
         drift = {o.proxy: list(o.drift) for o in self._observed if o.drift}
         self._say("state", text, level, {"drift": drift})
 
     def _say(self, kind: str, text: str, level: str, details: Mapping[str, Any] | None = None) -> None:
         """Tells it once; the same again only after something else of its kind."""
-        if self._told.get(kind) != text or kind in ("healed", "corrected"):
+        if self._told.get(kind) != text or kind in ("healed", "corrected", "orders"):
             self._told[kind] = text
             self._listener(Notice(self._config.name, kind, text, level, time.time(), details or {}))
 

@@ -34,7 +34,7 @@ def foreseer(
         return foresee(
             sightings,
             diagnosis,
-            config.policy,
+            sentry.rules,
             config.failover,
             sentry.known,
             target=target,

@@ -333,6 +333,8 @@ class Policy:
 
     prefer: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
+    """Servers in maintenance, by standing orders: they are never elected, get no reads, and are left alone."""
     max_lag: float = 10.0
     """A candidate further behind than this is refused at once."""
     require_running: bool = True

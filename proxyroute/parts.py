@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from proxyroute.model import Deadline, Epoch, Peer, RouteTable, View
@@ -30,6 +30,8 @@ class Parts:
     guard: Sentinel | None = None
     probe: Probe | None = None
     continuous: bool = False
+    aside: Callable[[], Collection[str]] = tuple
+    """Returns the servers that are in maintenance now: they are not repointed."""
 
     def table(self, op: Operation, primary: str, epoch: Epoch, view: View | None = None) -> RouteTable:
         """Returns the routes to ``primary`` as the servers look now, or looked in ``view``."""

@@ -16,7 +16,7 @@ LEAST = 10
 def route(view: View, primary: str | None, policy: Policy, epoch: Epoch, endpoints: Sequence[Endpoint]) -> RouteTable:
     """Returns the routes while ``primary`` takes the writes; None closes the write route.
 
-    Reads go to the replicas that run, directly or through a chain, and are at most
+    Reads go to the replicas that run, directly or through a chain, are not in maintenance, and are at most
     ``policy.max_replica_lag_reads`` behind; to the primary when there is none. ``primary`` may be a replica in
     ``view``, one that is about to take over: then those that follow the same server as it does will follow it.
     """
@@ -25,7 +25,7 @@ def route(view: View, primary: str | None, policy: Policy, epoch: Epoch, endpoin
     for endpoint in endpoints:
         above = topology.path(view, endpoint.name)[-1]
         lag = _lag(view, endpoint.name)
-        if endpoint.name == primary or top not in (None, above) or lag is None:
+        if endpoint.name == primary or endpoint.name in policy.aside or top not in (None, above) or lag is None:
             continue
         if lag <= policy.max_replica_lag_reads:
             readers.append(Reader(endpoint.name, weight(lag)))
@@ -34,12 +34,16 @@ def route(view: View, primary: str | None, policy: Policy, epoch: Epoch, endpoin
     return RouteTable(view.cluster, epoch, tuple(endpoints), primary, tuple(readers))
 
 
-def bereaved(view: View, gone: str, primary: str | None, epoch: Epoch, endpoints: Sequence[Endpoint]) -> RouteTable:
-    """Returns the routes while ``gone`` is dead: reads go on at every replica that is there.
+def bereaved(
+    view: View, gone: str, primary: str | None, policy: Policy, epoch: Epoch, endpoints: Sequence[Endpoint]
+) -> RouteTable:
+    """Returns the routes while ``gone`` is dead: reads go on at every replica that is there, and not in maintenance.
 
     How far behind they are nobody can say, for there is nobody to be behind of.
     """
-    readers = tuple(Reader(s.name, WEIGHTS[0][1]) for s in view.seen if s.name != gone and s.sources)
+    readers = tuple(
+        Reader(s.name, WEIGHTS[0][1]) for s in view.seen if s.name != gone and s.name not in policy.aside and s.sources
+    )
     return RouteTable(view.cluster, epoch, tuple(endpoints), primary, readers)
 
 

@@ -12,20 +12,23 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from proxyroute.assembly import build_servers, cluster_folder
+from proxyroute.assembly import build_servers, cluster_folder, standing_file
 from proxyroute.atomic import put
 from proxyroute.config_values import ClusterConfig
 from proxyroute.diagnosis import diagnose
 from proxyroute.known import Known, moved
 from proxyroute.known import remember as known_after
-from proxyroute.model import Action, Deadline, Diagnosis, Event, Observed
+from proxyroute.model import Action, Deadline, Diagnosis, Event, Observed, Policy
 from proxyroute.probing import Prober
 from proxyroute.sight import Sightings
+from proxyroute.standing import Book, Standing
 
 _FORMAT = 1
 _SAVE_EVERY = 5.0
 """Seconds between two writings of what only moves on; what changes is written at once."""
 _PAUSE = 0.1
+_STANDING = 0.25
+"""Seconds for which the standing orders are not read again."""
 
 
 class Sentry:
@@ -43,6 +46,8 @@ class Sentry:
         self._saved: Known | None = self.known
         self._saved_at = 0.0
         self._remembering = threading.Lock()
+        self._book = Book(standing_file(config))
+        self._standing: tuple[float, Standing] = (float("-inf"), Standing())
 
     def __enter__(self) -> Sentry:
         self._prober.start()
@@ -55,6 +60,20 @@ class Sentry:
         """Returns what has been seen of every server so far."""
         return self._prober.sightings()
 
+    @property
+    def standing(self) -> Standing:
+        """The standing orders, as they were read at most a moment ago."""
+        at, found = self._standing
+        if time.monotonic() - at > _STANDING:
+            found = self._book.read()
+            self._standing = (time.monotonic(), found)
+        return found
+
+    @property
+    def rules(self) -> Policy:
+        """The configured policy with the standing orders in it."""
+        return self.standing.policy(self._config.policy)
+
     def wait_change(self, seconds: float) -> bool:
         """Waits until something has changed, ``seconds`` at the most; tells whether it has."""
         return self._prober.wait_change(seconds)
@@ -65,7 +84,7 @@ class Sentry:
             sightings,
             self._policy,
             time.monotonic(),
-            rules=self._config.policy,
+            rules=self.rules,
             known=self.known,
             wall=time.time(),
             observed=observed,

@@ -7,11 +7,18 @@ from collections.abc import Sequence
 from proxyroute import topology
 from proxyroute.drift import differences
 from proxyroute.model import Observed, Status, View
+from proxyroute.standing import Standing
 
 
-def truth(view: View, proxies: Sequence[Observed], unfinished: Sequence[object]) -> tuple[str, str]:
-    """Returns the state of a cluster in one line, and how good it is: ``good``, ``warn`` or ``bad``."""
+def truth(
+    view: View, proxies: Sequence[Observed], unfinished: Sequence[object], standing: Standing | None = None
+) -> tuple[str, str]:
+    """Returns the state of a cluster in one line, and how good it is: ``good``, ``warn`` or ``bad``.
+
+    ``standing`` are the orders of people: whoever is in maintenance is not missed, and a pause is a thing to know.
+    """
     primary = view.primary
+    aside = standing.maintenance if standing is not None else {}
     bad, warn = [], []
     if primary is None:
         names = ", ".join(s.name for s in view.writable)
@@ -23,7 +30,9 @@ def truth(view: View, proxies: Sequence[Observed], unfinished: Sequence[object])
             bad.append(f"{', '.join(strays)} takes writes although it is a replica")
     replicas = [s for s in view.seen if s is not primary]
     following = [s for s in replicas if primary is not None and _follows(view, s, primary)]
-    expected = len(view.servers) - (1 if primary else 0)
+    following_names = {s.name for s in following}
+    excused = [n for n in aside if n in view.servers and n not in following_names and view.status(n) is not primary]
+    expected = len(view.servers) - (1 if primary else 0) - len(excused)
     if len(following) < expected:
         warn.append(f"only {len(following)} of {expected} replicas follow")
     for proxy in proxies:
@@ -35,6 +44,8 @@ def truth(view: View, proxies: Sequence[Observed], unfinished: Sequence[object])
             warn.append(f"proxy {proxy.proxy} has drifted")
         elif proxy.held:
             warn.append(f"proxy {proxy.proxy} holds newcomers")
+    if standing is not None and standing.idle:
+        warn.append("serve pauses" if standing.paused is not None else "the standing orders cannot be read")
     if unfinished:
         warn.append("something is left to do, type 'proxyroute heal'")
     level = "bad" if bad else "warn" if warn else "good"
@@ -42,7 +53,8 @@ def truth(view: View, proxies: Sequence[Observed], unfinished: Sequence[object])
     if level == "good":
         count = f"{len(following)} of {expected} replicas follow"
         routed = f", {len(proxies)} of {len(proxies)} proxies send writes there" if proxies else ""
-        return f"{start}, {count}{routed}", level
+        set_aside = f", {', '.join(aside)} in maintenance" if aside else ""
+        return f"{start}, {count}{set_aside}{routed}", level
     return f"{start}: {'; '.join(bad + warn)}", level
 
 

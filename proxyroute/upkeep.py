@@ -52,9 +52,17 @@ class Upkeep:
     """The routes of one cluster while nothing is being moved, and who is meant to be its primary."""
 
     def __init__(
-        self, parts: Parts, lease: Lease, policy: Policy, file: Path, last_acted: Callable[[], Summary | None]
+        self,
+        parts: Parts,
+        lease: Lease,
+        policy: Callable[[], Policy],
+        file: Path,
+        last_acted: Callable[[], Summary | None],
     ) -> None:
-        """``file`` keeps what is meant; ``last_acted`` returns the operation that ended last, of those that acted."""
+        """``policy`` returns what holds now; ``file`` keeps what is meant.
+
+        ``last_acted`` returns the operation that ended last, of those that acted.
+        """
         self._parts = parts
         self._lease = lease
         self._policy = policy
@@ -95,7 +103,7 @@ class Upkeep:
     def needed(self, view: View, observed: Sequence[Observed]) -> tuple[RouteTable, Correction] | None:
         """Returns what the proxies should be told, None when they are as they are meant to be. Raises Refused."""
         primary = self.intended(view, observed)
-        table = route(view, primary, self._policy, NO_EPOCH, self._parts.site.endpoints)
+        table = route(view, primary, self._policy(), NO_EPOCH, self._parts.site.endpoints)
         found = correction(table, observed)
         return (table, found) if found is not None else None
 
@@ -107,7 +115,7 @@ class Upkeep:
         Nothing is changed when a proxy cannot prepare: then the receipts say which.
         """
         epoch = self._lease.claim(_highest(observed), f"publish-{new_id()}")
-        table = route(view, primary, self._policy, epoch, self._parts.site.endpoints)
+        table = route(view, primary, self._policy(), epoch, self._parts.site.endpoints)
         prepared = self._parts.routes.prepare(table, table, Deadline.after(_PREPARE))
         if any(r.state is ReceiptState.FAILED for r in prepared):
             return prepared

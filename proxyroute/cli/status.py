@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +17,7 @@ from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.history import fenced, fencing_text, waiting_for_heal
 from proxyroute.jsonable import dump, jsonable
 from proxyroute.model import Finding, Holding, Observed, Receiver, Silent, Source, Status, View
+from proxyroute.standing import Standing
 from proxyroute.truth import truth
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Reading:
     """What would block an automatic failover now."""
     failover: Summary | None = None
     """The last failover, if nothing has moved the primary since."""
+    standing: Standing = field(default_factory=Standing)
+    """What people have told us to heed."""
 
     def drift(self, proxy: Observed) -> tuple[str, ...]:
         """Returns, in words, where a proxy is not as it should be; its own drift only while nobody knows how."""
@@ -103,6 +106,7 @@ def _read(ctx: Context, engine: Engine) -> Reading:
         view, observed, waiting_for_heal(history), intended, astray, server_of(ctx.cluster), engine.lease(), aside,
         engine.failover_blocks(view, observed, known),
         last if last is not None and last.kind == "failover" and last.outcome == "done" else None,
+        engine.standing,
     )  # fmt: skip
 
 
@@ -129,7 +133,7 @@ def is_open(summary: Summary) -> bool:
 
 def _show(out: Output, reading: Reading) -> None:
     view, proxies, unfinished = reading.view, reading.proxies, reading.unfinished
-    text, level = truth(view, proxies, unfinished)
+    text, level = truth(view, proxies, unfinished, reading.standing)
     out.line(text, level)
     if reading.astray and view.primary is not None:
         out.line(reading.astray, "bad")
@@ -152,6 +156,10 @@ def _show(out: Output, reading: Reading) -> None:
         for proxy in proxies:
             for difference in reading.drift(proxy):
                 out.line(f"{proxy.proxy}: {difference}", "warn")
+    if orders := reading.standing.lines():
+        out.heading("Standing orders")
+        for line in orders:
+            out.line(line, "warn")
     if reading.aside:
         out.heading("Not in the cluster")
         for summary in reading.aside:
@@ -271,7 +279,7 @@ def _proxy_row(proxy: Observed, reading: Reading) -> tuple[object, ...]:
 
 def _json(reading: Reading) -> dict[str, Any]:
     view = reading.view
-    text, level = truth(view, reading.proxies, reading.unfinished)
+    text, level = truth(view, reading.proxies, reading.unfinished, reading.standing)
     return {
         "cluster": view.cluster,
         "truth": text,
@@ -288,6 +296,7 @@ def _json(reading: Reading) -> dict[str, Any]:
         "not_rejoined": list(reading.aside),
         "blocks_failover": list(reading.blocks),
         "last_failover": reading.failover,
+        "standing": reading.standing,
     }
 
 

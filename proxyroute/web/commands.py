@@ -16,8 +16,9 @@ from proxyroute.model import Finding, Result
 from proxyroute.operation import new_id
 from proxyroute.web.audit import Actor
 
-KINDS = ("switchover", "failover", "heal", "rejoin", "publish", "acknowledge")
-QUICK = frozenset({"acknowledge"})
+ORDERS = ("maintenance", "pause", "resume", "rank")
+KINDS = ("switchover", "failover", "heal", "rejoin", "publish", "acknowledge", *ORDERS)
+QUICK = frozenset({"acknowledge", *ORDERS})
 """What touches no server and no proxy, and so does not wait for what does."""
 _KEPT = 500
 _ENDING = "the daemon is ending"
@@ -28,7 +29,9 @@ class Command:
     """What somebody asks for. Arguments by kind:
 
     ``switchover``: target, force, kill_long · ``failover``: target, force, fenced_by, fenced_proxies ·
-    ``heal``: declare_lost · ``rejoin``: server, method · ``publish``, ``acknowledge``: none
+    ``heal``: declare_lost · ``rejoin``: server, method · ``publish``, ``acknowledge``,
+    ``resume``: none · ``maintenance``: server, on, seconds · ``pause``: seconds · ``rank``: server, rank (``prefer``,
+    ``never``, ``neither`` or empty), seconds
     """
 
     kind: str

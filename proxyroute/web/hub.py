@@ -29,11 +29,12 @@ from proxyroute.journal import Listener, Record
 from proxyroute.lookout import foreseer
 from proxyroute.model import Result
 from proxyroute.notify_message import Notice, payload
+from proxyroute.orders import Orders
 from proxyroute.prospect import Prospect
 from proxyroute.sentry import Sentry
 from proxyroute.web import earlier
 from proxyroute.web.audit import Actor, Audit
-from proxyroute.web.commands import Command, Desk, Perform, Ticket, ticket_json
+from proxyroute.web.commands import ORDERS, Command, Desk, Perform, Ticket, ticket_json
 from proxyroute.web.ring import Ring
 from proxyroute.web.shown import summary_json
 from proxyroute.web.state import ClusterState, state_of
@@ -285,9 +286,20 @@ def perform(config: ClusterConfig, command: Command, caller: Caller, listener: L
         if command.kind == "acknowledge":
             engine.acknowledge_failovers()
             return (Result("", "acknowledge", "done", text="no failover so far counts for the limits any more"),)
+        if command.kind in ORDERS:
+            return (Result("", command.kind, "done", text=_order(engine.orders, command.kind, arguments)),)
     finally:
         engine.close()
     raise Refused(f"there is no command {command.kind!r}")
+
+
+def _order(orders: Orders, kind: str, arguments: Mapping[str, Any]) -> str:
+    seconds = arguments.get("seconds")
+    if kind == "maintenance":
+        return orders.maintenance(arguments["server"], bool(arguments.get("on", True)), seconds=seconds)
+    if kind == "rank":
+        return orders.rank(arguments["server"], arguments.get("rank", ""), seconds=seconds)
+    return orders.pause(seconds=seconds) if kind == "pause" else orders.resume()
 
 
 __all__ = ["Actor", "Command", "Hub", "Ticket", "perform", "summary_json"]

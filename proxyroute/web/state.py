@@ -62,21 +62,21 @@ def state_of(config: ClusterConfig, seen: Glance | None, history: Sequence[Summa
         return ClusterState(
             config, None, tuple(history), f"{config.name}: not looked at yet", "warn", (), (), unfinished
         )
-    text, level = truth(seen.view, seen.observed, unfinished)
+    text, level = truth(seen.view, seen.observed, unfinished, seen.standing)
     return ClusterState(
         config=config,
         glance=seen,
         history=tuple(history),
         truth=text,
         level=level,
-        blocks_switchover=blocks_switchover(config, seen.view, unfinished),
+        blocks_switchover=blocks_switchover(config, seen, unfinished),
         blocks_failover=(*seen.limits, *(f for f in seen.blocks if f not in seen.limits)),
         unfinished=unfinished,
         aside=tuple(s for s in fenced(history) if not _back(seen.view, s.candidate)),
     )
 
 
-def blocks_switchover(config: ClusterConfig, view: View, unfinished: Sequence[Summary]) -> tuple[Finding, ...]:
+def blocks_switchover(config: ClusterConfig, seen: Glance, unfinished: Sequence[Summary]) -> tuple[Finding, ...]:
     """Returns what would refuse a switchover to whom an election finds, by one cheap reading."""
     found = [
         Finding(
@@ -85,12 +85,13 @@ def blocks_switchover(config: ClusterConfig, view: View, unfinished: Sequence[Su
         for s in unfinished
         if s.outcome == "open"
     ]
+    view, policy = seen.view, seen.standing.policy(config.policy)
     primary = view.primary
-    election = elect(view, primary.name, config.policy) if primary is not None else None
+    election = elect(view, primary.name, policy) if primary is not None else None
     if primary is None or election is None or election.winner is None:
-        told = survey(view, config.policy)
+        told = survey(view, policy)
     else:
-        told = preflight(view, make_plan(view, primary.name, election, config.policy))
+        told = preflight(view, make_plan(view, primary.name, election, policy))
     return (*found, *(f for f in told if f.severity is Severity.ERROR and f.code not in _UNREAD))
 
 

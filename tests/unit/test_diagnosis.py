@@ -220,10 +220,10 @@ def test_without_anybody_who_may_take_over_the_reason_is_shown(changes: dict[str
 
 
 def test_replicas_in_maintenance_neither_witness_a_death_nor_take_over() -> None:
-    told = judge(dead(lost(2), lost(3)), aside=("db2", "db3"))
+    told = judge(dead(lost(2), lost(3)), rules=Policy(aside=("db2", "db3")))
     assert (told.name, told.action) == ("DeadPrimaryUnwitnessed", Action.PEOPLE)
     assert "db2 is in maintenance" in told.text
-    told = judge(dead(lost(2), lost(3)), aside=("db2",))
+    told = judge(dead(lost(2), lost(3)), rules=Policy(aside=("db2",)))
     assert (told.action, "db3 can take over" in told.text) == (Action.FAILOVER, True)
 
 

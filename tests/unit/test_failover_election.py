@@ -76,7 +76,7 @@ def test_each_fault_alone_keeps_a_replica_from_being_promoted(code: str) -> None
 def test_every_reason_is_known() -> None:
     assert against("db9", lost(2)) == ["candidate.unknown"]
     assert against("db2", lost(2), policy=Policy(never=("db2",))) == ["candidate.never"]
-    assert against("db2", lost(2), aside=("db2",)) == ["candidate.aside"]
+    assert against("db2", lost(2), policy=Policy(aside=("db2",))) == ["candidate.aside"]
     assert reason_codes() == {*SICK, "candidate.unknown", "candidate.never", "candidate.aside"}
 
 
@@ -160,7 +160,7 @@ def test_the_most_advanced_is_excluded_by_policy_and_gives_its_events_first() ->
 
 
 def test_a_server_in_maintenance_still_gives_what_it_has() -> None:
-    election = elect(lost(2, "0-1-105"), lost(3), aside=("db2",))
+    election = elect(lost(2, "0-1-105"), lost(3), policy=replace(POLICY, aside=("db2",)))
     assert (election.winner, election.fetch_from) == ("db3", "db2")
 
 

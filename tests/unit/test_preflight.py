@@ -119,6 +119,10 @@ CASES: dict[str, Callable[[], Findings]] = {
     "replica.chain": lambda: third(replica(3, channel(2))),
 }
 CASES |= {
+    "candidate.aside": lambda: survey(view(server(1), replica(2), replica(3)), Policy(aside=("db2",)), "db2"),
+    "replica.aside": lambda: survey(view(server(1), replica(2), replica(3)), Policy(aside=("db3",))),
+}
+CASES |= {
     code: lambda make=make: judge(server(1), make(), replica(3))  # type: ignore[misc]
     for code, make in SICK.items()
     if code != "candidate.multi_source"  # the plan names it, which is asking for it

@@ -35,6 +35,7 @@ from proxyroute.model import (
     View,
 )
 from proxyroute.prospect import Prospect
+from proxyroute.standing import Standing
 
 OPERATION = "20261123T031500-4f2a9c"
 POSITION = MariaDBPosition.parse("0-1-41,0-2-1234567")
@@ -118,6 +119,7 @@ class FakeEngine:
         self.listener: Callable[[dict[str, Any]], None] | None = None
         self.closed = False
         self.holding = Holding("local")
+        self.standing = Standing()
 
     def look(self) -> View:
         self.asked.append(("look",))

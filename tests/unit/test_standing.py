@@ -1,0 +1,162 @@
+"""Standing orders: kept, ended by time or by people, heeded by every decider, and safe when they cannot be read."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from proxyroute.caller import Caller
+from proxyroute.election import elect
+from proxyroute.errors import JournalError, Refused
+from proxyroute.model import NO_EPOCH, Endpoint, Policy, Severity, View
+from proxyroute.orders import Orders
+from proxyroute.preflight import survey
+from proxyroute.routing import bereaved, route
+from proxyroute.standing import Book, Standing
+from proxyroute.truth import truth
+from tests.support.builders import address, channel, replica, server, silent, view
+
+NAMES = ("db1", "db2", "db3")
+ENDPOINTS = tuple(Endpoint(n, address(int(n[2:]))) for n in NAMES)
+
+
+@pytest.fixture
+def seen() -> View:
+    return view(server(1), replica(2), replica(3))
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    return Book(tmp_path / "shop" / "standing.json")
+
+
+@pytest.fixture
+def orders(book: Book, seen: View) -> Orders:
+    return Orders("shop", NAMES, book, Caller("anna", "cabling"), lambda: seen)
+
+
+def test_nothing_stands_where_nothing_was_ordered(book: Book) -> None:
+    assert book.read() == Standing()
+    assert book.read().policy(Policy(prefer=("db2",))) == Policy(prefer=("db2",))
+    assert not book.read().idle
+    assert not book.read().findings("shop")
+
+
+def test_an_order_is_kept_with_who_and_why_until_it_is_ended(book: Book, orders: Orders) -> None:
+    assert orders.maintenance("db3", True, "new disk") == "db3 is in maintenance"
+    assert orders.pause() == "serve looks on, and does nothing by itself"
+    standing = book.read()
+    assert (standing.maintenance["db3"].by, standing.maintenance["db3"].why) == ("anna", "new disk")
+    assert standing.paused is not None
+    assert standing.paused.why == "cabling", "the reason of the whole command, if the order has none of its own"
+    assert [(f.code, f.severity, f.cure) for f in standing.findings("shop")] == [
+        ("failover.paused", Severity.ERROR, "proxyroute resume")
+    ]
+    orders.maintenance("db3", False)
+    orders.resume("all is well")
+    assert book.read() == Standing()
+    assert [(c["by"], c["what"]) for c in book.changes()] == [
+        ("anna", "db3 is in maintenance"),
+        ("anna", "serve looks on, and does nothing by itself"),
+        ("anna", "db3 is not in maintenance"),
+        ("anna", "serve acts by itself again"),
+    ]
+    assert book.changes()[-1]["why"] == "all is well"
+
+
+def test_an_order_for_a_time_ends_by_itself(book: Book, orders: Orders, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders.maintenance("db3", True, seconds=60)
+    orders.pause(seconds=3600)
+    assert set(book.read().maintenance) == {"db3"}
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 61)
+    assert not book.read().maintenance
+    assert book.read().paused is not None
+    orders.rank("db2", "prefer")
+    kept = json.loads(next(Path(book._file.parent).glob("standing.json")).read_text())
+    assert not kept["orders"]["maintenance"], "what has ended is dropped when something is written"
+
+
+def test_ranks_come_before_the_configuration_and_go_back_to_it(book: Book, orders: Orders) -> None:
+    configured = Policy(prefer=("db2",), never=("db3",))
+    orders.rank("db3", "prefer")
+    assert book.read().policy(configured).prefer == ("db3", "db2")
+    assert book.read().policy(configured).never == ()
+    orders.rank("db2", "never")
+    assert book.read().policy(configured).prefer == ("db3",)
+    assert book.read().policy(configured).never == ("db2",)
+    orders.rank("db3", "neither")
+    orders.rank("db2", "")
+    assert book.read().policy(configured) == replace(configured, never=())
+    orders.rank("db3", "")
+    assert book.read().policy(configured) == configured
+
+
+def test_whoever_cannot_be_is_refused_and_nothing_is_kept(book: Book, orders: Orders) -> None:
+    with pytest.raises(Refused, match="db1 is the primary; move that first: proxyroute switchover"):
+        orders.maintenance("db1", True)
+    with pytest.raises(Refused, match="no server 'db9'; name one of: db1, db2, db3"):
+        orders.maintenance("db9", True)
+    with pytest.raises(Refused, match="is none of"):
+        orders.rank("db2", "maybe")
+    assert book.read() == Standing()
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"format": 9}', '{"format": 1}', '{"format":1,"orders":{"ranks":3}}'])
+def test_orders_that_cannot_be_read_let_nothing_happen_by_itself(book: Book, orders: Orders, content: str) -> None:
+    orders.pause()
+    book._file.write_text(content)
+    standing = book.read()
+    assert standing.idle.startswith("the standing orders cannot be read")
+    assert [(f.code, f.cure) for f in standing.findings("shop")] == [("failover.orders", "proxyroute orders --reset")]
+    with pytest.raises(JournalError):
+        orders.pause()
+    assert book._file.read_text() == content, "nobody writes over what he cannot read"
+    kept = orders.reset()
+    assert kept is not None
+    assert kept.read_text() == content
+    assert book.read() == Standing()
+
+
+def _order(file: Path, number: int) -> None:
+    Orders("shop", [f"db{number}"], Book(file), Caller("x"), lambda: view(server(99))).rank(f"db{number}", "never")
+
+
+def test_two_that_order_at_once_lose_nothing(book: Book) -> None:
+    several = [multiprocessing.Process(target=_order, args=(book._file, n)) for n in range(1, 9)]
+    for process in several:
+        process.start()
+    for process in several:
+        process.join(20)
+        assert process.exitcode == 0
+    assert set(book.read().ranks) == {f"db{n}" for n in range(1, 9)}
+
+
+def test_a_server_in_maintenance_is_not_elected_not_read_from_and_not_missed(seen: View, orders: Orders) -> None:
+    orders.maintenance("db2", True)
+    standing = orders._book.read()
+    policy = standing.policy(Policy(prefer=("db2",)))
+    election = elect(seen, "db1", policy)
+    assert election.winner == "db3"
+    assert next(r for r in election.ranking if r.name == "db2").reasons == ("is in maintenance",)
+    assert [r.name for r in route(seen, "db1", policy, NO_EPOCH, ENDPOINTS).readers] == ["db3"]
+    assert [r.name for r in bereaved(seen, "db1", None, policy, NO_EPOCH, ENDPOINTS).readers] == ["db3"]
+    gone = view(server(1), silent(2), replica(3))
+    assert truth(gone, (), (), standing) == (
+        "shop: db1 takes writes, 1 of 1 replicas follow, db2 in maintenance", "good",
+    )  # fmt: skip
+    assert truth(gone, (), ())[1] == "warn"
+
+
+def test_a_server_in_maintenance_may_be_as_it_is(seen: View) -> None:
+    stopped = view(server(1), replica(2), replica(3, channel(applier=False)))
+    assert "replica.applier" in {f.code for f in survey(stopped, Policy())}
+    told = survey(stopped, Policy(aside=("db3",)))
+    assert {f.code: f.severity for f in told if f.subject == "db3"} == {"replica.aside": Severity.INFO}
+    writing = view(server(1), replica(2), replica(3, writable=True))
+    assert "replica.writable" in {f.code for f in survey(writing, Policy(aside=("db3",)))}, "that concerns everybody"
