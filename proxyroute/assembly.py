@@ -80,17 +80,26 @@ def journal_folder(config: ClusterConfig) -> Path:
     return cluster_folder(config) / "journal"
 
 
-def build_rebuilders(config: ClusterConfig) -> dict[str, MariaDBRebuild]:
-    """Returns what takes each server apart and puts it together again. Raises ConfigError as ``build_parts`` does."""
+def build_rebuilders(
+    config: ClusterConfig, permit: Callable[[], None] | None = None, claim: Callable[[], None] | None = None
+) -> dict[str, MariaDBRebuild]:
+    """Returns what takes each server apart and puts it together again.
+
+    ``permit`` and ``claim`` raise LeaseLost when the lease of the cluster, and that on the one server that is rebuilt,
+    is lost. Raises ConfigError as ``build_parts`` does.
+    """
     account = config.rejoin or config.account
     login, client = account.login(), account.client_options()
-    return {s.name: MariaDBRebuild(s.name, s.address, login, client, s.host) for s in config.servers.values()}
+    return {
+        s.name: MariaDBRebuild(s.name, s.address, login, client, s.host, permit=permit, claim=claim)
+        for s in config.servers.values()
+    }
 
 
-def build_comparers(config: ClusterConfig) -> dict[str, MariaDBCompare]:
-    """Returns each server's side of a comparison. Raises ConfigError as ``build_parts`` does."""
+def build_comparers(config: ClusterConfig, claim: Callable[[], None] | None = None) -> dict[str, MariaDBCompare]:
+    """Returns each server's side of a comparison; ``claim`` as above. Raises ConfigError as ``build_parts`` does."""
     login = (config.rejoin or config.account).login()
-    return {s.name: MariaDBCompare(s.name, s.address, login) for s in config.servers.values()}
+    return {s.name: MariaDBCompare(s.name, s.address, login, claim) for s in config.servers.values()}
 
 
 def archive_folder(config: ClusterConfig) -> Path:
@@ -98,13 +107,19 @@ def archive_folder(config: ClusterConfig) -> Path:
     return cluster_folder(config) / "archive"
 
 
-def build_server_lock(config: ClusterConfig, server: str) -> LocalLease:
-    """Returns what keeps two processes from rebuilding one server at once; the cluster's lease is free meanwhile."""
-    return LocalLease(cluster_folder(config) / "rejoin" / server)
+def build_claim(config: ClusterConfig, server: str) -> Lease:
+    """Returns what keeps two engines from rebuilding one server at once; the cluster's lease may be free meanwhile."""
+    folder = cluster_folder(config) / "rejoin" / server
+    return _build_lease(config, f"{config.name}/rejoin/{server}", f"rejoin/{config.name}/{server}", folder)
 
 
 def build_lease(config: ClusterConfig) -> Lease:
     """Returns the lease of a cluster; nothing is connected yet. Raises ConfigError when a secret cannot be read."""
+    return _build_lease(config, config.name, f"lease/{config.name}", cluster_folder(config))
+
+
+def _build_lease(config: ClusterConfig, name: str, lock: str, folder: Path) -> Lease:
+    """``name`` is that of the lease in etcd, ``lock`` that of the lock on the servers; ``folder`` has its files."""
     lease = config.lease
     if lease.type == "etcd":
         return EtcdLease(
@@ -116,17 +131,17 @@ def build_lease(config: ClusterConfig) -> Lease:
                 user=lease.user,
                 password=lease.password.reveal() if lease.password else "",
             ),
-            config.name,
+            name,
             lease.time,
         )
     if lease.type == "database":
         login = config.account.login()
 
         def seats() -> list[LockSeat]:
-            return [LockSeat(s.name, s.address, login, config.name, lease.time) for s in config.servers.values()]
+            return [LockSeat(s.name, s.address, login, lock, lease.time) for s in config.servers.values()]
 
-        return DatabaseLease(seats, len(config.servers), Claims(cluster_folder(config) / "epochs"), lease.time)
-    return LocalLease(cluster_folder(config))
+        return DatabaseLease(seats, len(config.servers), Claims(folder / "epochs"), lease.time)
+    return LocalLease(folder)
 
 
 def permit_of(lease: Lease) -> Callable[[], None] | None:

@@ -73,7 +73,7 @@ def foresee(
         in_sync_until=known.at + known.semi_sync.timeout_seconds if known and known.semi_sync else 0.0,
         server_ids=dict(known.server_ids) if known is not None else {},
         events=tuple(events),
-        semi_sync=known is not None and known.primary == primary and known.semi_sync is not None,
+        semi_sync=_waited(view, primary, known, participants),
     )
     plan = None
     if election.winner is not None:
@@ -86,6 +86,14 @@ def foresee(
     return Contingency(
         view, diagnosis, election, plan, orders, findings, go=plan is not None and not blocking(findings, force)
     )
+
+
+def _waited(view: View, primary: str, known: Known | None, participants: Sequence[str]) -> bool:
+    """Whether the primary waited for acknowledgements; an engine that never saw it alive asks those who gave them."""
+    if known is not None and known.primary == primary:
+        return known.semi_sync is not None
+    replicas = [view.status(name) for name in participants]
+    return any(replica.semi_sync.replica_active for replica in replicas if replica is not None)
 
 
 def _not_gone(diagnosis: Diagnosis, asked: bool) -> Iterator[Finding]:

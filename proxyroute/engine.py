@@ -322,11 +322,13 @@ class Engine:
         self._take_lease("heal", max(_HEAL_LEASE, 2 * self._config.lease.time) if patience is None else patience)
         try:
             moves, chores = self._to_heal()
+            # the claim of an engine that has just died may outlive its lease a little; only a person has the time
+            claim = self._config.lease.time if patience is None and self._lease.distributed else _LEASE
             results = [self._heal_one(file, declare_lost) for file in moves]
             with contextlib.suppress(GaveWay), giving_way(urgent) if urgent is not None else contextlib.nullcontext():
                 for file in chores:
                     give_way()
-                    results.append(self._heal_one(file, declare_lost))
+                    results.append(self._heal_one(file, declare_lost, claim))
             return tuple(r for r in results if r is not None)
         finally:
             self._give_lease_back()
@@ -342,11 +344,11 @@ class Engine:
         moves, rejoins = ([f for f, b, outcome in found if outcome is None and b is back] for back in (False, True))
         return moves, [*acted[-1:], *rejoins]
 
-    def _heal_one(self, file: Path, lost: Sequence[str]) -> Result | None:
+    def _heal_one(self, file: Path, lost: Sequence[str], claim: float = _LEASE) -> Result | None:
         records = journal.read(file)
         begin = records[0]
         if begin["operation_kind"] == REJOIN:
-            return self._heal_rejoin(file, begin)
+            return self._heal_rejoin(file, begin, claim)
         op = resume(
             file, self._lease, self._caller.by, open_journal=lambda f, term: Journal(f, self._listener, term=term)
         )
@@ -371,11 +373,13 @@ class Engine:
             parts.site.close()
             parts.routes.close()
 
-    def _heal_rejoin(self, file: Path, begin: Record) -> Result | None:
+    def _heal_rejoin(self, file: Path, begin: Record, claim: float) -> Result | None:
         config = from_snapshot(begin["config"])
-        parts = build_parts(config)
+        parts = build_parts(config, permit=permit_of(self._lease))
         try:
-            return heal_rejoin(config, parts, self._lease, file, by=self._caller.by, listener=self._listener)
+            return heal_rejoin(
+                config, parts, self._lease, file, by=self._caller.by, listener=self._listener, patience=claim
+            )
         finally:
             parts.site.close()
             parts.routes.close()

@@ -47,6 +47,8 @@ POINTS: dict[str, str] = {
     "mariadb.write_probe": "INSERT of the probe row",
     "mariadb.restore": "SET GLOBAL of a setting that was lowered",
     # a server that rejoins
+    "rejoin.own": "GET_LOCK that makes a session the one that works on a server, and its settings",
+    "rejoin.own_host": "a file beside the data of a server that says whose work on them it is",
     "rejoin.end_older": "KILL of a session that an earlier rejoin has left",
     "rejoin.begin_undo": "XA START, and what goes before it",
     "rejoin.undo": "one BINLOG statement that undoes rows",

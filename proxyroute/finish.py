@@ -18,6 +18,7 @@ from proxyroute.operation import Operation, each
 from proxyroute.parts import LOOK, Parts, peer
 from proxyroute.ports import Server
 from proxyroute.proof import prove
+from proxyroute.site import shut
 
 _CLOSE = "close old primary"
 _FIRST_WRITES = 0.25
@@ -91,7 +92,8 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
         standing = read_standing(parts, op, deadline.within(_LOOK_NOW), hurry=hurry)
         old = standing.states.get(plan.primary)
         if plan.primary in op.gone and old is not None and old.writable:
-            note.detail = _shut(parts.site[plan.primary], deadline)
+            cut = shut(parts.site[plan.primary], deadline)
+            note.detail = f"{plan.primary} is back and was closed, {cut} sessions ended; "
             standing = read_standing(parts, op, deadline.within(_LOOK_NOW), hurry=hurry)
             old = None
         if must_answer(standing, new.name).writable:
@@ -127,12 +129,6 @@ def _make_wait(parts: Parts, op: Operation, table: RouteTable | None, deadline: 
     closed = replace(table or parts.table(op, op.plan.candidate, op.route_epoch), primary=None)
     done = [r for r in parts.routes.only(names).apply(closed, deadline) if r.state is ReceiptState.DONE]
     return f"writes wait at {', '.join(r.proxy for r in done)}; " if done else ""
-
-
-def _shut(old: Server, deadline: Deadline) -> str:
-    """The old primary of a failover has come back and takes writes: it refuses them, and its clients are cut."""
-    old.refuse_writes(deadline)
-    return f"{old.name} is back and was closed, {old.kill_clients(deadline)} sessions ended; "
 
 
 def _accept_writes(new: Server, op: Operation, deadline: Deadline) -> None:

@@ -298,7 +298,8 @@ class Keeper:
                 return
             except ProxyRouteError as error:
                 self._rejoin.failed()
-                self._say("blocked", f"{server.name} does not rejoin by itself: {error}", "warn")
+                told = "; ".join([str(error), *(f.text for f in getattr(error, "findings", ()))])
+                self._say("blocked", f"{server.name} does not rejoin by itself: {told}", "warn")
 
     def _try_to_heal(self) -> None:
         try:

@@ -219,6 +219,12 @@ class Rebuilder(Protocol):
 
     # Changing
 
+    def take_over(self, deadline: Deadline) -> None:
+        """Ends whatever another process of ours still does to this server and its data, and all that it may yet try.
+
+        Raises ServerError when nobody can tell; a server that is down is passed over.
+        """
+
     def undo(self, operation: str, statements: Sequence[str], ready: Callable[[], None], deadline: Deadline) -> None:
         """Runs ``statements`` as one transaction that outlives us once it is whole.
 

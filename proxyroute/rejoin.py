@@ -7,10 +7,7 @@ no word of its end. Only the server that rejoins is ever changed.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from proxyroute.archive import Archive, save
 from proxyroute.binlog import Table
@@ -20,17 +17,16 @@ from proxyroute.errors import (
     GaveWay,
     ProxyRouteError,
     Refused,
-    ScriptFailed,
     ServerError,
     StatementError,
     TimedOut,
     Unfinished,
 )
-from proxyroute.gtid import Containment, MariaDBPosition, Position, from_json
+from proxyroute.gtid import Containment, MariaDBPosition, Position
 from proxyroute.model import Deadline, Evidence, Finding, Proof, Severity, Status, Verdict
 from proxyroute.operation import Operation
 from proxyroute.parts import LOOK
-from proxyroute.ports import Rebuilder
+from proxyroute.rejoin_data import flashback, flashback_values, let_go, reseed
 from proxyroute.rejoin_look import (
     Means,
     as_siblings_do,
@@ -40,13 +36,13 @@ from proxyroute.rejoin_look import (
     own,
     reseed_way,
 )
+from proxyroute.site import shut
 
 METHODS = ("follow", "flashback", "reseed")
 KIND = "rejoin"
-_FENCE, _ARCHIVE, _FOLLOW, _CATCH_UP, _UNDO = 30.0, 3600.0, 60.0, 600.0, 3600.0
+_FENCE, _ARCHIVE, _FOLLOW, _CATCH_UP = 30.0, 3600.0, 60.0, 600.0
 _KEEP_UP = 15.0
-_COPY = 7 * 86400.0
-_TELL_EVERY = 5.0
+_COMPARE = 7 * 86400.0
 
 
 def rejoin(means: Means, op: Operation, method: str | None) -> None:
@@ -120,7 +116,7 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
         raise Refused(f"{name} cannot rejoin by {method}; it is left read-only", (*findings, *obstacles))
     if method == "flashback":
         assert archive is not None
-        op.keep("flashback", _flashback_values(archive))
+        op.keep("flashback", flashback_values(archive))
         op.keep("method", "flashback", wait=True)
         op.commit(archive.state)
     else:
@@ -129,23 +125,24 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
         op.commit(known)
 
 
-def go_on(means: Means, op: Operation, primary: str) -> None:
+def go_on(means: Means, op: Operation, primary: str, *, keep_lease: bool = False) -> None:
     """Does what is left of a committed rejoin below ``primary``, and closes the record; may be repeated.
 
-    Raises Unfinished when it has to be tried again.
+    The lease is given back for what takes long; with ``keep_lease`` it is held throughout, for others that need it
+    afterwards. Raises Unfinished when it has to be tried again.
     """
     name, method = op.plan.candidate, op.kept("method")
     with op.step("fence"):
         _fence(means, op, name, down_is_fine=method == "reseed")
     try:
         if method == "flashback":
-            _flashback(means, op, name, primary)
+            flashback(means, op, name, primary)
         elif method == "reseed":
-            _reseed(means, op, name, primary)
+            primary = reseed(means, op, name, primary)
         with op.step("follow") as note:
             note.detail = _follow(means, op, name, primary)
         with op.step("prove") as note:
-            proof = _prove(means, op, name, primary)
+            proof = _prove(means, op, name, primary, keep_lease=keep_lease)
             op.prove(proof)
             note.detail = str(proof.verdict)
         old = op.kept("old_data")
@@ -176,8 +173,7 @@ def _fence(means: Means, op: Operation, name: str, *, down_is_fine: bool = False
     try:
         if server.look(deadline).writable:
             op.lease.check()
-            server.refuse_writes(deadline)
-            server.kill_clients(deadline)
+            shut(server, deadline)
         return server.look(deadline)
     except ServerError:
         if not down_is_fine:
@@ -211,139 +207,6 @@ def _archive(
         cure = f"proxyroute rejoin {name} --method reseed"
         found.append(Finding("rejoin.unknown", Severity.ERROR, name, text, cure))
     return archive, found
-
-
-# -- flashback --
-
-
-def _flashback_values(archive: Archive) -> dict[str, Any]:
-    return {
-        "files": [str(path) for path in archive.files],
-        "start": archive.since[0].start,
-        "state": archive.state.to_json(),
-        "tables": [list(table) for table in archive.tables],
-    }
-
-
-def _flashback(means: Means, op: Operation, name: str, primary: str) -> None:
-    values, server = op.kept("flashback"), means.rebuild[name]
-    state = from_json(values["state"])
-    if not op.kept("undone"):
-        with op.step("undo rows") as note:
-            note.detail = _undo(op, server, values)
-    if not op.kept("begun"):
-        with op.step("begin history") as note:
-            _begin_history(means, op, name, primary, state, state)
-            note.detail = f"at {state}"
-
-
-def _undo(op: Operation, server: Rebuilder, values: Mapping[str, Any]) -> str:
-    deadline = Deadline.after(_UNDO)
-    if server.undo_pending(op.id, deadline):
-        op.keep("whole", True, wait=True)
-        server.commit_undo(op.id, deadline)
-        op.keep("undone", True, wait=True)
-        return "what was prepared is committed"
-    if op.kept("whole"):  # it was, and waits no more: committed
-        op.keep("undone", True, wait=True)
-        return "was done already"
-    try:
-        statements = server.undo_statements([Path(f) for f in values["files"]], values["start"], deadline)
-        server.undo(op.id, statements, lambda: op.keep("whole", True, wait=True), deadline)
-    except (StatementError, ScriptFailed) as error:
-        if op.kept("whole"):
-            raise
-        op.end("aborted", f"the rows could not be undone: {error}; nothing was changed")
-        raise Refused(
-            f"the rows of {server.name} could not be undone ({error}); nothing was changed, and it is left read-only. "
-            f"Type: proxyroute rejoin {server.name} --method reseed"
-        ) from error
-    op.keep("undone", True, wait=True)
-    return f"{len(statements) - 1} changes"
-
-
-def _begin_history(means: Means, op: Operation, name: str, primary: str, position: Position, state: Position) -> None:
-    known = means.parts.site[primary].position(Deadline.after(LOOK))
-    if known.contains(position) is not Containment.YES:
-        raise Diverged(name, f"would stand at {position}, and it cannot be shown that {primary} has all of that")
-    means.rebuild[name].begin_history(position, state, Deadline.after(_FENCE))
-    op.keep("begun", True, wait=True)
-
-
-# -- reseed --
-
-
-def _reseed(means: Means, op: Operation, name: str, primary: str) -> None:
-    values = op.kept("reseed")
-    source, target = means.rebuild[values["source"]], means.rebuild[name]
-    physical = values["way"] == "copy"
-    if op.kept("loaded") is None:
-        before = means.parts.site[values["source"]].position(Deadline.after(LOOK))
-        total = source.data_size(Deadline.after(_FENCE))
-        with op.step("copy" if physical else "dump and load") as note:
-            watch = _Progress(op, total)
-            deadline = Deadline.after(_COPY)
-            # the lease is not needed to fill a fenced server, and whoever fails over must not wait for hours
-            op.lease.release()
-            try:
-                if physical:
-                    position = target.copy_from(source, watch, deadline)
-                else:
-                    position = target.load_from(source, watch, deadline)
-            finally:
-                op.lease.acquire(f"rejoin {op.id}", Deadline.after(_FOLLOW))
-            note.detail = f"{_size(watch.done)} from {values['source']}, at {position}"
-        state = _state_at(before, position)
-        op.keep("loaded", {"position": position.to_json(), "state": state.to_json()}, wait=True)
-    loaded = op.kept("loaded")
-    if physical and op.kept("old_data") is None:
-        with op.step("swap") as note:
-            old = target.swap_in(op.id, Deadline.after(_FENCE * 10))
-            means.parts.site[name].close()
-            op.keep("old_data", old, wait=True)
-            note.detail = f"the old data are kept in {old}" if old else "no room for the old data: they are gone"
-    if not op.kept("begun"):
-        with op.step("begin history") as note:
-            position, state = from_json(loaded["position"]), from_json(loaded["state"])
-            _begin_history(means, op, name, primary, position, state)
-            note.detail = f"at {position}"
-
-
-def _state_at(before: Position, position: Position) -> Position:
-    """What had been executed at ``position``, when ``before`` was read a moment earlier."""
-    assert isinstance(before, MariaDBPosition)
-    assert isinstance(position, MariaDBPosition)
-    highest = {gtid.domain: gtid.sequence for gtid in position.entries}
-    earlier = tuple(g for g in before.entries if g.sequence <= highest.get(g.domain, -1))
-    return MariaDBPosition(earlier).merge(position)
-
-
-class _Progress:
-    """Tells how much is done, how quickly, and how long it may take, every few seconds."""
-
-    def __init__(self, op: Operation, total: int) -> None:
-        self.done = 0
-        self._op = op
-        self._total = total
-        self._started = self._told = time.monotonic()
-
-    def __call__(self, done: int) -> None:
-        self.done = done
-        now = time.monotonic()
-        if now - self._told < _TELL_EVERY:
-            return
-        self._told = now
-        rate = done / (now - self._started)
-        left = max(0, self._total - done) / rate if rate else 0.0
-        self._op.note(f"{_size(done)} of about {_size(self._total)}, {_size(rate)}/s, about {left:.0f} s left")
-
-
-def _size(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.2f} TB"
 
 
 # -- following --
@@ -383,7 +246,7 @@ def _follow(means: Means, op: Operation, name: str, primary: str) -> str:
     return f"{name} follows {primary} and has reached {goal}"
 
 
-def _prove(means: Means, op: Operation, name: str, primary: str) -> Proof:
+def _prove(means: Means, op: Operation, name: str, primary: str, *, keep_lease: bool) -> Proof:
     site, deadline = means.parts.site, Deadline.after(_FENCE)
     view = site.look(deadline)
     status, top = view.status(name), view.status(primary)
@@ -412,7 +275,9 @@ def _prove(means: Means, op: Operation, name: str, primary: str) -> Proof:
     add(f"has nothing that {primary} lacks", verdicts[held], str(status.executed))
     tables = _to_compare(op)
     if channel is not None and channel.delay_seconds == 0 and (tables is None or tables):
-        comparison = means.compare(primary, name, tables, Deadline.after(_COPY))
+        if not keep_lease:
+            let_go(means.parts, op.lease)
+        comparison = means.compare(primary, name, tables, Deadline.after(_COMPARE))
         add(f"has the same data as {primary}", comparison.verdict, str(comparison))
     return Proof(tuple(evidence))
 

@@ -13,7 +13,7 @@ from proxyroute.errors import Refused
 from proxyroute.gtid import Containment, Position
 from proxyroute.model import Deadline, Finding, Severity, Status, View
 from proxyroute.parts import LOOK, Parts
-from proxyroute.ports import Rebuilder
+from proxyroute.ports import Lease, Rebuilder
 from proxyroute.topology import source_of
 from proxyroute.verify import Comparison
 
@@ -30,6 +30,10 @@ class Means:
     """The folder in which archives are made."""
     compare: Callable[[str, str, Sequence[Table] | None, Deadline], Comparison]
     """Compares the data of a primary and a replica, all of it or some tables."""
+    claim: Lease
+    """On the server that rejoins, held: nobody else works on it, whoever has the lease of the cluster."""
+    settled: Callable[[], None]
+    """Raises Refused while nobody can tell who the primary will be."""
 
 
 def find_primary(means: Means, view: View, server: str) -> str:

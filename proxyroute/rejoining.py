@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -10,10 +12,11 @@ from pathlib import Path
 from proxyroute import __version__, journal
 from proxyroute.assembly import (
     archive_folder,
+    build_claim,
     build_comparers,
     build_rebuilders,
-    build_server_lock,
     journal_folder,
+    permit_of,
 )
 from proxyroute.binlog import Table
 from proxyroute.config import snapshot
@@ -26,6 +29,7 @@ from proxyroute.operation import Operation, each, new_id, resume
 from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Lease
 from proxyroute.rejoin import KIND, METHODS, go_on, rejoin
+from proxyroute.rejoin_data import let_go
 from proxyroute.rejoin_look import Means, find_primary
 from proxyroute.verify import Comparison, compare
 
@@ -35,18 +39,47 @@ _TRY_HOST = 'test -d "$1" && test -r "$1"'
 _DIED = "its process died before anything was changed"
 
 
-def build_means(config: ClusterConfig, parts: Parts) -> Means:
+def build_means(config: ClusterConfig, parts: Parts, lease: Lease, claim: Lease) -> Means:
     """Returns what a rejoin works with. Raises ConfigError when a secret cannot be read."""
+    return Means(
+        parts,
+        build_rebuilders(config, permit_of(lease), permit_of(claim)),
+        archive_folder(config),
+        functools.partial(_compare, config, claim),
+        claim,
+        functools.partial(_refuse_if_open, config),
+    )
 
-    def comparison(primary: str, replica: str, tables: Sequence[Table] | None, deadline: Deadline) -> Comparison:
-        sides = build_comparers(config)
-        try:
-            return compare(sides[primary], sides[replica], deadline, tables)
-        finally:
-            for side in sides.values():
-                side.close()
 
-    return Means(parts, build_rebuilders(config), archive_folder(config), comparison)
+def _compare(
+    config: ClusterConfig,
+    claim: Lease,
+    primary: str,
+    replica: str,
+    tables: Sequence[Table] | None,
+    deadline: Deadline,
+    watch: Callable[[str], None] = lambda _: None,
+) -> Comparison:
+    sides = build_comparers(config, permit_of(claim))
+    try:
+        return compare(sides[primary], sides[replica], deadline, tables, watch)
+    finally:
+        for side in sides.values():
+            side.close()
+
+
+@contextlib.contextmanager
+def _claimed(config: ClusterConfig, server: str, purpose: str, patience: float = _LEASE) -> Iterator[Lease]:
+    """Nobody else rebuilds ``server`` or compares its data, on any host. Raises Busy, Refused."""
+    claim = build_claim(config, server)
+    try:
+        claim.acquire(f"{purpose} {server}", Deadline.after(patience))
+    except Busy as error:
+        raise Busy(str(error).replace("the cluster is busy", f"{server} is worked on already", 1)) from error
+    try:
+        yield claim
+    finally:
+        claim.release()
 
 
 def run_rejoin(
@@ -69,71 +102,74 @@ def run_rejoin(
         raise Refused(f"{config.name} has no server {server!r}; name one of: {', '.join(parts.site.names)}")
     if method is not None and method not in METHODS:
         raise Refused(f"there is no method {method!r}; name one of: {', '.join(METHODS)}")
-    means = build_means(config, parts)
-    lock = build_server_lock(config, server)
-    lock.acquire(f"rejoin of {server}", Deadline.after(_LEASE))
-    op: Operation | None = None
-    try:
-        lease.acquire(f"rejoin of {server}", Deadline.after(_LEASE))
-        if lease.distributed:
-            parts.site.end_others(Deadline.after(LOOK))
-        _refuse_if_open(config)
-        parts.site.close()  # privileges are as old as their connection
-        found = _open_rejoin(config, server, lease, by, listener)
-        primary = find_primary(means, parts.site.look(Deadline.after(LOOK)), server)
-        if found is not None:
-            op = found
-            if method in (None, op.kept("method")):
-                go_on(means, op, primary)
-                return result_of(op)
-            _give_up(means, op, method)
-            op.journal.close()
-        op = _begin(config, lease, server, primary, by, listener)
-        rejoin(means, op, method)
-        return result_of(op)
-    finally:
-        if op is not None:
-            op.journal.close()
-        lease.release()
-        lock.release()
+    with _claimed(config, server, "rejoin of") as claim:
+        means = build_means(config, parts, lease, claim)
+        op: Operation | None = None
+        try:
+            lease.acquire(f"rejoin of {server}", Deadline.after(_LEASE))
+            if lease.distributed:
+                parts.site.end_others(Deadline.after(LOOK))
+            means.settled()
+            parts.site.close()  # privileges are as old as their connection
+            if lease.distributed:
+                means.rebuild[server].take_over(Deadline.after(_HOST))
+            found = _open_rejoin(config, server, lease, by, listener)
+            primary = find_primary(means, parts.site.look(Deadline.after(LOOK)), server)
+            if found is not None:
+                op = found
+                if method in (None, op.kept("method")):
+                    go_on(means, op, primary)
+                    return result_of(op)
+                _give_up(means, op, method)
+                op.journal.close()
+            op = _begin(config, lease, server, primary, by, listener)
+            rejoin(means, op, method)
+            return result_of(op)
+        finally:
+            if op is not None:
+                op.journal.close()
+            let_go(parts, lease)
 
 
 def heal_rejoin(
-    config: ClusterConfig, parts: Parts, lease: Lease, file: Path, *, by: str, listener: Listener | None = None
+    config: ClusterConfig,
+    parts: Parts,
+    lease: Lease,
+    file: Path,
+    *,
+    by: str,
+    listener: Listener | None = None,
+    patience: float = _LEASE,
 ) -> Result | None:
     """Goes on with the rejoin that ``file`` records; None when there is nothing to do, or somebody is at work on it.
 
     ``lease`` is held. No data are copied here: that may take hours, and whoever heals has other things to look after;
-    Unfinished then says what to type. ``config`` and ``parts`` are those the rejoin began with.
+    Unfinished then says what to type. ``config`` and ``parts`` are those the rejoin began with. ``patience`` is how
+    many seconds the claim of an engine that has died may last.
     """
     server = str(journal.read(file)[0]["plan"]["candidate"])
-    lock = build_server_lock(config, server)
-    try:
-        lock.acquire(f"heal of the rejoin of {server}", Deadline.after(_LEASE))
-    except Busy:
-        return None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            claim = stack.enter_context(_claimed(config, server, "heal of the rejoin of", patience))
+        except Busy:
+            return None
         op = resume(file, lease, by, open_journal=lambda f, term: Journal(f, listener, term=term))
         if op is None:
             return None
-        try:
-            view = parts.site.look(Deadline.after(LOOK))
-            if not op.committed or op.kept("method") is None:
-                op.end("superseded", _DIED)  # no refusal: it may be tried again by itself
-            elif view.primary is not None and view.primary.name == server:
-                op.end("superseded", f"{server} was made the primary since")
-            elif op.kept("method") == "reseed" and op.kept("loaded") is None:
-                raise Unfinished(
-                    f"{server} is half built; to go on (it may take long) type: proxyroute rejoin {server}"
-                )
-            else:
-                means = build_means(config, parts)
-                go_on(means, op, find_primary(means, view, server))
-            return result_of(op)
-        finally:
-            op.journal.close()
-    finally:
-        lock.release()
+        stack.callback(op.journal.close)
+        view = parts.site.look(Deadline.after(LOOK))
+        if not op.committed or op.kept("method") is None:
+            op.end("superseded", _DIED)  # no refusal: it may be tried again by itself
+        elif view.primary is not None and view.primary.name == server:
+            op.end("superseded", f"{server} was made the primary since")
+        elif op.kept("method") == "reseed" and op.kept("loaded") is None:
+            raise Unfinished(f"{server} is half built; to go on (it may take long) type: proxyroute rejoin {server}")
+        else:
+            means = build_means(config, parts, lease, claim)
+            if lease.distributed:
+                means.rebuild[server].take_over(Deadline.after(_HOST))
+            go_on(means, op, find_primary(means, view, server), keep_lease=True)
+        return result_of(op)
 
 
 def run_verify(
@@ -160,16 +196,13 @@ def run_verify(
         raise Refused("no replica answers; look at 'proxyroute status'")
     done = []
     for name in names:
-        sides = build_comparers(config)
         try:
-            done.append(compare(sides[primary], sides[name], deadline, tables, watch))
+            with _claimed(config, name, "comparison of") as claim:
+                done.append(_compare(config, claim, primary, name, tables, deadline, watch))
         except ProxyRouteError as error:
             if server is not None:
                 raise
             done.append(Comparison(primary, name, skipped=(str(error),)))
-        finally:
-            for side in sides.values():
-                side.close()
     return tuple(done)
 
 

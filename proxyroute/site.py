@@ -7,12 +7,13 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from proxyroute.errors import LeaseLost, ProxyRouteError, Refused, StatementError
+from proxyroute.errors import LeaseLost, LostReply, ProxyRouteError, Refused, StatementError, TimedOut
 from proxyroute.model import Deadline, Endpoint, Inspection, Policy, Silent, Status, View
 from proxyroute.operation import each
 from proxyroute.ports import Server
 
 _GRACE = 0.5
+_TURN = 0.4
 
 
 class Site:
@@ -96,3 +97,20 @@ class Site:
     def close(self) -> None:
         for server in self:
             server.close()
+
+
+def shut(server: Server, deadline: Deadline) -> int:
+    """Makes a server refuse the writes that it should not take; returns how many clients were cut.
+
+    Clients first, and again: one that waits for an acknowledgement which nobody is left to give holds read_only back
+    until the time-out of semi-sync, and would then be told that its row is safe. Raises TimedOut, ServerError.
+    """
+    cut = 0
+    while True:
+        cut += server.kill_clients(deadline)
+        try:
+            server.refuse_writes(deadline.within(_TURN))
+            return cut + server.kill_clients(deadline)
+        except (TimedOut, LostReply):
+            if deadline.left <= _TURN:
+                raise

@@ -34,6 +34,7 @@ from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Lease
 from proxyroute.routes import highest_epoch
 from proxyroute.routing import route
+from proxyroute.site import shut
 
 _PREPARE = 6.0
 _TELL = 10.0
@@ -190,9 +191,7 @@ class Upkeep:
         done = []
         for name in names:
             self._lease.check()
-            server, deadline = self._parts.site[name], Deadline.after(LOOK)
-            server.refuse_writes(deadline)
-            done.append(f"{name} was closed, {server.kill_clients(deadline)} sessions ended")
+            done.append(f"{name} was closed, {shut(self._parts.site[name], Deadline.after(LOOK))} sessions ended")
         return f"{'; '.join(done)}; {writing[0]} is the primary"
 
     def remember(self, view: View, observed: Sequence[Observed]) -> None:

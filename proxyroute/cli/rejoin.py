@@ -81,6 +81,7 @@ def verify(ctx: Context, server: str | None, tables: Sequence[str], within: str)
     Exit codes
       0  everything is equal
       3  refused: there is no primary, or no such replica
+      6  SERVER is rebuilt or compared already
       7  there are differences, or something could not be compared
     """
     try:

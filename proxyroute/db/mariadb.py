@@ -290,10 +290,11 @@ class MariaDB:
         """In bounded attempts: under BACKUP STAGE it hangs for as long as a statement is stuck at its commit."""
         while True:
             left = deadline.require(f"{self.name} to refuse writes")
+            attempt = max(min(left / 2, _ATTEMPT), 0.01)  # its answer needs some time as well
             try:
                 self._open(deadline).change(
                     "mariadb.refuse_writes",
-                    f"SET STATEMENT max_statement_time={min(left, _ATTEMPT):.3f} FOR SET GLOBAL read_only=1",
+                    f"SET STATEMENT max_statement_time={attempt:.3f} FOR SET GLOBAL read_only=1",
                     deadline,
                 )
                 return

@@ -11,28 +11,29 @@ from typing import Any
 from proxyroute.binlog import Table
 from proxyroute.db.mariadb_read import read_channels
 from proxyroute.db.mariadb_rebuild import SYSTEM_SCHEMAS
+from proxyroute.db.owning import COMPARE, DEAD_MAN, Permit, own
 from proxyroute.db.session import Login, Session
-from proxyroute.errors import ServerError, StatementError, TimedOut
+from proxyroute.errors import ServerError, TimedOut
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.model import Address, Deadline, Source
 from proxyroute.verify import Key, Place, Shape, Sum
 
-LOCK = "proxyroute/verify"
 _UNORDERED = frozenset({"enum", "set", "bit", "float", "double"})
 """Types of key columns that are not compared as they are ordered, or not exactly."""
-_NO_SUCH_THREAD = 1094
 _POLL = 0.005
 
 
 class MariaDBCompare:
     """One server. The reading lives in a session of its own, which nothing but reads goes through."""
 
-    def __init__(self, name: str, address: Address, login: Login) -> None:
+    def __init__(self, name: str, address: Address, login: Login, claim: Permit | None = None) -> None:
+        """``claim`` raises LeaseLost when the applier is not for us to hold back any more."""
         self.name = name
         self.address = address
         self._login = login
         self._reading = Session(name, address, login)
         self._control = Session(name, address, login)
+        self._claim: Permit = claim or (lambda: None)
         self._switch: Session | None = None
         self._channel: str | None = None
 
@@ -40,25 +41,31 @@ class MariaDBCompare:
 
     def pause(self, seconds: float, deadline: Deadline) -> None:
         """The statement that starts the applier again is under way before the applier is stopped."""
-        session = self._control.open(deadline)
+        session = self._acting(deadline)
         channel = self._the_channel(deadline)
         if not channel.applier:
             raise ServerError(self.name, f"its applier is stopped: {channel.error or 'START SLAVE SQL_THREAD'}")
         self._channel = channel.channel
-        self._end_switch(deadline)
+        own(session, COMPARE, (DEAD_MAN,), self._claim, deadline)
         switch = Session(self.name, self.address, self._login).open(deadline)
         statement = f"BEGIN NOT ATOMIC DO GET_LOCK(%s, 0); DO SLEEP(%s); START SLAVE {self._quoted} SQL_THREAD; END"
 
         def run() -> None:
             with contextlib.suppress(ServerError, TimedOut):  # ended by resume, as it should be
-                switch.change("verify.dead_man", statement, Deadline.after(seconds + 5.0), (LOCK, seconds))
+                switch.change("verify.dead_man", statement, Deadline.after(seconds + 5.0), (DEAD_MAN, seconds))
 
         self._switch = switch
         threading.Thread(target=run, name=f"verify-{self.name}", daemon=True).start()
-        while session.one("SELECT IS_USED_LOCK(%s) AS id", deadline, (LOCK,))["id"] is None:
+        while session.one("SELECT IS_USED_LOCK(%s) AS id", deadline, (DEAD_MAN,))["id"] is None:
             deadline.require(f"{self.name} to promise that it goes on")
             time.sleep(_POLL)
         session.change("verify.pause", f"STOP SLAVE {self._quoted} SQL_THREAD", deadline)
+
+    def _acting(self, deadline: Deadline) -> Session:
+        """The session by which the applier is held back; that of an earlier comparison is ended. Raises LeaseLost."""
+        session = self._control.open(deadline)
+        own(session, COMPARE, (), self._claim, deadline)
+        return session
 
     @property
     def _quoted(self) -> str:
@@ -88,7 +95,7 @@ class MariaDBCompare:
         if self._applied(deadline).alongside(goal) == goal:
             return
         statement = f"START SLAVE {self._quoted} SQL_THREAD UNTIL MASTER_LOG_FILE=%s, MASTER_LOG_POS=%s"
-        self._control.open(deadline).change("verify.advance", statement, deadline, (place.file, place.offset))
+        self._control.change("verify.advance", statement, deadline, (place.file, place.offset))
         while (channel := self._the_channel(deadline)).applier:
             deadline.require(f"{self.name} to apply up to {goal}")
             time.sleep(_POLL)
@@ -105,20 +112,10 @@ class MariaDBCompare:
     def resume(self, deadline: Deadline) -> None:
         if self._channel is None:
             return
+        session = self._acting(deadline)
         if not self._the_channel(deadline).applier:
-            self._control.open(deadline).change("verify.resume", f"START SLAVE {self._quoted} SQL_THREAD", deadline)
-        self._end_switch(deadline)
-
-    def _end_switch(self, deadline: Deadline) -> None:
-        session = self._control.open(deadline)
-        while (owner := session.one("SELECT IS_USED_LOCK(%s) AS id", deadline, (LOCK,))["id"]) is not None:
-            deadline.require(f"session {owner} on {self.name} to end")
-            try:
-                session.change("verify.resume", f"KILL HARD CONNECTION {int(owner):d}", deadline)
-            except StatementError as error:
-                if error.errno != _NO_SUCH_THREAD:
-                    raise
-            time.sleep(_POLL)
+            session.change("verify.resume", f"START SLAVE {self._quoted} SQL_THREAD", deadline)
+        own(session, COMPARE, (DEAD_MAN,), self._claim, deadline)
         self._switch = None
 
     # -- reading --

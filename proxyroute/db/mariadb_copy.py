@@ -2,17 +2,21 @@
 
 The copy is made and prepared beside the data of the target, which stays as it is meanwhile; then the server stops, two
 folders change their names, and it starts. The old folder is kept until somebody says that it may go.
+
+Beside the data a file names whose work this is. Every script that changes something looks at it first, over there: a
+process that was asleep while another one took the server over changes nothing more when it wakes up.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Callable
 
 from proxyroute.errors import ScriptFailed
 from proxyroute.faults import act
-from proxyroute.host import Host, pump, stream
+from proxyroute.host import Host, Program, pump, stream
 from proxyroute.model import Deadline
 
 _TRY = 'command -v "$1" >/dev/null || { echo "$1 is not installed there" >&2; exit 1; }'
@@ -29,30 +33,91 @@ set -- --defaults-file="$work/options" --backup --stream=mbstream --datadir="$1"
 mariabackup "$@" 2>"$work/log" ||
     { tail -n 4 "$work/log" >&2; exit 1; }
 """
-_UNPACK = """
+_TAKE = """
 set -e
-rm -rf -- "$1.proxyroute-new"
-mkdir -m 700 -- "$1.proxyroute-new"
-mbstream -x -C "$1.proxyroute-new"
+umask 077
+echo "$2" >"$1.proxyroute-owner.$2"
+mv -f -- "$1.proxyroute-owner.$2" "$1.proxyroute-owner"
 """
-_PREPARE = """
+_OURS = """
 set -e
-log=$(mariabackup --no-defaults --prepare --target-dir="$1.proxyroute-new" 2>&1) ||
+ours() {
+    [ "$(cat -- "$1.proxyroute-owner" 2>/dev/null)" = "$2" ] ||
+        { echo "another rejoin has taken this server over" >&2; exit 1; }
+}
+ours "$1" "$2"
+"""
+_UNPACK = (
+    _OURS
+    + """
+rm -rf -- "$1".proxyroute-new "$1".proxyroute-new-*
+mkdir -m 700 -- "$1.proxyroute-new-$2"
+mbstream -x -C "$1.proxyroute-new-$2"
+"""
+)
+_PREPARE = (
+    _OURS
+    + """
+log=$(mariabackup --no-defaults --prepare --target-dir="$1.proxyroute-new-$2" 2>&1) ||
     { echo "$log" | tail -n 4 >&2; exit 1; }
-chown -R --reference="$1" -- "$1.proxyroute-new"
-chmod --reference="$1" -- "$1.proxyroute-new"
+chown -R --reference="$1" -- "$1.proxyroute-new-$2"
+chmod --reference="$1" -- "$1.proxyroute-new-$2"
+sync
+ours "$1" "$2"
+mv -- "$1.proxyroute-new-$2" "$1.proxyroute-new"
 sync
 """
+)
 _INFO = (
     'cat "$1.proxyroute-new"/xtrabackup_binlog_info "$1.proxyroute-new"/mariadb_backup_binlog_info 2>/dev/null || true'
 )
-_SWAP = """
-set -e
-[ -e "$2" ] || mv -- "$1" "$2"
+_SWAP = (
+    _OURS
+    + """
+[ -e "$3" ] || mv -- "$1" "$3"
 [ -e "$1" ] || mv -- "$1.proxyroute-new" "$1"
 sync
 """
-_DISCARD = 'rm -rf -- "$1"'
+)
+_SERVICE = (
+    _OURS
+    + """
+shift 2
+exec "$@"
+"""
+)
+_DISCARD = (
+    _OURS
+    + """
+rm -rf -- "$3"
+rm -f -- "$1.proxyroute-owner"
+"""
+)
+
+
+class Ownership:
+    """That the work on the data of one host is ours; ``claim`` raises LeaseLost when it cannot be any more."""
+
+    def __init__(self, claim: Callable[[], None]) -> None:
+        self._claim = claim
+        self._token = ""
+
+    def take(self, host: Host, data_dir: str, deadline: Deadline) -> None:
+        """Says over there that it is ours, once; whatever another process goes on with fails from now on."""
+        if not self._token:
+            token = secrets.token_hex(8)
+            with act("rejoin.own_host"):
+                stream(host.script(_TAKE, data_dir, token), lambda _: None, deadline)
+            self._token = token
+        self._claim()  # only now: who gets the claim later puts another name there
+
+    def script(self, host: Host, text: str, data_dir: str, *arguments: str, deadline: Deadline) -> Program:
+        """Returns a script that fails over there unless it is still ours; ``$1`` is the folder, ``$3`` the first more.
+
+        Raises LeaseLost.
+        """
+        self.take(host, data_dir, deadline)
+        return host.script(text, data_dir, self._token, *arguments)
 
 
 def cannot_copy(source: Host, source_dir: str, target: Host, target_dir: str, deadline: Deadline) -> list[str]:
@@ -82,15 +147,17 @@ def copy(
     options: str,
     target: Host,
     target_dir: str,
+    ownership: Ownership,
     watch: Callable[[int], None],
     deadline: Deadline,
 ) -> tuple[str, int]:
     """Makes and prepares the copy; returns the file and offset in the source's binary log at which it was taken."""
+    unpack = ownership.script(target, _UNPACK, target_dir, deadline=deadline)
     with act("rejoin.copy"):
-        backup = source.script(_BACKUP, source_dir, stdin=options.encode())
-        pump(backup, target.script(_UNPACK, target_dir), deadline, watch)
+        pump(source.script(_BACKUP, source_dir, stdin=options.encode()), unpack, deadline, watch)
+    prepare = ownership.script(target, _PREPARE, target_dir, deadline=deadline)
     with act("rejoin.prepare_copy"):
-        stream(target.script(_PREPARE, target_dir), lambda _: None, deadline)
+        stream(prepare, lambda _: None, deadline)
     told = target.ask(_INFO, target_dir, deadline=deadline)
     found = re.match(r"(\S+)\s+(\d+)", told)
     if found is None:
@@ -98,22 +165,26 @@ def copy(
     return found[1], int(found[2])
 
 
-def swap(target: Host, target_dir: str, operation: str, deadline: Deadline) -> str:
+def swap(target: Host, target_dir: str, ownership: Ownership, operation: str, deadline: Deadline) -> str:
     """Puts the copy in place, with the server stopped meanwhile; returns where the old data are."""
     old = old_folder(target_dir, operation)
+    stop = ownership.script(target, _SERVICE, target_dir, *target.stop, deadline=deadline)
     with act("rejoin.stop_server"):
-        stream(target.program(*target.stop), lambda _: None, deadline)
+        stream(stop, lambda _: None, deadline)
+    rename = ownership.script(target, _SWAP, target_dir, old, deadline=deadline)
     with act("rejoin.swap"):
-        stream(target.script(_SWAP, target_dir, old), lambda _: None, deadline)
+        stream(rename, lambda _: None, deadline)
+    start = ownership.script(target, _SERVICE, target_dir, *target.start, deadline=deadline)
     with act("rejoin.start_server"):
-        stream(target.program(*target.start), lambda _: None, deadline)
+        stream(start, lambda _: None, deadline)
     return old
 
 
-def discard(target: Host, folder: str, deadline: Deadline) -> None:
+def discard(target: Host, target_dir: str, ownership: Ownership, operation: str, deadline: Deadline) -> None:
     """Removes the old data."""
+    script = ownership.script(target, _DISCARD, target_dir, old_folder(target_dir, operation), deadline=deadline)
     with act("rejoin.discard"):
-        stream(target.script(_DISCARD, folder), lambda _: None, deadline)
+        stream(script, lambda _: None, deadline)
 
 
 def old_folder(target_dir: str, operation: str) -> str:

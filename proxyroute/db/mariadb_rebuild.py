@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from proxyroute.binlog import Table
 from proxyroute.db import mariadb_copy, mariadb_flashback
 from proxyroute.db.mariadb_flashback import READ_LOG
 from proxyroute.db.mariadb_read import parse_version, read_channels
+from proxyroute.db.owning import COMPARE, DEAD_MAN, FILL_UNLOGGED, LOAD, REBUILD, Permit, own
 from proxyroute.db.session import Login, Session
 from proxyroute.errors import ScriptFailed, ServerError, StatementError, Unreachable
 from proxyroute.faults import act
@@ -25,11 +26,11 @@ from proxyroute.host import Host, Program, option_file, output, pump, stream
 from proxyroute.model import Address, Deadline
 from proxyroute.ports import Rebuilder
 
-LOCK, LOAD_LOCK = "proxyroute/rejoin", "proxyroute/rejoin/load"
 SYSTEM_SCHEMAS = ("mysql", "information_schema", "performance_schema", "sys")
-_NO_SUCH_THREAD = 1094
 _POLL = 0.02
 _HEAD = 1 << 16
+_IDLE = 30 * 86400
+"""Seconds for which the session that owns a load may be silent: as long as the load may take, and more."""
 _START = re.compile(rb"MASTER_LOG_FILE='([^']+)', MASTER_LOG_POS=(\d+)")
 _INDEX = """
 set -e
@@ -46,13 +47,25 @@ class MariaDBRebuild:
     """One MariaDB server, as :class:`proxyroute.ports.Rebuilder`. ``client`` is what its programs log in with."""
 
     def __init__(
-        self, name: str, address: Address, login: Login, client: Mapping[str, Any], host: Host | None = None
+        self,
+        name: str,
+        address: Address,
+        login: Login,
+        client: Mapping[str, Any],
+        host: Host | None = None,
+        *,
+        permit: Permit | None = None,
+        claim: Permit | None = None,
     ) -> None:
+        """``permit`` raises LeaseLost when the lease is lost, ``claim`` when that on this server is; see ``_alone``."""
         self.name = name
         self.address = address
         self.host = host
         self._login = login
         self._client = dict(client)
+        self._permit = permit
+        self._claim: Permit = claim or (lambda: None)
+        self._copying = mariadb_copy.Ownership(self._claim)
 
     # -- connections --
 
@@ -60,24 +73,26 @@ class MariaDBRebuild:
         return Session(self.name, self.address, self._login).open(deadline)
 
     @contextmanager
-    def _alone(self, deadline: Deadline) -> Iterator[Session]:
-        """A session without binary log; whatever an earlier one of ours still does is ended first."""
-        with self._session(deadline) as session:
-            self._end_older(session, deadline)
-            session.change("rejoin.end_older", "SELECT GET_LOCK(%s, 0)", deadline, (LOCK,))
-            session.change("rejoin.end_older", "SET SESSION sql_log_bin=0", deadline)
+    def _alone(self, deadline: Deadline, *, leased: bool = True) -> Iterator[Session]:
+        """A session without binary log; whatever an earlier one of ours still does is ended first.
+
+        Whoever gets the claim on this server next ends it, and with ``leased`` also whoever gets the lease.
+        """
+        with Session(self.name, self.address, self._login, self._permit if leased else None).open(deadline) as session:
+            own(session, REBUILD, (LOAD, COMPARE), self._claim, deadline)
+            session.change("rejoin.own", "SET SESSION sql_log_bin=0", deadline)
             yield session
 
-    def _end_older(self, session: Session, deadline: Deadline) -> None:
-        for lock in (LOCK, LOAD_LOCK):
-            while (owner := session.one("SELECT IS_USED_LOCK(%s) AS id", deadline, (lock,))["id"]) is not None:
-                deadline.require(f"session {owner} of an earlier rejoin on {self.name} to end")
-                try:
-                    session.change("rejoin.end_older", f"KILL HARD CONNECTION {int(owner):d}", deadline)
-                except StatementError as error:
-                    if error.errno != _NO_SUCH_THREAD:
-                        raise
-                time.sleep(_POLL)
+    def take_over(self, deadline: Deadline) -> None:
+        try:
+            with self._alone(deadline):
+                pass
+        except Unreachable:
+            pass  # a server that is down runs nothing for anybody
+        if self.host is not None:
+            # a host that does not answer is no reason to keep a clean server out
+            with suppress(ScriptFailed):
+                self._copying.take(self.host, self.data_dir(deadline), deadline)
 
     def program(self, name: str, *words: str) -> Program:
         """Returns a client program that logs in at this server."""
@@ -199,6 +214,7 @@ class MariaDBRebuild:
         if not isinstance(position, MariaDBPosition) or not isinstance(state, MariaDBPosition):
             raise TypeError(f"{self.name} is a MariaDB server")
         with self._alone(deadline) as session:
+            own(session, REBUILD, (DEAD_MAN,), self._claim, deadline)  # it would start an applier in the midst
             session.change("rejoin.stop_replication", "STOP ALL SLAVES", deadline)
             for channel in read_channels(session, deadline):
                 # what it has received is of the old history
@@ -248,20 +264,20 @@ class MariaDBRebuild:
         source = _same(source)
         with source._session(deadline) as there:
             wanted = source._schemas(there, deadline)
-        with self._alone(deadline) as here:
-            here.change("rejoin.drop_schema", "SET SESSION foreign_key_checks=0", deadline)
+        with self._alone(deadline, leased=False) as here:
+            here.change("rejoin.drop_schema", f"SET SESSION foreign_key_checks=0, wait_timeout={_IDLE:d}", deadline)
             for schema in self._schemas(here, deadline):
                 quoted = schema.replace("`", "``")
                 here.change("rejoin.drop_schema", f"DROP SCHEMA IF EXISTS `{quoted}`", deadline)
-        dump = source.program(
-            "mariadb-dump",
-            *("--single-transaction", "--quick", "--master-data=2", "--routines", "--events", "--triggers"),
-            *("--hex-blob", "--skip-add-locks", "--max-allowed-packet=1G", "--databases", *wanted),
-        )
-        unlogged = f"SET SESSION sql_log_bin=0, max_statement_time=0; DO GET_LOCK('{LOAD_LOCK}', 0)"
-        load = self.program("mariadb", "--binary-mode", "--max-allowed-packet=1G", f"--init-command={unlogged}")
-        with act("rejoin.load"):
-            head = pump(dump, load, deadline, watch, head=_HEAD)
+            dump = source.program(
+                "mariadb-dump",
+                *("--single-transaction", "--quick", "--master-data=2", "--routines", "--events", "--triggers"),
+                *("--hex-blob", "--skip-add-locks", "--max-allowed-packet=1G", "--databases", *wanted),
+            )
+            first = FILL_UNLOGGED.format(load=LOAD, rebuild=REBUILD, owner=here.id)
+            load = self.program("mariadb", "--binary-mode", "--max-allowed-packet=1G", f"--init-command={first}")
+            with act("rejoin.load"):
+                head = pump(dump, load, deadline, watch, head=_HEAD)
         found = _START.search(head)
         if found is None:
             raise ScriptFailed(f"the dump of {source.name} does not tell its position")
@@ -297,11 +313,12 @@ class MariaDBRebuild:
         where = {"host": source.address.host, "port": source.address.port, "protocol": "tcp"}
         options = option_file("mariabackup", {**where, **source._client})
         places = (self._host(), self.data_dir(deadline))
-        file, offset = mariadb_copy.copy(source._host(), source.data_dir(deadline), options, *places, watch, deadline)
+        origin = (source._host(), source.data_dir(deadline), options)
+        file, offset = mariadb_copy.copy(*origin, *places, self._copying, watch, deadline)
         return source._position_at(file, offset, deadline)
 
     def swap_in(self, operation: str, deadline: Deadline) -> str:
-        kept = mariadb_copy.swap(self._host(), self.data_dir(deadline), operation, deadline)
+        kept = mariadb_copy.swap(self._host(), self.data_dir(deadline), self._copying, operation, deadline)
         while True:
             try:
                 self._session(deadline).close()
@@ -311,8 +328,7 @@ class MariaDBRebuild:
                 time.sleep(_POLL)
 
     def discard_old(self, operation: str, deadline: Deadline) -> None:
-        folder = mariadb_copy.old_folder(self.data_dir(deadline), operation)
-        mariadb_copy.discard(self._host(), folder, deadline)
+        mariadb_copy.discard(self._host(), self.data_dir(deadline), self._copying, operation, deadline)
 
     def _position_at(self, file: str, offset: int, deadline: Deadline) -> MariaDBPosition:
         """Returns the position at a place in the binary log here."""

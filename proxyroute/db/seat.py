@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from proxyroute.db.session import Login, Session
 from proxyroute.errors import Unreachable
 from proxyroute.model import Address, Deadline
 
+_LONGEST = 64
+"""Characters that the name of a lock may have."""
 _HOLDER = """
 SELECT IS_USED_LOCK(%s) AS id, (SELECT host FROM information_schema.processlist WHERE id = IS_USED_LOCK(%s)) AS host
 """
 
 
 class LockSeat:
-    """The lock of ``cluster`` on one server. Implements :class:`proxyroute.lease.database.Seat`."""
+    """The lock ``lock`` on one server. Implements :class:`proxyroute.lease.database.Seat`."""
 
-    def __init__(self, name: str, address: Address, login: Login, cluster: str, seconds: float) -> None:
+    def __init__(self, name: str, address: Address, login: Login, lock: str, seconds: float) -> None:
         self.name = name
         self._session = Session(name, address, login)
-        self._lock = f"proxyroute/lease/{cluster}"
+        self._lock = f"proxyroute/{lock}"
+        if len(self._lock) > _LONGEST:
+            self._lock = f"proxyroute/{hashlib.sha256(lock.encode()).hexdigest()[:32]}"
         self._seconds = round(seconds)
 
     def take(self, deadline: Deadline) -> str:

@@ -43,7 +43,7 @@ def lease(
 ) -> DatabaseLease:
     def seats() -> list[LockSeat]:
         login = Login(ENGINE.user, ENGINE.password)
-        return [LockSeat(name, servers[name].address, login, "shop", SECONDS) for name in names]
+        return [LockSeat(name, servers[name].address, login, "lease/shop", SECONDS) for name in names]
 
     made = DatabaseLease(seats, len(names), Claims(folder / "epochs"), SECONDS)
     ends.callback(made.release)

@@ -24,7 +24,7 @@ from pymysql.cursors import DictCursor
 from proxyroute.model import Address
 from tests.support.accounts import APPLICATION, ENGINE, PROBE, REPLICATION, ROOT, Account
 from tests.support.netns import Place
-from tests.support.process import Daemon, find_program, free_port, workspace
+from tests.support.process import Daemon, find_program, free_port, is_stopped, workspace
 from tests.support.template import run_locally, template
 from tests.support.wait import until
 
@@ -46,6 +46,13 @@ class Process(Protocol):
     def kill(self) -> None: ...
 
     def terminate(self, seconds: float = 20.0) -> None: ...
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether a SIGSTOP has reached every thread of a process: a busy one may answer for a moment after it."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return all(is_stopped(int(thread.name)) for thread in Path(f"/proc/{pid}/task").iterdir())
+    return False
 
 
 class Node:
@@ -172,8 +179,11 @@ class Node:
             self.process.kill()
 
     def sigstop(self) -> None:
-        """Hangs the server: it accepts connections and answers nothing."""
-        self._running().send(signal.SIGSTOP)
+        """Hangs the server: it accepts connections and answers nothing, from when this returns."""
+        process = self._running()
+        process.send(signal.SIGSTOP)
+        if isinstance(process, Daemon):
+            until(lambda: _stands_still(process.pid), f"every thread of {self.name} to stand still")
 
     def sigcont(self) -> None:
         self._running().send(signal.SIGCONT)

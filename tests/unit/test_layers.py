@@ -44,6 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("argv", "host", "config_secrets.*"),
     ("archive", "verify"),
     ("rejoin_look",),
+    ("rejoin_data",),
     ("rejoin",),
     ("db.*", "haproxy.*", "maxscale.*", "lease.*"),
     ("adapters.*", "hooks", "notify*"),
@@ -63,7 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Low to high: a module imports from lower lines, and from its own package. What stands side by side is apart."""
 
 _ENGINE = ("journal", "operation", "site", "routes", "parts", "proof", "opening", "prospect", "finish", "recovery")
-_ENGINE += ("switchover", "failover", "archive", "rejoin_look", "rejoin")
+_ENGINE += ("switchover", "failover", "archive", "rejoin_look", "rejoin_data", "rejoin")
 
 BARRED: dict[str, tuple[str, ...]] = {
     "db.*": _ENGINE,

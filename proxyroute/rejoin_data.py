@@ -1,0 +1,197 @@
+"""What a rejoin does to the data of a server: its own transactions undone, or everything replaced, and history anew.
+
+Each step that has no word of its end in the journal looks at what is there, and is then done or done again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from proxyroute.archive import Archive
+from proxyroute.errors import Diverged, LeaseLost, Refused, ScriptFailed, StatementError, Unfinished
+from proxyroute.gtid import Containment, MariaDBPosition, Position, from_json
+from proxyroute.model import Deadline
+from proxyroute.operation import Operation
+from proxyroute.parts import LOOK, Parts
+from proxyroute.ports import Lease, Rebuilder
+from proxyroute.rejoin_look import Means, find_primary
+
+_BRIEF, _UNDO = 30.0, 3600.0
+_COPY = 7 * 86400.0
+_TELL_EVERY = 5.0
+_REGAIN, _CLAIM = 60.0, 10.0
+_POLL = 0.2
+
+
+# -- flashback --
+
+
+def flashback_values(archive: Archive) -> dict[str, Any]:
+    return {
+        "files": [str(path) for path in archive.files],
+        "start": archive.since[0].start,
+        "state": archive.state.to_json(),
+        "tables": [list(table) for table in archive.tables],
+    }
+
+
+def flashback(means: Means, op: Operation, name: str, primary: str) -> None:
+    values, server = op.kept("flashback"), means.rebuild[name]
+    state = from_json(values["state"])
+    if not op.kept("undone"):
+        with op.step("undo rows") as note:
+            note.detail = _undo(op, server, values)
+    if not op.kept("begun"):
+        with op.step("begin history") as note:
+            _begin_history(means, op, name, primary, state, state)
+            note.detail = f"at {state}"
+
+
+def _undo(op: Operation, server: Rebuilder, values: Mapping[str, Any]) -> str:
+    deadline = Deadline.after(_UNDO)
+    if server.undo_pending(op.id, deadline):
+        op.keep("whole", True, wait=True)
+        server.commit_undo(op.id, deadline)
+        op.keep("undone", True, wait=True)
+        return "what was prepared is committed"
+    if op.kept("whole"):  # it was, and waits no more: committed
+        op.keep("undone", True, wait=True)
+        return "was done already"
+    try:
+        statements = server.undo_statements([Path(f) for f in values["files"]], values["start"], deadline)
+        server.undo(op.id, statements, lambda: op.keep("whole", True, wait=True), deadline)
+    except (StatementError, ScriptFailed) as error:
+        if op.kept("whole"):
+            raise
+        op.end("aborted", f"the rows could not be undone: {error}; nothing was changed")
+        raise Refused(
+            f"the rows of {server.name} could not be undone ({error}); nothing was changed, and it is left read-only. "
+            f"Type: proxyroute rejoin {server.name} --method reseed"
+        ) from error
+    op.keep("undone", True, wait=True)
+    return f"{len(statements) - 1} changes"
+
+
+def _begin_history(means: Means, op: Operation, name: str, primary: str, position: Position, state: Position) -> None:
+    known = means.parts.site[primary].position(Deadline.after(LOOK))
+    if known.contains(position) is not Containment.YES:
+        raise Diverged(name, f"would stand at {position}, and it cannot be shown that {primary} has all of that")
+    means.rebuild[name].begin_history(position, state, Deadline.after(_BRIEF))
+    op.keep("begun", True, wait=True)
+
+
+# -- reseed --
+
+
+def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
+    """Returns whom to follow: the lease is free while data are copied, and the primary may be another one then."""
+    values = op.kept("reseed")
+    source, target = means.rebuild[values["source"]], means.rebuild[name]
+    physical = values["way"] == "copy"
+    if op.kept("loaded") is None:
+        before = means.parts.site[values["source"]].position(Deadline.after(LOOK))
+        total = source.data_size(Deadline.after(_BRIEF))
+        with op.step("copy" if physical else "dump and load") as note:
+            watch = _Progress(op, total)
+            deadline = Deadline.after(_COPY)
+            # the lease is not needed to fill a fenced server, and whoever fails over must not wait for hours
+            let_go(means.parts, op.lease)
+            if physical:
+                position = target.copy_from(source, watch, deadline)
+            else:
+                position = target.load_from(source, watch, deadline)
+            still_claimed(means)
+            note.detail = f"{_size(watch.done)} from {values['source']}, at {position}"
+        state = _state_at(before, position)
+        op.keep("loaded", {"position": position.to_json(), "state": state.to_json()}, wait=True)
+        primary = _regain(means, op, name)
+    loaded = op.kept("loaded")
+    if physical and op.kept("old_data") is None:
+        with op.step("swap") as note:
+            old = target.swap_in(op.id, Deadline.after(_BRIEF * 10))
+            means.parts.site[name].close()
+            op.keep("old_data", old, wait=True)
+            note.detail = f"the old data are kept in {old}" if old else "no room for the old data: they are gone"
+        # a lease on the servers themselves may have needed the one that was stopped for a moment
+        primary = _regain(means, op, name)
+    if not op.kept("begun"):
+        with op.step("begin history") as note:
+            position, state = from_json(loaded["position"]), from_json(loaded["state"])
+            _begin_history(means, op, name, primary, position, state)
+            note.detail = f"at {position}"
+    return primary
+
+
+def let_go(parts: Parts, lease: Lease) -> None:
+    """Gives the lease back, if it is held, as for what takes long; a claim on a server stays."""
+    if lease.distributed:
+        parts.site.close()  # what was permitted under this lease must not be there under a later one
+    lease.release()
+
+
+def still_claimed(means: Means) -> None:
+    """Returns once it is sure that nobody else has worked on the server meanwhile. Raises LeaseLost."""
+    deadline = Deadline.after(_CLAIM)
+    while True:
+        try:
+            means.claim.check()
+            return
+        except LeaseLost:
+            if deadline.passed:
+                raise
+        time.sleep(_POLL)
+
+
+def _regain(means: Means, op: Operation, name: str) -> str:
+    """Has the lease, again if need be; returns whom ``name`` should follow now. Raises Unfinished, LeaseLost."""
+    still_claimed(means)
+    try:
+        op.lease.acquire(f"rejoin {op.id}", Deadline.after(_REGAIN))
+        if op.lease.distributed:
+            means.parts.site.end_others(Deadline.after(LOOK))
+        means.settled()
+        return find_primary(means, means.parts.site.look(Deadline.after(LOOK)), name)
+    except Refused as error:
+        raise Unfinished(
+            f"{name} has its data, and cannot follow yet: {error}; type: proxyroute rejoin {name}"
+        ) from error
+
+
+def _state_at(before: Position, position: Position) -> Position:
+    """What had been executed at ``position``, when ``before`` was read a moment earlier."""
+    assert isinstance(before, MariaDBPosition)
+    assert isinstance(position, MariaDBPosition)
+    highest = {gtid.domain: gtid.sequence for gtid in position.entries}
+    earlier = tuple(g for g in before.entries if g.sequence <= highest.get(g.domain, -1))
+    return MariaDBPosition(earlier).merge(position)
+
+
+class _Progress:
+    """Tells how much is done, how quickly, and how long it may take, every few seconds."""
+
+    def __init__(self, op: Operation, total: int) -> None:
+        self.done = 0
+        self._op = op
+        self._total = total
+        self._started = self._told = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        self.done = done
+        now = time.monotonic()
+        if now - self._told < _TELL_EVERY:
+            return
+        self._told = now
+        rate = done / (now - self._started)
+        left = max(0, self._total - done) / rate if rate else 0.0
+        self._op.note(f"{_size(done)} of about {_size(self._total)}, {_size(rate)}/s, about {left:.0f} s left")
+
+
+def _size(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.2f} TB"
