@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute import faults
+from proxyroute.agent_addresses import Addresses
 from proxyroute.agent_haproxy import SealedHAProxy
 from proxyroute.agent_memory import Local
 from proxyroute.agent_watch import Watch
@@ -77,6 +78,7 @@ class Agent:
             self._memory, self._release = recalled
         self._worker = Worker(f"the shared folder {config.folder}")
         self.watch = Watch()
+        self._addresses = Addresses(config.virtual_addresses)
         self._answer = Answer(config.host, config.cluster, closes_after=config.closes_after)
         self._written: Answer | None = None
         self._handled = ""
@@ -310,6 +312,7 @@ class Agent:
         if all(self._answer.asked.get(writer) == known for writer, known in asked.items()):
             return
         seen, findings = self._look(check=any(q.check for q in questions))
+        seen = replace(seen, addresses=self._addresses.look())
         self._answer = replace(self._answer, asked=asked, observed=seen, findings=findings, watch=self.watch.how)
 
     def _look(self, *, check: bool) -> tuple[Observed, tuple[Finding, ...]]:
@@ -351,6 +354,8 @@ class Agent:
     def _tell(self) -> None:
         """Says on this host's disk how things are, when they have changed."""
         receipt = self._answer.receipt
+        addresses = self._addresses.lately()
+        self._trouble["addresses"] = self._addresses.trouble
         status = {
             "host": self._config.host,
             "cluster": self._config.cluster,
@@ -367,6 +372,7 @@ class Agent:
             "acknowledged": self._answer == self._written,
             "confirmed_pid": self._confirmed,
             "closed_by_silence": self._shut,
+            "addresses": dict(addresses),
         }
         if status != self._told:
             with contextlib.suppress(OSError):  # this disk is full as well: there is nowhere left to say it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 from proxyroute.config_shape import fill
@@ -39,6 +40,8 @@ class AgentConfig:
     user: str = ""
     group: str = ""
     socket_user: str = ""
+    virtual_addresses: tuple[str, ...] = ()
+    """Addresses that move between hosts: the engine is told whether this host has them."""
     disk_timeout: float = 2.0
     """Seconds after which an access to the shared folder is given up."""
 
@@ -66,6 +69,12 @@ class AgentConfig:
             bound_at("*:3306", self.address)
         except ValueError as error:
             raise ValueError(f"address: {error}; write the address without a port, e.g. 10.0.0.11") from None
+        for text in self.virtual_addresses:
+            try:
+                ip_address(text)
+            except ValueError:
+                why = f"{text!r} is not an address; write one without port and network, e.g. [10.0.0.100]"
+                raise ValueError(f"virtual_addresses: {why}") from None
         self.local(Shape(write="127.0.0.1:3306"), None)
 
     @property

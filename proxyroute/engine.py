@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute import __version__, faults, journal
+from proxyroute.addresses import address_findings
 from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder, permit_of, standing_file
 from proxyroute.atomic import put
 from proxyroute.binlog import Table
@@ -114,7 +115,13 @@ class Engine:
         found.extend(f for f in prospect.findings if f not in found)
         found.extend(self._parts.routes.check(Deadline.after(_TELL)))
         found.extend(host_findings(self._config))
+        found.extend(self.address_findings(self.observe()))
         return tuple(found)
+
+    def address_findings(self, observed: Sequence[Observed]) -> tuple[Finding, ...]:
+        """Returns what is wrong with virtual addresses, by what the proxy hosts say."""
+        vrrp = self._config.vrrp
+        return address_findings(observed, vrrp.plain if vrrp is not None else ())
 
     def plan(self, target: str | None, force: bool) -> Prospect:
         """Returns what a switchover would do. Touches nothing. Raises Refused for a server that is not configured."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from proxyroute.addresses import holders, settled
 from proxyroute.config_values import ClusterConfig
 from proxyroute.contingency import Contingency, foresee
 from proxyroute.deadline import giving_way
@@ -66,6 +67,7 @@ class Keeper:
         self._observed: tuple[Observed, ...] = ()
         self._observe_at = 0.0
         self._suspect: dict[str, tuple[str, ...]] = {}
+        self._stray: tuple[Finding, ...] = ()
         self._act = Retry()
         self._rejoin = Retry()
         self._rejoined_at: dict[str, float] = {}
@@ -102,6 +104,7 @@ class Keeper:
             if fresh:
                 self._observed = self._engine.observe()
                 self._observe_at = time.monotonic() + self._config.serve.proxies_period
+                self._tell_addresses()
             self._tell_state(view)  # before the chores: one may wait for long
             if self._sentry.standing.idle:
                 return
@@ -371,6 +374,16 @@ class Keeper:
         text, level = truth(view, self._observed, waiting_for_heal(self._engine.history()), self._sentry.standing)
         drift = {o.proxy: list(o.drift) for o in self._observed if o.drift}
         self._say("state", text, level, {"drift": drift})
+
+    def _tell_addresses(self) -> None:
+        """What is seen twice: an address that moves is at nobody's, or at two hosts, for a moment."""
+        before, self._stray = self._stray, self._engine.address_findings(self._observed)
+        if lasting := [finding for finding in self._stray if finding in before]:
+            self._say("address", _told(lasting), "warn", {"codes": sorted({f.code for f in lasting})})
+        elif "address" in self._told and not self._stray and settled(self._observed):
+            there = [f"{address} is at {', '.join(hosts)}" for address, hosts in holders(self._observed).items()]
+            self._say("address", "; ".join(there), "good")
+            del self._told["address"]
 
     def _say(self, kind: str, text: str, level: str, details: Mapping[str, Any] | None = None) -> None:
         """Tells it once; the same again only after something else of its kind."""

@@ -10,7 +10,7 @@ from proxyroute.notify_message import Notice
 
 TOPICS: dict[str, frozenset[str]] = {
     "operations": frozenset({"operation", "healed", "acted"}),
-    "trouble": frozenset({"state", "trouble", "refused", "blocked", "corrected"}),
+    "trouble": frozenset({"state", "trouble", "refused", "blocked", "corrected", "address"}),
 }
 """What a receiver can be configured to be told, and the kinds of notices that belong to it."""
 TEST = "test"

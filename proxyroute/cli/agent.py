@@ -63,6 +63,7 @@ def status(ctx: Context) -> None:
             ("Route", f"{told.get('primary') or 'closed'}, epoch {told.get('epoch') or 'none yet'}"),
             ("Last", " ".join(str(told.get(k) or "") for k in ("phase", "operation", "state", "detail")).strip()),
             ("Receipt", "written" if told.get("acknowledged") else "not written"),
+            *[("Address", f"{a} is {'here' if here else 'not here'}") for a, here in told.get("addresses", {}).items()],
             ("Since", time.strftime("%F %T", time.localtime(told["since"])) if "since" in told else "never"),
         ):
             ctx.out.line(f"{label:8} {value}")

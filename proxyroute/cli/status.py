@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from proxyroute import topology
+from proxyroute.addresses import holders
 from proxyroute.cli.context import Context, common_options, pass_context
 from proxyroute.cli.output import Output, styled
 from proxyroute.drift import differences
@@ -77,6 +78,8 @@ class Reading:
     """The last failover, if nothing has moved the primary since."""
     standing: Standing = field(default_factory=Standing)
     """What people have told us to heed."""
+    addresses: tuple[Finding, ...] = ()
+    """What is wrong with virtual addresses."""
 
     def drift(self, proxy: Observed) -> tuple[str, ...]:
         """Returns, in words, where a proxy is not as it should be; its own drift only while nobody knows how."""
@@ -107,6 +110,7 @@ def _read(ctx: Context, engine: Engine) -> Reading:
         engine.failover_blocks(view, observed, known),
         last if last is not None and last.kind == "failover" and last.outcome == "done" else None,
         engine.standing,
+        engine.address_findings(observed),
     )  # fmt: skip
 
 
@@ -156,6 +160,7 @@ def _show(out: Output, reading: Reading) -> None:
         for proxy in proxies:
             for difference in reading.drift(proxy):
                 out.line(f"{proxy.proxy}: {difference}", "warn")
+        _show_addresses(out, reading)
     if orders := reading.standing.lines():
         out.heading("Standing orders")
         for line in orders:
@@ -185,6 +190,14 @@ def _show(out: Output, reading: Reading) -> None:
         out.line(f"proxyroute serve keeps it in order (process {reading.served_by})", "quiet")
     else:
         out.line("nobody keeps it in order all the time: proxyroute serve", "quiet")
+
+
+def _show_addresses(out: Output, reading: Reading) -> None:
+    for address, hosts in holders(reading.proxies).items():
+        out.line(f"{address} is at {', '.join(hosts) or 'none of them'}", "quiet" if len(hosts) == 1 else "warn")
+    for finding in reading.addresses:
+        out.line(f"{finding.subject}: {finding.text} ({finding.code})", "warn")
+        out.raw(f"    → {finding.cure}")
 
 
 def _show_failover(out: Output, view: View, last: Summary) -> None:
@@ -297,6 +310,8 @@ def _json(reading: Reading) -> dict[str, Any]:
         "blocks_failover": list(reading.blocks),
         "last_failover": reading.failover,
         "standing": reading.standing,
+        "addresses": holders(reading.proxies),
+        "address_findings": list(reading.addresses),
     }
 
 

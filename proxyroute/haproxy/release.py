@@ -208,9 +208,7 @@ class Answer:
             **vars(self),
             "receipt": {**vars(receipt), "state": str(receipt.state), "epoch": str(receipt.epoch)},
             # what is published the engine reads for itself
-            "observed": {**vars(seen), "epoch": str(seen.epoch) if seen.epoch else None, "published": None}
-            if seen
-            else None,
+            "observed": _seen(seen) if seen else None,
             "findings": [{**vars(f), "severity": str(f.severity)} for f in self.findings],
         }
 
@@ -241,6 +239,13 @@ class Answer:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Torn(f"this is not a receipt: {error}") from None
+
+
+def _seen(seen: Observed) -> dict[str, Any]:
+    values = {**vars(seen), "epoch": str(seen.epoch) if seen.epoch else None, "published": None}
+    if not seen.addresses:
+        del values["addresses"]  # an engine that is older than its agents does not know the field
+    return values
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -17,6 +17,7 @@ from tests.support.lab import run_to_end
 from tests.support.netlab import NetLab
 from tests.support.process import find_program, is_stopped
 from tests.support.scene import assert_order, beat, configured, in_its_midst, other, switched
+from tests.support.serving import serving
 from tests.support.vrrp import FAULTS, Pair, Seen, behind, vrrp_part
 from tests.support.wait import until
 
@@ -40,7 +41,7 @@ def pair(kept: list[Pair]) -> Iterator[Pair]:
     except (netns.Unavailable, FileNotFoundError) as reason:
         pytest.skip(f"no VRRP between hosts: {reason}")
     if not kept:
-        more = {"vrrp": vrrp_part("edge1", "edge2")}
+        more = {"vrrp": vrrp_part("edge1", "edge2"), "serve": {"period": "200ms", "proxies_period": "400ms"}}
         lab = NetLab.start(3, more=more, policy=POLICY, semi_sync=True, options=LOSSLESS)
         try:
             kept.append(Pair(lab))
@@ -119,9 +120,9 @@ def healed(pair: Pair) -> None:
 
 QUICK = {
     ("switchover", "before", "haproxy"),
-    ("switchover", "during", "host"),
-    ("switchover", "after", "keepalived"),
-    ("failover", "during", "host"),
+    ("switchover", "during", "keepalived"),
+    ("switchover", "after", "host"),
+    ("failover", "during", "cable"),
 }
 MATRIX = [
     pytest.param(kind, phase, fault, marks=() if (kind, phase, fault) in QUICK else pytest.mark.full)
@@ -212,3 +213,55 @@ def test_a_host_without_haproxy_refuses_a_switchover_by_its_name(pair: Pair) -> 
         assert {finding["subject"] for finding in value["error"]["findings"]} == {gone}
         seen.go_on()
     back(pair, gone, old)
+
+
+def both(pair: Pair) -> None:
+    until(lambda: len(pair.holders) == 2, "both hosts to have the address", 30)
+
+
+def cut_off(pair: Pair) -> Callable[[], None]:
+    """The hosts do not hear each other any more; returns what mends that."""
+    pair.lab.cut("edge1", "edge2")
+    return lambda: pair.lab.mend("edge1", "edge2")
+
+
+def killed(pair: Pair) -> Callable[[], None]:
+    """keepalived is killed where the address is, and leaves it there; returns what mends that."""
+    holder = pair.await_one()
+    pair.keepalived[holder].kill9()
+    return lambda: pair.restore(holder)
+
+
+@pytest.mark.parametrize("how", [killed, pytest.param(cut_off, marks=pytest.mark.full)])
+def test_both_have_the_address_and_lead_to_the_same_primary_and_that_is_told(
+    pair: Pair, how: Callable[[Pair], Callable[[], None]]
+) -> None:
+    lab, new = pair.lab, other(pair.lab)
+    with serving(lab) as served, behind(pair) as seen:
+        mend = how(pair)
+        both(pair)
+        told = served.await_told("address", "edge1, edge2 have it at once")
+        assert pair.address.host in told
+        switched(lab, "--to", new)
+        assert {through(pair, host.write) for host in lab.hosts} == {new}
+        assert through(pair) == new
+        status = lab.json("status")[1]
+        assert status["addresses"] == {pair.address.host: ["edge1", "edge2"]}
+        assert [f["code"] for f in status["address_findings"]] == ["vip.twice"]
+        mend()
+        one = pair.await_one()
+        served.await_told("address", f"{pair.address.host} is at {one}")
+        seen.go_on()
+    checked = lab.json("check")[1]
+    assert not [f for f in checked["findings"] if f["code"].startswith("vip.")]
+
+
+def test_nobody_has_the_address_and_that_is_told(pair: Pair) -> None:
+    with serving(pair.lab) as served:
+        for host in pair.lab.hosts:
+            host.haproxy.kill9()
+        until(lambda: not pair.holders, "nobody to have the address", 30)
+        assert "edge1, edge2 were asked" in served.await_told("address", "no host has it")
+        for host in pair.lab.hosts:
+            pair.restore(host.name)
+        served.await_told("address", f"{pair.address.host} is at {pair.await_one()}")

@@ -114,7 +114,11 @@ class Pair:
         return tuple(other for other in self._hosts if other != name)
 
     def start(self) -> None:
-        """Starts keepalived everywhere; returns when one host has the address."""
+        """Starts keepalived everywhere, and has agents watch the address; returns when one host has it."""
+        for host in self.lab.hosts:
+            host.kill_agent()
+            host.write_agent_file(virtual_addresses=[self.address.host])
+            host.start_agent()
         for one in self.keepalived.values():
             one.start()
         self.await_one()

@@ -49,3 +49,9 @@ def test_the_address_of_a_host_is_bound_where_the_engine_says_every_address(
 def test_an_address_that_cannot_be_bound_is_told_with_its_field(tmp_path: Path, address: str) -> None:
     with pytest.raises(ConfigError, match=r"address: .* write the address without a port"):
         load_agent(written(tmp_path, f"address: '{address}'\n"))
+
+
+def test_virtual_addresses_are_addresses_and_nothing_else(tmp_path: Path) -> None:
+    assert load_agent(written(tmp_path, "virtual_addresses: [10.0.0.100]\n")).virtual_addresses == ("10.0.0.100",)
+    with pytest.raises(ConfigError, match=r"virtual_addresses: '10.0.0.100/24' is not an address; write one without"):
+        load_agent(written(tmp_path, "virtual_addresses: [10.0.0.100/24]\n"))

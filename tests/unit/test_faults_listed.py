@@ -27,6 +27,7 @@ PRIMITIVES: dict[tuple[str, str], str] = {
     ("haproxy.share", "_exclusive"): "makes a folder appear, for stage() and claim(), which have the act()",
     ("haproxy.frames", "put"): "tells our own helper what to do, which has the act(), or tells us what came of it",
     ("adapters.publisher", "release"): "a folder of its own in which a configuration is tried out, gone afterwards",
+    ("agent_addresses", "_own"): "asks the kernel which addresses there are",
     ("agent_memory", "_mute"): "a word in its own lock file, for whoever reads a status that cannot be written",
     ("agent_memory", "__init__"): "its own lock file and its folder, which mean nothing to a proxy",
     ("lease.etcd_client", "run"): "sends what it is given; what changes anything has an act() around it in lease.etcd",

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gtid",),
     ("model", "binlog"),
     ("topology", "jsonable", "planned", "standing"),
-    ("drift",),
+    ("drift", "addresses"),
     ("conditions", "truth", "sight"),
     ("known",),
     ("election", "routing"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from proxyroute.addresses import address_findings
 from proxyroute.engine import Summary
 from proxyroute.errors import Refused
 from proxyroute.gtid import MariaDBPosition
@@ -139,6 +140,9 @@ class FakeEngine:
 
     def failover_blocks(self, view: View, observed: tuple[Observed, ...], known: object) -> tuple[Finding, ...]:
         return self.blocks
+
+    def address_findings(self, observed: tuple[Observed, ...]) -> tuple[Finding, ...]:
+        return address_findings(observed)
 
     def check(self) -> tuple[Finding, ...]:
         return self.found

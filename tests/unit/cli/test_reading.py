@@ -59,6 +59,26 @@ def test_status_says_the_truth_first_and_shows_every_server(run: Callable[..., O
     assert engine.closed
 
 
+def test_status_shows_who_has_a_virtual_address_and_what_is_wrong(
+    run: Callable[..., Outcome], engine: FakeEngine
+) -> None:
+    def shown(one: bool, two: bool) -> str:
+        hosts = {"edge1": one, "edge2": two}
+        engine.proxies = tuple(
+            replace(ON_DB1, proxy=name, addresses={"10.0.0.100": has}) for name, has in hosts.items()
+        )
+        return run("status").output
+
+    assert "10.0.0.100 is at edge1\n" in shown(True, False)
+    twice = shown(True, True)
+    assert "10.0.0.100 is at edge1, edge2" in twice
+    assert "(vip.twice)" in twice
+    assert "10.0.0.100 is at none of them" in shown(False, False)
+    told = json.loads(run("status", "--json").output)
+    assert told["addresses"] == {"10.0.0.100": []}
+    assert [finding["code"] for finding in told["address_findings"]] == ["vip.nobody"]
+
+
 @pytest.mark.parametrize(
     ("servers", "proxies", "level", "said"),
     [
