@@ -622,7 +622,8 @@ class Receipt:
     epoch: Epoch
     detail: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)
-    """What was read back to support ``state``; JSON values. ``blind`` is true where nothing ever can be."""
+    """What was read back to support ``state``; JSON values. ``blind`` is true where nothing ever can be; ``awaits``
+    names the primary of the route if it is down and the proxy sends writes there by itself as soon as it is up."""
 
 
 @dataclass(frozen=True)

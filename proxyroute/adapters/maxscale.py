@@ -17,7 +17,7 @@ from proxyroute.errors import AdapterError, ConfigError, TimedOut
 from proxyroute.maxscale import services
 from proxyroute.maxscale import settings as maxscale_settings
 from proxyroute.maxscale.findings import Examination
-from proxyroute.maxscale.look import Look, look, obstacle, states
+from proxyroute.maxscale.look import Look, look, obstacle, refuse_aside, refuse_unknown, states
 from proxyroute.maxscale.marker import PARAMETERS, Marker, markers, name_of
 from proxyroute.maxscale.render import render
 from proxyroute.maxscale.rest import Answered, Rest
@@ -40,6 +40,8 @@ _AGAIN = 0.02
 _POKE_SECONDS = 10.0
 """How long a monitor is made to look again and again after a route was applied; then its own interval must do."""
 _READERS_SECONDS = 1.0
+_SURELY = 3
+"""After so many looks in a row at which it was down, a monitor will not show it soon."""
 
 
 class MaxScaleAdapter:
@@ -137,10 +139,10 @@ class MaxScaleAdapter:
         try:
             seen = self._look(deadline)
             self._refuse_outdated(target, seen.markers)
-            self._refuse_unknown(target, seen.known)
+            refuse_unknown(self.name, target, seen.known)
             if trouble := obstacle(seen, self._settings):
                 raise AdapterError(self.name, f"{trouble[0]}; {trouble[1]}")
-            self._refuse_aside(target, seen.known)
+            refuse_aside(self.name, target, seen.known)
             self._rest.may_change(next(iter(seen.known.by_name.values())).name, deadline)
             self._queues = None
             evidence["queues"] = self.queues(deadline)  # asked now: later it would be inside the blackout
@@ -213,6 +215,9 @@ class MaxScaleAdapter:
                 known = self._await_readers(table, self._show(table, deadline, deadline), deadline)
             evidence |= self._states(known)
             if wrong := unmet(table, known, reads=self._settings.driving):
+                if self._awaits(table.primary, known):
+                    self._mark(table, deadline)
+                    evidence["awaits"] = table.primary
                 return self._receipt(ReceiptState.FAILED, table.epoch, "; ".join(wrong), evidence)
             self._mark(table, deadline)
         except (AdapterError, ConfigError) as error:
@@ -236,7 +241,7 @@ class MaxScaleAdapter:
             data = states(self._rest, deadline)
             known = match(self._servers, data)
             self._refuse_outdated(table, markers(self._cluster, self._servers, data))
-            self._refuse_unknown(table, known)
+            refuse_unknown(self.name, table, known)
             self._told = table
             moves = urgent(table, known) + (lasting(table, known) if everything else [])
             try:
@@ -272,11 +277,15 @@ class MaxScaleAdapter:
         data = states(self._rest, deadline)
         known = match(self._servers, data)
         self._refuse_outdated(table, markers(self._cluster, self._servers, data))
-        self._refuse_unknown(table, known)
+        refuse_unknown(self.name, table, known)
         self._told = table
+        down = 0
         while wrong := unmet(table, known, reads=False):
+            down = down + 1 if self._awaits(table.primary, known) else 0
             if until.passed:
                 self._poke_on(table)
+                break
+            if down > _SURELY:
                 break
             try:
                 self._poke(self._rest, known, until)
@@ -363,23 +372,6 @@ class MaxScaleAdapter:
             if known.epoch == table.epoch and known.primary not in (None, table.primary):
                 raise AdapterError(self.name, f"conflict: {text}, the same epoch cannot mean {table.primary}")
 
-    def _refuse_unknown(self, table: RouteTable, known: Known) -> None:
-        if not known.by_name:
-            raise AdapterError(self.name, "it knows none of the servers; proxyroute check")
-        if table.primary is not None and table.primary not in known.by_name:
-            how = "several times" if table.primary in known.twice else "not at all"
-            text = f"it knows {table.primary} ({table.address(table.primary)}) {how}"
-            raise AdapterError(self.name, f"{text}; proxyroute check tells the line to type")
-
-    def _refuse_aside(self, table: RouteTable, known: Known) -> None:
-        shown = known.by_name.get(table.primary) if table.primary else None
-        if shown is not None and shown.aside:
-            what = "maintenance" if shown.maintenance else "drain"
-            text = (
-                f"{table.primary} is set aside in MaxScale ({shown.name} is {shown.text}): clients would not get there"
-            )
-            raise AdapterError(self.name, f"{text}; maxctrl clear server {shown.name} {what}")
-
     def _drift(self, seen: Look) -> Iterable[str]:
         if trouble := obstacle(seen, self._settings):
             yield trouble[0]
@@ -389,9 +381,16 @@ class MaxScaleAdapter:
         latest = max(claims, key=lambda m: (m.epoch, m.primary is not None)) if claims else None
         if self._settings.driving and seen.known.lost:
             yield "no server runs: it was restarted and has lost its states"
+        elif latest is not None and self._awaits(latest.primary, seen.known):
+            return  # the monitor shows it as soon as it is up
         elif latest is not None and seen.known.masters != ((latest.primary,) if latest.primary else ()):
             shown = " and ".join(seen.known.masters) or "nobody"
             yield f"writes go to {shown}, {latest.epoch} says {latest.primary or 'nobody'}"
+
+    def _awaits(self, primary: str | None, known: Known) -> bool:
+        """Following: whether writes go to nobody because the monitor finds ``primary`` down."""
+        shown = known.by_name.get(primary) if primary else None
+        return not self._settings.driving and shown is not None and not shown.running and not known.masters
 
     @staticmethod
     def _states(known: Known) -> dict[str, Any]:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxyroute.errors import AdapterError
 from proxyroute.maxscale.marker import Marker, markers
 from proxyroute.maxscale.rest import Rest
 from proxyroute.maxscale.settings import FOLLOWING, Settings
 from proxyroute.maxscale.states import Known, match
-from proxyroute.model import Deadline, Endpoint
+from proxyroute.model import Deadline, Endpoint, RouteTable
 
 _ACTS = {
     "auto_failover": "promotes another server by itself when the primary seems dead",
@@ -96,6 +97,25 @@ def _monitors(rest: Rest, deadline: Deadline) -> Iterator[Monitor]:
             frozenset(str(server["id"]) for server in related),
             attributes.get("parameters", {}),
         )
+
+
+def refuse_unknown(proxy: str, table: RouteTable, known: Known) -> None:
+    """Raises AdapterError when it does not know the primary of ``table``, or not as one server."""
+    if not known.by_name:
+        raise AdapterError(proxy, "it knows none of the servers; proxyroute check")
+    if table.primary is not None and table.primary not in known.by_name:
+        how = "several times" if table.primary in known.twice else "not at all"
+        text = f"it knows {table.primary} ({table.address(table.primary)}) {how}"
+        raise AdapterError(proxy, f"{text}; proxyroute check tells the line to type")
+
+
+def refuse_aside(proxy: str, table: RouteTable, known: Known) -> None:
+    """Raises AdapterError when the primary of ``table`` is in maintenance or drained there."""
+    shown = known.by_name.get(table.primary) if table.primary else None
+    if shown is not None and shown.aside:
+        what = "maintenance" if shown.maintenance else "drain"
+        text = f"{table.primary} is set aside in MaxScale ({shown.name} is {shown.text}): clients would not get there"
+        raise AdapterError(proxy, f"{text}; maxctrl clear server {shown.name} {what}")
 
 
 def obstacle(look: Look, settings: Settings) -> tuple[str, str] | None:

@@ -98,7 +98,7 @@ def assert_as_before(lab: Lab, old: Node) -> None:
     _, status = lab.json("status")
     assert not status["open_operations"], status["open_operations"]
     for proxy in status["proxies"]:
-        assert (proxy["primary"], proxy["held"], proxy["drift"]) == (old.name, False, []), proxy
+        assert (proxy["primary"], proxy["held"], proxy["drift"]) == (lab.shown(old), False, []), proxy
     for node in lab.cluster:
         if node is not old:
             shown = node.replication()

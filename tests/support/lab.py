@@ -21,7 +21,7 @@ from proxyroute.model import Address
 from tests.support.accounts import APPLICATION, ENGINE, PROBE, PROBE_SCHEMA, REPLICATION, Account
 from tests.support.haproxy import LocalHAProxy
 from tests.support.hosts import ProxyHost, write_key
-from tests.support.mariadb import LocalCluster
+from tests.support.mariadb import LocalCluster, Node
 from tests.support.process import find_program, free_port
 
 CLUSTER_NAME = "demo"
@@ -218,6 +218,10 @@ class Lab:
         return printed_object(self.run(*arguments, "--json", environment=environment))
 
     # Who is where
+
+    def shown(self, dead: Node) -> str | None:
+        """Returns whom the proxies show as the one that gets writes while the routes lead to a ``dead`` server."""
+        return dead.name
 
     def runtime(self, command: str) -> str:
         """Returns the answer of HAProxy, that of the first host, to a command at its runtime socket."""

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from tests.support.lab import CLUSTER_NAME, Lab, site_config
-from tests.support.mariadb import LocalCluster
+from tests.support.mariadb import LocalCluster, Node
 from tests.support.maxscale.backends import Databases
 from tests.support.maxscale.bits import Bit
 from tests.support.maxscale.double import Double
@@ -71,6 +71,10 @@ class MaxScaleLab(Lab):
         """Returns the bits of each server, the hidden ones included."""
         found = double or self.double
         return {node.name: found.bits(f"mx-{node.name}") for node in self.cluster}
+
+    def shown(self, dead: Node) -> str | None:
+        """A monitor shows nobody while the primary is dead, and that one as soon as it is up."""
+        return None if self.double.machine.monitors else dead.name
 
     def change_proxy(self, **changes: Any) -> None:
         """Changes the first proxy in the configuration."""
