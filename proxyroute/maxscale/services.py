@@ -134,9 +134,10 @@ _NEWCOMERS = {
 
 def _readwritesplit(service: Service, order: Order) -> Outlook:
     again = "a write whose reply was lost may be done twice (delayed_retry)"
-    refused = "before it is open a write may meet error 1290" if order is Order.OVERLAP else ""
+    refused = _REFUSED.get(order, "")
     if service.retries and service.replays:
-        text = f"writes and transactions wait and go on at the new primary without an error, {_WAITS[order]}"
+        free = "" if refused else " without an error"
+        text = f"writes and transactions wait and go on at the new primary{free}, {_WAITS[order]}"
         return _outlook(service, text, refused, "a COMMIT that was under way may end with 2013", again)
     if service.retries:
         text = f"single writes wait and go on at the new primary, {_WAITS[order]}; an open transaction breaks (2013)"
@@ -147,6 +148,11 @@ def _readwritesplit(service: Service, order: Order) -> Outlook:
     text = "every session that has used the primary ends once (2013) and must connect anew"
     return _outlook(service, text, refused, cure=f"{RECONNECT} {RETRY}")
 
+
+_REFUSED = {
+    Order.OVERLAP: "before it is open a write may meet error 1290",
+    Order.MONITOR: "a write that is repeated before the monitor has seen it meets error 1290",
+}
 
 _WAITS = {
     Order.LOCK_EARLY: "for one it may take until the next full second",

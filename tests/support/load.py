@@ -71,13 +71,20 @@ class Records:
         )
 
 
-def create_table(primary: Node) -> None:
-    """Makes an empty table for the writers; its column ``server`` tells where a row was written."""
+def create_table(primary: Node, *, unique: bool = True) -> None:
+    """Makes an empty table for the writers; its column ``server`` tells where a row was written.
+
+    Unless ``unique``, a row that is written twice is there twice.
+    """
+    key = "PRIMARY KEY (writer, n)" if unique else "KEY (writer, n)"
     primary.sql(f"DROP TABLE IF EXISTS {TABLE}")
-    primary.sql(
-        f"CREATE TABLE {TABLE} (writer INT NOT NULL, n INT NOT NULL, server INT NOT NULL,"
-        " PRIMARY KEY (writer, n)) ENGINE=InnoDB"
-    )
+    primary.sql(f"CREATE TABLE {TABLE} (writer INT NOT NULL, n INT NOT NULL, server INT NOT NULL, {key}) ENGINE=InnoDB")
+
+
+def doubled(node: Node) -> dict[RowId, int]:
+    """Returns the rows that are on a server more than once, with how often; see ``create_table``."""
+    rows = node.sql(f"SELECT writer, n, COUNT(*) AS times FROM {TABLE} GROUP BY writer, n HAVING times > 1")
+    return {(row["writer"], row["n"]): row["times"] for row in rows}
 
 
 def read_rows(cluster: LocalCluster) -> dict[str, dict[RowId, int]]:
@@ -123,9 +130,9 @@ class Load:
         Of several addresses each writer has one as its home, in turn, and goes to the next when that does not let it
         in. A failure to connect counts even when the next place takes the write.
 
-        ``rate`` is in writes per second and writer; ``mode`` is ``pooled`` or ``fresh``. A second load at
-        the same time needs another ``first`` writer number. The table must exist. After ``patience`` seconds without
-        an answer a client gives its connection up. A ``launcher`` is an argv that becomes the program after it.
+        ``rate`` is in writes per second and writer; ``mode`` is ``pooled``, ``fresh`` or ``transactions``. A second
+        load at the same time needs another ``first`` writer number. The table must exist. After ``patience`` seconds
+        without an answer a client gives its connection up. A ``launcher`` is an argv that becomes the program after it.
         """
         places = [(a.host, a.port) for a in ([address] if isinstance(address, Address) else address)]
         to = (places, account.user, account.password, TABLE)

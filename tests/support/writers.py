@@ -52,7 +52,10 @@ class Orders:
 
 
 class Writer(threading.Thread):
-    """One client. ``pooled`` keeps its session until an error, ``fresh`` connects for each write."""
+    """One client. ``pooled`` keeps its session until an error, ``fresh`` connects for each write.
+
+    ``transactions`` keeps its session as well, and each write is a transaction of its own: BEGIN, INSERT, COMMIT.
+    """
 
     def __init__(self, number: int, orders: Orders, phase: float, stop: threading.Event) -> None:
         super().__init__(name=f"writer {number}", daemon=True)
@@ -93,7 +96,11 @@ class Writer(threading.Thread):
         sent = time.monotonic()
         try:
             with connection.cursor() as cursor:
+                if self._orders.mode == "transactions":
+                    cursor.execute("BEGIN")
                 cursor.execute(self._insert, (self.number, n))
+                if self._orders.mode == "transactions":
+                    cursor.execute("COMMIT")
             self.acknowledged.append((self.number, n, sent, time.monotonic()))
         except (pymysql.err.Error, OSError) as error:
             self._fail(n, sent, "statement", error)

@@ -27,6 +27,7 @@ from tests.support.maxscale.bits import Bit
 from tests.support.maxscale.documents import Documents
 from tests.support.maxscale.machine import Machine
 from tests.support.maxscale.router import Router
+from tests.support.maxscale.splitter import History, Splitter
 from tests.support.process import free_port
 
 Interference = Callable[[Request], float]
@@ -54,6 +55,8 @@ class Settings:
     tls: Tls | None = None
     readwrite_hosts: bool = True
     services: bool = True
+    split: bool = False
+    """The listener of a readwritesplit reads statements; otherwise it does what a readconnroute does."""
 
 
 class Double:
@@ -74,6 +77,8 @@ class Double:
         self._http: http.server.ThreadingHTTPServer | None = None
         self._routers: list[Router] = []
         self._more: dict[str, Router] = {}
+        self.history = History()
+        """What the readwritesplit has repeated, replayed and ended."""
 
     def _set_up(self, servers: Mapping[str, Address]) -> Machine:
         s = self.settings
@@ -108,10 +113,14 @@ class Double:
         self.machine.start()
         self._serve()
         if route:
-            self._routers = [Router(self, self.write, Bit.MASTER), Router(self, self.read, Bit.SLAVE)]
+            self._routers = [self._router(self.write), Router(self, self.read, Bit.SLAVE)]
             for router in self._routers:
                 router.start()
         return self
+
+    def _router(self, address: Address) -> Router:
+        """Returns a router for writes."""
+        return Splitter(self, address, self.history) if self.settings.split else Router(self, address, Bit.MASTER)
 
     def stop(self) -> None:
         """Ends at once: nobody answers any more, and no session is left."""
@@ -165,7 +174,7 @@ class Double:
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def _listen(self, name: str, port: int) -> None:
-        router = Router(self, Address("127.0.0.1", port), Bit.MASTER)
+        router = self._router(Address("127.0.0.1", port))
         router.start()
         self._more[name] = router
 

@@ -1,10 +1,10 @@
 """The data plane of a double: sessions of real clients, each carried to one real server that the bits name.
 
-It is no readwritesplit: it reads no statement, so it cannot move a session, wait with a statement or repeat one
-(``delayed_retry``, ``transaction_replay``, ``master_reconnection``); what clients of those see is not imitated. It does
-what a readconnroute does: a newcomer gets a server with the wanted role, running and neither in maintenance nor
-drained; with none it is refused with error 1815; a session whose server loses the role, stops running or is set to
-maintenance ends with its next statement, at once when that was forced.
+It is no readwritesplit (that is :mod:`tests.support.maxscale.splitter`): it reads no statement, so it cannot move a
+session, wait with a statement or repeat one. It does what a readconnroute does: a newcomer gets a server with the
+wanted role, running and neither in maintenance nor drained; with none it is refused with error 1815; a session whose
+server loses the role, stops running or is set to maintenance ends with its next statement, at once when that was
+forced.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ class Router:
         server = self._double.machine.servers.get(name)
         if server is not None:
             with self._lock:
-                server.connections += step
+                # those of before a restart end after it
+                server.connections = max(0, server.connections + step)
 
     @staticmethod
     def _pump(session: _Session) -> None:
