@@ -14,17 +14,18 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
 from proxyroute.binlog import LogFile, Logged, Table, read_log
 from proxyroute.errors import ProxyRouteError, Refused, ScriptFailed
 from proxyroute.faults import act
-from proxyroute.gtid import Containment, MariaDBPosition, Position
+from proxyroute.gtid import GTID, Containment, MariaDBPosition, Position
 from proxyroute.model import Deadline
-from proxyroute.ports import Rebuilder
+from proxyroute.ports import Heir, LogSource
 
 _ROW = re.compile(rb"^### (INSERT INTO|UPDATE|DELETE FROM) `((?:[^`]|``)+)`\.`((?:[^`]|``)+)`", re.MULTILINE)
 _VERBS = {b"INSERT INTO": "inserted", b"UPDATE": "updated", b"DELETE FROM": "deleted"}
@@ -47,6 +48,8 @@ class Archive:
     """What should be there as well, and is in no file any more: nobody can tell what it did. Empty: all is here."""
     rows: Mapping[str, Mapping[str, int]]
     """By table: how many rows were inserted, updated, deleted."""
+    cut: str = ""
+    """What was cut off at the end of the log, in words: the server died while it wrote that."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -75,7 +78,7 @@ class Archive:
         return f"{many} from {first} to {last} ({'; '.join([*did[:_SHOWN], *more])})"
 
 
-def save(source: Rebuilder, executed: Position, known: Position, folder: Path, deadline: Deadline) -> Archive:
+def save(source: LogSource, executed: Position, known: Position, folder: Path, deadline: Deadline) -> Archive:
     """Keeps everything ``source`` has in its binary log that is not in ``known``; returns the archive.
 
     ``executed`` is what it says to have executed. Raises ProxyRouteError or OSError when that could not be done; then
@@ -83,54 +86,134 @@ def save(source: Rebuilder, executed: Position, known: Position, folder: Path, d
     """
     if not isinstance(executed, MariaDBPosition) or not isinstance(known, MariaDBPosition):
         raise ProxyRouteError("only binary logs of MariaDB can be kept")
-    name = f"{source.name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
-    making = folder / f".making-{name}"
-    try:
-        for old in folder.glob(f".making-{source.name}-*"):
-            shutil.rmtree(old, ignore_errors=True)
-        (making / "raw").mkdir(parents=True, mode=0o700)
+    with _making(source.name, folder) as making:
         files, missing = _fetch(source, executed, known, making / "raw", deadline)
         errant = tuple(t for f in files for t in f.transactions if not _has(known, t))
-        since, state = _since(files, errant)
-        rows = _decode(source, errant, making, deadline)
-        archive = Archive(folder / name, source.name, errant, since, state, missing, rows)
-        (making / "summary.json").write_text(json.dumps(_summary(archive, executed), indent=1, ensure_ascii=False))
-        twin = _twin(making, folder, source.name)
-        if twin is not None:  # asked again, and nothing has happened since
-            shutil.rmtree(making)
-            return replace(archive, path=twin)
-        _sync(making)
-        with act("archive.write"):
-            making.rename(folder / name)
-        _sync_one(folder)
-    except BaseException:
+        return _keep(making, source, files, errant, missing, executed, deadline)
+
+
+def save_left(
+    source: LogSource, server_id: int, stood: Position, now: Position, folder: Path, deadline: Deadline
+) -> Archive:
+    """Keeps what is in the files of a dead server beyond a replica of it; returns the archive.
+
+    The server has the id ``server_id``; the replica stood at ``stood`` when it followed nobody any more, and has had
+    ``now`` since. It has applied in order, so that whatever is in the log before what it had last is there as well, if
+    its own state knows it or not. When nothing is beyond, nothing is kept, and the archive has no transactions. Raises
+    as :func:`save` does, and Refused when the files are those of another server.
+    """
+    if not isinstance(stood, MariaDBPosition) or not isinstance(now, MariaDBPosition):
+        raise ProxyRouteError("only binary logs of MariaDB can be kept")
+    with _making(source.name, folder) as making:
+        files: list[LogFile] = []
+        for name in reversed(source.logs(deadline)):
+            deadline.require(f"the binary log of {source.name}")
+            files.insert(0, _read(source.fetch_log(name, making / "raw", deadline)))
+            if files[0].server_id != server_id:
+                text = f"{name} was written by the server with id {files[0].server_id}, and {source.name} has"
+                raise Refused(f"{text} {server_id}; correct servers.{source.name}.host")
+            if stood.contains(files[0].before) is not Containment.NO:
+                break
+        begun = files[0].before if files else MariaDBPosition()
+        missing = MariaDBPosition(
+            tuple(g for g in begun.entries if stood.contains(MariaDBPosition((g,))) is Containment.NO)
+        )
+        torn = next((n for n, f in enumerate(files) if f.cut), len(files))
+        whole = files[: torn + 1]
+        had = _had(whole, begun, stood).merge(now)
+        beyond = tuple(t for f in whole for t in f.transactions if not _has(had, t))
+        cut = files[torn].cut if torn < len(files) else ""
+        if cut and torn < len(files) - 1:
+            cut += f"; what is in {files[torn + 1].name} and after it is kept raw only"
+        if not beyond:
+            return Archive(folder, source.name, (), (), MariaDBPosition(), missing, {}, cut)
+        return _keep(making, source, whole, beyond, missing, MariaDBPosition(), deadline, cut)
+
+
+def _had(files: Sequence[LogFile], begun: MariaDBPosition, stood: MariaDBPosition) -> MariaDBPosition:
+    """Returns ``stood`` with all that is in ``files``, and before them, up to what it has last of each domain."""
+    logged = [t.gtid for f in files for t in f.transactions]
+    had = stood
+    for last in stood.latest().entries:
+        inside = [g for g in logged if g.domain == last.domain]
+        if last in inside or last in begun.entries:
+            earlier = (*(g for g in begun.entries if g.domain == last.domain), *inside[: _index(inside, last) + 1])
+            had = had.merge(MariaDBPosition(earlier))
+    return had
+
+
+def _index(found: Sequence[GTID], wanted: GTID) -> int:
+    return found.index(wanted) if wanted in found else -1
+
+
+@contextmanager
+def _making(server: str, folder: Path) -> Iterator[Path]:
+    """A folder for an archive in the making. What is there when the block is left is no archive, and is removed."""
+    making = folder / f".making-{server}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+    try:
+        for old in folder.glob(f".making-{server}-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        (making / "raw").mkdir(parents=True, mode=0o700)
+        yield making
+    finally:
         shutil.rmtree(making, ignore_errors=True)
-        raise
+
+
+def _keep(
+    making: Path,
+    source: LogSource,
+    files: Sequence[LogFile],
+    errant: tuple[Logged, ...],
+    missing: MariaDBPosition,
+    executed: MariaDBPosition,
+    deadline: Deadline,
+    cut: str = "",
+) -> Archive:
+    """Makes an archive of what was fetched; one that says the same as an earlier one is that one."""
+    folder, name = making.parent, making.name.removeprefix(".making-")
+    since, state = _since(files, errant)
+    rows = _decode(source, errant, making, deadline)
+    archive = Archive(folder / name, source.name, errant, since, state, missing, rows, cut)
+    (making / "summary.json").write_text(json.dumps(_summary(archive, executed), indent=1, ensure_ascii=False))
+    twin = _twin(making, folder, source.name)
+    if twin is not None:  # asked again, and nothing has happened since
+        return replace(archive, path=twin)
+    _sync(making)
+    with act("archive.write"):
+        making.rename(folder / name)
+    _sync_one(folder)
     return archive
 
 
-def replay(archive: Archive, target: Rebuilder, position: Callable[[], Position], deadline: Deadline) -> int:
+def replay(archive: Archive, target: Heir, position: Callable[[], Position], deadline: Deadline) -> int:
     """Applies what ``archive`` keeps to ``target``, which must not replicate; returns how many transactions that were.
 
     ``position`` reads what the target has executed; what it has already is left out, so that this may be repeated.
-    Raises Refused when the target does not stand where the archive begins, or part of the history is missing:
-    applied on top of something else these transactions would be others.
+    Raises Refused when the target does not stand where the archive begins, part of the history is missing (applied on
+    top of something else these transactions would be others), or one is part of an XA transaction, which somebody
+    would have to end; ScriptFailed when one fails. What is before that has been applied then.
     """
     executed = _mariadb(position())
-    todo = [t for t in archive.since if not _has(executed, t)]
+    todo = [t for t in archive.transactions if not _has(executed, t)]
     if not todo:
         return 0
-    done = archive.state.merge(MariaDBPosition(tuple(t.gtid for t in archive.since if _has(executed, t))))
-    if not archive.missing.empty or executed.latest() != done.latest():
+    domains = {t.gtid.domain for t in todo}
+    done = archive.state.merge(MariaDBPosition(tuple(t.gtid for t in archive.since if t not in todo)))
+    stands, begins = (MariaDBPosition(tuple(g for g in p.entries if g.domain in domains)) for p in (executed, done))
+    if not archive.missing.empty or stands.latest() != begins.latest():
         raise Refused(
-            f"{target.name} stands at {executed}, and what is kept in {archive.path} begins at {done.latest()}"
+            f"{target.name} stands at {stands}, and what is kept in {archive.path} begins at {begins.latest()}"
             + (f" and lacks {archive.missing}" if not archive.missing.empty else "")
         )
-    names = [path.name for path in archive.files]
-    target.replay(archive.files[names.index(todo[0].file) :], todo[0].start, deadline)
-    left = [t.gtid for t in todo if not _has(_mariadb(position()), t)]
+    plain = list(takewhile(lambda t: not t.xa, todo))
+    for file, start, end in _ranges(plain):
+        deadline.require(f"{target.name} to apply {archive.path}")
+        target.replay(archive.path / "raw" / file, start, end, deadline)
+    left = [t for t in plain if not _has(_mariadb(position()), t)]
     if left:
-        raise ScriptFailed(f"{target.name} still lacks {', '.join(map(str, left[:_SHOWN]))}")
+        raise ScriptFailed(f"{target.name} still lacks {', '.join(str(t.gtid) for t in left[:_SHOWN])}")
+    if len(plain) < len(todo):
+        raise Refused(f"{todo[len(plain)].gtid} is part of an XA transaction, which somebody would have to end")
     return len(todo)
 
 
@@ -149,23 +232,27 @@ def _twin(making: Path, folder: Path, server: str) -> Path | None:
 
 
 def _fetch(
-    source: Rebuilder, executed: MariaDBPosition, known: MariaDBPosition, raw: Path, deadline: Deadline
+    source: LogSource, executed: MariaDBPosition, known: MariaDBPosition, raw: Path, deadline: Deadline
 ) -> tuple[list[LogFile], MariaDBPosition]:
     """Copies files, the latest first, until one began where the other has everything; returns them, oldest first."""
     files: list[LogFile] = []
     for name in reversed(source.logs(deadline)):
         deadline.require(f"the binary log of {source.name}")
         path = source.fetch_log(name, raw, deadline)
-        try:
-            files.insert(0, read_log(path))
-        except ValueError as error:
-            raise ScriptFailed(str(error)) from error
+        files.insert(0, _read(path))
         if known.contains(files[0].before) is Containment.YES:
             break
     seen = MariaDBPosition(tuple(t.gtid for f in files for t in f.transactions))
     start = files[0].before if files else MariaDBPosition()
     unread = executed.minus(known).minus(seen)
     return files, start.minus(known).merge(unread)
+
+
+def _read(path: Path) -> LogFile:
+    try:
+        return read_log(path)
+    except ValueError as error:
+        raise ScriptFailed(str(error).removeprefix(f"{path.parent}/")) from error
 
 
 def _has(known: MariaDBPosition, transaction: Logged) -> bool:
@@ -182,7 +269,7 @@ def _since(files: Sequence[LogFile], errant: Sequence[Logged]) -> tuple[tuple[Lo
     return tuple(logged[at:]), begun.merge(earlier)
 
 
-def _decode(source: Rebuilder, errant: Sequence[Logged], folder: Path, deadline: Deadline) -> dict[str, dict[str, int]]:
+def _decode(source: LogSource, errant: Sequence[Logged], folder: Path, deadline: Deadline) -> dict[str, dict[str, int]]:
     rows: dict[str, Counter[str]] = {}
     with (folder / "decoded.sql").open("wb") as text:
         for file, start, end in _ranges(errant):
@@ -213,6 +300,7 @@ def _summary(archive: Archive, executed: Position) -> dict[str, Any]:
         "executed": str(executed),
         "before": str(archive.state),
         "missing": str(archive.missing),
+        "cut": archive.cut,
         "rows": archive.rows,
         "told": str(archive),
         "transactions": [

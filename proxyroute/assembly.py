@@ -10,7 +10,9 @@ from proxyroute.config_receivers import EmailNotices, NoticeConfig, ScriptNotice
 from proxyroute.config_values import ClusterConfig
 from proxyroute.db.mariadb import MariaDB
 from proxyroute.db.mariadb_compare import MariaDBCompare
+from proxyroute.db.mariadb_heir import MariaDBHeir
 from proxyroute.db.mariadb_rebuild import MariaDBRebuild
+from proxyroute.db.mariadb_remains import MariaDBRemains
 from proxyroute.db.probe import RowProbe
 from proxyroute.db.seat import LockSeat
 from proxyroute.hooks import Scripts
@@ -22,7 +24,7 @@ from proxyroute.lease.local import LocalLease
 from proxyroute.notify import Ended, Notifier
 from proxyroute.notify_choice import kinds_of
 from proxyroute.notify_receivers import Mail, Receiver, Script, Webhook
-from proxyroute.parts import Parts
+from proxyroute.parts import Parts, Salvage
 from proxyroute.ports import Adapter, Lease
 from proxyroute.routes import Routes
 from proxyroute.site import Site
@@ -39,6 +41,11 @@ def build_parts(config: ClusterConfig, *, continuous: bool = False, permit: Call
         routes=Routes(build_adapters(config), [p.name for p in config.proxies if p.absent]),
         hooks=Scripts(config.scripts.moments, config.scripts.timeout, config.scripts.arguments),
         probe=RowProbe(config.proof.schema, config.proof.account.login()) if config.proof else None,
+        salvage=Salvage(
+            dead=lambda name: build_dead_server(config, name),
+            heir=lambda name: build_heir(config, name, permit),
+            archive=archive_folder(config),
+        ),
         continuous=continuous,
         aside=lambda: tuple(Book(standing_file(config)).read().maintenance),
     )
@@ -94,6 +101,18 @@ def build_rebuilders(
         s.name: MariaDBRebuild(s.name, s.address, login, client, s.host, permit=permit, claim=claim)
         for s in config.servers.values()
     }
+
+
+def build_dead_server(config: ClusterConfig, name: str) -> MariaDBRemains | None:
+    """Returns the host of server ``name``, to read what is left there; None where no commands run on it."""
+    host = config.servers[name].host
+    return MariaDBRemains(name, host) if host is not None else None
+
+
+def build_heir(config: ClusterConfig, name: str, permit: Callable[[], None] | None = None) -> MariaDBHeir:
+    """Returns server ``name`` as one that gets what a dead primary had. Raises ConfigError as ``build_parts`` does."""
+    account = config.rejoin or config.account
+    return MariaDBHeir(name, config.servers[name].address, account.login(), account.client_options(), permit)
 
 
 def build_comparers(config: ClusterConfig, claim: Callable[[], None] | None = None) -> dict[str, MariaDBCompare]:

@@ -6,7 +6,8 @@ Read from the bytes and not from what ``mariadb-binlog`` prints: there, a statem
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -64,6 +65,22 @@ class LogFile:
     name: str
     before: MariaDBPosition
     transactions: tuple[Logged, ...]
+    server_id: int = 0
+    """Of the server that wrote the file."""
+    cut: str = ""
+    """What is not whole at its end, in words; empty: it ends with a whole transaction."""
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What is found on the host of a server that does not answer."""
+
+    folder: str
+    """Its data folder."""
+    logs: Mapping[str, int]
+    """Files of its binary log, oldest first, with their sizes in bytes."""
+    running: tuple[str, ...] = ()
+    """Its processes that are there, or may be its, in words: then it is not dead, whatever it answers."""
 
 
 class _Event(NamedTuple):
@@ -76,8 +93,9 @@ class _Event(NamedTuple):
 
 
 def read_log(path: Path) -> LogFile:
-    """Returns what is in a file of a binary log; a transaction that is cut off at its end is left out.
+    """Returns what is in a file of a binary log; a transaction that is cut off at its end is left out, and named.
 
+    An event whose checksum is wrong ends the file as well: a disk may keep a part of what was written last.
     Raises ValueError, naming the file, when it is encrypted or no binary log.
     """
     with path.open("rb") as file:
@@ -86,9 +104,12 @@ def read_log(path: Path) -> LogFile:
             raise ValueError(f"{path} is encrypted; only its server can read it")
         if magic != _MAGIC:
             raise ValueError(f"{path} is not a file of a binary log")
-        before, transactions = MariaDBPosition(), list[Logged]()
+        before, transactions, server_id = MariaDBPosition(), list[Logged](), 0
         current: Logged | None = None
-        for event in _events(file):
+        events = _Events(file)
+        for event in events:
+            if event.kind == _FORMAT and not server_id:
+                server_id = event.server_id
             if event.kind == _START_ENCRYPTION:
                 raise ValueError(f"{path} is encrypted; only its server can read it")
             if event.kind == _GTID_LIST and not transactions and current is None:
@@ -100,23 +121,46 @@ def read_log(path: Path) -> LogFile:
                 if over:
                     transactions.append(replace(current, end=event.end))
                     current = None
-    return LogFile(path.name, before, tuple(transactions))
+    cut = events.cut
+    if current is not None:
+        cut = f"{current.gtid} has no end" + (f": {cut}" if cut else "")
+    return LogFile(path.name, before, tuple(transactions), server_id, cut)
 
 
-def _events(file: BinaryIO) -> Iterator[_Event]:
-    checksum = 0
-    while True:
-        start = file.tell()
-        header = file.read(_HEADER.size)
-        if len(header) < _HEADER.size:
-            return
-        time, kind, server_id, length, _, _ = _HEADER.unpack(header)
-        body = file.read(max(0, length - _HEADER.size))
-        if length < _HEADER.size or len(body) < length - _HEADER.size:
-            return
-        if kind == _FORMAT:
-            checksum = 4 if len(body) > 5 and body[-5] == 1 else 0
-        yield _Event(start, file.tell(), kind, time, server_id, body[: len(body) - checksum] if checksum else body)
+class _Events:
+    """The events of a file, up to the first that is not whole; ``cut`` then says what is wrong with it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.cut = ""
+        self._file = file
+
+    def __iter__(self) -> Iterator[_Event]:
+        file, checksum = self._file, 0
+        while True:
+            start = file.tell()
+            header = file.read(_HEADER.size)
+            if not header:
+                return
+            self.cut = f"the event at {start} is cut off"
+            if len(header) < _HEADER.size:
+                return
+            time, kind, server_id, length, _, _ = _HEADER.unpack(header)
+            body = file.read(max(0, length - _HEADER.size))
+            if length < _HEADER.size or len(body) < length - _HEADER.size:
+                return
+            if kind == _FORMAT:
+                checksum = 4 if len(body) > 5 and body[-5] == 1 else 0
+            if checksum and not _sums_up(header, body, kind):
+                self.cut = f"the event at {start} has a wrong checksum"
+                return
+            self.cut = ""
+            yield _Event(start, file.tell(), kind, time, server_id, body[: len(body) - checksum] if checksum else body)
+
+
+def _sums_up(header: bytes, body: bytes, kind: int) -> bool:
+    if kind == _FORMAT:  # that the file is in use is noted there, and not summed up
+        header = header[:17] + bytes([header[17] & ~1]) + header[18:]
+    return zlib.crc32(body[:-4], zlib.crc32(header)) == int.from_bytes(body[-4:], "little")
 
 
 def _gtid_list(body: bytes) -> MariaDBPosition:

@@ -355,13 +355,15 @@ def _account(shape: AccountShape, base: Path, *, remote: bool = False) -> Accoun
 
 def _host(server: str, address: Address, shape: HostShape) -> Host:
     data_dir = "" if shape.data_dir == "auto" else shape.data_dir.rstrip("/")
-    return Host(server, prefix(shape.shell, shape.user, address.host), data_dir, shape.stop, shape.start)
+    index = "" if shape.binlog_index == "auto" else shape.binlog_index
+    return Host(server, prefix(shape.shell, shape.user, address.host), data_dir, shape.stop, shape.start, index)
 
 
 def _host_json(host: Host) -> dict[str, Any]:
     return {
         "shell": list(host.shell),
         "data_dir": host.data_dir or "auto",
+        "binlog_index": host.binlog_index or "auto",
         "stop": list(host.stop),
         "start": list(host.start),
     }

@@ -202,6 +202,7 @@ class HostShape(Shape):
     user: Text = ""
     shell: Argv = ()
     data_dir: str = "auto"
+    binlog_index: str = "auto"
     stop: Argv = ("systemctl", "stop", "mariadb")
     start: Argv = ("systemctl", "start", "mariadb")
 
@@ -209,8 +210,9 @@ class HostShape(Shape):
     def _some_way(self) -> HostShape:
         if bool(self.user) == bool(self.shell):
             raise _say("needs one way to run commands; write {user: root} for ssh, or {shell: [ssh, root@10.0.0.1]}")
-        if self.data_dir != "auto" and not self.data_dir.startswith("/"):
-            raise _say("data_dir lies on the database server; write an absolute path, or auto")
+        for name in ("data_dir", "binlog_index"):
+            if getattr(self, name) != "auto" and not getattr(self, name).startswith("/"):
+                raise _say(f"{name} lies on the database server; write an absolute path, or auto")
         return self
 
 

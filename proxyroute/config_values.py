@@ -176,6 +176,11 @@ class ClusterConfig:
         """All servers, in the order of the file."""
         return tuple(Endpoint(server.name, server.address) for server in self.servers.values())
 
+    @property
+    def with_hosts(self) -> tuple[str, ...]:
+        """The servers on whose hosts commands can be run."""
+        return tuple(s.name for s in self.servers.values() if s.host is not None)
+
     def replication_of(self, server: str) -> Account:
         """Returns the account with which ``server`` logs in at its source. Raises KeyError for another name."""
         return self.servers[server].replication or self.replication

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from proxyroute.failover import Orders
@@ -21,6 +21,7 @@ from proxyroute.model import (
     View,
 )
 from proxyroute.preflight import blocking
+from proxyroute.salvage import APPLY, IGNORE, SAVE
 from proxyroute.sight import Sightings
 
 _FORCED = ("DeadPrimaryUnwitnessed", "HungPrimary", "DeadPrimary")
@@ -38,6 +39,8 @@ class Contingency:
     orders: Orders
     findings: tuple[Finding, ...]
     go: bool = False
+    dead_binlog: str = ""
+    """What would be done with what only the old primary has, in words."""
 
 
 def foresee(
@@ -52,15 +55,21 @@ def foresee(
     fenced_by: str = "",
     fenced_proxies: Sequence[str] = (),
     events: Sequence[Event] = (),
+    hosts: Collection[str] = (),
+    apply_dead_binlog: bool = False,
     more: Sequence[Finding] = (),
 ) -> Contingency:
-    """Returns what a failover would do now. ``more`` are findings of others; ``events`` those of the old primary."""
+    """Returns what a failover would do now. ``more`` are findings of others; ``events`` those of the old primary.
+
+    ``hosts`` are the servers on whose hosts commands run; ``apply_dead_binlog`` asks for that, whatever is configured.
+    """
     primary = diagnosis.primary
     view = sightings.view
     if primary is None:
         return Contingency(view, diagnosis, None, None, Orders(), (*_not_gone(diagnosis, force), *more))
     election = elect_failover(sightings, primary, rules, policy, known, target=target, force=force)
     participants = tuple(s.name for s in view.seen if s.name != primary and sightings.channel(s, primary) is not None)
+    wanted = APPLY if apply_dead_binlog else policy.dead_binlog
     orders = Orders(
         fenced_by=fenced_by,
         fenced_proxies=tuple(fenced_proxies),
@@ -74,6 +83,8 @@ def foresee(
         server_ids=dict(known.server_ids) if known is not None else {},
         events=tuple(events),
         semi_sync=_waited(view, primary, known, participants),
+        dead_binlog=wanted if primary in hosts else IGNORE,
+        dead_binlog_time=policy.dead_binlog_time,
     )
     plan = None
     if election.winner is not None:
@@ -82,9 +93,29 @@ def foresee(
         plan = Plan(view.cluster, primary, election.winner, moved, policy=rules)
     own = {f.code for f in election.findings}
     blockers = tuple(f for f in diagnosis.blockers if f.code not in own)
+    if wanted == APPLY and primary not in hosts:
+        more = (_no_host(primary, Severity.ERROR if apply_dead_binlog else Severity.WARNING), *more)
     findings = (*_not_gone(diagnosis, force or bool(fenced_by)), *blockers, *election.findings, *more)
-    return Contingency(
-        view, diagnosis, election, plan, orders, findings, go=plan is not None and not blocking(findings, force)
+    go = plan is not None and not blocking(findings, force)
+    told = _dead_binlog(primary, election.winner, orders, wanted)
+    return Contingency(view, diagnosis, election, plan, orders, findings, go, told)
+
+
+def _no_host(primary: str, severity: Severity) -> Finding:
+    text = f"what only {primary} has cannot be applied: there is no way to its host"
+    return Finding("failover.dead_binlog", severity, primary, text, f"configure servers.{primary}.host")
+
+
+def _dead_binlog(primary: str, winner: str | None, orders: Orders, wanted: str) -> str:
+    if wanted == IGNORE:
+        return f"the binary log of {primary} is not read (failover.dead_binlog)"
+    if orders.dead_binlog == IGNORE:
+        return f"the binary log of {primary} is not read: servers.{primary}.host is not configured"
+    if orders.dead_binlog == SAVE:
+        return f"what only {primary} has is saved from its host, once {winner or 'another server'} takes writes"
+    return (
+        f"what only {primary} has is saved from its host and applied to {winner or 'the other server'} before that "
+        f"takes writes, within {orders.dead_binlog_time:g} s; clients may have seen these writes fail"
     )
 
 

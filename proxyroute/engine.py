@@ -51,6 +51,7 @@ from proxyroute.rejoin import KIND as REJOIN
 from proxyroute.rejoining import heal_rejoin, host_findings, run_rejoin, run_verify
 from proxyroute.routes import highest_epoch
 from proxyroute.routing import route
+from proxyroute.salvage_check import salvage_findings
 from proxyroute.standing import Book, Standing
 from proxyroute.switchover import switchover
 from proxyroute.upkeep import Corrected, Upkeep
@@ -116,6 +117,7 @@ class Engine:
         found.extend(self._parts.routes.check(Deadline.after(_TELL)))
         found.extend(host_findings(self._config))
         found.extend(self.address_findings(self.observe()))
+        found.extend(salvage_findings(self._config))
         return tuple(found)
 
     def address_findings(self, observed: Sequence[Observed]) -> tuple[Finding, ...]:

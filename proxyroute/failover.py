@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from proxyroute import salvage
 from proxyroute.errors import Refused, ScriptFailed, Unfinished
 from proxyroute.gtid import Containment, Position
 from proxyroute.model import Deadline, Event, Peer, ReceiptState, RouteTable, Undo, View
@@ -68,6 +69,10 @@ class Orders:
     """As they were known before, for a primary that cannot tell its own any more."""
     events: tuple[Event, ...] = ()
     """The scheduled events of the old primary, as they were known."""
+    dead_binlog: str = salvage.IGNORE
+    """What to do with what only the old primary has: see ``FailoverPolicy``."""
+    dead_binlog_time: float = 30.0
+    """Seconds that may take."""
     semi_sync: bool = False
     """The old primary waited for acknowledgements: so will the new one, once somebody can give them."""
 
@@ -128,6 +133,11 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
         note.detail = _compare(parts, op, goal, orders)
     with op.step("detach"):
         new.detach(peer(parts, op, orders.fetch_from or old.name), Deadline.after(_ANSWER))
+        op.keep("stood", new.position(Deadline.after(_ANSWER)).to_json())
+    if salvage.to_apply(op):
+        with op.step("apply what nobody received") as note:
+            parts.expect(orders.dead_binlog_time + _GUARD)
+            goal, note.detail = salvage.apply(parts, op, goal)
     parts.expect(_ANSWER + _MARGIN)
     table = parts.table(op, new.name, op.epoch, view)
     with op.step("commit"):
@@ -146,7 +156,10 @@ def _last_look(parts: Parts, op: Operation, orders: Orders) -> View:
         raise Refused(f"{primary.name} answers and takes writes; to move it type: proxyroute switchover")
     if candidate is None:
         raise Refused(f"{op.plan.candidate} does not answer any more; look again: proxyroute plan --failover")
-    op.keep("server_ids", {**orders.server_ids, **{s.name: s.server_id for s in view.seen}})
+    at = parts.site[op.plan.primary].address
+    heard = [(op.plan.primary, s.source_id) for s in candidate.sources if s.address == at and s.source_id]
+    op.keep("server_ids", {**dict(heard), **orders.server_ids, **{s.name: s.server_id for s in view.seen}})
+    salvage.begin(op, orders.dead_binlog, orders.dead_binlog_time)
     op.keep(APART, [op.plan.primary])
     op.keep("source_options", dict(candidate.source.options) if candidate.source is not None else {})
     op.keep("events", [vars(e) for e in orders.events])

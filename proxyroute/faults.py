@@ -69,6 +69,9 @@ POINTS: dict[str, str] = {
     "archive.fetch": "copy of a file of the binary log into the archive",
     "archive.write": "rename of a whole archive into place",
     "archive.replay": "transactions of an archive, applied to a server that lacks them",
+    "salvage.own": "GET_LOCK of the session that owns a replay",
+    "salvage.end_older": "KILL of a session by which an earlier replay may go on",
+    "salvage.set_position": "SET GLOBAL gtid_slave_pos after what a dead primary had was applied",
     # the comparison of data
     "verify.dead_man": "the statement that starts the applier again by itself",
     "verify.pause": "STOP SLAVE SQL_THREAD",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection
 from dataclasses import replace
 
+from proxyroute import salvage
 from proxyroute.errors import LostReply, ProxyRouteError, TimedOut, Unfinished, Unreachable
 from proxyroute.gtid import Containment, Position
 from proxyroute.model import Deadline, Event, ReceiptState, RouteTable
@@ -70,6 +71,10 @@ def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost
         _restore(parts, op, Deadline.after(policy.settle), aside)
     with op.step("settle routes") as note:
         note.detail = _settle_routes(parts, op, Deadline.after(policy.settle))
+    if salvage.to_save(op):
+        with op.step("save what nobody received") as note:
+            parts.expect(salvage.seconds(op) + _STEPS * policy.settle)
+            note.detail = salvage.save(parts, op)
     with op.step("prove") as note:
         proof = prove(parts, op, Deadline.after(policy.prove), lost)
         op.prove(proof)

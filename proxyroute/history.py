@@ -166,7 +166,11 @@ def result_from(records: list[Record]) -> Result:
     primary = summary.candidate if done and not rejoined else summary.primary
     end = _last(records, "end")
     told = (end and end["text"]) or f"{primary} takes writes"
-    moved = f"{primary} is the primary now{_fencing(records)}" if done else f"{summary.kind} {summary.outcome}; {told}"
+    moved = (
+        f"{primary} is the primary now{_fencing(records)}{_salvage(records)}"
+        if done
+        else f"{summary.kind} {summary.outcome}; {told}"
+    )
     return Result(
         operation=summary.operation,
         kind=summary.kind,
@@ -190,6 +194,17 @@ def _fencing(records: list[Record]) -> str:
     if records[0]["operation_kind"] != "failover" or not how:
         return ""
     return f", {fencing_text(records[0]['plan']['primary'], how, kept.get('fenced_by', ''))}"
+
+
+def _salvage(records: list[Record]) -> str:
+    """Says what was found on the host of an old primary that is gone."""
+    value = _salvaged(records)
+    return f"; {value['told']}" if value else ""
+
+
+def _salvaged(records: Sequence[Record]) -> dict[str, Any] | None:
+    kept = [r["value"] for r in records if r["kind"] == "keep" and r["name"] == "salvage"]
+    return {k: v for k, v in kept[-1].items() if k != "last"} if kept else None
 
 
 def fencing_text(old: str, fencing: str, by: str) -> str:
@@ -237,6 +252,7 @@ def report_from(records: Sequence[Record], error: str = "") -> dict[str, Any]:
         "clients": _clients(known),
         "story": [{k: r[k] for k in _SHOWN_FIELDS if k in r} for r in known if r["kind"] in _SHOWN],
         "left_to_do": list(summary.leftovers),
+        "dead_binlog": _salvaged(known),
     }
 
 

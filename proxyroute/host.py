@@ -57,6 +57,8 @@ class Host:
     """Empty: it is asked for."""
     stop: tuple[str, ...] = ("systemctl", "stop", "mariadb")
     start: tuple[str, ...] = ("systemctl", "start", "mariadb")
+    binlog_index: str = ""
+    """The index file of its binary log. Empty: it is looked for."""
 
     @property
     def joins(self) -> bool:

@@ -236,7 +236,7 @@ class Keeper:
             limits = tuple(self._engine.failover_limits())
             return foresee(
                 sightings, diagnosis, self._sentry.rules, c.failover, self._sentry.known, events=self._sentry.events,
-                more=(*more, *limits),
+                hosts=c.with_hosts, more=(*more, *limits),
             )  # fmt: skip
 
         result = self._engine.failover(look, force=False, automatic=True, confirm=lambda prospect: True)

@@ -22,6 +22,7 @@ def foreseer(
     force: bool,
     fenced_by: str = "",
     fenced_proxies: Sequence[str] = (),
+    apply_dead_binlog: bool = False,
 ) -> Callable[[tuple[Finding, ...]], Contingency]:
     """Returns what an engine's failover asks for. Raises Refused when a proxy is named that there is not."""
     known = {p.name for p in config.proxies}
@@ -42,6 +43,8 @@ def foreseer(
             fenced_by=fenced_by,
             fenced_proxies=fenced_proxies,
             events=sentry.events,
+            hosts=config.with_hosts,
+            apply_dead_binlog=apply_dead_binlog,
             more=more,
         )
 

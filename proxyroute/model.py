@@ -407,11 +407,18 @@ class FailoverPolicy:
     """How long the elected replica may take to apply what it has received."""
     fetch: float = 30.0
     """How long it may take to fetch what another replica has received and it has not."""
+    dead_binlog: str = "save"
+    """What nobody had received, where the host of the dead primary can be reached: ``ignore``, ``save`` (kept in an
+    archive once the new primary takes writes) or ``apply`` (kept, and applied before it does)."""
+    dead_binlog_time: float = 30.0
+    """How long reading it may take; with ``apply`` reading and applying, while writes wait."""
 
     def __post_init__(self) -> None:
         for name, choices in _FAILOVER_CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: must be {' or '.join(choices)}")
+        if not 1 <= self.dead_binlog_time <= 3600:
+            raise ValueError("dead_binlog_time: must be from 1s to 1h")
         for name in ("probe_period", "patience", "apply", "fetch"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: must be more than 0 seconds")
@@ -427,6 +434,7 @@ _FAILOVER_CHOICES = {
     "mode": ("manual", "automatic"),
     "profile": ("default", "aggressive"),
     "policy": ("lossless", "most_advanced"),
+    "dead_binlog": ("ignore", "save", "apply"),
 }
 
 

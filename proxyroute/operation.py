@@ -37,6 +37,7 @@ _UNDO_URGENCY = (
     "address_up",
     "start_events",
     "semi_sync",
+    "settle_replay",
     "start_receiver",
     "follow",
 )

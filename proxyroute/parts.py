@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from proxyroute.model import Deadline, Epoch, Peer, RouteTable, View
 from proxyroute.operation import Operation
-from proxyroute.ports import Hooks, Probe, Sentinel
+from proxyroute.ports import DeadServer, Heir, Hooks, Probe, Sentinel
 from proxyroute.routes import Routes
 from proxyroute.routing import route
 from proxyroute.site import Site
 
 LOOK = 3.0
 """Seconds for one reading of everything."""
+
+
+@dataclass(frozen=True)
+class Salvage:
+    """The means to save what only a dead server has, by its name. What is built raises ConfigError for bad secrets."""
+
+    dead: Callable[[str], DeadServer | None]
+    """Its host; None where no commands run on it."""
+    heir: Callable[[str], Heir]
+    """A server that gets what was saved."""
+    archive: Path
+    """The folder of archives."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,7 @@ class Parts:
     hooks: Hooks
     guard: Sentinel | None = None
     probe: Probe | None = None
+    salvage: Salvage | None = None
     continuous: bool = False
     aside: Callable[[], Collection[str]] = tuple
     """Returns the servers that are in maintenance now: they are not repointed."""

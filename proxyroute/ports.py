@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from proxyroute.binlog import Table
+from proxyroute.binlog import Remains, Table
 from proxyroute.gtid import Position
 from proxyroute.model import (
     Address,
@@ -181,17 +181,11 @@ class Server(Protocol):
         """Closes all connections; never raises."""
 
 
-class Rebuilder(Protocol):
-    """Takes one server apart and puts it together again: its binary log, its history, its data.
-
-    By an account that may do more than the engine's. Where the server is down, its host is asked, if it can be reached.
-    Everything is written on this server only, and never to its binary log.
-    """
+class LogSource(Protocol):
+    """Gives the files of one server's binary log."""
 
     @property
     def name(self) -> str: ...
-
-    # Reading
 
     def logs(self, deadline: Deadline) -> Sequence[str]:
         """Returns the files of the binary log, oldest first. Raises ProxyRouteError when nobody can tell."""
@@ -201,6 +195,40 @@ class Rebuilder(Protocol):
 
     def decode(self, file: Path, start: int, end: int, deadline: Deadline) -> Iterator[bytes]:
         """Yields, in pieces, the part of a copied file from ``start`` to ``end`` as text that people read."""
+
+
+class DeadServer(LogSource, Protocol):
+    """What a server that does not answer has left on its host. Nothing is changed there, and it is not connected to."""
+
+    def look(self, deadline: Deadline) -> Remains:
+        """Returns what is there, and whether the server runs after all. Raises ScriptFailed, also for no log."""
+
+
+class Heir(Protocol):
+    """A server that follows nobody and gets what a dead primary had, by an account that may write it as it was."""
+
+    @property
+    def name(self) -> str: ...
+
+    def replay(self, file: Path, start: int, end: int, deadline: Deadline) -> None:
+        """Applies everything in ``file`` from offset ``start`` to ``end``, as the transactions they were.
+
+        They get into the binary log here, under their own names. Stops at the first error. Raises ScriptFailed; what
+        was sent by then may still be on its way: ``settle_replay`` ends that.
+        """
+
+    def settle_replay(self, deadline: Deadline) -> None:
+        """Nothing of a ``replay`` goes on here; a source would be asked for what comes after what was applied."""
+
+
+class Rebuilder(LogSource, Protocol):
+    """Takes one server apart and puts it together again: its binary log, its history, its data.
+
+    By an account that may do more than the engine's. Where the server is down, its host is asked, if it can be reached.
+    Everything is written on this server only, and never to its binary log.
+    """
+
+    # Reading
 
     def serves_from(self, position: Position, deadline: Deadline) -> str:
         """Returns why a replica at ``position`` could not go on from here, or nothing."""
@@ -237,12 +265,6 @@ class Rebuilder(Protocol):
 
     def commit_undo(self, operation: str, deadline: Deadline) -> None:
         """Commits the undo that waits."""
-
-    def replay(self, files: Sequence[Path], start: int, deadline: Deadline) -> None:
-        """Applies everything in ``files`` from offset ``start`` of the first one on, as the transactions they were.
-
-        They get into the binary log here, under their own names. Stops at the first error. Raises ScriptFailed.
-        """
 
     def begin_history(self, position: Position, state: Position, deadline: Deadline) -> None:
         """Replication stands still, and this server is at ``position`` with the history ``state``, whatever it was.

@@ -98,7 +98,10 @@ def _gone(op: Operation) -> Iterator[Evidence]:
         if missing:
             yield Evidence(name, "nothing that was received is lost", Verdict.NOT_PROVEN, f"given up: {missing}")
         held = Verdict.UNKNOWN if doubts else Verdict.PROVEN
-        yield Evidence(name, "nothing that it acknowledged is lost", held, "; ".join(doubts) or "received and applied")
+        # what was found on its host changes no verdict: its log need not hold what clients were told
+        found = (op.kept("salvage") or {}).get("told", "")
+        seen = "; ".join((*doubts, *([found] if found else ()))) if doubts else "received and applied"
+        yield Evidence(name, "nothing that it acknowledged is lost", held, seen)
 
 
 def _replica(op: Operation, status: Status, new: Status, *, mine: bool) -> Iterator[Evidence]:

@@ -374,6 +374,12 @@ def _semi_sync(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> N
     parts.site[undo.server].semi_sync(deadline, primary=False)
 
 
+def _settle_replay(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
+    """Nothing is applied to it by us any more; what was stays: it is of the old primary, and was received."""
+    if parts.salvage is not None:
+        parts.salvage.heir(undo.server).settle_replay(deadline)
+
+
 def _start_receiver(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     """It fetches again as soon as the old primary is there; that is not waited for."""
     source, applier = peer(parts, op, undo.arguments["source"]), bool(undo.arguments.get("applier"))
@@ -394,6 +400,7 @@ _UNDO = {
     "address_up": _address_up,
     "start_events": _start_events,
     "semi_sync": _semi_sync,
+    "settle_replay": _settle_replay,
     "start_receiver": _start_receiver,
     "follow": _follow,
 }

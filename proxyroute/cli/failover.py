@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     help="This proxy is off, or cannot reach the old primary; may be repeated.",
 )
 @click.option(
+    "--apply-dead-binlog",
+    is_flag=True,
+    help="Apply what only the old primary has, read from its host, before the new one takes writes.",
+)
+@click.option(
     "--acknowledge",
     is_flag=True,
     help="Say that every failover so far was looked at: none counts for the limits any more.",
@@ -44,6 +49,7 @@ def failover(
     target: str | None,
     fenced_by: str,
     fenced_proxies: Sequence[str],
+    apply_dead_binlog: bool,
     acknowledge: bool,
     yes: bool,
     force: bool,
@@ -72,6 +78,7 @@ def failover(
         words = ["failover", "--yes", *(["--to", target] if target else [])]
         words += ["--fenced-by", fenced_by] if fenced_by else []
         words += [word for name in fenced_proxies for word in ("--proxy-fenced", name)]
+        words += ["--apply-dead-binlog"] if apply_dead_binlog else []
         words += ["--force"] if force else []
         raise Refused(f"nobody is here to be asked; to go ahead without asking type\n  {ctx.command_line(*words)}")
 
@@ -95,7 +102,15 @@ def failover(
         ctx.engine(listener) as engine,
         _sentry(ctx) as sentry,
     ):
-        foresee = foreseer(ctx.cluster, sentry, target, force=force, fenced_by=fenced_by, fenced_proxies=fenced_proxies)
+        foresee = foreseer(
+            ctx.cluster,
+            sentry,
+            target,
+            force=force,
+            fenced_by=fenced_by,
+            fenced_proxies=fenced_proxies,
+            apply_dead_binlog=apply_dead_binlog,
+        )
         result = engine.failover(foresee, force=force, automatic=False, confirm=confirm)
     if ctx.as_json:
         ctx.out.json(
@@ -146,3 +161,4 @@ def show_contingency(out: Output, prospect: Contingency) -> None:
         out.heading("What may be lost")
         for text in prospect.orders.may_be_missing or ("nothing that was acknowledged",):
             out.line(f"  {text}")
+        out.line(f"  {prospect.dead_binlog}")

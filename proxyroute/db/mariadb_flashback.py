@@ -13,8 +13,6 @@ from proxyroute.errors import ScriptFailed
 from proxyroute.host import Program, output
 from proxyroute.model import Deadline
 
-READ_LOG = ("mariadb-binlog", "--no-defaults", "--skip-gtid-strict-mode")
-"""Out of order is just what may have happened here."""
 _CASCADES = 1 | 2 | 4 | 8
 """Bits of INNODB_SYS_FOREIGN.TYPE: ON DELETE and ON UPDATE, CASCADE and SET NULL."""
 _FORMAT_EVENT = 15

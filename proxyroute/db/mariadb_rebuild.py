@@ -15,8 +15,8 @@ from typing import Any
 
 from proxyroute.binlog import Table
 from proxyroute.db import mariadb_copy, mariadb_flashback
-from proxyroute.db.mariadb_flashback import READ_LOG
 from proxyroute.db.mariadb_read import parse_version, read_channels
+from proxyroute.db.mariadb_remains import decode_log
 from proxyroute.db.owning import COMPARE, DEAD_MAN, FILL_UNLOGGED, LOAD, REBUILD, Permit, own
 from proxyroute.db.session import Login, Session
 from proxyroute.errors import ScriptFailed, ServerError, StatementError, Unreachable
@@ -103,13 +103,17 @@ class MariaDBRebuild:
 
     def logs(self, deadline: Deadline) -> tuple[str, ...]:
         try:
-            with self._session(deadline) as session:
-                return tuple(str(row["Log_name"]) for row in session.read("SHOW BINARY LOGS", deadline))
+            return self.logs_it_tells(deadline)
         except Unreachable:
             if self.host is None:
                 raise
         lines = self.host.ask(_INDEX, self.data_dir(deadline), deadline=deadline).splitlines()
         return tuple(Path(line).name for line in lines if line.strip())
+
+    def logs_it_tells(self, deadline: Deadline) -> tuple[str, ...]:
+        """Returns the files of the binary log as the server knows them. Raises ServerError."""
+        with self._session(deadline) as session:
+            return tuple(str(row["Log_name"]) for row in session.read("SHOW BINARY LOGS", deadline))
 
     def data_dir(self, deadline: Deadline) -> str:
         """Returns the data folder on the host. Raises ScriptFailed when nobody knows it."""
@@ -142,26 +146,14 @@ class MariaDBRebuild:
         return target
 
     def decode(self, file: Path, start: int, end: int, deadline: Deadline) -> Iterator[bytes]:
-        parts: list[bytes] = []
-        bounds = (f"--start-position={start}", f"--stop-position={end}")
-        argv = (
-            "mariadb-binlog",
-            "--no-defaults",
-            "--skip-gtid-strict-mode",
-            "-vv",
-            "--base64-output=decode-rows",
-            *bounds,
-            str(file),
-        )
-        stream(Program(argv), parts.append, deadline)
-        yield from parts
+        yield from decode_log(file, start, end, deadline)
 
     def serves_from(self, position: Position, deadline: Deadline) -> str:
         if not isinstance(position, MariaDBPosition) or position.empty:
             return ""
         oldest = self.logs(deadline)[0]
         start = f"--start-position={position.latest_text}"
-        program = self.program("mariadb-binlog", "--read-from-remote-server", start, oldest)
+        program = self.program("mariadb-binlog", "--read-from-remote-server", "--to-last-log", start, oldest)
         try:
             _first(program, deadline)
         except ScriptFailed as error:
@@ -202,11 +194,6 @@ class MariaDBRebuild:
     def commit_undo(self, operation: str, deadline: Deadline) -> None:
         with self._alone(deadline) as session:
             session.change("rejoin.commit_undo", f"XA COMMIT {_xid(operation)}", deadline)
-
-    def replay(self, files: Sequence[Path], start: int, deadline: Deadline) -> None:
-        source = Program((*READ_LOG, f"--start-position={start}", *map(str, files)))
-        with act("archive.replay"):
-            pump(source, self.program("mariadb", "--binary-mode", "--max-allowed-packet=1G"), deadline)
 
     # -- history --
 

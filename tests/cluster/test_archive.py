@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from proxyroute.archive import replay, save
-from proxyroute.assembly import archive_folder, build_parts, build_rebuilders
+from proxyroute.assembly import archive_folder, build_heir, build_parts, build_rebuilders
 from proxyroute.config import load
 from proxyroute.errors import Refused
 from proxyroute.gtid import MariaDBPosition
@@ -36,9 +36,9 @@ def test_what_nobody_received_is_kept_and_applied(lab: Lab) -> None:
     archive = save(rebuilders[dead.name], MariaDBPosition(), known, archive_folder(config), deadline)
     assert len(archive.transactions) == 5
     assert archive.missing.empty
-    assert replay(archive, rebuilders[heir.name], lambda: server.position(deadline), deadline) == 5
+    assert replay(archive, build_heir(config, heir.name), lambda: server.position(deadline), deadline) == 5
     assert (heir.gtid(), rows(heir, "app.t"), rows(heir, "app.u")) == wanted
-    assert replay(archive, rebuilders[heir.name], lambda: server.position(deadline), deadline) == 0
+    assert replay(archive, build_heir(config, heir.name), lambda: server.position(deadline), deadline) == 0
     parts.site.close()
 
 
@@ -55,6 +55,6 @@ def test_it_is_not_applied_on_top_of_anything_else(lab: Lab) -> None:
     heir.sql("INSERT INTO app.t VALUES (7000, 'its own')")
     before = heir.gtid()
     with pytest.raises(Refused, match="begins at"):
-        replay(archive, rebuilders[heir.name], lambda: server.position(deadline), deadline)
+        replay(archive, build_heir(config, heir.name), lambda: server.position(deadline), deadline)
     assert heir.gtid() == before
     parts.site.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,8 @@ class Writer:
         self.event(15, b"\4\0" + bytes(60) + bytes([int(checksum)]) + (b"" if checksum else bytes(4)))
 
     def event(self, kind: int, body: bytes, server_id: int = 1) -> Writer:
-        body += bytes(4) if self._checksum else b""
-        length = 19 + len(body)
-        self.data += struct.pack("<IBIIIH", 1000, kind, server_id, length, 0, 0) + body
+        event = struct.pack("<IBIIIH", 1000, kind, server_id, 19 + len(body) + 4 * self._checksum, 0, 0) + body
+        self.data += event + (struct.pack("<I", zlib.crc32(event)) if self._checksum else b"")
         return self
 
     def state(self, *gtids: tuple[int, int, int]) -> Writer:

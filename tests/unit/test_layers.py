@@ -30,19 +30,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("checks",),
     ("preflight",),
     ("ports",),
-    ("probing",),
+    ("probing", "archive"),
     ("journal",),
     ("operation",),
     ("history", "intent"),
     ("site", "routes"),
     ("parts",),
-    ("proof", "opening", "prospect", "upkeep"),
+    ("proof", "opening", "prospect", "upkeep", "salvage"),
     ("finish",),
     ("recovery",),
     ("switchover", "failover"),
     ("contingency",),
     ("argv", "host", "config_secrets.*"),
-    ("archive", "verify"),
+    ("verify",),
     ("rejoin_look",),
     ("rejoin_data",),
     ("rejoin",),
@@ -51,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config*",),
     ("agent*", "vrrp"),
     ("assembly",),
-    ("guard", "outlet", "rejoining"),
+    ("guard", "outlet", "rejoining", "salvage_check"),
     ("orders",),
     ("engine", "sentry"),
     ("glance", "lookout"),
@@ -64,7 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Low to high: a module imports from lower lines, and from its own package. What stands side by side is apart."""
 
 _ENGINE = ("journal", "operation", "site", "routes", "parts", "proof", "opening", "prospect", "finish", "recovery")
-_ENGINE += ("switchover", "failover", "archive", "rejoin_look", "rejoin_data", "rejoin")
+_ENGINE += ("switchover", "failover", "archive", "salvage", "rejoin_look", "rejoin_data", "rejoin")
 
 BARRED: dict[str, tuple[str, ...]] = {
     "db.*": _ENGINE,

@@ -1,0 +1,109 @@
+"""What a MariaDB server that does not answer has left on its host: the files of its binary log, and whether it runs.
+
+One script looks, in a single call, because each is a login over ssh; then a file is a ``cat``. A process counts as the
+server's when it works in its data folder, by device and inode, so that a container's view of the path does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from proxyroute.binlog import Remains
+from proxyroute.errors import ScriptFailed
+from proxyroute.faults import act
+from proxyroute.host import Host, Program, stream
+from proxyroute.model import Deadline
+
+READ_LOG = ("mariadb-binlog", "--no-defaults", "--skip-gtid-strict-mode")
+"""Out of order is just what may have happened here."""
+
+_LOOK = r"""
+set -e
+asked() { my_print_defaults mysqld server mariadbd mariadb 2>/dev/null | sed -n "s/^--$1=//p" | tail -n 1; }
+data=$1
+[ -n "$data" ] || data=$(asked datadir)
+cd "${data:-/var/lib/mysql}"
+echo "folder	$(pwd -P)"
+here=$(stat -Lc %d:%i .)
+for status in /proc/[0-9]*/status; do
+    name= state=
+    while read -r key value; do
+        case $key in Name:) name=$value ;; State:) state=$value; break ;; esac
+    done 2>/dev/null <"$status" || :
+    case $name in mariadbd*|mysqld*) ;; *) continue ;; esac
+    case $state in Z*|X*|'') continue ;; esac
+    process=${status%/status}
+    at=$(stat -Lc %d:%i "$process/cwd" 2>/dev/null) || at=unknown
+    [ "$at" = "$here" ] && echo "runs	process ${process#/proc/} ($state)"
+    [ "$at" = unknown ] && echo "runs	process ${process#/proc/} ($state), whose data folder cannot be read"
+    :
+done
+index=$2
+if [ -z "$index" ]; then
+    index=$(asked 'log[-_]bin[-_]index')
+    base=$(asked 'log[-_]bin')
+    [ -n "$index" ] || [ -z "$base" ] || index=${base%.*}.index
+    case $index in ''|/*) ;; *) index=./$index ;; esac
+    [ -n "$index" ] && [ -f "$index" ] || for index in *.index; do
+        case $index in *relay*) ;; *) break ;; esac
+    done
+fi
+case $index in *relay*) index= ;; esac
+[ -n "$index" ] && [ -f "$index" ] || { echo "there is no index of a binary log in $(pwd -P)" >&2; exit 1; }
+while IFS= read -r file; do
+    [ -n "$file" ] || continue
+    [ -r "$file" ] || { echo "$file cannot be read" >&2; exit 1; }
+    case $file in /*) ;; *) file=$(pwd -P)/${file#./} ;; esac
+    echo "log	$(($(wc -c <"$file")))	$file"
+done <"$index"
+"""
+
+
+class MariaDBRemains:
+    """One server's host, as :class:`proxyroute.ports.DeadServer`."""
+
+    def __init__(self, name: str, host: Host) -> None:
+        self.name = name
+        self._host = host
+        self._files: dict[str, tuple[str, int]] = {}
+
+    def look(self, deadline: Deadline) -> Remains:
+        folder, running = "", list[str]()
+        self._files = {}
+        told = self._host.ask(_LOOK, self._host.data_dir, self._host.binlog_index, deadline=deadline)
+        for line in told.splitlines():
+            kind, _, value = line.partition("\t")
+            if kind == "folder":
+                folder = value
+            elif kind == "runs":
+                running.append(value)
+            elif kind == "log":
+                size, _, path = value.partition("\t")
+                self._files[Path(path).name] = (path, int(size))
+        if not self._files:
+            raise ScriptFailed(f"the index of the binary log of {self.name} is empty")
+        return Remains(folder, {name: size for name, (_, size) in self._files.items()}, tuple(running))
+
+    def logs(self, deadline: Deadline) -> tuple[str, ...]:
+        return tuple(self._files or self.look(deadline).logs)
+
+    def fetch_log(self, file: str, folder: Path, deadline: Deadline) -> Path:
+        path, size = self._files[file]
+        target = folder / file
+        with act("archive.fetch"), target.open("wb") as copy:
+            stream(self._host.program("cat", path), copy.write, deadline)
+        if (got := target.stat().st_size) < size:
+            raise ScriptFailed(f"only {got} of {size} bytes of {path} came from the host of {self.name}")
+        return target
+
+    def decode(self, file: Path, start: int, end: int, deadline: Deadline) -> Iterator[bytes]:
+        yield from decode_log(file, start, end, deadline)
+
+
+def decode_log(file: Path, start: int, end: int, deadline: Deadline) -> tuple[bytes, ...]:
+    """Returns, in pieces, a part of a file of a binary log as text. Raises ScriptFailed."""
+    parts: list[bytes] = []
+    bounds = (f"--start-position={start}", f"--stop-position={end}")
+    stream(Program((*READ_LOG, "-vv", "--base64-output=decode-rows", *bounds, str(file))), parts.append, deadline)
+    return tuple(parts)

@@ -1,0 +1,79 @@
+"""Whether what a primary that dies leaves on its host could be read: tried while it lives, for ``proxyroute check``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from proxyroute.assembly import build_dead_server, build_rebuilders
+from proxyroute.config_values import ClusterConfig, ServerConfig
+from proxyroute.errors import ConfigError, ProxyRouteError, ScriptFailed, ServerError
+from proxyroute.host import Program, output
+from proxyroute.model import Deadline, Finding, Severity
+from proxyroute.operation import each
+from proxyroute.salvage import APPLY, IGNORE
+
+_TRY = 10.0
+
+
+def salvage_findings(config: ClusterConfig) -> tuple[Finding, ...]:
+    """Returns what would keep ``failover.dead_binlog`` from doing what it says, as warnings; nothing for ``ignore``."""
+    if config.failover.dead_binlog == IGNORE:
+        return ()
+    found = list(_without(config)) if config.failover.dead_binlog == APPLY else []
+    hosts = [s for s in config.servers.values() if s.host is not None]
+    if hosts:
+        found += _programs(config)
+    for name, outcome in each(hosts, lambda s: _try(config, s), Deadline.after(_TRY)).items():
+        if isinstance(outcome.error, ProxyRouteError):
+            cure = f"let the user of servers.{name}.host read it; where it lies elsewhere, set binlog_index there"
+            text = f"what only it has could not be read after its death: {outcome.error}"
+            found.append(Finding("host.binlog", Severity.WARNING, name, text, cure))
+        else:
+            found += outcome.get()
+    return tuple(found)
+
+
+def _without(config: ClusterConfig) -> Iterator[Finding]:
+    for server in config.servers.values():
+        if server.host is None:
+            text = "what only it has could not be applied after its death: there is no way to its host"
+            cure = f"configure servers.{server.name}.host"
+            yield Finding("failover.dead_binlog", Severity.WARNING, server.name, text, cure)
+    if config.rejoin is None:
+        text = "dead_binlog: apply needs an account that may write transactions as they were"
+        cure = "configure rejoin.account; proxyroute grants prints its SQL"
+        yield Finding("failover.dead_binlog", Severity.WARNING, config.name, text, cure)
+
+
+def _programs(config: ClusterConfig) -> Iterator[Finding]:
+    for program in ("mariadb-binlog", *(["mariadb"] if config.failover.dead_binlog == APPLY else [])):
+        try:
+            output(Program((program, "--no-defaults", "--version")), Deadline.after(_TRY))
+        except ScriptFailed as error:
+            cure = "install the package mariadb-client on this host"
+            text = f"what only a dead primary has cannot be read: {error}"
+            yield Finding("host.program", Severity.WARNING, program, text, cure)
+
+
+def _try(config: ClusterConfig, server: ServerConfig) -> list[Finding]:
+    """Looks as a failover would, and compares with what the server itself says, if it answers."""
+    dead, deadline = build_dead_server(config, server.name), Deadline.after(_TRY)
+    assert dead is not None
+    remains = dead.look(deadline)
+    try:
+        own = build_rebuilders(config)[server.name].logs_it_tells(deadline)
+    except (ServerError, ConfigError):
+        return []
+    found = []
+    if own and own[-1] not in remains.logs:
+        text = f"the files found on its host ({', '.join(list(remains.logs)[-2:])}) are not its own, which end with"
+        cure = f"set servers.{server.name}.host.binlog_index to the path of its index file"
+        found.append(Finding("host.binlog", Severity.WARNING, server.name, f"{text} {own[-1]}", cure))
+    if not remains.running:
+        text = "its process is not seen by the commands on its host: one that hangs would be taken for dead there"
+        cure = f"let servers.{server.name}.host lead to where /proc shows the process, in {remains.folder}"
+        found.append(Finding("host.process", Severity.WARNING, server.name, text, cure))
+    return found
+
+
+__all__ = ["salvage_findings"]
