@@ -171,6 +171,8 @@ def _keep(
 ) -> Archive:
     """Makes an archive of what was fetched; one that says the same as an earlier one is that one."""
     folder, name = making.parent, making.name.removeprefix(".making-")
+    again = sum(1 for _ in folder.glob(f"{name}*"))  # another one, made in the same second
+    name += f"-{again}" if again else ""
     since, state = _since(files, errant)
     rows = _decode(source, errant, making, deadline)
     archive = Archive(folder / name, source.name, errant, since, state, missing, rows, cut)

@@ -105,6 +105,8 @@ class FakeServer:
     alive: bool = True
     semi_primary: bool = False
     semi_replica: bool = False
+    broken: str = ""
+    """What of its host does not work, ``look`` or ``fetch``."""
 
     def write(self) -> GTID:
         last = max((g.sequence for g in self.executed.entries), default=0)

@@ -2,54 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import pytest
 
-from proxyroute.binlog import LogFile, Table, read_log
+from proxyroute.binlog import Table, read_log
 from proxyroute.gtid import GTID, MariaDBPosition
-
-TRANSACTIONAL, DDL, STANDALONE = 4, 32, 1
-
-
-class Writer:
-    """Makes up a file of a binary log, event by event."""
-
-    def __init__(self, checksum: bool = True) -> None:
-        self.data = b"\xfebin"
-        self._checksum = checksum
-        self.event(15, b"\4\0" + bytes(60) + bytes([int(checksum)]) + (b"" if checksum else bytes(4)))
-
-    def event(self, kind: int, body: bytes, server_id: int = 1) -> Writer:
-        event = struct.pack("<IBIIIH", 1000, kind, server_id, 19 + len(body) + 4 * self._checksum, 0, 0) + body
-        self.data += event + (struct.pack("<I", zlib.crc32(event)) if self._checksum else b"")
-        return self
-
-    def state(self, *gtids: tuple[int, int, int]) -> Writer:
-        return self.event(163, struct.pack("<I", len(gtids)) + b"".join(struct.pack("<IIQ", *g) for g in gtids))
-
-    def gtid(self, sequence: int, flags: int = TRANSACTIONAL, server_id: int = 1) -> Writer:
-        return self.event(162, struct.pack("<QIB", sequence, 0, flags) + bytes(6), server_id)
-
-    def rows(self, table: str = "t", kind: int = 23, bitmap: int = 3, note: str = "INSERT") -> Writer:
-        name = table.encode()
-        self.event(160, note.encode())
-        self.event(19, bytes(8) + b"\3app\0" + bytes([len(name)]) + name + b"\0\2")
-        images = 2 if kind == 24 else 1
-        return self.event(kind, bytes(8) + b"\2" + bytes([bitmap]) * images + b"rows")
-
-    def query(self, text: str) -> Writer:
-        return self.event(2, struct.pack("<IIBHH", 0, 0, 3, 0, 0) + b"app\0" + text.encode())
-
-    def commit(self) -> Writer:
-        return self.event(16, bytes(8))
-
-    def read(self, folder: Path) -> LogFile:
-        path = folder / "binlog.000007"
-        path.write_bytes(self.data)
-        return read_log(path)
+from tests.support.binlogs import DDL, STANDALONE, Writer
 
 
 @pytest.mark.parametrize("checksum", [True, False])
@@ -96,7 +55,42 @@ def test_a_statement_that_looks_like_an_event_is_none(tmp_path: Path) -> None:
 def test_what_is_cut_off_is_left_out(tmp_path: Path) -> None:
     log = Writer().gtid(1).rows().commit().gtid(2).rows().commit()
     log.data = log.data[:-5]
-    assert [t.gtid.sequence for t in log.read(tmp_path).transactions] == [1]
+    found = log.read(tmp_path)
+    assert [t.gtid.sequence for t in found.transactions] == [1]
+    assert found.cut.startswith("0-1-2 has no end: the event at ")
+    assert found.cut.endswith(" is cut off")
+
+
+def test_what_has_no_end_is_left_out_and_named(tmp_path: Path) -> None:
+    found = Writer().gtid(1).rows().commit().gtid(2).rows().read(tmp_path)
+    assert [t.gtid.sequence for t in found.transactions] == [1]
+    assert found.cut == "0-1-2 has no end"
+
+
+def test_a_file_ends_where_a_checksum_is_wrong(tmp_path: Path) -> None:
+    log = Writer().gtid(1).rows().commit()
+    whole = len(log.data)
+    log.gtid(2).rows().commit().gtid(3).rows().commit()
+    log.data = log.data[: whole + 25] + b"?" + log.data[whole + 26 :]
+    found = log.read(tmp_path)
+    assert [t.gtid.sequence for t in found.transactions] == [1]
+    assert found.cut == f"the event at {whole} has a wrong checksum"
+
+
+def test_zeros_that_a_power_cut_has_left_are_no_events(tmp_path: Path) -> None:
+    log = Writer().gtid(1).rows().commit()
+    whole = len(log.data)
+    log.data += bytes(5000)
+    found = log.read(tmp_path)
+    assert [t.gtid.sequence for t in found.transactions] == [1]
+    assert found.cut == f"the event at {whole} is cut off"
+
+
+def test_a_file_in_use_has_its_checksum_all_the_same_and_tells_whose_it_is(tmp_path: Path) -> None:
+    log = Writer(server_id=7).gtid(1).rows().commit()
+    log.data = log.data[:21] + b"\1" + log.data[22:]  # the flag of a file that was not closed
+    found = log.read(tmp_path)
+    assert ([t.gtid.sequence for t in found.transactions], found.server_id, found.cut) == ([1], 7, "")
 
 
 @pytest.mark.parametrize(("data", "told"), [(b"\xfdbin1234", "encrypted"), (b"", "no file|not a file")])

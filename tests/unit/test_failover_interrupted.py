@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,26 +17,37 @@ from proxyroute.gtid import Containment, MariaDBPosition
 from proxyroute.journal import outcome, read
 from proxyroute.model import Deadline, Epoch, Plan, Policy, Receipt, ReceiptState, RouteTable
 from proxyroute.operation import Operation, resume
-from proxyroute.parts import Parts
+from proxyroute.parts import Parts, Salvage
 from proxyroute.recovery import recover
 from proxyroute.routes import Routes
 from proxyroute.site import Site
+from tests.support.fakesalvage import FakeHeir, FakeRemains
 from tests.support.fakeworld import Crash, FakeLease, FakeProxy, MortalJournal, NoHooks, World, make_world
 
 POLICY = Policy(settle=1.0, prove=0.1, undo=1.0)
 PLAN = Plan("shop", "db1", "db2", ("db3",), policy=POLICY)
 ORDERS = Orders(participants=("db2", "db3"), patience=0.5, server_ids={"db1": 1})
+ALONE = 3
+APPLY = replace(ORDERS, dead_binlog="apply")
 Claims = list[tuple[Epoch, str]]
 
 
-def parts(world: World, proxy: FakeProxy, *, continuous: bool = True) -> Parts:
-    return Parts(Site("shop", dict(world.servers)), Routes([proxy]), NoHooks(), continuous=continuous)
+def parts(world: World, proxy: FakeProxy, folder: Path, *, continuous: bool = True) -> Parts:
+    salvage = Salvage(
+        lambda name: FakeRemains(world, world.servers[name]),
+        lambda name: FakeHeir(world, world.servers[name]),
+        folder / "archive",
+    )
+    return Parts(Site("shop", dict(world.servers)), Routes([proxy]), NoHooks(), salvage=salvage, continuous=continuous)
 
 
-def dead_world() -> tuple[World, FakeProxy]:
+def dead_world(alone: int = 0) -> tuple[World, FakeProxy]:
+    """A world in which db1 is dead, with so many transactions that nobody received."""
     world, proxy = make_world()
     world.live()
     world.servers["db1"].alive = False
+    for _ in range(alone):
+        world.servers["db1"].write()
     return world, proxy
 
 
@@ -43,7 +56,7 @@ def start(world: World, proxy: FakeProxy, file: Path, claims: Claims, orders: Or
     epoch = lease.claim(proxy.epoch, file.stem)
     op = Operation.create(MortalJournal(world, file), lease, file.stem, "failover", epoch, PLAN)
     try:
-        failover(parts(world, proxy), op, orders)
+        failover(parts(world, proxy, file.parent), op, orders)
     finally:
         op.journal.close()
 
@@ -53,7 +66,7 @@ def heal(world: World, proxy: FakeProxy, file: Path, claims: Claims, *, continuo
     if op is None:
         return
     try:
-        recover(parts(world, proxy, continuous=continuous), op)
+        recover(parts(world, proxy, file.parent, continuous=continuous), op)
     finally:
         op.journal.close()
 
@@ -85,10 +98,10 @@ def files(tmp_path: Path) -> Iterator[Path]:
     return (tmp_path / f"{n:04}.jsonl" for n in numbers)  # type: ignore[return-value]
 
 
-def moments(file: Path) -> int:
-    world, proxy = dead_world()
+def moments(file: Path, orders: Orders = ORDERS, alone: int = 0) -> int:
+    world, proxy = dead_world(alone)
     before = world.moments
-    start(world, proxy, file, [])
+    start(world, proxy, file, [], orders)
     assert_moved(world, proxy, "undisturbed")
     return world.moments - before
 
@@ -125,17 +138,85 @@ def test_killed_at_every_moment(files: Iterator[Path], continuous: bool) -> None
         assert world.most_open <= 1, told
 
 
-@pytest.mark.parametrize("more", [0, 1], ids=["complete", "with-more"])
-def test_the_old_primary_comes_back_after_a_kill_at_every_moment(files: Iterator[Path], more: int) -> None:
-    """Whoever heals then: one server takes writes, and nothing that was acknowledged before is lost."""
-    total = moments(next(files))
+@pytest.mark.parametrize("continuous", [True, False], ids=["guard", "heal"])
+def test_killed_at_every_moment_of_what_only_the_dead_one_has(files: Iterator[Path], continuous: bool) -> None:
+    """All of it is applied in the end, once; who was killed in the midst opens nothing."""
+    total = moments(next(files), APPLY, ALONE)
+    assert total > moments(next(files)) + 2 * ALONE
     for moment in range(1, total + 1):
-        world, proxy = dead_world()
+        world, proxy = dead_world(ALONE)
         claims: Claims = []
         file = next(files)
         world.crash_at = world.moments + moment
         with pytest.raises(Crash):
-            start(world, proxy, file, claims)
+            start(world, proxy, file, claims, APPLY)
+        told = f"killed at {moment}: {world.trace[-1]}"
+        world.process_dies()
+        heal(world, proxy, file, claims, continuous=continuous)
+        if outcome(read(file)) == "aborted" or not read(file):
+            assert_as_before(world, proxy, told)
+            start(world, proxy, next(files), claims, APPLY)
+        assert_moved(world, proxy, told)
+        assert world.most_open <= 1, told
+        for name in ("db2", "db3"):
+            has_it = world.servers[name].executed.contains(world.servers["db1"].executed)
+            assert has_it is Containment.YES, f"{told}: {name}"
+        assert world.servers["db2"].executed == world.servers["db3"].executed, told
+        shutil.rmtree(file.parent / "archive", ignore_errors=True)
+
+
+@pytest.mark.parametrize("continuous", [True, False], ids=["guard", "heal"])
+def test_killed_at_every_moment_with_something_to_save(files: Iterator[Path], continuous: bool) -> None:
+    orders = replace(ORDERS, dead_binlog="save")
+    total = moments(next(files), orders, ALONE)
+    for moment in range(1, total + 1):
+        world, proxy = dead_world(ALONE)
+        claims: Claims = []
+        file = next(files)
+        archive = file.parent / "archive"
+        shutil.rmtree(archive, ignore_errors=True)
+        world.crash_at = world.moments + moment
+        with pytest.raises(Crash):
+            start(world, proxy, file, claims, orders)
+        told = f"killed at {moment}: {world.trace[-1]}"
+        over = outcome(read(file)) is not None
+        world.process_dies()
+        heal(world, proxy, file, claims, continuous=continuous)
+        if outcome(read(file)) == "aborted" or not read(file):
+            start(world, proxy, next(files), claims, orders)
+        assert_moved(world, proxy, told)
+        saved = list(archive.glob("db1-*/summary.json"))
+        assert len(saved) == 1, f"{told}, {over}: {saved}"
+        assert len(json.loads(saved[0].read_text())["transactions"]) == ALONE, told
+        assert world.servers["db2"].executed.contains(world.servers["db1"].executed) is Containment.NO
+
+
+def test_what_cannot_be_read_from_the_dead_one_holds_nobody_up(files: Iterator[Path]) -> None:
+    for orders, broken in itertools.product((APPLY, replace(APPLY, dead_binlog="save")), ("look", "fetch")):
+        world, proxy = dead_world(ALONE)
+        world.servers["db1"].broken = broken
+        file = next(files)
+        start(world, proxy, file, [], orders)
+        assert_moved(world, proxy, broken)
+        (end,) = [r["value"] for r in read(file) if r["kind"] == "keep" and r["name"] == "salvage"][-1:]
+        assert (end["state"], end["last"]) == ("unread", True)
+        assert "the binary log of db1 could not be read: broken" in end["told"]
+
+
+@pytest.mark.parametrize("more", [0, 1], ids=["complete", "with-more"])
+@pytest.mark.parametrize(("orders", "alone"), [(ORDERS, 0), (APPLY, ALONE)], ids=["nothing-else", "applied"])
+def test_the_old_primary_comes_back_after_a_kill_at_every_moment(
+    files: Iterator[Path], more: int, orders: Orders, alone: int
+) -> None:
+    """Whoever heals then: one server takes writes, and nothing that was acknowledged before is lost."""
+    total = moments(next(files), orders, alone)
+    for moment in range(1, total + 1):
+        world, proxy = dead_world(alone)
+        claims: Claims = []
+        file = next(files)
+        world.crash_at = world.moments + moment
+        with pytest.raises(Crash):
+            start(world, proxy, file, claims, orders)
         told = f"killed at {moment}: {world.trace[-1]}"
         world.process_dies()
         if outcome(read(file)) is not None:  # it was over: who closes a primary that comes back later is serve
