@@ -23,6 +23,14 @@ class WebConfig:
     """The file of hashes of tokens; by default ``tokens.json`` in ``state_dir``."""
     origins: tuple[str, ...] = ()
     """Further origins, as browsers send them, from which its own pages are used: what stands in front of it."""
+    hosts: tuple[str, ...] = ()
+    """Further names by which it is reached; addresses and the name of this host need not be told."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses of what stands in front of it: who it says that asks (X-Forwarded-For, -Proto) is believed."""
+    health: str = "open"
+    """Who may ask for the health of servers: ``open`` to everybody, or only with a ``token`` (scope read)."""
+    metrics: str = "token"
+    """Who may read the metrics: only with a ``token`` (scope read), or ``open`` to everybody."""
     session: float = 8 * 3600.0
     """After this time one has to log in again."""
 
@@ -34,6 +42,14 @@ class WebConfig:
                 f"listen: {self.listen} can be reached from elsewhere, and tokens would go there in the clear; "
                 "give cert and key, or plain: true when something in front of it does TLS"
             )
+        for name in ("health", "metrics"):
+            if getattr(self, name) not in ("open", "token"):
+                raise ValueError(f"{name}: must be open or token")
+        for address in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(address)
+            except ValueError:
+                raise ValueError(f"trusted_proxies: {address!r} is not an address or network") from None
         if self.session <= 0:
             raise ValueError("session: must be more than 0 seconds")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from proxyroute.engine import Engine
@@ -37,6 +38,8 @@ class Glance:
     """What forbids an automatic failover, whatever is the matter."""
     standing: Standing = field(default_factory=Standing)
     """The standing orders."""
+    live: Callable[[], Sightings] | None = field(default=None, compare=False, repr=False)
+    """Returns at once what has been seen by now: looking goes on while whoever keeps the cluster is at work on it."""
 
 
 def glance(
@@ -57,4 +60,5 @@ def glance(
         blocks=engine.failover_blocks(view, observed, sentry.known),
         limits=engine.failover_limits(),
         standing=sentry.standing,
+        live=sentry.sightings,
     )

@@ -10,9 +10,10 @@ from starlette.exceptions import HTTPException
 from proxyroute import __version__
 from proxyroute.config_web import WebConfig
 from proxyroute.errors import ProxyRouteError
-from proxyroute.web import api
+from proxyroute.web import api, health
 from proxyroute.web.auth import Auth
 from proxyroute.web.describe import describe
+from proxyroute.web.guarding import Guarding, headers_of
 from proxyroute.web.hub import Hub
 from proxyroute.web.limits import Rate
 from proxyroute.web.problems import Problem, problem_of
@@ -26,7 +27,7 @@ _COMMANDS = 30
 def create_app(hub: Hub, settings: WebConfig, tokens: Tokens) -> FastAPI:
     """Returns the application. ``app.state`` has ``hub``, ``auth`` and ``settings``."""
     app = FastAPI(
-        title="ProxyRoute", version=__version__, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json",
+        title="ProxyRoute", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
         openapi_tags=api.TAGS,
     )  # fmt: skip
     app.state.hub = hub
@@ -34,7 +35,8 @@ def create_app(hub: Hub, settings: WebConfig, tokens: Tokens) -> FastAPI:
     app.state.auth = Auth(settings, tokens)
     app.state.streams = Streams()
     app.state.command_rate = Rate(_COMMANDS, _COMMANDS)
-    for router in api.ROUTERS:
+    app.add_middleware(Guarding, settings=settings)
+    for router in (*api.ROUTERS, health.router):
         app.include_router(router)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     _tell_problems(app)
@@ -57,6 +59,11 @@ def _tell_problems(app: FastAPI) -> None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         return Problem(422, str(first["msg"]), where=where, cure="see /v1/openapi.json").response(request)
+
+    @app.exception_handler(Exception)
+    async def _mistake(request: Request, error: Exception) -> JSONResponse:
+        text = f"a mistake of ours: {type(error).__name__}; the daemon's log has more; please report it"
+        return Problem(500, text, headers=headers_of(app.state.settings)).response(request)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:

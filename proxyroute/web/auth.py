@@ -8,7 +8,9 @@ session's CSRF token (header ``X-CSRF-Token``, or field ``csrf`` of a form) and 
 
 from __future__ import annotations
 
+import contextlib
 import hmac
+import ipaddress
 import secrets
 import threading
 import time
@@ -21,13 +23,19 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from proxyroute.config_web import WebConfig
+from proxyroute.errors import JournalError
 from proxyroute.web.audit import Actor
-from proxyroute.web.problems import Problem
+from proxyroute.web.limits import Rate
+from proxyroute.web.problems import Problem, too_many
 from proxyroute.web.tokens import Scope, Token, Tokens
 
 COOKIE = "proxyroute_session"
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _MOST_SESSIONS = 1000
+_FAILURES = 10
+"""So many tokens that are none may come from an address at once, and then a minute."""
+_FAILURES_ON_RECORD = 60
+"""So many of all addresses are put in the audit: it is on a disk, and anybody can send nonsense."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +73,23 @@ class Auth:
         self.settings = settings
         self.tokens = tokens
         self._sessions: dict[str, Session] = {}
+        self._failures = Rate(_FAILURES, _FAILURES)
+        self._all_failures = Rate(_FAILURES_ON_RECORD, _FAILURES_ON_RECORD)
         self._lock = threading.Lock()
 
     def login(self, request: Request, response: Response, text: str) -> Principal:
-        """Makes a session from a token and sets its cookie. Raises Problem (401) when it is none of ours."""
+        """Makes a session from a token and sets its cookie. It is in the audit.
+
+        Raises Problem (401, or 429 when it fails too often from this address) when it is none of ours.
+        """
         check_origin(request, self.settings)
         token = self.tokens.find(text.strip())
         if token is None:
+            self.failed(request, "login.failed")
             raise Problem(
                 401, "that is not a valid token", cure="make one: proxyroute token create NAME --scope operate"
             )
+        self._audit(request, token.name, "login", str(token.scope))
         key, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         with self._lock:
             now = time.monotonic()
@@ -90,6 +105,10 @@ class Auth:
 
     def logout(self, request: Request, response: Response) -> None:
         """Ends the session of the request and takes its cookie away."""
+        principal = self.principal(request)
+        if principal is not None and principal.how == "session":
+            with contextlib.suppress(JournalError):  # a full disk must not keep anybody logged in
+                self._audit(request, principal.name, "logout", str(principal.scope))
         with self._lock:
             self._sessions.pop(request.cookies.get(COOKIE, ""), None)
         response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self._secure(request))
@@ -108,13 +127,42 @@ class Auth:
         token = self.tokens.by_id(session.token)
         return _principal(token, request, "session", session.csrf) if token is not None else None
 
+    def failed(self, request: Request, what: str) -> None:
+        """Counts a token that is none of ours, and has it in the audit. Raises Problem (429) when there are too many.
+
+        A valid one always gets in: nobody can lock out others by failing in their place.
+        """
+        address = address_of(request)
+        if wait := self._failures.take(_network(address)):
+            raise too_many("too many tokens that are none", wait)
+        if not self._all_failures.take(""):
+            with contextlib.suppress(JournalError):
+                self._audit(request, "", what, "")
+
+    def _audit(self, request: Request, name: str, what: str, scope: str) -> None:
+        hub = request.app.state.hub
+        hub.audit.write(Actor(name, address_of(request), scope, "session"), what)
+
     def _secure(self, request: Request) -> bool:
         return self.settings.plain or request.url.scheme == "https"
 
 
 def _principal(token: Token, request: Request, how: str, csrf: str = "") -> Principal:
-    address = request.client.host if request.client is not None else "?"
-    return Principal(token.name, token.scope, address, how, csrf)
+    return Principal(token.name, token.scope, address_of(request), how, csrf)
+
+
+def address_of(request: Request) -> str:
+    """Returns from where a request comes; by the word of a trusted proxy if it came through one."""
+    return request.client.host if request.client is not None else "?"
+
+
+def _network(address: str) -> str:
+    """Whoever has one address of IPv6 has all of its network."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address
 
 
 def current(request: Request) -> Principal | None:
@@ -129,6 +177,8 @@ def require(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
     async def dependency(request: Request) -> Principal:
         principal = await run_in_threadpool(current, request)  # the file of tokens is on a disk
         if principal is None:
+            if request.headers.get("authorization"):
+                await run_in_threadpool(request.app.state.auth.failed, request, "token.failed")
             raise Problem(
                 401, "no valid token", cure="send 'Authorization: Bearer TOKEN'; make one: proxyroute token create NAME"
             )

@@ -36,6 +36,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
             },
         }  # fmt: skip
         for route in routes:
+            if not route.include_in_schema:
+                continue
             for method in route.methods or ():
                 _tell(told["paths"][route.path][method.lower()], scope_of(route))
         app.openapi_schema = told

@@ -118,6 +118,10 @@ class Hub:
         """Returns the configuration of a cluster. Raises Refused when there is no such cluster."""
         return self._of(cluster).config
 
+    def glance(self, cluster: str) -> Glance | None:
+        """Returns what was seen of a cluster, without what is on record: no disk is waited for. Raises Refused."""
+        return self._of(cluster).glance
+
     def version(self, cluster: str) -> int:
         """Returns a number that grows whenever something new was seen of the cluster."""
         return self._of(cluster).version

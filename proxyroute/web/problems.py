@@ -21,6 +21,7 @@ _TITLES = {
     405: "Method not allowed",
     409: "Refused",
     413: "Too large",
+    421: "Wrong host",
     422: "Bad request",
     429: "Too many requests",
     500: "Failed",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from proxyroute.web.commands import Command, Perform
 from proxyroute.web.hub import Hub
 from proxyroute.web.server import served
 from proxyroute.web.tokens import Scope, Tokens
+from tests.support.process import free_port
 
 FILE = """
 version: 1
@@ -88,10 +88,8 @@ def make_web(folder: Path, perform: Perform = at_once, settings: WebConfig | Non
 
 
 @contextlib.contextmanager
-def listening(web: Web) -> Iterator[str]:
+def listening(web: Web, port: int = 0) -> Iterator[str]:
     """Serves it on loopback for a ``with`` block; yields the address to ask."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = port or free_port()
     with served(web.app, WebConfig(listen=Address("127.0.0.1", port))):
         yield f"http://127.0.0.1:{port}"

@@ -51,7 +51,7 @@ def hub(tmp_path: Path) -> Hub:
 
 @pytest.fixture
 def app(hub: Hub, tmp_path: Path) -> FastAPI:
-    return create_app(hub, WebConfig(), Tokens(tmp_path / "tokens.json"))
+    return create_app(hub, WebConfig(hosts=("testserver",)), Tokens(tmp_path / "tokens.json"))
 
 
 def test_nobody_is_let_in_without_a_token_and_a_revoked_one_is_none(app: FastAPI) -> None:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from proxyroute.web.api import audit, clusters, events, history, operations, plans
+from proxyroute.web.api import audit, clusters, description, events, history, operations, plans
 
-ROUTERS = (clusters.router, plans.router, operations.router, history.router, events.router, audit.router)
+ROUTERS = (
+    description.router,
+    clusters.router,
+    plans.router,
+    operations.router,
+    history.router,
+    events.router,
+    audit.router,
+)
 
 TAGS: list[dict[str, str]] = [
     {"name": "clusters", "description": "What is seen of clusters, servers and proxies now."},
@@ -12,6 +20,7 @@ TAGS: list[dict[str, str]] = [
     {"name": "operations", "description": "Asking for something to be done, and following it to its end."},
     {"name": "history", "description": "What was done, as the journals have it."},
     {"name": "events", "description": "What happens, as it happens."},
+    {"name": "health", "description": "Yes or no, for load balancers: 200 or 503."},
     {"name": "audit", "description": "Who asked for what, from where and why."},
 ]
 """The parts of the description for programs."""

@@ -16,8 +16,8 @@ Operator = Annotated[Principal, Depends(require(Scope.OPERATE))]
 Admin = Annotated[Principal, Depends(require(Scope.ADMIN))]
 
 
-def hub_of(request: Request) -> Hub:
-    """A dependency: the hub."""
+async def hub_of(request: Request) -> Hub:
+    """A dependency: the hub. It needs no thread, so that health does not wait for one."""
     hub: Hub = request.app.state.hub
     return hub
 
