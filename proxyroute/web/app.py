@@ -10,12 +10,13 @@ from starlette.exceptions import HTTPException
 from proxyroute import __version__
 from proxyroute.config_web import WebConfig
 from proxyroute.errors import ProxyRouteError
-from proxyroute.web import api, health
+from proxyroute.web import api, health, metrics
 from proxyroute.web.auth import Auth
 from proxyroute.web.describe import describe
 from proxyroute.web.guarding import Guarding, headers_of
 from proxyroute.web.hub import Hub
 from proxyroute.web.limits import Rate
+from proxyroute.web.metrics import Metrics
 from proxyroute.web.problems import Problem, problem_of
 from proxyroute.web.stream import Streams
 from proxyroute.web.tokens import Tokens
@@ -36,7 +37,8 @@ def create_app(hub: Hub, settings: WebConfig, tokens: Tokens) -> FastAPI:
     app.state.streams = Streams()
     app.state.command_rate = Rate(_COMMANDS, _COMMANDS)
     app.add_middleware(Guarding, settings=settings)
-    for router in (*api.ROUTERS, health.router):
+    app.state.metrics = Metrics(app, hub)
+    for router in (*api.ROUTERS, health.router, metrics.router):
         app.include_router(router)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     _tell_problems(app)

@@ -91,6 +91,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "fastapi": ("web.*",),
     "starlette": ("web.*",),
     "uvicorn": ("web.*",),
+    "prometheus_client": ("web.*",),
 }
 """Which package may be imported where; everything else does with the standard library."""
 

@@ -52,6 +52,7 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("GET", f"{HISTORY}/{{operation}}/records"): Scope.READ,
     ("GET", "/v1/events"): Scope.READ,
     ("GET", "/v1/audit"): Scope.ADMIN,
+    ("GET", "/metrics"): Scope.READ,
     ("GET", "/liveness"): OPEN,
     ("GET", "/readiness"): OPEN,
     ("GET", "/health"): OPEN,
