@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -19,6 +20,7 @@ from proxyroute.errors import ConfigError
 
 _UP = 10.0
 _END = 5
+_ABORT = 1.0
 _HEADERS = 32 * 1024
 """Bytes of headers that a request may have."""
 _RENEW_EVERY = 5.0
@@ -110,4 +112,14 @@ def _stamp(settings: WebConfig) -> tuple[int, ...]:
 
 def _run(server: uvicorn.Server) -> None:
     with contextlib.suppress(SystemExit, OSError):  # told by whoever waits for it to be up
-        server.run()
+        asyncio.run(_serve(server))
+
+
+async def _serve(server: uvicorn.Server) -> None:
+    await server.serve()
+    # whoever keeps a TLS connection open and does not answer its end
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
+    ends = time.monotonic() + _ABORT
+    while server.server_state.connections and time.monotonic() < ends:
+        await asyncio.sleep(0)
