@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 

@@ -42,9 +42,11 @@ GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "proxyroute_failover_automatic": ("Whether a failover is done without asking anybody.", _CLUSTER),
     "proxyroute_lossless": ("Whether every commit waits until a replica has it.", _CLUSTER),
     "proxyroute_fenced": ("Whether something keeps an old primary from taking writes, whatever it does.", _CLUSTER),
+    "proxyroute_paused": ("Whether people let the daemon do nothing by itself.", _CLUSTER),
     "proxyroute_operations_unfinished": ("Operations that wait for heal.", _CLUSTER),
     "proxyroute_servers_aside": ("Servers that could not rejoin, and wait for a person.", _CLUSTER),
     "proxyroute_seen_timestamp_seconds": ("When the cluster was looked at last.", _CLUSTER),
+    "proxyroute_maintenance": ("Whether people have put the server into maintenance.", _SERVER),
     "proxyroute_up": ("Whether the server answered the last look.", _SERVER),
     "proxyroute_primary": ("Whether the server is the one that takes writes.", _SERVER),
     "proxyroute_server_writable": ("Whether ordinary accounts may write there.", _SERVER),
@@ -165,6 +167,7 @@ def _cluster(state: ClusterState) -> Iterator[Sample]:
         return
     yield "proxyroute_seen_timestamp_seconds", (), glance.at
     yield "proxyroute_primaries", (), len(glance.view.writable)
+    yield "proxyroute_paused", (), bool(glance.standing.idle)
     for name, findings in (("switchover", state.blocks_switchover), ("failover", state.blocks_failover)):
         for code in sorted({f.code for f in findings}):
             yield f"proxyroute_{name}_blocked", (code,), 1
@@ -184,6 +187,7 @@ def _servers(state: ClusterState) -> Iterator[Sample]:
         track = tracks.get(name)
         if track is not None and track.last is not None:
             yield "proxyroute_probe_age_seconds", own, max(0.0, time.monotonic() - track.last.at)
+        yield "proxyroute_maintenance", own, name in glance.standing.maintenance
         yield "proxyroute_up", own, isinstance(seen, Status)
         yield "proxyroute_primary", own, seen is not None and seen is view.primary
         if not isinstance(seen, Status):

@@ -10,6 +10,7 @@ from proxyroute.config_values import ClusterConfig, ProxyConfig
 from proxyroute.drift import differences
 from proxyroute.jsonable import jsonable
 from proxyroute.model import Observed, Silent, Source, Status, View
+from proxyroute.standing import Standing
 from proxyroute.web.state import ClusterState
 
 _POINT = "AFTER_SYNC"
@@ -32,6 +33,8 @@ def cluster_json(state: ClusterState, version: int) -> dict[str, Any]:
         "servers": servers_json(state),
         "proxies": proxies_json(state),
         "aside": [s.candidate for s in state.aside],
+        "paused": jsonable(glance.standing.paused) if glance else None,
+        "orders": list(glance.standing.lines()) if glance else [],
         "guarantee": guarantee(config, state.view),
         "version": version,
     }
@@ -71,12 +74,14 @@ def server_json(state: ClusterState, name: str) -> dict[str, Any]:
     """Returns a server as it was seen last. Raises KeyError when it is not configured."""
     configured, view = state.config.servers[name], state.view
     seen = view.servers.get(name) if view is not None else None
-    policy = state.config.policy
+    orders = state.glance.standing if state.glance is not None else Standing()
+    policy = orders.policy(state.config.policy)
     told: dict[str, Any] = {
         "name": name,
         "address": str(configured.address),
         "preferred": name in policy.prefer,
         "never": name in policy.never,
+        "maintenance": jsonable(orders.maintenance.get(name)),
         "aside": name in {s.candidate for s in state.aside},
     }
     if view is None or not isinstance(seen, Status):

@@ -81,6 +81,8 @@ class Health:
         assert self._view is not None
         if server.writable or not server.sources:
             return Answer(False, "not a replica")
+        if self._glance is not None and server.name in self._glance.standing.maintenance:
+            return Answer(False, "in maintenance")
         if not follows(self._view, server):
             return Answer(False, "does not follow the primary")
         behind = lag_of(server)

@@ -14,8 +14,10 @@ from proxyroute.caller import Caller
 from proxyroute.errors import Refused
 from proxyroute.journal import Listener
 from proxyroute.model import Finding, Result, Severity
-from proxyroute.web.commands import Command
+from proxyroute.standing import Order, Standing
+from proxyroute.web.commands import KINDS, Command
 from proxyroute.web.tokens import Scope
+from tests.support.builders import replica, server, view
 from tests.support.wait import until
 from tests.support.web import Web, make_web
 
@@ -163,6 +165,47 @@ def test_a_bad_request_says_which_field_is_wrong_and_changes_nothing(web: Web, b
     assert answer.json()["where"] == where
     assert web.hub.tickets("shop") == ()
     assert web.hub.audit.last() == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "arguments"),
+    [
+        ({"kind": "maintenance", "server": "db2"}, {"server": "db2", "on": True}),
+        ({"kind": "maintenance", "server": "db2", "on": False}, {"server": "db2", "on": False}),
+        ({"kind": "pause", "seconds": 60}, {"seconds": 60.0}),
+        ({"kind": "resume"}, {}),
+        ({"kind": "rank", "server": "db2", "rank": "prefer"}, {"server": "db2", "rank": "prefer"}),
+        ({"kind": "rank", "server": "db2"}, {"server": "db2"}),
+        ({"kind": "failover", "fenced_by": "ipmi"}, {"fenced_by": "ipmi"}),
+        ({"kind": "rejoin", "server": "db1", "method": "reseed"}, {"server": "db1", "method": "reseed"}),
+    ],
+)
+def test_each_kind_reaches_whoever_does_it_with_its_arguments(
+    web: Web, body: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    answer = web.client(Scope.OPERATE).post(ASK, json=body)
+    assert answer.status_code == 202
+    assert answer.json()["arguments"] == arguments
+    (ticket,) = web.hub.tickets("shop")
+    assert (ticket.command.kind, dict(ticket.command.arguments)) == (body["kind"], arguments)
+
+
+def test_there_is_a_shape_and_an_example_for_every_kind(web: Web) -> None:
+    told = web.client(Scope.READ).get("/v1/openapi.json").json()
+    asked = told["paths"]["/v1/clusters/{cluster}/operations"]["post"]["requestBody"]["content"]["application/json"]
+    assert set(asked["schema"]["discriminator"]["mapping"]) == set(KINDS)
+    assert set(asked["examples"]) == set(KINDS)
+
+
+def test_standing_orders_are_told(web: Web) -> None:
+    orders = Standing({"db3": Order("ann", 1.0, "new disk")}, Order("bob", 2.0), {"db2": Order("c", 3.0, rank="never")})
+    web.see(view(server(1), replica(2), replica(3)), standing=orders)
+    told = web.client(Scope.READ).get("/v1/clusters/shop").json()
+    assert told["paused"]["by"] == "bob"
+    first, second, third = told["servers"]
+    assert (third["maintenance"]["why"], first["maintenance"]) == ("new disk", None)
+    assert (second["never"], second["preferred"]) == (True, False)
+    assert len(told["orders"]) == 3
 
 
 def test_declaring_a_server_lost_needs_more_than_an_operation(web: Web) -> None:

@@ -18,6 +18,7 @@ from proxyroute.config_web import WebConfig
 from proxyroute.errors import Silence
 from proxyroute.model import Status, View
 from proxyroute.sight import Sighting, Sightings
+from proxyroute.standing import Order, Standing
 from proxyroute.web.tokens import Scope
 from tests.support.builders import channel, replica, server, silent, view
 from tests.support.haproxy import LocalHAProxy
@@ -80,6 +81,15 @@ def test_a_server_that_takes_writes_and_is_not_meant_to_is_no_primary(web: Web) 
     client = web.client()
     assert client.get("/health/shop/db2/primary").status_code == 503
     assert client.get("/health/shop/db1/primary").status_code == 503
+
+
+def test_a_replica_in_maintenance_gets_no_reads_and_answers(web: Web) -> None:
+    web.see(GOOD, standing=Standing(maintenance={"db2": Order("ann", 1.0)}))
+    client = web.client()
+    for question in ("replica", "read-only", "readiness"):
+        assert client.get(f"/health/shop/db2/{question}").text == "in maintenance\n"
+    assert client.get("/health/shop/db2/health").status_code == 200
+    assert client.get("/health/shop/db3/replica").status_code == 200
 
 
 def test_an_old_look_is_no_answer_also_while_the_keeper_is_at_work(web: Web) -> None:

@@ -32,6 +32,13 @@ _EXAMPLES: dict[str, Any] = {
     "rejoin": {"summary": "Bring a server back", "value": {"kind": "rejoin", "server": "db1"}},
     "publish": {"summary": "Tell the proxies", "value": {"kind": "publish"}},
     "acknowledge": {"summary": "Failovers were seen", "value": {"kind": "acknowledge"}},
+    "maintenance": {
+        "summary": "Take a server out for an hour",
+        "value": {"kind": "maintenance", "server": "db3", "seconds": 3600, "reason": "new disk"},
+    },
+    "pause": {"summary": "Do nothing by itself", "value": {"kind": "pause", "reason": "network works"}},
+    "resume": {"summary": "Act by itself again", "value": {"kind": "resume"}},
+    "rank": {"summary": "Prefer a server", "value": {"kind": "rank", "server": "db2", "rank": "prefer"}},
 }
 Key = Annotated[
     str,

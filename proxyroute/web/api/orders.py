@@ -10,6 +10,9 @@ from proxyroute.web.tokens import Scope
 
 _NAME = Field(min_length=1, max_length=100)
 Name = Annotated[str, _NAME]
+Seconds = Annotated[
+    float | None, Field(gt=0, le=366 * 86400, description="It ends by itself after this time; without it never.")
+]
 
 
 class _Order(BaseModel):
@@ -80,4 +83,42 @@ class Acknowledge(_Order):
     kind: Literal["acknowledge"]
 
 
-Order = Annotated[Switchover | Failover | Heal | Rejoin | Publish | Acknowledge, Field(discriminator="kind")]
+class Maintenance(_Order):
+    """Put a server into maintenance, or end that: it gets no reads, is no candidate, and is left alone."""
+
+    kind: Literal["maintenance"]
+    server: Name
+    on: bool = True
+    seconds: Seconds = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return super().arguments | {"on": self.on}
+
+
+class Pause(_Order):
+    """Let the daemon do nothing by itself: no failover, no rejoin, no correction of proxies."""
+
+    kind: Literal["pause"]
+    seconds: Seconds = None
+
+
+class Resume(_Order):
+    """Let the daemon act by itself again."""
+
+    kind: Literal["resume"]
+
+
+class Rank(_Order):
+    """Say whether a server is to become primary first, or never."""
+
+    kind: Literal["rank"]
+    server: Name
+    rank: Literal["prefer", "never", "neither", ""] = Field("", description="Empty: as the configuration says.")
+    seconds: Seconds = None
+
+
+Order = Annotated[
+    Switchover | Failover | Heal | Rejoin | Publish | Acknowledge | Maintenance | Pause | Resume | Rank,
+    Field(discriminator="kind"),
+]

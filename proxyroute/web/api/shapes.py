@@ -61,6 +61,16 @@ class SemiSyncShape(BaseModel):
     wait_point: str
 
 
+class OrderShape(BaseModel):
+    """A standing order."""
+
+    by: str
+    at: float
+    why: str
+    until: float | None = Field(description="When it ends by itself.")
+    rank: str
+
+
 class ServerShape(BaseModel):
     """A server as it was seen last."""
 
@@ -83,8 +93,9 @@ class ServerShape(BaseModel):
     connections_limit: int | None
     uptime_seconds: float | None
     round_trip_seconds: float | None = Field(description="Of the last look.")
-    preferred: bool
+    preferred: bool = Field(description="By a standing order, or the configuration.")
     never: bool = Field(description="It never becomes primary.")
+    maintenance: OrderShape | None = Field(description="Who has put it into maintenance; null when it is not.")
     aside: bool = Field(description="It could not rejoin; a person must choose a method.")
 
 
@@ -119,6 +130,8 @@ class ClusterShape(SummaryShape):
     proxies: list[ProxyShape]
     aside: list[str] = Field(description="Servers that could not rejoin; a person must choose a method.")
     guarantee: GuaranteeShape
+    paused: OrderShape | None = Field(description="Who lets the daemon do nothing by itself; null when it acts.")
+    orders: list[str] = Field(description="All standing orders, in words.")
     version: int = Field(description="Grows with every look.")
 
 
