@@ -294,7 +294,8 @@ class Keeper:
                 continue  # seen before it rejoined
             try:
                 with giving_way(self._urgent):
-                    self._say_done(self._engine.rejoin(server.name).text, "good")
+                    result = self._engine.rejoin(server.name)
+                self._say_done(result.text, "good", result.operation)
                 self._rejoined_at[server.name] = time.monotonic()
                 self._rejoin.reset()
             except (Busy, GaveWay):

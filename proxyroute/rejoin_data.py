@@ -95,7 +95,7 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
         before = means.parts.site[values["source"]].position(Deadline.after(LOOK))
         total = source.data_size(Deadline.after(_BRIEF))
         with op.step("copy" if physical else "dump and load") as note:
-            watch = _Progress(op, total)
+            watch = Progress(op, total)
             deadline = Deadline.after(_COPY)
             # the lease is not needed to fill a fenced server, and whoever fails over must not wait for hours
             let_go(means.parts, op.lease)
@@ -169,7 +169,7 @@ def _state_at(before: Position, position: Position) -> Position:
     return MariaDBPosition(earlier).merge(position)
 
 
-class _Progress:
+class Progress:
     """Tells how much is done, how quickly, and how long it may take, every few seconds."""
 
     def __init__(self, op: Operation, total: int) -> None:

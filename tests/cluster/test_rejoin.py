@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.broken import ERRANT, archive_of, await_equal, diverge, ready
 from tests.support.lab import Lab
-from tests.support.mariadb import Node
+from tests.support.mariadb import REPLICATION, LocalCluster, Node
 from tests.support.wait import until
 
 _HEAD = 285
@@ -111,6 +111,7 @@ def test_flashback(lab: Lab) -> None:
     assert old.value("@@global.gtid_binlog_state") == new.value("@@global.gtid_binlog_state")
     assert old.sql("XA RECOVER") == []
     assert lab.json("status")[1]["not_rejoined"] == []
+    assert lab.run("verify", check=True), "and all that verify compares is equal"
     assert lab.run("switchover", "--yes", "--to", old.name).returncode == 0, "it can be the primary again"
 
 
@@ -187,3 +188,31 @@ def test_a_delayed_replica_stays_delayed(lab: Lab) -> None:
     assert delayed.replicates()
     assert delayed.replication()["SQL_Delay"] == 600
     assert "delayed on purpose" in lab.run("verify", "--server", "db3").stderr
+
+
+def test_what_a_replica_has_of_its_own_survives(lab: Lab) -> None:
+    """Another source with its channel, filters: a server that stood still, and follows again, has them as before."""
+    several = lab.cluster["db3"]
+    with LocalCluster.start(1, node_options={"db1": {"server_id": 77, "gtid_domain_id": 7}}) as cluster:
+        elsewhere = cluster["db1"]
+        elsewhere.sql("CREATE TABLE app.elsewhere (id INT AUTO_INCREMENT PRIMARY KEY)")
+        several.sql("STOP SLAVE")
+        several.sql("SET GLOBAL replicate_ignore_table='app.secret'")
+        several.sql(
+            f"CHANGE MASTER 'elsewhere' TO MASTER_HOST='127.0.0.1', MASTER_PORT={elsewhere.port},"
+            f" MASTER_USER='{REPLICATION.user}', MASTER_PASSWORD='{REPLICATION.password}', MASTER_USE_GTID=slave_pos"
+        )
+        several.sql("START SLAVE 'elsewhere'")
+        until(lambda: several.sql("SHOW TABLES IN app LIKE 'elsewhere'"), "the second channel to deliver")
+        lab.cluster.primary.sql("CREATE TABLE app.secret (id INT PRIMARY KEY)")
+        lab.cluster.primary.sql("INSERT INTO app.t VALUES (7000, 'meanwhile')")
+        rejoined(lab, several)
+        elsewhere.sql("INSERT INTO app.elsewhere VALUES (1)")
+        until(lambda: several.value("(SELECT COUNT(*) FROM app.elsewhere)") == 1, "the other channel to go on")
+        until(
+            lambda: several.value("(SELECT COUNT(*) FROM app.t WHERE id=7000)") == 1, "the cluster's channel to go on"
+        )
+        rows = {row["Master_Port"]: row for row in several.sql("SHOW ALL SLAVES STATUS")}
+        assert set(rows) == {elsewhere.port, lab.cluster.primary.port}
+        assert {row["Slave_SQL_Running"] for row in rows.values()} == {"Yes"}
+        assert several.sql("SHOW TABLES IN app LIKE 'secret'") == [], "what is filtered stays filtered"

@@ -11,6 +11,7 @@ from proxyroute import journal
 from tests.chaos.world import await_closed
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.scene import assert_order, books, other, switched
+from tests.support.serving import serving
 
 POLICY = {"freeze_budget": "2s", "lock_pause": "20ms", "settle": "5s", "undo": "5s"}
 
@@ -58,3 +59,25 @@ def test_the_guard_of_a_dead_engine_gets_the_lease_as_soon_as_the_servers_have_n
     records = journal.read(file)
     assert "part" in [r["kind"] for r in records], "it goes on under a term of its own"
     assert journal.outcome(records) == ("aborted" if "block" in point else "done")
+
+
+def test_of_two_servers_the_one_that_is_left_is_not_opened_by_itself() -> None:
+    """The lease cannot be had once one of them is gone; that is said before, and a person is not kept from acting."""
+    more = {
+        "lease": {"type": "database", "time": "4s"},
+        "serve": {"period": "200ms", "proxies_period": "400ms"},
+        "failover": {"mode": "automatic", "policy": "most_advanced", "quiet_period": "0s"},
+    }
+    with Lab.start(2, policy=POLICY, more=more) as lab, serving(lab) as served:
+        old, left = lab.cluster
+        said = {f["code"]: f["text"] for f in lab.json("check")[1]["findings"]}
+        assert "no failover by itself" in said["lease.two_servers"]
+        blocks = lab.json("status")[1]["blocks_failover"]
+        assert "failover.two_servers" in [f["code"] for f in blocks]
+        old.kill9()
+        served.await_told("diagnosis", "DeadPrimary", 30)
+        blocked = served.await_told("blocked", "majority of 2 servers", 30)
+        assert "failover" in blocked
+        assert not left.is_writable()
+        assert served.texts("acted") == []
+        old.start()

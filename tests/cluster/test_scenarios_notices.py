@@ -7,6 +7,8 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,3 +207,46 @@ def test_a_test_message_reaches_each_receiver_and_what_became_of_it_is_said(site
     (value,) = service.values
     assert (value["kind"], value["report"]) == ("test", None)
     kept(site)
+
+
+AUTOMATIC = {"mode": "automatic", "single_engine": True, "policy": "most_advanced", "quiet_period": "0s"}
+
+
+def test_a_failover_and_the_rejoin_after_it_are_told_everywhere_with_their_reports(
+    site: Lab, service: WebService, tmp_path: Path
+) -> None:
+    old, kept_by_script = site.cluster.primary, tmp_path / "told.jsonl"
+    script = tmp_path / "keep"
+    script.write_text(f'#!/bin/sh\ntr -d "\\n" <"$PROXYROUTE_NOTICE" >>{kept_by_script}; echo >>{kept_by_script}\n')
+    script.chmod(0o755)
+    with MailServer() as server:
+        post = {
+            "type": "email", "host": "127.0.0.1", "port": server.port, "tls": "none", "on": ["operations"],
+            "sender": "proxyroute@example.net", "to": ["dba@example.net"],
+        }  # fmt: skip
+        tell = {"type": "script", "run": [str(script)], "on": ["operations"]}
+        with (
+            telling(site, service, post, tell),
+            configured(site, notices=[webhook(site, service.url), post, tell], failover=AUTOMATIC),
+            serving(site) as served,
+        ):
+            old.kill9()
+            served.await_told("acted", "failover", 60)
+            old.start()
+            served.await_told("acted", f"{old.name} follows", 60)
+        by_script = [json.loads(line) for line in kept_by_script.read_text().splitlines()]
+        mailed = [json.loads(attached(mail)) for mail in server.mails]
+    new = site.cluster.primary.name
+    for told in (service.values, mailed, by_script):
+        reports = [value["report"] for value in told if value["report"]]
+        assert [r["kind"] for r in reports] == ["failover", "rejoin"], told
+        moved, back = reports
+        assert (moved["old_primary"], moved["new_primary"], moved["verdict"]) == (old.name, new, "UNKNOWN")
+        assert any(e["claim"] == "nothing that it acknowledged is lost" for e in moved["evidence"])
+        assert [r["name"] for r in moved["story"] if r["kind"] == "stepped"].count("open") == 1
+        assert (back["outcome"], back["verdict"]) == ("done", "PROVEN")
+
+
+def attached(mail: EmailMessage) -> str:
+    (report,) = mail.iter_attachments()
+    return str(report.get_content() if isinstance(report.get_content(), str) else report.get_content().decode())
