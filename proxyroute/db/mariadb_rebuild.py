@@ -252,6 +252,9 @@ class MariaDBRebuild:
         with source._session(deadline) as there:
             wanted = source._schemas(there, deadline)
         with self._alone(deadline, leased=False) as here:
+            # what it would still apply belongs to the old data, or is in the dump already
+            own(here, REBUILD, (DEAD_MAN,), self._claim, deadline)
+            here.change("rejoin.stop_replication", "STOP ALL SLAVES", deadline)
             here.change("rejoin.drop_schema", f"SET SESSION foreign_key_checks=0, wait_timeout={_IDLE:d}", deadline)
             for schema in self._schemas(here, deadline):
                 quoted = schema.replace("`", "``")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.broken import ERRANT, await_equal, diverge, ready
+from tests.support.broken import ERRANT, await_equal, diverge, ready, rows, run
 from tests.support.lab import Lab
 from tests.support.load import Load, create_table
 from tests.support.mariadb import Node
+from tests.support.wait import until
 
 UNDOABLE = (*ERRANT, "CREATE TABLE app.errant (id INT PRIMARY KEY)", "CREATE SCHEMA errant")
 
@@ -82,6 +84,33 @@ def test_by_a_dump_under_writes(lab: Lab) -> None:
         load.await_more(5)
         load.stop()
     assert_anew(lab, old, new)
+
+
+def test_by_a_dump_of_a_replica_that_replicates_under_writes(lab: Lab) -> None:
+    """Its data are wrong, which only a comparison sees; it applies nothing more while they are replaced.
+
+    A write in the midst of the load would be applied twice: to what is loaded, and again from the dump's position.
+    """
+    replica, primary = lab.cluster["db3"], lab.cluster.primary
+    primary.sql("CREATE TABLE app.v (id INT PRIMARY KEY, f VARCHAR(300))")
+    primary.sql("INSERT INTO app.v SELECT seq, REPEAT('x', 300) FROM app.seq_1_to_3000")
+    primary.sql("CREATE TABLE app.zzz (id INT PRIMARY KEY)")
+    lab.cluster.await_synced()
+    run(replica, ["SET SESSION sql_log_bin=0; DELETE FROM app.t WHERE id <= 10"])
+    with primary.session() as session, session.cursor() as cursor:
+        cursor.execute("LOCK TABLES app.zzz WRITE")  # there the dump stands still
+        argv = lab.command("rejoin", replica.name, "--method", "reseed", "--yes")
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as rejoin:
+            first = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA='app' AND TABLE_NAME='v'"
+            until(lambda: replica.sql(first) and len(rows(replica, "app.t")) == 100, "the first tables to be loaded")
+            primary.sql("INSERT INTO app.t VALUES (9000, 'meanwhile')")
+            if replica.replicates():
+                until(lambda: replica.gtid() == primary.gtid(), f"{replica.name} to apply it to what is loaded")
+            cursor.execute("UNLOCK TABLES")
+            told = rejoin.communicate(timeout=60)[0]
+    assert rejoin.returncode == 0, told
+    await_equal(replica, primary)
+    assert replica.replicates()
 
 
 def test_purged_binary_logs_are_no_obstacle(lab: Lab) -> None:
