@@ -73,19 +73,18 @@ def test_the_guard_of_a_dead_engine_goes_on_under_the_same_lease(site: Lab, poin
     assert (site.cluster.primary.name == old) is ("block" in point)
 
 
-POINTS = [
+full = pytest.mark.full
+QUICK = ["mariadb.block_writes:after", "lease.commit:after", "mariadb.accept_writes:before"]
+LONG = [
     "mariadb.block_writes:before",
-    "mariadb.block_writes:after",
     "lease.commit:before",
-    "lease.commit:after",
     "mariadb.arm:before",
-    "mariadb.accept_writes:before",
     "mariadb.accept_writes:after",
     "mariadb.refuse_writes:before",
 ]
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", [*QUICK, *(pytest.param(point, marks=full) for point in LONG)])
 def test_stopped_between_check_and_act_another_takes_over_and_the_first_one_changes_nothing(
     site: Lab, point: str
 ) -> None:
@@ -107,7 +106,9 @@ def test_stopped_between_check_and_act_another_takes_over_and_the_first_one_chan
     assert_order(site, target if journal.outcome(records) == "done" else None)
 
 
-@pytest.mark.parametrize("point", ["mariadb.block_writes:before", "mariadb.block_writes:after"])
+@pytest.mark.parametrize(
+    "point", [pytest.param("mariadb.block_writes:before", marks=full), "mariadb.block_writes:after"]
+)
 def test_stopped_and_another_engine_that_knows_nothing_of_its_journal_acts(
     site: Lab, tmp_path: Path, point: str
 ) -> None:

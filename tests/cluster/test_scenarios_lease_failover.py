@@ -90,13 +90,22 @@ def two_engines(site: Lab, fault: str) -> Iterator[tuple[Serving, Serving]]:
 # -- the holder dies with the primary -----------------------------------------------------------------------------
 
 
+DEATHS = [
+    ("etcd", "mariadb.stop_receiver:after", "aborted"),
+    ("database", "mariadb.accept_writes:before", "done"),
+]
+MORE_DEATHS = [
+    ("etcd", "mariadb.accept_writes:before", "done"),
+    ("etcd", "mariadb.change_source:after", "done"),
+    ("database", "mariadb.stop_receiver:after", "aborted"),
+    ("database", "mariadb.change_source:after", "done"),
+]
+
+
 @pytest.mark.parametrize(
-    ("fault", "outcome"),
-    [
-        ("mariadb.stop_receiver:after", "aborted"),
-        ("mariadb.accept_writes:before", "done"),
-        pytest.param("mariadb.change_source:after", "done", marks=full),
-    ],
+    ("shared", "fault", "outcome"),
+    [*DEATHS, *(pytest.param(*case, marks=full) for case in MORE_DEATHS)],
+    indirect=["shared"],
 )
 def test_the_holder_dies_with_the_primary_and_the_other_engine_takes_over(site: Lab, fault: str, outcome: str) -> None:
     """Within twice the time of the lease it goes on with what is open; then somebody takes writes, and it rejoins."""
@@ -216,7 +225,7 @@ def test_a_member_is_lost_and_nothing_else_and_without_a_quorum_nobody_does_anyt
 
 
 @only_etcd
-@pytest.mark.parametrize("point", ["lease.commit:before", "lease.commit:after"])
+@pytest.mark.parametrize("point", [pytest.param("lease.commit:before", marks=full), "lease.commit:after"])
 def test_etcd_is_lost_in_mid_failover(site: Lab, etcd: Etcd, point: str) -> None:
     """Before the commit everything is undone, and nobody takes writes; after it, it is finished."""
     old, committed = site.cluster.primary, point.endswith("after")
