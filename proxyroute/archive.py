@@ -125,6 +125,10 @@ def save_left(
         cut = files[torn].cut if torn < len(files) else ""
         if cut and torn < len(files) - 1:
             cut += f"; what is in {files[torn + 1].name} and after it is kept raw only"
+        logged = MariaDBPosition((*begun.entries, *(t.gtid for f in files for t in f.transactions)))
+        own = stood.by(server_id)
+        if logged.contains(own) is Containment.NO:  # an old copy, or a disk that has lost its end
+            cut += ("; " if cut else "") + f"it ends before {own.minus(logged)}, which was received from {source.name}"
         if not beyond:
             return Archive(folder, source.name, (), (), MariaDBPosition(), missing, {}, cut)
         return _keep(making, source, whole, beyond, missing, MariaDBPosition(), deadline, cut)

@@ -116,8 +116,8 @@ class Engine:
         found.extend(f for f in prospect.findings if f not in found)
         found.extend(self._parts.routes.check(Deadline.after(_TELL)))
         found.extend(host_findings(self._config))
+        found.extend(salvage_findings(self._config, {s.name: s.server_id for s in prospect.view.seen}))
         found.extend(self.address_findings(self.observe()))
-        found.extend(salvage_findings(self._config))
         return tuple(found)
 
     def address_findings(self, observed: Sequence[Observed]) -> tuple[Finding, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from proxyroute.assembly import build_dead_server, build_rebuilders
+from proxyroute.assembly import build_dead_server
 from proxyroute.config_values import ClusterConfig, ServerConfig
-from proxyroute.errors import ConfigError, ProxyRouteError, ScriptFailed, ServerError
+from proxyroute.errors import ProxyRouteError, ScriptFailed
 from proxyroute.host import Program, output
 from proxyroute.model import Deadline, Finding, Severity
 from proxyroute.operation import each
@@ -15,15 +15,18 @@ from proxyroute.salvage import APPLY, IGNORE
 _TRY = 10.0
 
 
-def salvage_findings(config: ClusterConfig) -> tuple[Finding, ...]:
-    """Returns what would keep ``failover.dead_binlog`` from doing what it says, as warnings; nothing for ``ignore``."""
+def salvage_findings(config: ClusterConfig, server_ids: Mapping[str, int]) -> tuple[Finding, ...]:
+    """Returns what would keep ``failover.dead_binlog`` from doing what it says, as warnings; nothing for ``ignore``.
+
+    ``server_ids`` are those of the servers that answer.
+    """
     if config.failover.dead_binlog == IGNORE:
         return ()
     found = list(_without(config)) if config.failover.dead_binlog == APPLY else []
     hosts = [s for s in config.servers.values() if s.host is not None]
     if hosts:
         found += _programs(config)
-    for name, outcome in each(hosts, lambda s: _try(config, s), Deadline.after(_TRY)).items():
+    for name, outcome in each(hosts, lambda s: _try(config, s, server_ids.get(s.name)), Deadline.after(_TRY)).items():
         if isinstance(outcome.error, ProxyRouteError):
             cure = f"let the user of servers.{name}.host read it; where it lies elsewhere, set binlog_index there"
             text = f"what only it has could not be read after its death: {outcome.error}"
@@ -55,20 +58,19 @@ def _programs(config: ClusterConfig) -> Iterator[Finding]:
             yield Finding("host.program", Severity.WARNING, program, text, cure)
 
 
-def _try(config: ClusterConfig, server: ServerConfig) -> list[Finding]:
+def _try(config: ClusterConfig, server: ServerConfig, server_id: int | None) -> list[Finding]:
     """Looks as a failover would, and compares with what the server itself says, if it answers."""
     dead, deadline = build_dead_server(config, server.name), Deadline.after(_TRY)
     assert dead is not None
     remains = dead.look(deadline)
-    try:
-        own = build_rebuilders(config)[server.name].logs_it_tells(deadline)
-    except (ServerError, ConfigError):
+    if server_id is None:
         return []
     found = []
-    if own and own[-1] not in remains.logs:
-        text = f"the files found on its host ({', '.join(list(remains.logs)[-2:])}) are not its own, which end with"
-        cure = f"set servers.{server.name}.host.binlog_index to the path of its index file"
-        found.append(Finding("host.binlog", Severity.WARNING, server.name, f"{text} {own[-1]}", cure))
+    writer = dead.written_by(deadline)
+    if writer != server_id:
+        text = f"the binary log found in {remains.folder} on its host was written by the server with id {writer}, not"
+        cure = f"correct servers.{server.name}.host: data_dir, or binlog_index where the log lies elsewhere"
+        found.append(Finding("host.binlog", Severity.WARNING, server.name, f"{text} by this one ({server_id})", cure))
     if not remains.running:
         text = "its process is not seen by the commands on its host: one that hangs would be taken for dead there"
         cure = f"let servers.{server.name}.host lead to where /proc shows the process, in {remains.folder}"

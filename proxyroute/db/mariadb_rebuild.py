@@ -103,17 +103,13 @@ class MariaDBRebuild:
 
     def logs(self, deadline: Deadline) -> tuple[str, ...]:
         try:
-            return self.logs_it_tells(deadline)
+            with self._session(deadline) as session:
+                return tuple(str(row["Log_name"]) for row in session.read("SHOW BINARY LOGS", deadline))
         except Unreachable:
             if self.host is None:
                 raise
         lines = self.host.ask(_INDEX, self.data_dir(deadline), deadline=deadline).splitlines()
         return tuple(Path(line).name for line in lines if line.strip())
-
-    def logs_it_tells(self, deadline: Deadline) -> tuple[str, ...]:
-        """Returns the files of the binary log as the server knows them. Raises ServerError."""
-        with self._session(deadline) as session:
-            return tuple(str(row["Log_name"]) for row in session.read("SHOW BINARY LOGS", deadline))
 
     def data_dir(self, deadline: Deadline) -> str:
         """Returns the data folder on the host. Raises ScriptFailed when nobody knows it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from proxyroute.binlog import Remains
 from proxyroute.errors import ScriptFailed
 from proxyroute.faults import act
-from proxyroute.host import Host, Program, stream
+from proxyroute.host import Host, Program, output, stream
 from proxyroute.model import Deadline
 
 READ_LOG = ("mariadb-binlog", "--no-defaults", "--skip-gtid-strict-mode")
@@ -84,6 +84,14 @@ class MariaDBRemains:
         if not self._files:
             raise ScriptFailed(f"the index of the binary log of {self.name} is empty")
         return Remains(folder, {name: size for name, (_, size) in self._files.items()}, tuple(running))
+
+    def written_by(self, deadline: Deadline) -> int:
+        """Returns the id of the server that wrote the last file, after a ``look``. Raises ScriptFailed."""
+        path, _ = list(self._files.values())[-1]
+        head = output(self._host.program("head", "-c", "19", path), deadline)
+        if len(head) < 13 or not head.startswith(b"\xfebin"):
+            raise ScriptFailed(f"{path} is encrypted, or no file of a binary log")
+        return int.from_bytes(head[9:13], "little")
 
     def logs(self, deadline: Deadline) -> tuple[str, ...]:
         return tuple(self._files or self.look(deadline).logs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 
 from proxyroute.journal import read
 from tests.support.broken import REBUILD, ready
-from tests.support.death import brought_back, evidence, failed_over, no_failover, remembered, steps
+from tests.support.death import brought_back, evidence, failed_over, no_failover, remembered, steps, table_locked
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import create_table
 from tests.support.mariadb import Node
@@ -249,3 +250,100 @@ def test_an_encrypted_log_is_told_as_such(hosted: Lab) -> None:
     assert f"{last.name} is encrypted; only its server can read it" in told(value)
     last.write_bytes(whole)
     errant_gone(hosted, old)
+
+
+# -- What cannot be applied ---------------------------------------------------------------------------------------
+
+
+def test_what_is_not_applied_in_time_is_ended_told_and_never_comes_later(hosted: Lab) -> None:
+    old = alone(hosted)
+    replicas = [node for node in hosted.cluster if node is not old]
+    with (
+        table_locked(replicas[0]),
+        table_locked(replicas[1]),
+        configured(hosted, failover={"dead_binlog": "apply", "dead_binlog_time": "3s"}),
+    ):
+        value = failed_over(hosted, code=7)
+    new = hosted.cluster[value["result"]["primary"]]
+    assert "4 transactions" in told(value)
+    assert f"none of them applied to {new.name}: " in told(value)
+    assert "did not end in time" in told(value) or "did not take what it was given in time" in told(value)
+    assert_order(hosted)
+    assert writers(new) == []
+    assert f"0-{old.server_id}-" not in str(new.value("@@global.gtid_binlog_pos"))
+    errant_gone(hosted, old)
+
+
+def test_what_comes_before_an_error_is_applied_and_the_rest_is_told(hosted: Lab) -> None:
+    old = alone(hosted)
+    replicas = [node for node in hosted.cluster if node is not old]
+    for node in replicas:
+        node.sql("SET STATEMENT sql_log_bin=0 FOR INSERT INTO app.load_rows VALUES (2, 1, 99)")
+    value = failed_over(hosted, "--apply-dead-binlog", code=7)
+    new = hosted.cluster[value["result"]["primary"]]
+    assert "alone had 4 transactions" in told(value)
+    assert f"2 of them applied to {new.name}: " in told(value)
+    assert "Duplicate entry" in told(value)
+    assert_order(hosted)
+    for node in replicas:
+        until(lambda node=node: writers(node) == [0, 1, 2], f"{node.name} to have what was applied")
+        node.sql("SET STATEMENT sql_log_bin=0 FOR DELETE FROM app.load_rows WHERE writer=2")
+    errant_gone(hosted, old)
+    assert writers(old) == [0, 1]
+
+
+def test_without_the_account_that_may_do_it_nothing_is_applied_and_check_says_so_before(hosted: Lab) -> None:
+    before = yaml.safe_load(hosted.config.read_text())["clusters"][CLUSTER_NAME]["rejoin"]
+    with configured(hosted, failover={"dead_binlog": "apply"}, rejoin=None):
+        found = {f["code"]: f for f in hosted.json("check")[1]["findings"]}
+        assert "rejoin.account" in found["failover.dead_binlog"]["cure"]
+        old = alone(hosted)
+        value = failed_over(hosted, code=7)
+        assert "none of them applied" in told(value)
+    assert yaml.safe_load(hosted.config.read_text())["clusters"][CLUSTER_NAME]["rejoin"] == before
+    errant_gone(hosted, old)
+
+
+# -- What check tries while all is well ---------------------------------------------------------------------------
+
+
+def test_check_reads_the_binary_log_on_every_host(hosted: Lab) -> None:
+    node, stranger = list(hosted.cluster)[:2]
+    ours = {"host.binlog", "host.process", "host.program", "host.command", "failover.dead_binlog"}
+
+    def found() -> dict[str, dict[str, Any]]:
+        findings = hosted.json("check")[1]["findings"]
+        return {f["code"]: f for f in findings if f["code"] in ours}
+
+    assert found() == {}
+    with configured(hosted, servers=with_host(hosted, node, binlog_index="/nowhere/binlog.index")):
+        assert "there is no index of a binary log" in found()["host.binlog"]["text"]
+    with configured(hosted, servers=with_host(hosted, node, data_dir=str(stranger.folder / "data"))):
+        text = found()["host.binlog"]["text"]
+        assert f"was written by the server with id {stranger.server_id}, not by this one ({node.server_id})" in text
+    copied = hosted.folder / "copied"
+    shutil.copytree(node.folder / "data", copied, ignore=shutil.ignore_patterns("ib*", "mysql", "app"))
+    with configured(hosted, servers=with_host(hosted, node, data_dir=str(copied))):
+        assert "its process is not seen" in found()["host.process"]["text"]
+    shutil.rmtree(copied)
+    servers = {name: server["address"] for name, server in with_host(hosted, node).items()}
+    with configured(hosted, failover={"dead_binlog": "apply"}, servers=servers):
+        assert "there is no way to its host" in found()["failover.dead_binlog"]["text"]
+
+
+def test_a_binary_log_that_lies_elsewhere_is_found_by_its_index(hosted: Lab) -> None:
+    old = hosted.cluster.primary
+    place = hosted.folder / "elsewhere"
+    place.mkdir()
+    alone(hosted)
+    for file in (old.folder / "data").glob("binlog.*"):
+        if file.suffix != ".state":
+            shutil.copy(file, place)
+    index = place / "binlog.index"
+    index.write_text("".join(f"{place}/{file.name}\n" for file in sorted(place.glob("binlog.0*"))))
+    with configured(hosted, servers=with_host(hosted, old, binlog_index=str(index))):
+        value = failed_over(hosted, "--apply-dead-binlog", code=7)
+    assert "4 transactions" in told(value)
+    assert writers(hosted.cluster[value["result"]["primary"]]) == [0, 1, 2, 3]
+    shutil.rmtree(place)
+    brought_back(hosted, old)

@@ -28,8 +28,14 @@ class Writer:
     def state(self, *gtids: tuple[int, int, int]) -> Writer:
         return self.event(163, struct.pack("<I", len(gtids)) + b"".join(struct.pack("<IIQ", *g) for g in gtids))
 
-    def gtid(self, sequence: int, flags: int = TRANSACTIONAL, server_id: int = 1) -> Writer:
-        return self.event(162, struct.pack("<QIB", sequence, 0, flags) + bytes(6), server_id)
+    def gtid(self, sequence: int, flags: int = TRANSACTIONAL, server_id: int = 1, domain: int = 0) -> Writer:
+        return self.event(162, struct.pack("<QIB", sequence, domain, flags) + bytes(6), server_id)
+
+    def whole(self, *gtids: tuple[int, int, int]) -> Writer:
+        """Writes transactions of one row each."""
+        for domain, server_id, sequence in gtids:
+            self.gtid(sequence, server_id=server_id, domain=domain).rows().commit()
+        return self
 
     def rows(self, table: str = "t", kind: int = 23, bitmap: int = 3, note: str = "INSERT") -> Writer:
         name = table.encode()
