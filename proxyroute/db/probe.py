@@ -28,7 +28,8 @@ class RowProbe:
                 deadline,
                 (operation, str(epoch)),
             )
-            return int(session.one("SELECT @@server_id AS id", deadline)["id"])
+            # a proxy that splits reads from writes sends a plain SELECT elsewhere; this one goes where the row went
+            return int(session.one("SELECT @@server_id AS id FOR UPDATE", deadline)["id"])
 
     def read(self, route: Address, deadline: Deadline) -> str:
         """Returns the operation of the row, or an empty string."""

@@ -75,11 +75,12 @@ def counting(site: MaxScaleLab, *, writers: int = 3, transactions: int = 2, rate
     primary, history = site.cluster.primary, site.double.history
     count.verdict = judge(count.records, read_rows(site.cluster), primary.name)
     count.doubled = frozenset(doubled(primary))
-    count.repeated = frozenset(_rows(history.repeated))
+    count.repeated = frozenset(repeated_rows(history.repeated))
     count.replayed, count.ended = history.replayed, Counter(history.ended)
 
 
-def _rows(repeated: list[Repeated]) -> Iterator[RowId]:
+def repeated_rows(repeated: list[Repeated]) -> Iterator[RowId]:
+    """Yields the rows of writes that were sent again because their reply was lost."""
     for write in repeated:
         if found := _ROW.search(write.sql):
             yield int(found[1]), int(found[2])

@@ -99,6 +99,18 @@ class Double:
     def url(self) -> str:
         return f"{'https' if self.settings.tls else 'http'}://127.0.0.1:{self.port}"
 
+    @property
+    def login_url(self) -> str:
+        """The URL with the account that a MaxScale is delivered with."""
+        scheme, _, rest = self.url.partition("://")
+        return f"{scheme}://admin:mariadb@{rest}"
+
+    @classmethod
+    def empty(cls, version: str = "24.02.3") -> Double:
+        """Returns one that runs, has no objects yet, and routes as a readwritesplit does what is made in it."""
+        made = cls({}, MadeUp(), version=version, monitor=False, services=False, split=True)
+        return made.start()
+
     def bits(self, server: str) -> Bit:
         """Returns the bits of a server, the hidden ones included."""
         return self.machine.servers[server].bits

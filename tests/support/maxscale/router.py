@@ -62,6 +62,8 @@ class Router:
             with contextlib.suppress(OSError):
                 self._listening.shutdown(socket.SHUT_RDWR)
             self._listening.close()
+        with contextlib.suppress(ValueError):
+            self._double.machine.listeners.remove(self._changed)
         with self._lock:
             sessions = list(self._sessions.values())
         for session in sessions:
