@@ -278,6 +278,7 @@ def _proxy_row(proxy: Observed, reading: Reading) -> tuple[object, ...]:
     if not proxy.reachable:
         return proxy.proxy, intended, published, "?", "", "", styled(f"not reachable: {proxy.detail}", "bad")
     state = "holds newcomers" if proxy.held else "drifted" if reading.drift(proxy) else "ok"
+    told = f"{state}; {' '.join(proxy.aside)} set aside there" if proxy.aside else state
     sessions = ", ".join(f"{name} {count}" for name, count in proxy.sessions.items() if count)
     return (
         proxy.proxy,
@@ -286,7 +287,7 @@ def _proxy_row(proxy: Observed, reading: Reading) -> tuple[object, ...]:
         styled(route_of(proxy), "" if proxy.primary == intended else "bad"),
         " ".join(proxy.readers) or "-",
         sessions or "-",
-        styled(state, "" if state == "ok" else "warn"),
+        styled(told, "" if told == "ok" else "warn"),
     )
 
 

@@ -40,7 +40,7 @@ class Examination:
                 yield self._error("maxscale.version", text, "install MaxScale 22.08 or newer")
                 return
             seen = look(self._rest, self._settings, self._cluster, self._servers, deadline)
-            yield from self._servers_known(seen)
+            yield from self._servers_known(seen, deadline)
             yield from self._may_change(seen, deadline)
             yield from self._monitors(seen)
             yield from self._states(seen)
@@ -158,7 +158,7 @@ class Examination:
 
     # -- servers, monitors, states --
 
-    def _servers_known(self, seen: Look) -> Iterator[Finding]:
+    def _servers_known(self, seen: Look, deadline: Deadline) -> Iterator[Finding]:
         monitor = seen.monitors[0].name if seen.monitors else ""
         for endpoint in seen.known.missing:
             host, port = endpoint.address.host, endpoint.address.port
@@ -169,10 +169,10 @@ class Examination:
                 f"it does not know {endpoint.name} ({endpoint.address})",
                 f"maxctrl create server {endpoint.name} {host} {port} && {into}",
             )
+        used = self._used(seen, deadline) if seen.known.twice else frozenset()
         for name, same in seen.known.twice.items():
             names = " and ".join(shown.name for shown in same)
-            owned = {server for m in seen.monitors for server in m.servers}
-            spare = next((s.name for s in same if s.name not in owned), same[-1].name)
+            spare = next((s.name for s in reversed(same) if s.name not in used), same[-1].name)
             yield self._error(
                 "maxscale.twice",
                 f"it knows {name} several times, as {names}",
@@ -232,11 +232,19 @@ class Examination:
                 "maxscale.service", Severity.WARNING, self._proxy, text, "proxyroute render shows a whole set-up"
             )
 
+    def _used(self, seen: Look, deadline: Deadline) -> frozenset[str]:
+        """Returns the server objects that any service or any monitor of ours has."""
+        found = [m.servers for m in seen.monitors]
+        return frozenset().union(*found, *(service.servers for service in self._all_services(seen, deadline)))
+
+    def _all_services(self, seen: Look, deadline: Deadline) -> Iterator[services.Service]:
+        of_monitor = {m.name: m.servers for m in seen.monitors}
+        return services.read(self._rest.data("services", deadline, pretty="false"), of_monitor)
+
     def _services(self, seen: Look, deadline: Deadline) -> Iterator[services.Service]:
         """Yields the services of this cluster: those that are named, or have a server of it."""
-        of_monitor = {m.name: m.servers for m in seen.monitors}
         ours = {shown.name for shown in seen.known.by_name.values()}
-        for service in services.read(self._rest.data("services", deadline, pretty="false"), of_monitor):
+        for service in self._all_services(seen, deadline):
             named = self._settings.services
             if service.name in named or (not named and service.servers & ours):
                 yield service

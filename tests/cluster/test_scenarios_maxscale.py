@@ -1,7 +1,7 @@
 """Real servers behind MaxScale, driven and followed: switchovers under load, the way back, restarts, one of two down.
 
-The MaxScale is the double: what its readwritesplit does with statements is not imitated, so clients are those of a
-readconnroute here, and see one error for each session that was writing.
+The MaxScale is the double. Clients are those of a readconnroute here, and see one error for each session that was
+writing; those of a readwritesplit are in test_scenarios_maxscale_clients.py.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def test_maintenance_of_the_operator_stays_through_a_switchover(begin: Callable[
     new = other(site)
     third = other(site, new)
     site.double.machine.change(f"mx-{third}", "set", "maintenance")
+    assert f"{third} set aside there" in " ".join(site.run("status").stdout.split())
     switched(site, "--to", new)
     assert site.bits() == {**roles(site, new), third: RUNNING | SLAVE | MAINTENANCE}
     assert served_by(site, site.read) != third

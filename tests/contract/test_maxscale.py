@@ -18,6 +18,7 @@ from tests.support.certificates import Certificate, make_certificate
 from tests.support.maxscale.answers import Request
 from tests.support.maxscale.bits import Bit
 from tests.support.maxscale.double import Tls
+from tests.support.maxscale.versions import VERSIONS, defaults
 from tests.support.wait import until
 
 RUNNING, MASTER, SLAVE, MAINTENANCE, DRAIN = Bit.RUNNING, Bit.MASTER, Bit.SLAVE, Bit.MAINTENANCE, Bit.DRAIN
@@ -269,18 +270,25 @@ def test_what_the_monitor_cannot_see_yet_is_unknown_and_it_looks_on_in_the_backg
     assert adapter.settle(table(subject.servers, (1, 2), "db2"), soon()).state == "done"
 
 
-@pytest.mark.parametrize(
-    ("parameter", "value"),
-    [
-        ("auto_failover", True),
-        ("auto_failover", "safe"),
-        ("auto_rejoin", True),
-        ("switchover_on_low_disk_space", True),
-        ("enforce_read_only_slaves", True),
-        ("enforce_writable_master", True),
-        ("enforce_simple_topology", True),
-    ],
+OWN_WILL = sorted(
+    {
+        name
+        for version in VERSIONS
+        for name in defaults("monitor", version)
+        if name.startswith(("auto_", "enforce_")) or name == "switchover_on_low_disk_space"
+    }
 )
+"""Every parameter of any version that was recorded by which a mariadbmon acts by itself."""
+
+
+def test_all_that_makes_a_monitor_act_by_itself_is_among_what_was_recorded() -> None:
+    assert OWN_WILL == [
+        "auto_failover", "auto_rejoin", "enforce_read_only_servers", "enforce_read_only_slaves",
+        "enforce_simple_topology", "enforce_writable_master", "switchover_on_low_disk_space",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("parameter", "value"), [*((name, True) for name in OWN_WILL), ("auto_failover", "safe")])
 def test_a_monitor_that_would_act_by_itself_is_refused_by_name(make: Make, parameter: str, value: Any) -> None:
     subject = make("following", start=False, monitor_parameters={parameter: value, "monitor_interval": "60000ms"})
     adapter = subject.adapter()
@@ -312,7 +320,7 @@ def test_a_server_it_does_not_know_is_told_with_the_line_to_type(driven: MaxScal
     more = (*driven.servers, dataclasses.replace(driven.servers[0], name="db4", address=Address("10.0.0.4", 3306)))
     adapter = driven.kind("edge1", "shop", more, driven.settings)
     finding = codes(adapter.check(soon()))["maxscale.unknown_server"]
-    assert finding.cure.startswith("maxctrl create server db4 10.0.0.4 3306 && maxctrl link service")
+    assert finding.cure == "maxctrl create server db4 10.0.0.4 3306 && maxctrl link service SERVICE db4"
     target = table(more, (1, 2), "db4")
     assert "not at all" in adapter.prepare(target, target, soon()).detail
 
@@ -321,7 +329,7 @@ def test_a_server_it_knows_twice_is_told_with_the_line_to_type(driven: MaxScaleS
     driven.double.machine.add_server("again", driven.servers[1].address)
     finding = codes(driven.adapter().check(soon()))["maxscale.twice"]
     assert "server2 and again" in finding.text
-    assert "maxctrl destroy server" in finding.cure
+    assert finding.cure.endswith(": maxctrl destroy server again --force")
     target = table(driven.servers, (1, 2), "db2")
     assert "several times" in driven.adapter().prepare(target, target, soon()).detail
 
