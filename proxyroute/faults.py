@@ -44,7 +44,7 @@ POINTS: dict[str, str] = {
     "mariadb.semi_sync": "SET GLOBAL rpl_semi_sync_master_enabled",
     "mariadb.event_scheduler": "SET GLOBAL event_scheduler",
     "mariadb.alter_event": "ALTER EVENT …",
-    "mariadb.write_probe": "INSERT of the probe row",
+    "mariadb.write_probe": "INSERT of the probe row, and the question which server took it",
     "mariadb.restore": "SET GLOBAL of a setting that was lowered",
     # a server that rejoins
     "rejoin.own": "GET_LOCK that makes a session the one that works on a server, and its settings",

@@ -28,8 +28,9 @@ class RowProbe:
                 deadline,
                 (operation, str(epoch)),
             )
-            # a proxy that splits reads from writes sends a plain SELECT elsewhere; this one goes where the row went
-            return int(session.one("SELECT @@server_id AS id FOR UPDATE", deadline)["id"])
+            # a proxy that splits reads from writes sends a mere reading elsewhere; this one goes where the row went
+            (row,) = session.change("mariadb.write_probe", "SELECT @@server_id AS id FOR UPDATE", deadline)
+            return int(row["id"])
 
     def read(self, route: Address, deadline: Deadline) -> str:
         """Returns the operation of the row, or an empty string."""
