@@ -1,4 +1,4 @@
-"""SIGKILL around every act at a MaxScale, driven and followed, under write load; healed by the guard and by heal."""
+"""SIGKILL in a switchover behind a MaxScale, driven and followed, under write load; healed by the guard and by heal."""
 
 from __future__ import annotations
 
@@ -30,6 +30,20 @@ def test_killed_around_every_act_at_maxscale(lab: MaxScaleLab, tmp_path: Path) -
     assert any(p.startswith("engine/maxscale.object:before") for p in points)
     assert any(p.startswith("engine/maxscale.state:after") for p in points)
     _sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points)])
+    assert_one_master_and_one_epoch(lab)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_killed_at_every_point_of_a_switchover(lab: MaxScaleLab, tmp_path: Path) -> None:
+    points = _points(lab, tmp_path / "trace")
+    for decisive in ("journal", "mariadb.accept_writes:before", "maxscale.state:before", "guard.start"):
+        assert any(p.startswith(f"engine/{decisive}") for p in points), decisive
+    _sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points)])
+    assert_one_master_and_one_epoch(lab)
+
+
+def assert_one_master_and_one_epoch(lab: MaxScaleLab) -> None:
     primary = lab.cluster.primary.name
     masters = [name for name, bits in lab.bits().items() if Bit.MASTER in bits]
     assert masters == [primary], "no hidden Master is left either"
