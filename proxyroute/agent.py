@@ -11,12 +11,12 @@ import signal
 import sys
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from proxyroute import faults
 from proxyroute.agent_addresses import Addresses
+from proxyroute.agent_folder import Folder
 from proxyroute.agent_haproxy import SealedHAProxy
 from proxyroute.agent_memory import Local
 from proxyroute.agent_watch import Watch
@@ -33,7 +33,6 @@ from proxyroute.errors import (
     TimedOut,
     Torn,
 )
-from proxyroute.haproxy.mounts import file_system
 from proxyroute.haproxy.release import (
     Announcement,
     Answer,
@@ -44,8 +43,6 @@ from proxyroute.haproxy.release import (
     epoch_of,
     refuse_outdated,
 )
-from proxyroute.haproxy.share import Share, read_key
-from proxyroute.haproxy.worker import Worker
 from proxyroute.model import NO_EPOCH, Deadline, Finding, Observed, Receipt, ReceiptState, Severity
 
 _FAST = 0.005
@@ -60,8 +57,6 @@ _FIRST_WRITES = 0.25
 """Seconds after which writes flow again: until then this disk, which may be theirs, is not made to sync."""
 _CONFIRM = 0.1
 """Seconds between two looks whether HAProxy has been started anew."""
-_APPEAR = 0.5
-"""Seconds after which a release that is announced must be there: a network disk may show the one before the other."""
 
 
 class Agent:
@@ -76,7 +71,7 @@ class Agent:
         recalled = self._local.recall()
         if recalled is not None:
             self._memory, self._release = recalled
-        self._worker = Worker(f"the shared folder {config.folder}")
+        self._folder = Folder(config, self._local)
         self.watch = Watch()
         self._addresses = Addresses(config.virtual_addresses)
         self._answer = Answer(config.host, config.cluster, closes_after=config.closes_after)
@@ -104,7 +99,7 @@ class Agent:
     def step(self) -> None:
         """Looks at the shared folder and at HAProxy once, and does what follows."""
         try:
-            announcement = self._worker.call(self._share().current, self._soon())
+            announcement = self._folder.current()
             gone = self._memory is not None and announcement is None
             if not gone:
                 self._heard, self._shut = time.monotonic(), False
@@ -141,9 +136,6 @@ class Agent:
 
     # Reading the folder
 
-    def _share(self) -> Share:
-        return Share(self._config.folder, self._config.cluster, read_key(self._config.key_file))
-
     def _load(self, name: str) -> Release:
         """Returns a release that is announced. Raises ShareError, and TimedOut when the disk hangs.
 
@@ -151,21 +143,14 @@ class Agent:
         """
         if name in self._staged:
             return self._staged[name]
-        appears = Deadline.after(_APPEAR)
-        while True:
-            try:
-                return self._worker.call(partial(self._share().release, name), self._soon())
-            except Torn:
-                if appears.passed:
-                    raise
-                time.sleep(_FAST)
+        return self._folder.release(name)
 
     def _begin(self) -> None:
         """After the folder has come into reach: what we said last, and how we learn of changes."""
         if not self._begun:
             self._begun = True
             with contextlib.suppress(ShareError, TimedOut):
-                said = self._worker.call(partial(self._share().answer, self._config.host), self._soon())
+                said = self._folder.answer()
                 self._written = said
                 self._answer = replace(said, closes_after=self._config.closes_after)
                 if said.phase and not Phase(said.phase).routes:
@@ -177,9 +162,8 @@ class Agent:
                     self._trouble["haproxy"] = str(error)
         if not self._watched:
             try:
-                share = self._share().folder
-                kind = self._worker.call(partial(file_system, share), self._soon())
-                self.watch.begin(share, self._config.host, kind)
+                folder, kind = self._folder.kind()
+                self.watch.begin(folder, self._config.host, kind)
                 self._watched = True
             except (OSError, ShareError, TimedOut) as error:
                 self.watch.how = f"looks again: {error}"
@@ -305,7 +289,7 @@ class Agent:
 
     def _answer_questions(self) -> None:
         try:
-            questions = self._worker.call(self._share().questions, self._soon())
+            questions = self._folder.questions()
         except (ShareError, TimedOut):
             return  # told when the folder is looked at again
         asked = {q.writer: q.id for q in questions}
@@ -332,8 +316,7 @@ class Agent:
     def _acknowledge(self) -> None:
         answer = self._answer
         try:
-            soon = self._soon()
-            self._worker.call(partial(self._share().acknowledge, answer, soon), soon)
+            self._folder.acknowledge(answer)
             self._written = answer
             self._trouble["receipt"] = ""
         except (ShareError, TimedOut) as error:
@@ -355,7 +338,7 @@ class Agent:
         """Says on this host's disk how things are, when they have changed."""
         receipt = self._answer.receipt
         addresses = self._addresses.lately()
-        self._trouble["addresses"] = self._addresses.trouble
+        self._trouble["addresses"], self._trouble["mount"] = self._addresses.trouble, self._folder.trouble
         status = {
             "host": self._config.host,
             "cluster": self._config.cluster,
@@ -396,9 +379,6 @@ class Agent:
         named = announcement.target or announcement.route
         epoch = epoch_of(named) if named else NO_EPOCH
         return Receipt(self._config.host, ReceiptState.FAILED, epoch, str(error))
-
-    def _soon(self) -> Deadline:
-        return Deadline.after(self._config.disk_timeout)
 
 
 def run(config: AgentConfig) -> None:

@@ -20,6 +20,7 @@ _FORMAT = 1
 _LASTING = "memory.json"
 _QUICK = "memory.last.json"
 """What was accepted while writes waited: nobody waited for the disk then, so it may be damaged after a power cut."""
+_MOUNT = "mount.json"
 _LOCK = "agent.lock"
 _ROOM = 512
 """Bytes of the lock file, taken when there is room: something can still be said in them when the disk is full."""
@@ -119,6 +120,26 @@ class Local:
         except OSError as error:
             raise ShareError(f"cannot write {file}: {error.strerror}") from None
         return file
+
+    def mount_point(self, folder: Path) -> str:
+        """Returns where the disk of ``folder`` was mounted when a route was read there first; empty before that."""
+        try:
+            known = json.loads((self._folder / _MOUNT).read_bytes())
+            return str(known["point"]) if known["folder"] == str(folder) else ""
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def remember_mount(self, folder: Path, point: str) -> None:
+        """Keeps where the disk of ``folder`` is mounted. Raises ShareError when it cannot.
+
+        Waits for no disk, for writes may wait: what a power cut takes away is found again.
+        """
+        data = json.dumps({"folder": str(folder), "point": point}).encode()
+        try:
+            with act("agent.remember"):
+                put(self._folder / _MOUNT, data, lasting=False)
+        except OSError as error:
+            raise ShareError(f"cannot remember in {self._folder} where the disk is: {error.strerror}") from None
 
     def rehearse(self) -> None:
         """Shows that a route could be remembered. Raises ShareError when it could not."""

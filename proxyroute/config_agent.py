@@ -28,6 +28,8 @@ class AgentConfig:
     key_file: Path
     config_file: Path
     """Where HAProxy's configuration is written on this host."""
+    mount_point: str = ""
+    """Where the disk of ``folder`` must be mounted; empty: where it was when a route was read there first."""
     host: str = field(default_factory=socket.gethostname)
     """The name of this proxy in the engine's configuration."""
     state_dir: Path = Path("/var/lib/proxyroute-agent")
@@ -69,6 +71,8 @@ class AgentConfig:
             bound_at("*:3306", self.address)
         except ValueError as error:
             raise ValueError(f"address: {error}; write the address without a port, e.g. 10.0.0.11") from None
+        if self.mount_point and not self.folder.is_relative_to(self.mount_point):
+            raise ValueError(f"mount_point: {self.folder} does not lie in {self.mount_point}")
         for text in self.virtual_addresses:
             try:
                 ip_address(text)

@@ -1,9 +1,13 @@
-"""What kind of disk a folder is on."""
+"""What kind of disk a folder is on, and where that is mounted."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from proxyroute.errors import ShareError
 
 
 def file_system(folder: Path) -> str:
@@ -18,3 +22,50 @@ def file_system(folder: Path) -> str:
             if inside and len(point) >= best:  # of two mounts in one place the later one is seen
                 best, kind = len(point), fields[fields.index("-") + 1]
     return kind
+
+
+def mount_point(folder: Path) -> str:
+    """Returns where the file system that ``folder`` is on is mounted. Raises OSError when there is no such folder.
+
+    Asks the kernel alone, never the disk: one that hangs does not keep it.
+    """
+    number = _mount_id(folder)
+    known, point = _last[0]
+    if number != known:
+        with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+            fields = next((f for f in map(str.split, mounts) if f[0] == number), None)
+        point = fields[4].encode().decode("unicode_escape") if fields else ""
+        _last[0] = (number, point)
+    return point
+
+
+@contextlib.contextmanager
+def on_mount(folder: Path, wanted: str) -> Iterator[str]:
+    """For a ``with`` block, which reads: all of it came from the file system that is mounted at ``wanted``.
+
+    Gives that place; where it is not told, whatever it is. Raises ShareError when the folder is on another one, before
+    the block or after it: what lies under a mount that is absent is nobody's word.
+    """
+    point = _on(folder, wanted)
+    yield point
+    _on(folder, point)
+
+
+_last = [("", "")]
+"""Number and place of the mount that was found last: it is looked up only when the number is another one."""
+
+
+def _on(folder: Path, wanted: str) -> str:
+    found = mount_point(folder)
+    if wanted and found != wanted:
+        raise ShareError(f"{folder} is not mounted: it lies on {found or '?'}, and its disk belongs on {wanted}")
+    return found
+
+
+def _mount_id(folder: Path) -> str:
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as told:
+            return next((line.split()[1] for line in told if line.startswith("mnt_id:")), "")
+    finally:
+        os.close(descriptor)

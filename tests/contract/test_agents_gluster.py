@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -144,6 +145,71 @@ def test_a_server_that_is_cut_off_leaves_the_last_good_route_and_is_recovered_fr
     assert pair.both("settle") == ["done", "done"]
     assert pair.serving() == {"db2"}
     assert pair.both("release") == ["done", "done"]
+
+
+def copied(folder: Path, to: Path) -> Path:
+    """Copies what is published, without what is being written just now."""
+    return shutil.copytree(folder, to, ignore=shutil.ignore_patterns(".*"))
+
+
+@pytest.fixture
+def stale(pair: Pair, tmp_path: Path) -> Path:
+    """edge2 is off, its disk not mounted, and below the mount point lies what was published when it was switched off.
+
+    Meanwhile writes have moved to another server. What edge2 remembers is as old as what lies there.
+    """
+    copy = copied(pair.second.shared, tmp_path / "copy")
+    pair.second.kill_agent()
+    pair.second.haproxy.stop()
+    bare = pair.disk.unmount("edge2")
+    shutil.copytree(copy, bare, dirs_exist_ok=True)
+    for verb in ("prepare", "settle"):
+        table, back = pair.table((1, 2), "db2"), pair.table((1, 2), "db1")
+        told = (table, back) if verb == "prepare" else (table,)
+        assert str(getattr(pair.here, verb)(*told, soon(10)).state) in ("prepared", "done")
+    return bare
+
+
+@pytest.mark.parametrize("first", ["agent", "haproxy"])
+def test_a_host_whose_disk_is_not_mounted_serves_no_old_route(pair: Pair, stale: Path, first: str) -> None:
+    starts = {"agent": pair.second.start_agent, "haproxy": pair.second.start_haproxy}
+    starts.pop(first)()
+    next(iter(starts.values()))()
+    said = f"{stale} is not mounted: it lies on"
+    until(lambda: said in " ".join(pair.second.status()["trouble"]), "edge2 to say that the disk is not there")
+    # one that starts with its disk is open after a moment
+    pair.host.haproxy.kill9()
+    pair.host.start_haproxy()
+    until(lambda: pair.host.route() == "db2/1.2", "edge1 to be opened by its agent")
+    assert pair.second.route().startswith("!closed/")
+    assert pair.client().server == "db2"
+    shutil.rmtree(stale / CLUSTER)
+    pair.disk.mount("edge2")
+    pair.recovered()
+    until(lambda: pair.second.route() == "db2/1.2", "edge2 to follow what is published now")
+    assert pair.serving() == {"db2"}
+
+
+def test_a_disk_that_goes_away_is_not_heard_any_more(pair: Pair, stale: Path) -> None:
+    """What lies below keeps no host from closing its writes in the silence that it has declared."""
+    shutil.rmtree(stale / CLUSTER)
+    pair.disk.mount("edge2")
+    pair.second.write_agent_file(disk_timeout="500ms", on_silence="close_writes", silence=2)
+    pair.second.start_agent()
+    pair.second.start_haproxy()
+    until(lambda: pair.second.route() == "db2/1.2", "edge2 to follow")
+    copy = copied(pair.second.shared, pair.second.folder / "copy")
+    shutil.copytree(copy, pair.disk.unmount("edge2"), dirs_exist_ok=True)
+    until(lambda: pair.second.route().startswith("!closed/"), "edge2 to close its writes")
+    until(lambda: pair.second.status()["closed_by_silence"], "edge2 to say that it has closed them")
+
+
+def test_where_a_disk_must_be_mounted_can_be_told_before_it_was_ever_seen(pair: Pair, stale: Path) -> None:
+    shutil.rmtree(pair.second.state_dir)  # a new host, and a folder that somebody has copied
+    pair.second.write_agent_file(disk_timeout="500ms", mount_point=str(stale))
+    pair.second.start_agent()
+    until(lambda: "is not mounted" in " ".join(pair.second.status().get("trouble", ())), "edge2 to say so")
+    assert pair.second.status()["release"] is None
 
 
 def test_a_server_that_is_frozen_keeps_nobody_beyond_a_deadline(pair: Pair) -> None:

@@ -68,7 +68,7 @@ class Gluster:
         self.brick = folder / "brick"
         self._port = free_port()
         self._server: Daemon | None = None
-        self._clients: list[Daemon] = []
+        self._clients: dict[str, Daemon] = {}
         for made in (self.brick, *self.mounts.values()):
             made.mkdir(parents=True)
         values = {"brick": self.brick, "port": self._port, "patience": patience}
@@ -106,8 +106,20 @@ class Gluster:
     def _mount(self, host: str) -> None:
         point = self.mounts[host]
         words = ["-f", str(self.folder / "client.vol"), "--attribute-timeout=0", "--entry-timeout=0", str(point)]
-        self._clients.append(self._run("glusterfs", host, *words))
+        self._clients[host] = self._run("glusterfs", host, *words)
         until(lambda: point in _mounted() and _answers(point), f"{point} to be mounted; {self.folder / host}.log")
+
+    def unmount(self, host: str) -> Path:
+        """The disk is not mounted at a host any more; returns the bare folder that is seen there now."""
+        point = self.mounts[host]
+        command = [find_program("umount"), "-l", str(point)]
+        subprocess.run(command, capture_output=True, check=True)
+        self._clients.pop(host).kill()
+        return point
+
+    def mount(self, host: str) -> None:
+        """Mounts it there again."""
+        self._mount(host)
 
     def cut(self) -> None:
         """Ends the server at once: who reads gets an error."""
@@ -137,7 +149,7 @@ class Gluster:
 
     def close(self) -> None:
         """Ends all of it. Whoever still waits for this disk gets an error."""
-        for client in self._clients:
+        for client in self._clients.values():
             client.kill()
         if self._server is not None:
             self._server.kill()

@@ -51,6 +51,12 @@ def test_an_address_that_cannot_be_bound_is_told_with_its_field(tmp_path: Path, 
         load_agent(written(tmp_path, f"address: '{address}'\n"))
 
 
+def test_the_folder_lies_where_its_disk_is_mounted(tmp_path: Path) -> None:
+    assert load_agent(written(tmp_path, "mount_point: /mnt/routes\n")).mount_point == "/mnt/routes"
+    with pytest.raises(ConfigError, match="mount_point: /mnt/routes does not lie in /mnt/other"):
+        load_agent(written(tmp_path, "mount_point: /mnt/other\n"))
+
+
 def test_virtual_addresses_are_addresses_and_nothing_else(tmp_path: Path) -> None:
     assert load_agent(written(tmp_path, "virtual_addresses: [10.0.0.100]\n")).virtual_addresses == ("10.0.0.100",)
     with pytest.raises(ConfigError, match=r"virtual_addresses: '10.0.0.100/24' is not an address; write one without"):
