@@ -44,6 +44,7 @@ from proxyroute.haproxy.release import (
     refuse_outdated,
 )
 from proxyroute.model import NO_EPOCH, Deadline, Finding, Observed, Receipt, ReceiptState, Severity
+from proxyroute.sdnotify import Manager
 
 _FAST = 0.005
 _CLOSE = 0.02
@@ -125,6 +126,14 @@ class Agent:
             self._acknowledge()
         self._make_lasting()
         self._tell()
+
+    @property
+    def line(self) -> str:
+        """What there is to say of this host, in one line."""
+        trouble = [text for text in self._trouble.values() if text]
+        memory = self._memory
+        route = f"writes go to {memory.primary or 'nobody'}, epoch {memory.epoch}" if memory else "no route yet"
+        return "; ".join([f"{self._config.cluster}: {route}", *trouble])
 
     def close(self) -> None:
         """Ends the watch; HAProxy goes on as it is."""
@@ -384,6 +393,7 @@ class Agent:
 def run(config: AgentConfig) -> None:
     """Follows the shared folder until SIGTERM or SIGINT. Raises ConfigError and ShareError when it cannot begin."""
     faults.role = "agent"
+    manager = Manager()
     agent = Agent(config)
     ended = False
 
@@ -395,10 +405,16 @@ def run(config: AgentConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     try:
+        agent.step()
+        manager.ready()
         while not ended:
-            agent.step()
+            manager.alive()
+            manager.status(agent.line)
             agent.watch.wait(agent.pause)
+            if not ended:
+                agent.step()
     finally:
+        manager.stopping()
         agent.close()
 
 

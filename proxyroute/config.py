@@ -103,7 +103,7 @@ def load(path: Path) -> Config:
     shape = FileShape.model_validate(values)
     state_dir = document.base / shape.state_dir
     clusters_of = {name: built[name].assemble(part, state_dir, shape.lease) for name, part in shape.clusters.items()}
-    return Config(path, clusters_of, state_dir, settings)
+    return Config(path, clusters_of, state_dir, settings, shape.log or "")
 
 
 def snapshot(cluster: ClusterConfig) -> dict[str, Any]:

@@ -6,16 +6,26 @@ password itself exists only as the return value of :meth:`Secret.reveal`.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import os
 import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from proxyroute.errors import ConfigError
 from proxyroute.model import Finding, Severity
 
 KINDS = ("file", "env", "credential")
 CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
+_SHORTEST = 4
+"""A shorter secret is not looked for in texts: it would be found in half of all words."""
+_TLS = ("ca", "cert", "key")
+_SALT = os.urandom(16)
+_revealed: set[str] = set()
+"""What was read by this process, so that it can be kept out of what is written."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class Secret:
         text = text.rstrip("\r\n")
         if not text:
             raise ConfigError(f"{self} is empty; it must hold the password and nothing else")
+        _revealed.add(text)
         return text
 
     def finding(self, subject: str) -> Finding | None:
@@ -99,3 +110,51 @@ class Secret:
             raise ConfigError(
                 f"{self} cannot be read: {error.strerror}; make it readable for the user who runs proxyroute"
             ) from None
+
+
+def without_secrets(text: str) -> str:
+    """Returns ``text`` without any secret that this process has read."""
+    for secret in tuple(_revealed):
+        if len(secret) >= _SHORTEST and secret in text:
+            text = text.replace(secret, "***")
+    return text
+
+
+def fingerprint(config: object) -> str:
+    """Returns what changes when a secret or a certificate that ``config`` names does; it tells neither.
+
+    What cannot be read counts as it is: unreadable. Raises nothing.
+    """
+    digest = hashlib.sha256(_SALT)
+    for part in _parts(config):
+        digest.update(f"{part}\0".encode())
+    return digest.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[str]:
+    if isinstance(value, Secret):
+        try:
+            yield value.reveal()
+        except ConfigError as error:
+            yield str(error)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            inner = getattr(value, field.name)
+            if field.name in _TLS and isinstance(inner, Path):
+                yield _age(inner)
+            else:
+                yield from _parts(inner)
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _parts(inner)
+    elif isinstance(value, (tuple, list)):
+        for inner in value:
+            yield from _parts(inner)
+
+
+def _age(file: Path) -> str:
+    try:
+        found = file.stat()
+    except OSError as error:
+        return str(error)
+    return f"{found.st_mtime_ns} {found.st_size} {found.st_ino}"

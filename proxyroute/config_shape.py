@@ -307,6 +307,7 @@ class FileShape(Shape):
     state_dir: Path = Path("/var/lib/proxyroute")
     lease: LeaseShape = LeaseShape()
     web: dict[str, Any] | None = None
+    log: Literal["console", "json"] | None = None
     clusters: dict[str, ClusterShape]
 
 

@@ -209,6 +209,8 @@ class Config:
     state_dir: Path = Path()
     web: WebConfig | None = None
     """None: nothing is offered over HTTP."""
+    log: str = ""
+    """How ``serve`` writes: ``console`` or ``json``; by default for people on a terminal, else as JSON."""
 
     @property
     def tokens_file(self) -> Path:

@@ -1,33 +1,43 @@
-"""``proxyroute serve``: what goes on all the time, so that nobody has to think of it.
-
-One thread for each cluster, which does what its :class:`~proxyroute.keeper.Keeper` finds to do.
-"""
+"""All clusters of ``proxyroute serve``: which are kept, under which configuration, and how they come to an end."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from proxyroute import faults
+from proxyroute.charge import Charge
 from proxyroute.config_values import ClusterConfig
-from proxyroute.engine import open_engine
-from proxyroute.keeper import Keeper, Show
+from proxyroute.errors import ConfigError
+from proxyroute.keeper import Show
 from proxyroute.model import Deadline
 from proxyroute.notify_message import Notice
-from proxyroute.outlet import Listener, Outlet
-from proxyroute.sentry import Sentry
-from proxyroute.serve_lock import lock
+from proxyroute.outlet import Listener
+from proxyroute.serve_lock import Lock
 
-_BREATH = 0.02
-"""Seconds between two steps when much is changing."""
-_LAST_WORDS = 5.0
-"""Seconds for notices that are not sent yet when we are to stop."""
-_END = 90.0
-"""Seconds that an act which has begun may take to its end when we are to stop: longer than each of its deadlines."""
-_HEARKEN = 0.5
-"""Seconds after which the main thread runs at the latest, for Python handles signals only there."""
+
+@dataclass(frozen=True)
+class Changes:
+    """What a new configuration means: names of clusters."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        told = (("added", self.added), ("removed", self.removed), ("changed", self.changed))
+        return "; ".join(f"{word}: {', '.join(names)}" for word, names in told if names) or "nothing has changed"
+
+
+@dataclass
+class Prepared:
+    """A new configuration that can be put in force: everything is made ready, nothing was touched."""
+
+    changes: Changes
+    charges: dict[str, Charge] = field(default_factory=dict)
+    locks: dict[str, Lock] = field(default_factory=dict)
 
 
 class Daemon:
@@ -37,52 +47,102 @@ class Daemon:
         """``show`` is given what is seen of each cluster, from its own thread.
 
         Raises ConfigError when a secret cannot be read, or a cluster is served already with the same state_dir."""
-        self._clusters = clusters
+        self._listener = listener
         self._show = show
-        self._end = threading.Event()
-        self._locks = [lock(config) for config in clusters.values()]
-        self._engines = {name: open_engine(config) for name, config in clusters.items()}
-        self._sentries = {name: Sentry(config) for name, config in clusters.items()}
-        self._outlets = {name: Outlet(config, listener) for name, config in clusters.items()}
-        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._charges: dict[str, Charge] = {}
+        self._leaving: list[Charge] = []
+        """Asked to end because they were removed, or have another configuration now."""
+        self._ending = False
+        self._first = self.prepare(clusters)
 
-    def run(self, until: threading.Event) -> bool:
-        """Keeps every cluster until ``until`` is set; returns True when all have come to a clean end."""
+    def start(self) -> None:
+        """Begins to keep every cluster. Returns at once."""
         faults.role = "serve"
-        for config in self._clusters.values():
-            thread = threading.Thread(target=self._keep, args=(config,), name=f"keep {config.name}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        while not until.wait(_HEARKEN):
-            pass  # a signal that another thread was given is handled by this one, and does not wake it
-        self._end.set()
-        ends = time.monotonic() + _END
-        for thread in self._threads:
-            thread.join(max(0.0, ends - time.monotonic()))
-        for handle in self._locks:
-            os.close(handle)
-        soon = Deadline.after(_LAST_WORDS)
-        for outlet in self._outlets.values():
-            outlet.close(soon)
-        return not any(thread.is_alive() for thread in self._threads)
+        self.put_in_force(self._first)
 
-    def _keep(self, config: ClusterConfig) -> None:
-        tell = self._outlets[config.name]
-        tell(Notice(config.name, "serving", "serving", "good", time.time(), {"pid": os.getpid()}))
-        engine = self._engines[config.name]
+    def prepare(self, clusters: Mapping[str, ClusterConfig]) -> Prepared:
+        """Makes a new configuration ready, and touches nothing.
+
+        Raises ConfigError when it cannot be put in force as a whole.
+        """
+        with self._lock:
+            kept = dict(self._charges)
+        changed = tuple(n for n, c in clusters.items() if n in kept and not kept[n].same_as(c))
+        added = tuple(n for n in clusters if n not in kept)
+        ready = Prepared(Changes(added, tuple(n for n in kept if n not in clusters), changed))
         try:
-            with self._sentries[config.name] as sentry:
-                keeper = Keeper(config, engine, sentry, tell, self._end.is_set, self._show)
-                while not self._end.is_set():
-                    try:
-                        keeper.step()
-                    except Exception as error:  # noqa: BLE001 - a mistake of ours in one step must not end all keeping
-                        text = f"{type(error).__name__}: {error}; please report this"
-                        tell(Notice(config.name, "trouble", text, "bad", time.time()))
-                        self._end.wait(config.serve.period)
-                    if not sentry.wait_change(config.serve.period):
-                        continue
-                    self._end.wait(_BREATH)
-        finally:
-            engine.close()
-            tell(Notice(config.name, "ended", "ended; nothing was changed by that", "", time.time()))
+            for name in (*added, *changed):
+                ready.charges[name] = Charge(clusters[name], self._listener, self._show)
+            for name in added:
+                if self._predecessor(name) is None:
+                    ready.locks[name] = Lock(clusters[name])
+        except ConfigError:
+            self.discard(ready)
+            raise
+        return ready
+
+    def put_in_force(self, ready: Prepared) -> None:
+        """Keeps what is in ``ready`` from now on. Returns at once: what has begun comes to its end first."""
+        with self._lock:
+            if self._ending:
+                self.discard(ready)
+                return
+            self._leaving = [c for c in self._leaving if not c.over]
+            for name in (*ready.changes.removed, *ready.changes.changed):
+                charge = self._charges.pop(name)
+                charge.ask_to_end()
+                self._leaving.append(charge)
+            for name, charge in ready.charges.items():
+                before = self._predecessor(name)
+                lock = ready.locks.get(name) or (before.hand_over() if before is not None else None)
+                try:
+                    lock = lock or Lock(charge.config)  # the one before has just given it back
+                except ConfigError as error:
+                    charge.discard()
+                    self._listener(Notice(name, "trouble", f"is not served: {error}", "bad", time.time()))
+                    continue
+                self._charges[name] = charge
+                charge.start(lock, before)
+
+    def discard(self, ready: Prepared) -> None:
+        """Lets go of what was made ready and is not wanted."""
+        for charge in ready.charges.values():
+            charge.discard()
+        for lock in ready.locks.values():
+            lock.release()
+
+    def ask_to_end(self) -> None:
+        """From now on nothing is begun that can wait. Returns at once."""
+        with self._lock:
+            self._ending = True
+            charges = [*self._charges.values(), *self._leaving]
+        for charge in charges:
+            charge.ask_to_end()
+
+    def join(self, deadline: Deadline) -> bool:
+        """Waits until every cluster has come to its end; tells whether all have."""
+        with self._lock:
+            charges = [*self._charges.values(), *self._leaving]
+        return all(charge.join(deadline) for charge in charges)
+
+    @property
+    def stuck(self) -> tuple[str, ...]:
+        """The clusters whose loop does not go round."""
+        with self._lock:
+            return tuple(name for name, charge in self._charges.items() if not charge.turns)
+
+    @property
+    def line(self) -> str:
+        """What there is to say of all clusters in one line, what is wrong first."""
+        with self._lock:
+            charges = list(self._charges.values())
+        if len(charges) == 1:
+            return charges[0].line
+        wrong = [c for c in charges if c.level in ("bad", "warn")]
+        head = f"{len(charges)} clusters, {len(wrong) or 'none'} with something the matter"
+        return "; ".join([head, *(c.line for c in sorted(wrong, key=lambda c: c.level != "bad"))])
+
+    def _predecessor(self, name: str) -> Charge | None:
+        """Returns the last that kept a cluster of this name and has not come to its end."""
+        return next((c for c in reversed(self._leaving) if c.config.name == name and not c.over), None)

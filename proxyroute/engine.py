@@ -327,8 +327,8 @@ class Engine:
         unknown = [name for name in declare_lost if name not in self._parts.site.names]
         if unknown:
             raise Refused(f"{', '.join(unknown)} is not a server of {self._config.name}")
-        faults.role = "heal"
         self._take_lease("heal", max(_HEAL_LEASE, 2 * self._config.lease.time) if patience is None else patience)
+        faults.role = "heal"  # only now: beside it another thread may be at work that is not healing
         try:
             moves, chores = self._to_heal()
             # the claim of an engine that has just died may outlive its lease a little; only a person has the time

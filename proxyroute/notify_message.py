@@ -24,7 +24,8 @@ class Notice:
     cluster: str
     kind: str
     """From ``serve``: ``serving``, ``state``, ``diagnosis``, ``orders``, ``acted``, ``blocked``, ``healed``,
-    ``corrected``, ``refused``, ``trouble``, ``unsent`` or ``ended``; from a command: ``operation`` or ``test``."""
+    ``corrected``, ``refused``, ``trouble``, ``unsent``, ``reload`` or ``ended``; from a command: ``operation`` or
+    ``test``."""
     text: str
     level: str = ""
     """``good``, ``warn`` or ``bad``."""

@@ -56,6 +56,10 @@ class Sentry:
     def __exit__(self, *_: object) -> None:
         self._prober.stop()
 
+    def close(self) -> None:
+        """Ends all looking, and lets go of what it holds even if it was never begun. Twice does no harm."""
+        self._prober.stop()
+
     def sightings(self) -> Sightings:
         """Returns what has been seen of every server so far."""
         return self._prober.sightings()

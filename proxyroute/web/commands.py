@@ -92,7 +92,8 @@ class Desk:
         self._keys = {(t.command.actor.name, t.command.key): t.id for t in self._tickets.values() if t.command.key}
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
-        self._closed = False
+        self._closed = ""
+        """Why no more is taken."""
 
     def ask(self, command: Command, record: Callable[[Ticket], object] = lambda _: None) -> Ticket:
         """Takes a command and returns at once. ``record`` is called before anything is done; what it raises ends it.
@@ -127,12 +128,12 @@ class Desk:
                 thread.start()
             self._forget_old()
         if closed:
-            return self._alter(ticket.id, state="refused", text=f"{_ENDING}; nothing was touched", ended_at=time.time())
+            return self._alter(ticket.id, state="refused", text=f"{closed}; nothing was touched", ended_at=time.time())
         return ticket
 
     def _refuse(self, command: Command) -> None:
         if self._closed:
-            raise Refused(f"{_ENDING}; ask again when it is back")
+            raise Refused(f"{self._closed}; nothing was touched")
         first = next((t for t in self._tickets.values() if not t.over and t.command.kind not in QUICK), None)
         if first is not None and command.kind not in QUICK:
             asked = first.command
@@ -150,11 +151,16 @@ class Desk:
         with self._lock:
             return self._tickets.get(id)
 
+    def refuse(self, why: str = _ENDING) -> None:
+        """Takes no more from now on, ``why`` says why; what runs goes on. Returns at once."""
+        with self._lock:
+            self._closed = self._closed or why
+
     def close(self, seconds: float) -> bool:
         """Takes no more; what runs is brought to its end. Tells whether it came to it."""
         ends = time.monotonic() + seconds
+        self.refuse()
         with self._lock:
-            self._closed = True
             threads = list(self._threads.values())
         for thread in threads:
             thread.join(max(0.0, ends - time.monotonic()))

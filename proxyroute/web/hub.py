@@ -21,13 +21,14 @@ from proxyroute.assembly import journal_folder
 from proxyroute.caller import Caller
 from proxyroute.config_values import ClusterConfig
 from proxyroute.contingency import Contingency
+from proxyroute.deadline import Urgent, giving_way
 from proxyroute.engine import open_engine
 from proxyroute.errors import JournalError, Refused
 from proxyroute.glance import Glance
 from proxyroute.history import Ledger, Summary, report_from
 from proxyroute.journal import Listener, Record
 from proxyroute.lookout import foreseer
-from proxyroute.model import Result
+from proxyroute.model import Deadline, Result
 from proxyroute.notify_message import Notice, payload
 from proxyroute.orders import Orders
 from proxyroute.prospect import Prospect
@@ -67,6 +68,9 @@ class Hub:
         """A ledger is for one thread at a time, and its disk may be slow: never wait for this while holding _lock."""
         self._clusters: dict[str, _Cluster] = {}
         self._earlier = earlier.tickets_of(self.audit.backwards(earlier.LONGEST))
+        self._removed: list[Desk] = []
+        """Of clusters that are not configured any more; what they had begun comes to its end."""
+        self._ending = ""
         self.configure(clusters)
         self._shown: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=self._publish, name="hub", daemon=True).start()
@@ -84,6 +88,10 @@ class Hub:
                     desk = known.desk if known is not None else self._desk(name)
                     known = _Cluster(config, Ledger(journal_folder(config)), desk)
                 self._clusters[name] = known
+            removed = [of.desk for name, of in before.items() if name not in clusters]
+            self._removed += removed
+        for desk in removed:
+            desk.refuse("this cluster is not configured any more")
 
     def show(self, glance: Glance) -> None:
         """Takes what a keeper has seen."""
@@ -99,13 +107,25 @@ class Hub:
         """Takes what the daemon tells."""
         self.events.publish("notice", notice.cluster, payload(notice))
 
+    def refuse_commands(self) -> None:
+        """Takes no more commands. Those that wait are refused; one that runs goes on, or gives way if it can wait.
+
+        Returns at once."""
+        self._ending = "serve is to stop"
+        for desk in self._desks():
+            desk.refuse()
+
     def close(self, seconds: float) -> bool:
-        """Takes no more commands; waits for those that run. Tells whether all came to their end."""
+        """Takes no more commands; waits for those that run. Tells whether all came to their end. May be repeated."""
+        if not self._ending:
+            self.refuse_commands()
         self._shown.put(None)
+        deadline = Deadline.after(seconds)
+        return all(desk.close(deadline.left) for desk in self._desks())
+
+    def _desks(self) -> list[Desk]:
         with self._lock:
-            desks = [c.desk for c in self._clusters.values()]
-        ended = [desk.close(seconds) for desk in desks]
-        return all(ended)
+            return [*(c.desk for c in self._clusters.values()), *self._removed]
 
     # -- reading --
 
@@ -163,9 +183,7 @@ class Hub:
 
     def ticket(self, id: str) -> Ticket | None:
         """Returns the command with this id, of whatever cluster."""
-        with self._lock:
-            desks = [c.desk for c in self._clusters.values()]
-        found = next((t for t in (desk.ticket(id) for desk in desks) if t is not None), None)
+        found = next((t for t in (desk.ticket(id) for desk in self._desks()) if t is not None), None)
         if found is None or found.state != "interrupted":
             return found
         return earlier.settled(found, self.history(found.command.cluster))
@@ -228,7 +246,7 @@ class Hub:
     def _perform(self, command: Command, caller: Caller, listener: Listener) -> tuple[Result, ...]:
         if self._own_perform is not None:
             return self._own_perform(command, caller, listener)
-        return perform(self.config(command.cluster), command, caller, listener)
+        return perform(self.config(command.cluster), command, caller, listener, lambda: self._ending)
 
     def _told(self, ticket: Ticket, record: Record | None) -> None:
         cluster = ticket.command.cluster
@@ -262,8 +280,13 @@ class Hub:
             self.events.publish("cluster", cluster, told)
 
 
-def perform(config: ClusterConfig, command: Command, caller: Caller, listener: Listener) -> tuple[Result, ...]:
-    """Does a command with an engine of its own, as the command line does. Raises ProxyRouteError."""
+def perform(
+    config: ClusterConfig, command: Command, caller: Caller, listener: Listener, urgent: Urgent = lambda: ""
+) -> tuple[Result, ...]:
+    """Does a command with an engine of its own, as the command line does. Raises ProxyRouteError.
+
+    What can be taken up later (a rejoin, leftovers) ends once ``urgent`` says something.
+    """
     arguments = dict(command.arguments)
     engine = open_engine(config, listener, caller)
     try:
@@ -281,9 +304,10 @@ def perform(config: ClusterConfig, command: Command, caller: Caller, listener: L
                 )  # fmt: skip
                 return (engine.failover(look, force=force, automatic=False, confirm=lambda _: True),)
         if command.kind == "heal":
-            return engine.heal(tuple(arguments.get("declare_lost", ())))
+            return engine.heal(tuple(arguments.get("declare_lost", ())), urgent=urgent)
         if command.kind == "rejoin":
-            return (engine.rejoin(arguments["server"], arguments.get("method")),)
+            with giving_way(urgent):
+                return (engine.rejoin(arguments["server"], arguments.get("method")),)
         if command.kind == "publish":
             receipts = engine.publish()
             return (Result("", "publish", "done", text="; ".join(f"{r.proxy}: {r.state}" for r in receipts)),)

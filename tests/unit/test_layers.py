@@ -13,7 +13,7 @@ import pytest
 from tests.unit.sources import Source, sources
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "faults", "atomic", "words", "caller"),
+    ("errors", "faults", "atomic", "words", "caller", "sdnotify"),
     ("deadline",),
     ("report",),
     ("gtid",),
@@ -51,14 +51,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config*",),
     ("agent*", "vrrp"),
     ("assembly",),
-    ("guard", "outlet", "rejoining", "salvage_check"),
+    ("guard", "outlet", "rejoining", "salvage_check", "logs"),
     ("orders",),
     ("engine", "sentry"),
     ("glance", "lookout"),
     ("retry", "serve_lock"),
     ("keeper",),
+    ("charge",),
     ("daemon",),
     ("web.*",),
+    ("service",),
     ("cli.*",),
 )
 """Low to high: a module imports from lower lines, and from its own package. What stands side by side is apart."""
@@ -92,6 +94,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "starlette": ("web.*",),
     "uvicorn": ("web.*",),
     "prometheus_client": ("web.*",),
+    "structlog": ("logs",),
 }
 """Which package may be imported where; everything else does with the standard library."""
 
