@@ -11,13 +11,11 @@ import click
 from proxyroute.cli.context import Context, common_options, pass_context
 from proxyroute.cli.output import styled, verdict_level
 from proxyroute.cli.status import is_open
-from proxyroute.jsonable import dump
+from proxyroute.shown import ended_text, evidence_text, record_text
 from proxyroute.words import seconds
 
 if TYPE_CHECKING:
-    from proxyroute.engine import Summary
-
-_SAID = ("v", "n", "t", "kind")
+    pass
 
 
 @click.command(short_help="List the operations of the cluster, the latest first.")
@@ -42,7 +40,10 @@ def history(ctx: Context, limit: int) -> None:
             f"{s.primary} → {s.candidate}",
             seconds(s.seconds),
             seconds(s.blackout_seconds),
-            styled(_ended(s), "warn" if is_open(s) or s.leftovers else verdict_level(s.verdict)),
+            styled(
+                ended_text(s.outcome, s.verdict, len(s.leftovers)),
+                "warn" if is_open(s) or s.leftovers else verdict_level(s.verdict),
+            ),
         )
         for s in found
     ]
@@ -70,35 +71,10 @@ def show(ctx: Context, operation: str) -> None:
     ctx.out.table(("Time>", "Record", "Told"), rows)
 
 
-def _ended(summary: Summary) -> str:
-    left = f", {len(summary.leftovers)} left to do" if summary.leftovers else ""
-    return f"{summary.outcome}{f', {summary.verdict}' if summary.verdict else ''}{left}"
-
-
 def _told(record: Mapping[str, Any]) -> object:
-    """Returns a record in words; one without words of its own as its fields."""
-    kind = record["kind"]
-    if kind == "begin":
-        plan = record.get("plan", {})
-        moved = f"{plan.get('primary')} → {plan.get('candidate')}"
-        return f"{record.get('operation_kind')} of {record.get('cluster')}, {moved}, epoch {record.get('epoch')}"
-    if kind == "step":
-        return str(record["name"])
-    if kind == "stepped":
-        text = f"{record['name']}: {seconds(record['seconds'])}  {record.get('error') or record.get('detail') or ''}"
-        return styled(text.rstrip(), "bad" if record.get("error") else "")
-    if kind == "commit":
-        return styled("from here on nothing is taken back", "bold")
-    if kind == "proof":
-        verdict = str(record.get("verdict"))
-        told = styled(verdict, verdict_level(verdict))
-        for evidence in record.get("evidence", []):
-            line = f"\n{evidence['verdict']}  {evidence['subject']}: {evidence['claim']}; {evidence['seen']}"
-            told.append(line, style="default")
-        return told
-    if kind == "end":
-        return f"{record.get('outcome')}{': ' if record.get('text') else ''}{record.get('text', '')}"
-    rest = {key: value for key, value in record.items() if key not in _SAID}
-    return ", ".join(
-        f"{key}={value if isinstance(value, str) else dump(value, indent=None)}" for key, value in rest.items()
-    )
+    """Returns a record in words; a proof with its evidence."""
+    text, level = record_text(record)
+    told = styled(text, level)
+    for evidence in record.get("evidence", []) if record["kind"] == "proof" else []:
+        told.append(f"\n{evidence_text(evidence)}", style="default")
+    return told

@@ -6,11 +6,11 @@ import click
 
 from proxyroute.cli.context import Context, common_options, pass_context
 from proxyroute.cli.output import styled
-from proxyroute.cli.status import route_of
 from proxyroute.cli.switchover import NOT_PROVEN
 from proxyroute.config_yaml import suggest
 from proxyroute.errors import ConfigError
 from proxyroute.model import Observed, Receipt, ReceiptState
+from proxyroute.shown import route_of
 
 _LEVELS = {ReceiptState.DONE: "good", ReceiptState.FAILED: "bad", ReceiptState.UNKNOWN: "warn"}
 

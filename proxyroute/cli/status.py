@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from proxyroute import topology
+from proxyroute import shown
 from proxyroute.addresses import holders
 from proxyroute.cli.context import Context, common_options, pass_context
 from proxyroute.cli.output import Output, styled
 from proxyroute.drift import differences
-from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.history import fenced, fencing_text, waiting_for_heal
 from proxyroute.jsonable import dump, jsonable
-from proxyroute.model import Finding, Holding, Observed, Receiver, Silent, Source, Status, View
+from proxyroute.model import Finding, Holding, Observed, Silent, Status, View
 from proxyroute.standing import Standing
 from proxyroute.truth import truth
 
@@ -120,16 +119,6 @@ def _back(view: View, name: str) -> bool:
     return status is not None and (status.writable or any(source.running for source in status.sources))
 
 
-def lease_text(lease: Holding) -> str:
-    """Returns who holds the lease, in one line."""
-    if lease.trouble:
-        return f"nobody knows who holds it: {lease.trouble}"
-    if not lease.holder:
-        return "free"
-    left = f", {lease.seconds_left:g} s left unless it is renewed" if lease.seconds_left is not None else ""
-    return f"held by {lease.holder} for {lease.purpose or 'an operation'}{left}"
-
-
 def is_open(summary: Summary) -> bool:
     """Tells whether an operation still waits for ``proxyroute heal``."""
     return summary.outcome == "open"
@@ -185,7 +174,7 @@ def _show(out: Output, reading: Reading) -> None:
         _show_failover(out, view, reading.failover)
     lease = reading.lease
     if lease.trouble or lease.holder or lease.kind != "local":
-        out.line(f"lease ({lease.kind}): {lease_text(lease)}", "bad" if lease.trouble else "quiet")
+        out.line(f"lease ({lease.kind}): {shown.lease_text(lease)}", "bad" if lease.trouble else "quiet")
     if reading.served_by is not None:
         out.line(f"proxyroute serve keeps it in order (process {reading.served_by})", "quiet")
     else:
@@ -213,63 +202,15 @@ def _show_failover(out: Output, view: View, last: Summary) -> None:
 def _server_row(server: Status | Silent, view: View) -> tuple[object, ...]:
     if isinstance(server, Silent):
         return (server.name, styled("silent", "bad"), *[""] * 5)
-    primary = view.primary
-    role = "primary" if server is primary else "replica" if server.sources else "alone"
-    astray = server.writable and server is not primary
     return (
         server.name,
-        role,
-        styled("no", "bad" if astray else "") if server.writable else styled("yes", "" if server.sources else "warn"),
-        _replication(server, view),
-        _lag(server),
-        _semi_sync(server),
-        position_text(server.executed),
+        shown.role(server, view),
+        styled(*shown.read_only(server, view)),
+        styled(*shown.replication(server, view)),
+        shown.lag(server),
+        styled(*shown.semi_sync(server)),
+        shown.position_text(server.executed),
     )
-
-
-def _lag(server: Status) -> str:
-    lags = [s.lag_seconds for s in server.sources if s.lag_seconds is not None]
-    return f"{max(lags):g} s" if lags else "-" if server.sources else ""
-
-
-def _replication(server: Status, view: View) -> object:
-    if not server.sources:
-        return ""
-    return styled(
-        ", ".join(_channel(s, view) for s in server.sources),
-        "" if all(s.running for s in server.sources) else "bad",
-    )
-
-
-def _channel(source: Source, view: View) -> str:
-    """Returns one channel in a few words: from whom, and which of its two threads does not run."""
-    name = topology.source_of(view, source) or source.address
-    trouble = []
-    if source.receiver is not Receiver.RUNNING:
-        trouble.append(f"receiver {source.receiver}")
-    if not source.applier:
-        trouble.append("applier stopped")
-    return f"from {name}{': ' if trouble else ''}{', '.join(trouble)}"
-
-
-def _semi_sync(server: Status) -> object:
-    semi = server.semi_sync
-    if not semi.available or not (semi.primary_enabled or semi.replica_enabled):
-        return styled("off", "quiet")
-    if server.sources:
-        return "on" if semi.replica_enabled else styled("off", "quiet")
-    return f"{semi.clients} ack" if semi.primary_active else styled("degraded", "warn")
-
-
-def position_text(position: Position) -> str:
-    """Returns a position in short: of a MariaDB one, only the latest transaction of every domain."""
-    shown = position.latest() if isinstance(position, MariaDBPosition) else position
-    return str(shown) or "-"
-
-
-def route_of(proxy: Observed) -> str:
-    """Returns the write route that a proxy has loaded, as ``server/epoch``."""
-    return f"{proxy.primary or 'nobody'}/{proxy.epoch}" if proxy.epoch is not None else proxy.primary or "-"
 
 
 def _proxy_row(proxy: Observed, reading: Reading) -> tuple[object, ...]:
@@ -284,7 +225,7 @@ def _proxy_row(proxy: Observed, reading: Reading) -> tuple[object, ...]:
         proxy.proxy,
         intended,
         published,
-        styled(route_of(proxy), "" if proxy.primary == intended else "bad"),
+        styled(shown.route_of(proxy), "" if proxy.primary == intended else "bad"),
         " ".join(proxy.readers) or "-",
         sessions or "-",
         styled(told, "" if told == "ok" else "warn"),

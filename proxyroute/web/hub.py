@@ -37,6 +37,7 @@ from proxyroute.web import earlier
 from proxyroute.web.audit import Actor, Audit
 from proxyroute.web.commands import ORDERS, Command, Desk, Perform, Ticket, ticket_json
 from proxyroute.web.ring import Ring
+from proxyroute.web.samples import Curve, Samples
 from proxyroute.web.shown import summary_json
 from proxyroute.web.state import ClusterState, state_of
 
@@ -53,6 +54,7 @@ class _Cluster:
     version: int = 0
     state: ClusterState | None = None
     told: Mapping[str, Any] = field(default_factory=dict)
+    samples: Samples = field(default_factory=Samples)
 
 
 class Hub:
@@ -101,6 +103,7 @@ class Hub:
                 return
             cluster.glance, cluster.state = glance, None
             cluster.version += 1
+            cluster.samples.take(glance.view, glance.at)
         self._shown.put(glance.cluster)
 
     def notice(self, notice: Notice) -> None:
@@ -159,6 +162,12 @@ class Hub:
     def states(self) -> tuple[ClusterState, ...]:
         """Returns all clusters, in the order of the configuration."""
         return tuple(self.state(name) for name in self.names)
+
+    def curves(self, cluster: str) -> tuple[Curve, Mapping[str, Curve]]:
+        """Returns how much was written in the last minutes, and how far each server was behind."""
+        of = self._of(cluster)
+        with self._lock:
+            return of.samples.writes(), {name: of.samples.lag(name) for name in of.config.servers}
 
     def history(self, cluster: str) -> tuple[Summary, ...]:
         """Returns every operation on record, oldest first."""

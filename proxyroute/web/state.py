@@ -12,6 +12,7 @@ from proxyroute.history import Summary, fenced, waiting_for_heal
 from proxyroute.model import Finding, Observed, Severity, Status, View
 from proxyroute.preflight import preflight, survey
 from proxyroute.truth import truth
+from proxyroute.web.guarantee import Guarantee, guarantee_of, last_failover
 
 _UNREAD = frozenset({"account.unread"})
 """What only says that the dear part was not read; a plan reads it."""
@@ -37,6 +38,8 @@ class ClusterState:
     """Operations that wait for heal."""
     aside: tuple[Summary, ...] = ()
     """The last word on each server that could not rejoin."""
+    guarantee: Guarantee | None = None
+    """What would hold if the primary died now; None until the first look is complete."""
 
     @property
     def name(self) -> str:
@@ -63,6 +66,7 @@ def state_of(config: ClusterConfig, seen: Glance | None, history: Sequence[Summa
             config, None, tuple(history), f"{config.name}: not looked at yet", "warn", (), (), unfinished
         )
     text, level = truth(seen.view, seen.observed, unfinished, seen.standing)
+    last = last_failover(tuple(history))
     return ClusterState(
         config=config,
         glance=seen,
@@ -73,6 +77,7 @@ def state_of(config: ClusterConfig, seen: Glance | None, history: Sequence[Summa
         blocks_failover=(*seen.limits, *(f for f in seen.blocks if f not in seen.limits)),
         unfinished=unfinished,
         aside=tuple(s for s in fenced(history) if not _back(seen.view, s.candidate)),
+        guarantee=guarantee_of(config, seen, tuple(history), last is not None and _back(seen.view, last.primary)),
     )
 
 

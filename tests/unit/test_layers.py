@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("model", "binlog"),
     ("topology", "jsonable", "planned", "standing"),
     ("drift", "addresses"),
-    ("conditions", "truth", "sight"),
+    ("conditions", "truth", "sight", "shown"),
     ("known",),
     ("election", "routing"),
     ("failover_election", "failover_limits"),

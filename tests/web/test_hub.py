@@ -70,7 +70,7 @@ def test_nobody_is_let_in_without_a_token_and_a_revoked_one_is_none(app: FastAPI
 
 
 def test_a_session_changes_something_only_with_its_csrf_token_and_from_our_own_pages(app: FastAPI) -> None:
-    @app.post("/login")
+    @app.post("/enter")
     def login(request: Request, response: Response, token: str) -> str:
         auth: Auth = request.app.state.auth
         return auth.login(request, response, token).csrf
@@ -82,8 +82,8 @@ def test_a_session_changes_something_only_with_its_csrf_token_and_from_our_own_p
     reader, _ = app.state.auth.tokens.create("reader", Scope.READ)
     operator, _ = app.state.auth.tokens.create("operator", Scope.OPERATE)
     client = TestClient(app)
-    assert client.post("/login", params={"token": "pr_0_0"}).status_code == 401
-    answer = client.post("/login", params={"token": operator})
+    assert client.post("/enter", params={"token": "pr_0_0"}).status_code == 401
+    answer = client.post("/enter", params={"token": operator})
     csrf = answer.json()
     assert {"httponly", "samesite=strict"} <= set(answer.headers["set-cookie"].lower().split("; "))
     assert client.post("/act").status_code == 403

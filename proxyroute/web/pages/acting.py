@@ -1,0 +1,201 @@
+"""What people ask for: the plan first, then a form that is sent once they have typed whom it is about.
+
+Forms work without a script. What is asked for goes the way of every command: into the audit, and to the engine, which
+judges everything anew.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from proxyroute.planned import offenders
+from proxyroute.web.auth import Principal, require
+from proxyroute.web.hub import Command, Hub
+from proxyroute.web.pages.access import Form, TheForm
+from proxyroute.web.pages.overview import TheHub, named
+from proxyroute.web.pages.records import story_of
+from proxyroute.web.pages.shell import page, see, segment
+from proxyroute.web.problems import Problem
+from proxyroute.web.tokens import Scope
+
+router = APIRouter(include_in_schema=False)
+
+Operator = Annotated[Principal, Depends(require(Scope.OPERATE))]
+
+_METHODS = ("", "flashback", "reseed")
+
+
+def _ask(hub: Hub, principal: Principal, cluster: str, kind: str, form: Form, **arguments: Any) -> Response:
+    """Asks for a command, and shows how it goes on. The key makes a form that is sent twice ask once."""
+    why = form.get("why", "")[:500]
+    ticket = hub.ask(Command(kind, cluster, principal.actor, why, arguments, form.get("key", "")))
+    return see(f"/clusters/{segment(cluster)}/operations/{segment(ticket.id)}")
+
+
+def _typed(form: Form, wanted: str) -> str:
+    """Returns what is wrong with the name that was typed; nothing when it is the one."""
+    given = form.get("typed", "")
+    if given == wanted:
+        return ""
+    return f"to go ahead, type {wanted}" + (f"; you typed {given!r}" if given else "; you typed nothing")
+
+
+def _server(hub: Hub, cluster: str, name: str) -> str | None:
+    if name and name not in hub.config(cluster).servers:
+        raise Problem(404, f"{cluster} has no server {name!r}", cure="choose one of those that are shown")
+    return name or None
+
+
+# -- switchover ------------------------------------------------------------------------------------------------
+
+
+@router.get("/clusters/{cluster}/switchover")
+def switchover_page(
+    request: Request, hub: TheHub, principal: Operator, cluster: str, to: str = "", force: bool = False
+) -> Response:
+    """Who could take over, and the plan for one of them."""
+    return _switchover(request, hub, principal, cluster, to, force)
+
+
+def _switchover(
+    request: Request, hub: Hub, principal: Principal, cluster: str, to: str, force: bool, wrong: str = ""
+) -> Response:
+    named(hub, cluster)
+    target = _server(hub, cluster, to)
+    prospect = hub.plan_switchover(cluster, target, force)
+    return page(
+        request, "switchover.html", 422 if wrong else 200, principal=principal, cluster=cluster, prospect=prospect,
+        to=to, force=force, wrong=wrong, offenders=offenders(prospect), key=secrets.token_urlsafe(16),
+    )  # fmt: skip
+
+
+@router.post("/clusters/{cluster}/switchover")
+def switchover(request: Request, hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
+    """Asks for a switchover to the server that was planned with, once its name was typed."""
+    named(hub, cluster)
+    target = _server(hub, cluster, form.get("target", ""))
+    force, kill_long = bool(form.get("force")), bool(form.get("kill_long"))
+    if wrong := _typed(form, target or ""):
+        return _switchover(request, hub, principal, cluster, target or "", force, wrong)
+    return _ask(hub, principal, cluster, "switchover", form, target=target, force=force, kill_long=kill_long)
+
+
+# -- failover --------------------------------------------------------------------------------------------------
+
+
+@router.get("/clusters/{cluster}/failover")
+def failover_page(
+    request: Request, hub: TheHub, principal: Operator, cluster: str, to: str = "", force: bool = False
+) -> Response:
+    """What is the matter with the primary, and who could be put in its place."""
+    return _failover(request, hub, principal, cluster, to, force)
+
+
+def _failover(
+    request: Request, hub: Hub, principal: Principal, cluster: str, to: str, force: bool, wrong: str = ""
+) -> Response:
+    state = named(hub, cluster)
+    prospect = hub.plan_failover(cluster, _server(hub, cluster, to), force)
+    return page(
+        request, "failover.html", 422 if wrong else 200, principal=principal, cluster=cluster, prospect=prospect,
+        to=to, force=force, wrong=wrong, key=secrets.token_urlsafe(16),
+        proxies=[p.name for p in state.config.proxies],
+    )  # fmt: skip
+
+
+@router.post("/clusters/{cluster}/failover")
+def failover(request: Request, hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
+    """Asks for a failover to the server that was planned with, once its name was typed."""
+    state = named(hub, cluster)
+    target, force = _server(hub, cluster, form.get("target", "")), bool(form.get("force"))
+    if wrong := _typed(form, target or ""):
+        return _failover(request, hub, principal, cluster, target or "", force, wrong)
+    fenced = [p.name for p in state.config.proxies if form.get(f"fenced-{p.name}")]
+    return _ask(
+        hub, principal, cluster, "failover", form,
+        target=target, force=force, fenced_by=form.get("fenced_by", ""), fenced_proxies=fenced,
+    )  # fmt: skip
+
+
+# -- rejoin ----------------------------------------------------------------------------------------------------
+
+
+@router.get("/clusters/{cluster}/rejoin")
+def rejoin_page(request: Request, hub: TheHub, principal: Operator, cluster: str, server: str = "") -> Response:
+    """What is known of a server that is to follow again, and how that can be done."""
+    return _rejoin(request, hub, principal, cluster, server)
+
+
+def _rejoin(
+    request: Request, hub: Hub, principal: Principal, cluster: str, server: str, wrong: str = "", method: str = ""
+) -> Response:
+    state = named(hub, cluster)
+    chosen = _server(hub, cluster, server)
+    last = next((s for s in reversed(state.history) if s.kind == "rejoin" and s.candidate == chosen), None)
+    primary = state.primary.name if state.primary is not None else None
+    return page(
+        request, "rejoin.html", 422 if wrong else 200, principal=principal, cluster=cluster, state=state,
+        server=chosen or "", last=last, story=story_of(hub, cluster, last.operation) if last is not None else None,
+        others=[name for name in state.config.servers if name != primary], wrong=wrong, method=method,
+        key=secrets.token_urlsafe(16),
+    )  # fmt: skip
+
+
+@router.post("/clusters/{cluster}/rejoin")
+def rejoin(request: Request, hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
+    """Asks that a server follows again, by the method that was chosen."""
+    named(hub, cluster)
+    server, method = _server(hub, cluster, form.get("server", "")), form.get("method", "")
+    if server is None or method not in _METHODS:
+        raise Problem(422, "a server and a method are needed", cure="go back and choose them")
+    if wrong := _typed(form, server) if method else "":
+        return _rejoin(request, hub, principal, cluster, server, wrong, method)
+    return _ask(hub, principal, cluster, "rejoin", form, server=server, method=method or None)
+
+
+# -- heal, and the rest ----------------------------------------------------------------------------------------
+
+
+@router.get("/clusters/{cluster}/heal")
+def heal_page(request: Request, hub: TheHub, principal: Operator, cluster: str) -> Response:
+    """What is open, and what heal will do about it."""
+    state = named(hub, cluster)
+    silent = [s.name for s in state.view.silent] if state.view is not None else []
+    return page(
+        request, "heal.html", principal=principal, cluster=cluster, state=state, silent=silent,
+        key=secrets.token_urlsafe(16),
+    )  # fmt: skip
+
+
+@router.post("/clusters/{cluster}/heal")
+def heal(hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
+    """Asks that everything open is finished or undone."""
+    state = named(hub, cluster)
+    lost = [name for name in state.config.servers if form.get(f"lost-{name}")]
+    if lost and not principal.may(Scope.ADMIN):
+        raise Problem(403, "to declare a server lost the scope admin is needed")
+    return _ask(hub, principal, cluster, "heal", form, declare_lost=lost)
+
+
+@router.get("/clusters/{cluster}/more")
+def more_page(request: Request, hub: TheHub, principal: Operator, cluster: str) -> Response:
+    """Everything else that can be asked for."""
+    state = named(hub, cluster)
+    return page(request, "more.html", principal=principal, cluster=cluster, state=state, key=secrets.token_urlsafe(16))
+
+
+@router.post("/clusters/{cluster}/publish")
+def publish(hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
+    """Asks that every proxy is told to follow the present primary."""
+    named(hub, cluster)
+    return _ask(hub, principal, cluster, "publish", form)
+
+
+@router.post("/clusters/{cluster}/acknowledge")
+def acknowledge(hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
+    """Says that a person has seen every failover so far."""
+    named(hub, cluster)
+    return _ask(hub, principal, cluster, "acknowledge", form)

@@ -1,0 +1,263 @@
+"""The pages by their answers: who is let in, what is shown in which order, and that nothing hostile gets through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import pytest
+from fastapi.testclient import TestClient
+
+from proxyroute.config import load
+from proxyroute.config_web import WebConfig
+from proxyroute.model import Result
+from proxyroute.web.app import create_app
+from proxyroute.web.auth import COOKIE
+from proxyroute.web.hub import Hub
+from proxyroute.web.pages import PARTS
+from proxyroute.web.pages.facts import failover_possible
+from proxyroute.web.tokens import Scope, Tokens
+from tests.support.builders import silent
+from tests.web.browser.stage import SECRET, configuration, glance, proxies, three
+
+HTML = {"Accept": "text/html"}
+HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(2)>\"'"
+
+
+class Site:
+    """The application, and a browser without a screen."""
+
+    def __init__(self, folder: Path, *clusters: str, **more: Any) -> None:
+        self.config = load(configuration(folder, clusters or ("shop",), **more))
+        self.asked: list[Any] = []
+
+        def perform(command: Any, caller: Any, listener: Any) -> tuple[Result, ...]:
+            self.asked.append(command)
+            return (Result("", command.kind, "done", text="done"),)
+
+        self.hub = Hub(self.config.clusters, folder / "audit.jsonl", perform)
+        self.tokens = Tokens(folder / "tokens.json")
+        self.app = create_app(self.hub, WebConfig(), self.tokens)
+        self.client = TestClient(self.app, headers=HTML, follow_redirects=False)
+
+    def show(self, cluster: str, *seen: Any, **more: Any) -> None:
+        self.hub.show(glance(self.hub.config(cluster), *seen, **more))
+
+    def log_in(self, scope: Scope = Scope.ADMIN, name: str = "ann") -> str:
+        """Logs in; returns what forms have to send."""
+        text, _ = self.tokens.create(name, scope)
+        assert self.client.post("/login", data={"token": text}).status_code == 303
+        return self.csrf
+
+    @property
+    def csrf(self) -> str:
+        found = re.search(r'name="csrf" value="([^"]+)"', self.client.get("/").text)
+        assert found is not None
+        return found[1]
+
+
+@contextmanager
+def made(folder: Path, *clusters: str, **more: Any) -> Iterator[Site]:
+    site = Site(folder, *clusters, **more)
+    yield site
+    assert site.hub.close(5.0)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with made(tmp_path) as site:
+        site.show("shop", three(), proxies())
+        yield site
+
+
+def test_who_is_not_logged_in_is_asked_for_a_token_and_comes_to_what_he_wanted(site: Site) -> None:
+    answer = site.client.get("/clusters/shop")
+    assert answer.status_code == 303
+    assert answer.headers["location"] == "/login?next=%2Fclusters%2Fshop"
+    assert 'name="next" value="/clusters/shop"' in site.client.get(answer.headers["location"]).text
+    text, _ = site.tokens.create("ann", Scope.READ)
+    answer = site.client.post("/login", data={"token": f" {text}\n", "next": "/clusters/shop"})
+    assert answer.headers["location"] == "/clusters/shop"
+    assert {"httponly", "samesite=strict"} <= set(answer.headers["set-cookie"].lower().split("; "))
+    assert "db1 takes writes; 2 replicas, 0 s behind; 2 of 2 proxies agree" in site.client.get("/clusters/shop").text
+
+
+def test_a_wrong_token_is_told_and_kept_in_the_audit_without_the_token(site: Site) -> None:
+    answer = site.client.post("/login", data={"token": "pr_wrong_token"})
+    assert answer.status_code == 401
+    assert "that is not a valid token" in answer.text
+    assert COOKIE not in answer.cookies
+    (entry,) = site.hub.audit.last()
+    assert entry.what == "login.failed"
+    assert "pr_wrong_token" not in site.hub.audit._file.read_text()
+
+
+@pytest.mark.parametrize(
+    "away", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", ""]
+)
+def test_a_login_never_leads_to_another_site(site: Site, away: str) -> None:
+    text, _ = site.tokens.create("ann", Scope.READ)
+    assert site.client.post("/login", data={"token": text, "next": away}).headers["location"] == "/"
+
+
+def test_a_form_without_the_sessions_secret_or_from_elsewhere_changes_nothing(site: Site) -> None:
+    csrf = site.log_in()
+    for fields, headers in (
+        ({}, {}),
+        ({"csrf": "x"}, {}),
+        ({"csrf": csrf}, {"Origin": "https://evil.example"}),
+        ({"csrf": csrf}, {"Sec-Fetch-Site": "cross-site"}),
+        ({"csrf": csrf}, {"Referer": "https://evil.example/page"}),
+    ):
+        answer = site.client.post("/logout", data=fields, headers=headers)
+        assert answer.status_code == 403
+        assert "<h1>This is not allowed</h1>" in answer.text
+    assert site.client.get("/").status_code == 200
+    assert site.client.post("/logout", data={"csrf": csrf}).headers["location"] == "/login"
+    assert site.client.get("/").headers["location"] == "/login"
+
+
+def test_a_session_ends_with_its_token_and_the_page_says_so(site: Site) -> None:
+    csrf = site.log_in()
+    site.tokens.revoke("ann")
+    assert site.client.get("/clusters/shop").headers["location"] == "/login?next=%2Fclusters%2Fshop"
+    answer = site.client.post("/logout", data={"csrf": csrf})
+    assert "your session has ended" in site.client.get(answer.headers["location"]).text
+
+
+def test_what_is_not_there_is_told_in_the_same_look(site: Site) -> None:
+    site.log_in()
+    for path in ("/clusters/other", "/nothing", "/static/../shell.py", "/static/shell.py"):
+        answer = site.client.get(path)
+        assert answer.status_code == 404
+        assert "<h1>There is nothing here</h1>" in answer.text
+        assert 'href="/"' in answer.text
+    assert site.client.get("/v1/nothing").headers["content-type"] == "application/problem+json"
+
+
+def test_what_others_say_is_shown_as_text_and_never_becomes_part_of_a_page(site: Site) -> None:
+    site.log_in()
+    down = replace(silent(1), reason=HOSTILE)
+    broken = [replace(s, sources=tuple(replace(c, error=HOSTILE) for c in s.sources)) for s in three()[1:]]
+    seen = proxies(drift=(HOSTILE,), detail=HOSTILE, readers=(HOSTILE,), primary=HOSTILE)
+    site.show("shop", [down, *broken], seen, astray=HOSTILE)
+    for path in ("/", "/clusters/shop"):
+        text = site.client.get(path).text
+        assert "<script>alert" not in text
+        assert "<img" not in text
+    assert text.count("&lt;script&gt;alert") >= 5
+
+
+def test_no_page_has_a_script_or_style_in_it_or_loads_anything_from_elsewhere(site: Site) -> None:
+    site.log_in()
+    for path in crawled(site):
+        answer = site.client.get(path)
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert not re.search(r"<script(?![^>]* src=\"/static/)|<style|\sstyle=|\son[a-z]+=|https?://", answer.text), (
+            path
+        )
+
+
+def test_no_secret_is_on_any_page(site: Site) -> None:
+    site.log_in()
+    token = site.tokens.file.read_text()
+    for path in crawled(site):
+        text = site.client.get(path).text
+        assert SECRET not in text, path
+        assert not re.search(r"pr_[0-9a-z]+_[0-9A-Za-z_-]{20}", text), path
+        assert not any(hash in text for hash in re.findall(r"[0-9a-f]{64}", token)), path
+
+
+def test_every_link_leads_somewhere_and_every_form_has_its_secret(site: Site) -> None:
+    csrf = site.log_in()
+    routes = {r.path for part in PARTS for r in part.router.routes if "POST" in r.methods}  # type: ignore[attr-defined]
+    paths = crawled(site)
+    assert {"/", "/clusters/shop"} <= paths
+    for path in paths:
+        answer = site.client.get(path)
+        assert answer.status_code == 200, path
+        for form in re.findall(r"<form.*?</form>", answer.text, re.S):
+            if 'method="post"' in form:
+                action = re.search(r'action="([^"]+)"', form)
+                assert action is not None
+                assert f'name="csrf" value="{csrf}"' in form
+                assert any(re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", route), action[1]) for route in routes), action[1]
+
+
+def crawled(site: Site) -> set[str]:
+    """Returns the addresses of all pages that can be reached by links."""
+    found, waiting = {"/"}, ["/"]
+    while waiting:
+        path = waiting.pop()
+        for href in re.findall(r'<a [^>]*href="([^"#]+)"', site.client.get(path).text):
+            target = urljoin(path, href.replace("&amp;", "&"))
+            assert not urlsplit(target).netloc, target
+            if target not in found:
+                found.add(target)
+                waiting.append(target)
+    return found
+
+
+# -- what is shown ---------------------------------------------------------------------------------------------
+
+
+def test_problems_come_first_among_hundreds_of_clusters(tmp_path: Path) -> None:
+    names = [f"c{n:03}" for n in range(333)]
+    with made(tmp_path, *names) as site:
+        site.log_in()
+        for name in names:
+            site.show(name, three(), proxies())
+        site.show("c200", three(), proxies(drift=("the map differs",)))
+        site.show("c300", [silent(1), *three()[1:]], proxies())
+        text = site.client.get("/").text
+        assert re.findall(r'id="part-line-(\w+)"', text)[:3] == ["c300", "c200", "c000"]
+        assert "1 problem" in text
+        assert "331 of 333 in order" in text
+
+
+def test_only_what_has_changed_is_made_and_sent_anew(tmp_path: Path) -> None:
+    with made(tmp_path, "a", "b") as site:
+        for name in ("a", "b"):
+            site.show(name, three(), proxies())
+        lines = site.app.state.lines
+        before = lines.parts(site.hub)
+        site.show("b", three(lag=7.0), proxies())
+        after = lines.parts(site.hub)
+        assert after["line-a"] is before["line-a"]
+        assert "7 s behind" in after["line-b"]
+        assert {name for name in after if after[name] != before[name]} == {"line-b"}
+
+
+def test_lossless_is_what_an_election_says_and_not_that_semi_sync_is_on(site: Site) -> None:
+    site.log_in()
+    assert "Lossless: nothing acknowledged" in site.client.get("/clusters/shop").text
+    servers = three()
+    third = replace(servers[0].semi_sync, clients=3)  # somebody acknowledges whom nobody here knows
+    site.show("shop", [replace(servers[0], semi_sync=third), *servers[1:]], proxies())
+    text = site.client.get("/clusters/shop").text
+    assert "Not lossless" in text
+    assert "may have acknowledged what nobody else has" in text
+    assert failover_possible(site.hub.state("shop")) == ("by hand, in spite of doubts", "warn")
+
+
+def test_a_fence_is_shown_when_there_is_one(tmp_path: Path, site: Site) -> None:
+    site.log_in()
+    assert "Not fenced" in site.client.get("/clusters/shop").text
+    folder = tmp_path / "fenced"
+    folder.mkdir()
+    with made(folder, scripts={"fence": ["/bin/true"]}) as other:
+        other.log_in()
+        other.show("shop", three(), proxies())
+        assert "Fenced: a program makes sure" in other.client.get("/clusters/shop").text
+
+
+def test_who_may_only_read_is_offered_nothing_that_acts(site: Site) -> None:
+    site.log_in(Scope.READ)
+    assert "Switchover…" not in site.client.get("/clusters/shop").text
