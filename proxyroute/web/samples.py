@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.model import Status, View
+from proxyroute.web.shown import lag_of
 
 EVERY = 2.0
 """Seconds between two samples."""
@@ -49,7 +50,7 @@ class Samples:
         for name in [n for n in self._lags if n not in view.servers]:
             del self._lags[name]
         for name in view.servers:
-            self._lags.setdefault(name, deque(maxlen=KEPT)).append(lag_of(view.status(name)))
+            self._lags.setdefault(name, deque(maxlen=KEPT)).append(_lag(view.status(name)))
         self._writes.append(self._rate(view, at))
 
     def lag(self, server: str) -> Curve:
@@ -69,11 +70,8 @@ class Samples:
         return (count - before[1]) / (at - before[0])
 
 
-def lag_of(server: Status | None) -> float | None:
-    """Returns how many seconds a replica is behind, by its slowest channel; None where nobody knows."""
-    lags = [s.lag_seconds for s in server.sources] if server is not None else []
-    known = [lag for lag in lags if lag is not None]
-    return max(known) if known and len(known) == len(lags) else None
+def _lag(server: Status | None) -> float | None:
+    return lag_of(server) if server is not None else None
 
 
 def transactions(position: Position) -> int | None:

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from proxyroute import topology
-from proxyroute.config_values import ClusterConfig, ProxyConfig
+from proxyroute.config_values import ProxyConfig
 from proxyroute.drift import differences
 from proxyroute.jsonable import jsonable
 from proxyroute.model import Observed, Silent, Source, Status, View
 from proxyroute.standing import Standing
 from proxyroute.web.state import ClusterState
-
-_POINT = "AFTER_SYNC"
 
 
 def cluster_json(state: ClusterState, version: int) -> dict[str, Any]:
@@ -35,7 +33,7 @@ def cluster_json(state: ClusterState, version: int) -> dict[str, Any]:
         "aside": [s.candidate for s in state.aside],
         "paused": jsonable(glance.standing.paused) if glance else None,
         "orders": list(glance.standing.lines()) if glance else [],
-        "guarantee": guarantee(config, state.view),
+        "guarantee": guarantee(state),
         "version": version,
     }
 
@@ -227,29 +225,18 @@ def _proxy_edges(state: ClusterState) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def guarantee(config: ClusterConfig, view: View | None) -> dict[str, Any]:
+def guarantee(state: ClusterState) -> dict[str, Any]:
     """Returns what could be promised if the primary died now, and why not more."""
-    lossless, why = _lossless(view.primary if view is not None else None)
-    fenced = bool(config.scripts.moments.get("fence"))
+    found = state.guarantee
+    doubts = "; ".join(f.text for f in found.doubts) if found is not None else "nothing was seen yet"
+    fenced = bool(state.config.scripts.moments.get("fence"))
     return {
-        "lossless": lossless,
-        "lossless_why": why,
+        "lossless": found is not None and found.lossless,
+        "lossless_why": doubts or "a commit is answered once a replica has it, and all that could have it take part"
+        if found is None or found.primary is not None
+        else "nobody knows who the primary is",
         "fenced": fenced,
         "fenced_why": "scripts.fence is run before another server is opened"
         if fenced
         else "no fence is configured: routes are closed, but who goes to the old primary directly is not kept away",
     }
-
-
-def _lossless(primary: Status | None) -> tuple[bool, str]:
-    if primary is None:
-        return False, "nobody knows who the primary is"
-    sync = primary.semi_sync
-    if not sync.primary_enabled:
-        return False, "replication is asynchronous: what was committed last may be at the primary only"
-    if not sync.primary_active:
-        return False, "semi-synchronous replication has fallen back to asynchronous: no acknowledgement arrives"
-    if sync.wait_point.upper() != _POINT:
-        return False, f"{sync.wait_point} shows a commit to others before a replica has it; set {_POINT}"
-    clients = "1 replica acknowledges" if sync.clients == 1 else f"{sync.clients} replicas acknowledge"
-    return True, f"a commit is answered once a replica has it; {clients}"

@@ -143,7 +143,7 @@ class EventStream(Response):
                 await self._send(send, f"id: {self._after}\n: still here\n\n".encode())
             pause = min(self._look.every if self._look else _HEARTBEAT, self._streams.heartbeat)
             if not self._more:
-                await _either(wake, end, pause)
+                await either(wake, end, pause)
         return None
 
     def _begin(self) -> bytes:
@@ -197,7 +197,7 @@ async def _gone(receive: Receive, end: asyncio.Event) -> None:
     end.set()
 
 
-async def _either(wake: asyncio.Event, end: asyncio.Event, seconds: float) -> None:
+async def either(wake: asyncio.Event, end: asyncio.Event, seconds: float) -> None:
     """Waits for one of the two, ``seconds`` at the most."""
     tasks = [asyncio.create_task(event.wait()) for event in (wake, end)]
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,19 +65,26 @@ def test_the_topology_names_each_way_of_events_and_of_clients(web: Web, get: Any
     assert ways == events | {("edge", "db1", "writes"), ("edge", "db2", "reads")}
 
 
+_SYNC = SemiSync(
+    available=True, primary_enabled=True, primary_active=True, wait_point="AFTER_SYNC", clients=2, wait_no_replica=True
+)
+
+
 @pytest.mark.parametrize(
     ("sync", "lossless", "why"),
     [
-        (SemiSync(), False, "asynchronous"),
-        (SemiSync(primary_enabled=True), False, "fallen back"),
-        (SemiSync(primary_enabled=True, primary_active=True, wait_point="AFTER_COMMIT"), False, "set AFTER_SYNC"),
-        (SemiSync(primary_enabled=True, primary_active=True, wait_point="AFTER_SYNC", clients=2), True, "2 replicas"),
+        (SemiSync(), False, "db1 did not wait for acknowledgements"),
+        (replace(_SYNC, primary_active=False), False, "given up waiting for acknowledgements"),
+        (replace(_SYNC, wait_point="AFTER_COMMIT"), False, "AFTER_COMMIT"),
+        (replace(_SYNC, clients=3), False, "1 that is not configured here may have acknowledged"),
+        (_SYNC, True, "all that could have it take part"),
     ],
 )
 def test_which_guarantee_holds_is_told_with_the_reason(
     web: Web, get: Any, sync: SemiSync, lossless: bool, why: str
 ) -> None:
-    web.see(view(server(1, semi_sync=sync), replica(2), replica(3)))
+    off = SemiSync(available=True, replica_enabled=True, replica_active=True)
+    web.see(view(server(1, semi_sync=sync), replica(2, semi_sync=off), replica(3, semi_sync=off)))
     told = get("/clusters/shop")["guarantee"]
     assert told["lossless"] is lossless
     assert why in told["lossless_why"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from proxyroute import shown, topology
 from proxyroute.drift import differences
 from proxyroute.model import Finding, Observed, Severity, Silent, Source, Status, View
-from proxyroute.web.samples import lag_of
+from proxyroute.web.shown import lag_of
 from proxyroute.web.state import ClusterState
 
 LEVELS = ("bad", "warn", "good")

@@ -6,16 +6,17 @@ Nothing has to be remembered for a browser that was cut off: when it comes again
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 
-from fastapi import Request
-from fastapi.responses import StreamingResponse
+from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Send
 
+from proxyroute.errors import ProxyRouteError
 from proxyroute.web.auth import current
 from proxyroute.web.pages.shell import hub_of
+from proxyroute.web.problems import Problem
+from proxyroute.web.stream import EventStream, Streams, block, either
 
 Make = Callable[[], Mapping[str, str]]
 """Returns the parts of a page, by the ids of their places. May wait for a disk."""
@@ -24,47 +25,49 @@ _RETRY = 1000
 """Milliseconds after which a browser comes again."""
 _PING = 5.0
 """Seconds of silence after which we say that we are still here."""
+_SOON = 4
+"""What has just happened is shown after a fourth of the time after which what moves all the time is."""
 
 
-def live(request: Request, make: Make, every: float) -> StreamingResponse:
-    """Returns the stream of a page: its parts as they change, ``every`` so many seconds at the most."""
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"}
-    return StreamingResponse(_parts(request, make, every), media_type="text/event-stream", headers=headers)
+def live(request: Request, make: Make, every: float) -> Response:
+    """Returns the stream of a page: its parts as they change, looked at every so many seconds.
+
+    Raises Problem when there are too many streams.
+    """
+    streams: Streams = request.app.state.streams
+    if streams.full:
+        raise Problem(503, "too many pages are open", cure="close some", headers={"Retry-After": "10"})
+    return _Parts(request, streams, make, every)
 
 
-async def _parts(request: Request, make: Make, every: float) -> AsyncIterator[bytes]:
-    loop, wake = asyncio.get_running_loop(), asyncio.Event()
+class _Parts(EventStream):
+    """The response of such a stream."""
 
-    def woken() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the daemon has ended
-            loop.call_soon_threadsafe(wake.set)
+    def __init__(self, request: Request, streams: Streams, make: Make, every: float) -> None:
+        super().__init__(hub_of(request).events, streams, "", lambda: current(request) is not None)
+        self._make = make
+        self._every = every
 
-    stop = hub_of(request).events.wake(woken)
-    sent: dict[str, str] = {}
-    quiet = 0.0
-    try:
-        yield f"retry: {_RETRY}\n\n".encode()
-        while await run_in_threadpool(current, request) is not None:
+    async def _go_on(self, send: Send, end: asyncio.Event, wake: asyncio.Event) -> None:
+        sent: dict[str, str] = {}
+        quiet = 0.0
+        await self._send(send, f"retry: {_RETRY}\n\n".encode())
+        while not end.is_set():
+            if not await run_in_threadpool(self._allowed):
+                return await self._send(send, block("ended", {}))
             wake.clear()
-            parts = await run_in_threadpool(make)
+            try:
+                parts = await run_in_threadpool(self._make)
+            except (Problem, ProxyRouteError):
+                return None  # what it was about is gone, or cannot be read now; the browser comes again and is told
             fresh = {name: text for name, text in parts.items() if sent.get(name) != text}
+            quiet = 0.0 if fresh else quiet + self._every
             if fresh:
                 sent.update(fresh)
-                yield block("parts", fresh)
-                quiet = 0.0
+                await self._send(send, block("parts", fresh))
             elif quiet >= _PING:
-                yield block("ping", {})
                 quiet = 0.0
-            # what has just happened is shown at once, what moves all the time now and then, and nothing too often
-            await asyncio.sleep(every / 4)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), every * 3 / 4)
-            quiet += every
-        yield block("ended", {})
-    finally:
-        stop()
-
-
-def block(kind: str, data: Mapping[str, str]) -> bytes:
-    """Returns one event; JSON has no line ends, so nothing in ``data`` can forge another."""
-    return f"event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+                await self._send(send, block("ping", {}))
+            await either(end, end, self._every / _SOON)
+            await either(wake, end, self._every * (1 - 1 / _SOON))
+        return None
