@@ -11,9 +11,6 @@ from __future__ import annotations
 import contextlib
 import hmac
 import ipaddress
-import secrets
-import threading
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NoReturn
@@ -27,11 +24,11 @@ from proxyroute.errors import JournalError
 from proxyroute.web.audit import Actor
 from proxyroute.web.limits import Rate
 from proxyroute.web.problems import Problem, too_many
+from proxyroute.web.sessions import Sessions
 from proxyroute.web.tokens import Scope, Token, Tokens
 
 COOKIE = "proxyroute_session"
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_MOST_SESSIONS = 1000
 _FAILURES = 10
 """So many tokens that are none may come from an address at once, and then a minute."""
 _FAILURES_ON_RECORD = 60
@@ -58,24 +55,15 @@ class Principal:
         return self.scope >= scope
 
 
-@dataclass(frozen=True)
-class Session:
-    token: str
-    """Id of the token that it was made from."""
-    csrf: str
-    ends: float
-
-
 class Auth:
     """All tokens and sessions. ``app.state.auth`` of the application."""
 
     def __init__(self, settings: WebConfig, tokens: Tokens) -> None:
         self.settings = settings
         self.tokens = tokens
-        self._sessions: dict[str, Session] = {}
+        self._sessions = Sessions(tokens.file.with_name("sessions.json"))
         self._failures = Rate(_FAILURES, _FAILURES)
         self._all_failures = Rate(_FAILURES_ON_RECORD, _FAILURES_ON_RECORD)
-        self._lock = threading.Lock()
 
     def login(self, request: Request, response: Response, text: str) -> Principal:
         """Makes a session from a token and sets its cookie. It is in the audit.
@@ -90,18 +78,12 @@ class Auth:
                 401, "that is not a valid token", cure="make one: proxyroute token create NAME --scope operate"
             )
         self._audit(request, token.name, "login", str(token.scope))
-        key, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        with self._lock:
-            now = time.monotonic()
-            self._sessions = {k: s for k, s in self._sessions.items() if s.ends > now}
-            while len(self._sessions) >= _MOST_SESSIONS:
-                del self._sessions[next(iter(self._sessions))]
-            self._sessions[key] = Session(token.id, csrf, now + self.settings.session)
+        key, session = self._sessions.begin(token.id, self.settings.session)
         response.set_cookie(
             COOKIE, key, max_age=int(self.settings.session), path="/", httponly=True, samesite="strict",
             secure=self._secure(request),
         )  # fmt: skip
-        return _principal(token, request, "session", csrf)
+        return _principal(token, request, "session", session.csrf)
 
     def logout(self, request: Request, response: Response) -> None:
         """Ends the session of the request and takes its cookie away."""
@@ -109,8 +91,7 @@ class Auth:
         if principal is not None and principal.how == "session":
             with contextlib.suppress(JournalError):  # a full disk must not keep anybody logged in
                 self._audit(request, principal.name, "logout", str(principal.scope))
-        with self._lock:
-            self._sessions.pop(request.cookies.get(COOKIE, ""), None)
+        self._sessions.end(request.cookies.get(COOKIE, ""))
         response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self._secure(request))
 
     def principal(self, request: Request) -> Principal | None:
@@ -120,9 +101,8 @@ class Auth:
             kind, _, text = header.partition(" ")
             token = self.tokens.find(text.strip()) if kind.lower() == "bearer" else None
             return _principal(token, request, "token") if token is not None else None
-        with self._lock:
-            session = self._sessions.get(request.cookies.get(COOKIE, ""))
-        if session is None or session.ends <= time.monotonic():
+        session = self._sessions.find(request.cookies.get(COOKIE, ""))
+        if session is None:
             return None
         token = self.tokens.by_id(session.token)
         return _principal(token, request, "session", session.csrf) if token is not None else None

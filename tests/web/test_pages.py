@@ -23,6 +23,7 @@ from proxyroute.web.pages import PARTS
 from proxyroute.web.pages.facts import failover_possible
 from proxyroute.web.tokens import Scope, Tokens
 from tests.support.builders import silent
+from tests.support.wait import until
 from tests.web.browser.stage import SECRET, configuration, glance, proxies, three
 
 HTML = {"Accept": "text/html"}
@@ -43,7 +44,7 @@ class Site:
         self.hub = Hub(self.config.clusters, folder / "audit.jsonl", perform)
         self.tokens = Tokens(folder / "tokens.json")
         self.app = create_app(self.hub, WebConfig(), self.tokens)
-        self.client = TestClient(self.app, headers=HTML, follow_redirects=False)
+        self.client = TestClient(self.app, base_url="http://127.0.0.1:8480", headers=HTML, follow_redirects=False)
 
     def show(self, cluster: str, *seen: Any, **more: Any) -> None:
         self.hub.show(glance(self.hub.config(cluster), *seen, **more))
@@ -261,3 +262,90 @@ def test_a_fence_is_shown_when_there_is_one(tmp_path: Path, site: Site) -> None:
 def test_who_may_only_read_is_offered_nothing_that_acts(site: Site) -> None:
     site.log_in(Scope.READ)
     assert "Switchover…" not in site.client.get("/clusters/shop").text
+
+
+# -- asking for something --------------------------------------------------------------------------------------
+
+
+def test_what_is_asked_for_is_the_same_as_on_the_command_line_and_says_who_and_why(site: Site) -> None:
+    csrf = site.log_in(Scope.OPERATE)
+    asked = [
+        ("switchover", {"target": "db2", "typed": "db2", "kill_long": "1", "force": "1"},
+         {"target": "db2", "force": True, "kill_long": True}),
+        ("failover", {"target": "db3", "typed": "db3", "fenced_by": "Bob at the switch"},
+         {"target": "db3", "force": False, "fenced_by": "Bob at the switch", "fenced_proxies": []}),
+        ("rejoin", {"server": "db3", "method": ""}, {"server": "db3", "method": None}),
+        ("rejoin", {"server": "db3", "method": "reseed", "typed": "db3"}, {"server": "db3", "method": "reseed"}),
+        ("heal", {}, {"declare_lost": []}),
+        ("publish", {}, {}),
+        ("acknowledge", {}, {}),
+    ]  # fmt: skip
+    for kind, fields, arguments in asked:
+        answer = site.client.post(f"/clusters/shop/{kind}", data={**fields, "csrf": csrf, "why": "because"})
+        assert answer.status_code == 303, (kind, answer.text)
+        operation = answer.headers["location"].rpartition("/")[2]
+        until(lambda id=operation: site.hub.ticket(id).over, f"{kind} to end")  # type: ignore[union-attr, misc]
+        command = site.asked[-1]
+        assert (command.kind, dict(command.arguments), command.why) == (kind, arguments, "because")
+        entry = next(e for e in site.hub.audit.last() if e.what == kind)
+        assert (entry.who, entry.why, entry.details["arguments"]) == ("ann", "because", arguments)
+        assert "Done" in site.client.get(answer.headers["location"]).text
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("switchover", {"target": "db2"}),
+        ("switchover", {"target": "db2", "typed": "db3"}),
+        ("switchover", {"target": "db2", "typed": "DB2"}),
+        ("switchover", {"target": "", "typed": ""}),
+        ("failover", {"target": "db2", "typed": ""}),
+        ("rejoin", {"server": "db3", "method": "flashback"}),
+        ("rejoin", {"server": "db3", "method": "drop"}),
+        ("rejoin", {"server": "", "method": ""}),
+    ],
+)
+def test_nothing_is_asked_for_before_the_right_name_was_typed(site: Site, kind: str, fields: dict[str, str]) -> None:
+    csrf = site.log_in()
+    answer = site.client.post(f"/clusters/shop/{kind}", data={**fields, "csrf": csrf})
+    assert answer.status_code == 422
+    assert site.hub.tickets("shop") == ()
+
+
+def test_a_form_that_is_sent_twice_asks_once(site: Site) -> None:
+    csrf = site.log_in()
+    form = {"csrf": csrf, "key": "k1"}
+    first, second = (site.client.post("/clusters/shop/heal", data=form).headers["location"] for _ in range(2))
+    assert first == second
+    assert len(site.hub.tickets("shop")) == 1
+
+
+def test_only_an_admin_declares_a_server_lost(site: Site) -> None:
+    csrf = site.log_in(Scope.OPERATE)
+    assert site.client.post("/clusters/shop/heal", data={"csrf": csrf, "lost-db3": "1"}).status_code == 403
+    assert site.hub.tickets("shop") == ()
+
+
+@pytest.mark.parametrize("path", ["switchover", "failover", "rejoin", "heal", "more"])
+def test_who_may_only_read_is_not_shown_what_acts_and_cannot_send_it(site: Site, path: str) -> None:
+    csrf = site.log_in(Scope.READ)
+    assert site.client.get(f"/clusters/shop/{path}").status_code == 403
+    if path != "more":
+        fields = {"csrf": csrf, "target": "db2", "typed": "db2", "server": "db3"}
+        assert site.client.post(f"/clusters/shop/{path}", data=fields).status_code == 403
+    assert site.hub.tickets("shop") == ()
+
+
+def test_a_session_outlives_the_daemon_and_its_file_lets_nobody_in(tmp_path: Path) -> None:
+    with made(tmp_path) as before:
+        before.log_in()
+        cookie = before.client.cookies[COOKIE]
+    kept = (tmp_path / "sessions.json").read_text()
+    assert cookie not in kept
+    with made(tmp_path) as after:
+        after.client.cookies.set(COOKIE, cookie, domain="127.0.0.1")
+        assert after.client.get("/").status_code == 200
+        assert after.client.post("/logout", data={"csrf": after.csrf}).status_code == 303
+    with made(tmp_path) as later:
+        later.client.cookies.set(COOKIE, cookie, domain="127.0.0.1")
+        assert later.client.get("/").status_code == 303

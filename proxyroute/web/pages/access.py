@@ -7,9 +7,8 @@ from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from proxyroute.web.audit import Actor
 from proxyroute.web.auth import Auth, Principal, current, require
-from proxyroute.web.pages.shell import hub_of, local, page, see
+from proxyroute.web.pages.shell import local, page, see
 from proxyroute.web.problems import Problem
 from proxyroute.web.tokens import Scope
 
@@ -48,21 +47,17 @@ def login(request: Request, form: TheForm) -> Response:
     auth: Auth = request.app.state.auth
     target = local(form.get("next", "/"))
     answer = see(target)
-    address = request.client.host if request.client is not None else "?"
     try:
-        principal = auth.login(request, answer, form.get("token", ""))
+        auth.login(request, answer, form.get("token", ""))
     except Problem as problem:
-        hub_of(request).audit.write(Actor("?", address), "login.failed", why=problem.detail)
         return page(request, "login.html", problem.status, next=target, problem=problem, expired=False)
-    hub_of(request).audit.write(principal.actor, "login")
     return answer
 
 
 @router.post("/logout")
-def logout(request: Request, principal: Annotated[Principal, Depends(require(Scope.READ))]) -> Response:
+def logout(request: Request, _: Annotated[Principal, Depends(require(Scope.READ))]) -> Response:
     """Ends the session."""
     auth: Auth = request.app.state.auth
     answer = see("/login")
     auth.logout(request, answer)
-    hub_of(request).audit.write(principal.actor, "logout")
     return answer

@@ -35,9 +35,11 @@ def _ask(hub: Hub, principal: Principal, cluster: str, kind: str, form: Form, **
     return see(f"/clusters/{segment(cluster)}/operations/{segment(ticket.id)}")
 
 
-def _typed(form: Form, wanted: str) -> str:
-    """Returns what is wrong with the name that was typed; nothing when it is the one."""
+def _typed(form: Form, wanted: str | None) -> str:
+    """Returns what is wrong with the name that was typed; nothing when it is the one. Raises Problem without one."""
     given = form.get("typed", "")
+    if not wanted:
+        raise Problem(422, "it is not said which server is meant", cure="go back and choose one")
     if given == wanted:
         return ""
     return f"to go ahead, type {wanted}" + (f"; you typed {given!r}" if given else "; you typed nothing")
@@ -78,7 +80,7 @@ def switchover(request: Request, hub: TheHub, principal: Operator, form: TheForm
     named(hub, cluster)
     target = _server(hub, cluster, form.get("target", ""))
     force, kill_long = bool(form.get("force")), bool(form.get("kill_long"))
-    if wrong := _typed(form, target or ""):
+    if wrong := _typed(form, target):
         return _switchover(request, hub, principal, cluster, target or "", force, wrong)
     return _ask(hub, principal, cluster, "switchover", form, target=target, force=force, kill_long=kill_long)
 
@@ -111,7 +113,7 @@ def failover(request: Request, hub: TheHub, principal: Operator, form: TheForm, 
     """Asks for a failover to the server that was planned with, once its name was typed."""
     state = named(hub, cluster)
     target, force = _server(hub, cluster, form.get("target", "")), bool(form.get("force"))
-    if wrong := _typed(form, target or ""):
+    if wrong := _typed(form, target):
         return _failover(request, hub, principal, cluster, target or "", force, wrong)
     fenced = [p.name for p in state.config.proxies if form.get(f"fenced-{p.name}")]
     return _ask(

@@ -29,6 +29,8 @@ router = APIRouter(include_in_schema=False)
 
 _SHOWN = 100
 """Operations, and lines of the audit, on one page."""
+_PATIENCE = 60.0
+"""Seconds for which a step without news is drawn as going on."""
 _DECODED = 40_000
 """Characters of decoded transactions that are shown."""
 
@@ -60,7 +62,8 @@ def story_of(hub: Hub, cluster: str, operation: str) -> Story | None:
     if not records or records[0]["kind"] != "begin":
         return None
     report = hub.report(cluster, operation)
-    now = time.time() if report["outcome"] == "unfinished" else None
+    # one whose process has died goes on for ever otherwise
+    now = min(time.time(), records[-1]["t"] + _PATIENCE) if report["outcome"] == "unfinished" else None
     return Story(operation, records, report, waterfall(records, now))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -86,6 +87,8 @@ class Stage:
     hub: Hub
     tokens: Tokens
     url: str
+    port: int
+    state_dir: Path
 
     def show(
         self,
@@ -132,16 +135,31 @@ def position(text: str) -> MariaDBPosition:
 
 
 @contextlib.contextmanager
-def staged(folder: Path, *clusters: str, perform: Perform | None = None, **more: Any) -> Iterator[Stage]:
-    """Serves the pages of these clusters for a ``with`` block."""
+def staged(
+    folder: Path, *clusters: str, perform: Perform | None = None, port: int | None = None, **more: Any
+) -> Iterator[Stage]:
+    """Serves the pages of these clusters for a ``with`` block; again in the same folder is a restart of the daemon."""
     config = load(configuration(folder, clusters or ("shop",), **more))
     hub = Hub(config.clusters, folder / "audit.jsonl", perform)
-    settings = WebConfig(Address("127.0.0.1", free_port()))
+    settings = WebConfig(Address("127.0.0.1", port or free_port()))
     tokens = Tokens(folder / "tokens.json")
     with served(create_app(hub, settings, tokens), settings):
-        yield Stage(hub, tokens, f"http://{settings.listen}")
+        yield Stage(hub, tokens, f"http://{settings.listen}", settings.listen.port, config.state_dir)
     hub.close(5.0)
 
 
 def token(stage: Stage, scope: Scope = Scope.ADMIN, name: str = "ann") -> str:
     return stage.tokens.create(name, scope)[0]
+
+
+def journals(stage: Stage, cluster: str) -> tuple[str, str]:
+    """Puts a switchover of a real cluster on record, and the same one cut off in its midst; returns their ids."""
+    lines = (Path(__file__).parent / "switchover.jsonl").read_text().splitlines(keepends=True)
+    done = json.loads(lines[0])["operation"]
+    cut = f"{done[:-6]}abcdef"
+    folder = stage.state_dir / cluster / "journal"
+    folder.mkdir(parents=True)
+    (folder / f"{done}.jsonl").write_text("".join(lines))
+    begun = [line.replace(done, cut) for line in lines[:32]]
+    (folder / f"{cut}.jsonl").write_text("".join(begun))
+    return done, cut
