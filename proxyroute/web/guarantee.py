@@ -54,7 +54,7 @@ def guarantee_of(config: ClusterConfig, seen: Glance, history: tuple[Summary, ..
     surely = last is None or back or last.fencing == "fenced"
     if primary is None:
         return Guarantee(None, None, False, (), (), fence, kept, surely)
-    election = elect_failover(sightings, primary, config.policy, config.failover, known)
+    election = elect_failover(sightings, primary, seen.standing.policy(config.policy), config.failover, known)
     server = seen.view.status(primary)
     lives = server is not None and server.writable
     told = tuple(f for f in election.findings if not (lives and f.code in _OF_THE_DAY))

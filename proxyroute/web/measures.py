@@ -171,7 +171,7 @@ def _cluster(state: ClusterState) -> Iterator[Sample]:
     for name, findings in (("switchover", state.blocks_switchover), ("failover", state.blocks_failover)):
         for code in sorted({f.code for f in findings}):
             yield f"proxyroute_{name}_blocked", (code,), 1
-    promised = guarantee(state.config, glance.view)
+    promised = guarantee(state)
     yield "proxyroute_lossless", (), promised["lossless"]
     yield "proxyroute_fenced", (), promised["fenced"]
 
