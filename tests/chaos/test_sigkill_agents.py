@@ -45,8 +45,14 @@ def test_the_engine_is_killed_before_and_after_everything_it_publishes(lab: Lab,
     _sweep(lab, [(point, ("heal", "guard")[number % 2]) for number, point in enumerate(points)])
 
 
+SOME = ("agent.remember:after", "haproxy.runtime:before", "share.receipt:before")
+"""One of each kind: what it keeps, what it changes, what it answers."""
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [*SOME, *(pytest.param(m, marks=pytest.mark.full) for m in MOMENTS if m not in SOME)]
+)
 def test_an_agent_is_killed_at_each_of_its_acts_and_started_again(lab: Lab, moment: str) -> None:
     """Whatever becomes of the switchover, it ends in order, and what it says of its end is true."""
     limits, host, before = limits_of(lab), lab.hosts[1], lab.cluster.primary.name

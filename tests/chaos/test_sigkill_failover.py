@@ -192,7 +192,7 @@ def put_in_order(lab: Lab, old: Node) -> None:
 @pytest.mark.timeout(600)
 def test_killed_around_acts_and_after_records(lab: Lab, tmp_path: Path) -> None:
     points = points_of(lab, tmp_path / "trace")
-    sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points[::8])])
+    sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points[::15])])
 
 
 @pytest.mark.full

@@ -10,8 +10,8 @@ from tests.support.wait import until
 
 LIMIT = "@@global.max_connections"
 
-EACH = (3, pytest.param(1, marks=pytest.mark.full))
-"""Which moments a sweep takes: every third, before and after in turn, or all of them."""
+EACH = (7, pytest.param(1, marks=pytest.mark.full))
+"""Which moments a sweep takes: every seventh, before and after in turn, or all of them."""
 
 
 def await_closed(lab: Lab, seconds: float = 30.0) -> None:

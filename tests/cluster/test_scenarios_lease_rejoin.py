@@ -151,7 +151,7 @@ def test_who_was_stopped_in_mid_rejoin_changes_nothing_after_another_has_done_it
 @pytest.mark.parametrize(
     ("shared", "point"),
     [
-        ("etcd", "rejoin.load:before"),
+        pytest.param("etcd", "rejoin.load:before", marks=full),
         pytest.param("etcd", "rejoin.drop_schema:before", marks=full),
         pytest.param("database", "rejoin.load:before", marks=full),
     ],
