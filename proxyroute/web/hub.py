@@ -310,6 +310,7 @@ def perform(
                 look = foreseer(
                     config, sentry, arguments.get("target"), force=force,
                     fenced_by=arguments.get("fenced_by", ""), fenced_proxies=arguments.get("fenced_proxies", ()),
+                    apply_dead_binlog=bool(arguments.get("apply_dead_binlog")),
                 )  # fmt: skip
                 return (engine.failover(look, force=force, automatic=False, confirm=lambda _: True),)
         if command.kind == "heal":

@@ -5,20 +5,34 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 import yaml
 
 from proxyroute.journal import read
 from tests.support.broken import REBUILD, ready
-from tests.support.death import brought_back, evidence, failed_over, no_failover, remembered, steps, table_locked
+from tests.support.death import (
+    LOSSLESS,
+    await_back,
+    brought_back,
+    evidence,
+    failed_over,
+    no_failover,
+    remembered,
+    steps,
+    table_locked,
+    waits_for_acknowledgements,
+)
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import create_table
 from tests.support.mariadb import Node
 from tests.support.scene import assert_order, configured
+from tests.support.serving import serving
 from tests.support.wait import until
 
 ADVANCED = {"policy": "most_advanced", "dead_binlog_time": "10s"}
@@ -141,6 +155,54 @@ def test_a_torn_tail_is_cut_off_and_told(hosted: Lab) -> None:
     # this disk was honest, and its storage engine has what the log has lost now: no position tells of that
     old.sql("SET STATEMENT sql_log_bin=0 FOR DELETE FROM app.load_rows WHERE writer=3")
     brought_back(hosted, old)
+
+
+def test_serve_does_the_same_by_itself(hosted: Lab) -> None:
+    quick = {"period": "200ms", "proxies_period": "400ms"}
+    automatic = {"mode": "automatic", "single_engine": True, "quiet_period": "0s", "dead_binlog": "apply"}
+    with configured(hosted, failover=automatic, serve=quick), serving(hosted) as served:
+        old = alone(hosted)
+        told_by_it = served.await_told("acted", "failover", 60)
+        assert "4 transactions" in told_by_it
+        assert "applied to" in told_by_it
+        old.start()
+        await_back(hosted, old)
+        until(lambda: writers(old) == [0, 1, 2, 3], f"{old.name} to have what it had")
+    assert hosted.run("failover", "--acknowledge").returncode == 0
+
+
+def test_what_nobody_had_acknowledged_is_saved_and_changes_no_verdict() -> None:
+    """To its client that write failed. It is no loss, and it is not brought back unasked."""
+    with Lab.start(3, semi_sync=True, options=LOSSLESS, policy={"prove": "3s"}) as lab:
+        ready(lab, hosts=True)
+        create_table(lab.cluster.primary)
+        lab.cluster.await_synced()
+        until(lambda: waits_for_acknowledgements(lab.cluster), "somebody to acknowledge")
+        remembered(lab)
+        old = lab.cluster.primary
+        replicas = [node for node in lab.cluster if node is not old]
+        for node in replicas:
+            node.sql("STOP SLAVE IO_THREAD")
+        size = logs_of(old)[-1].stat().st_size
+        client = threading.Thread(target=fails_to_write, args=(old,))
+        client.start()
+        until(lambda: logs_of(old)[-1].stat().st_size > size, "the write to be in the log, and to wait")
+        old.kill9()
+        client.join(20)
+        assert not client.is_alive()
+        for node in replicas:
+            node.sql("START SLAVE IO_THREAD")
+        value = failed_over(lab, code=0)
+        assert value["verdict"] == "PROVEN"
+        assert f"{old.name} alone had 1 transaction" in told(value)
+        assert writers(lab.cluster.primary) == []
+        brought_back(lab, old)
+        assert writers(old) == []
+
+
+def fails_to_write(node: Node) -> None:
+    with pytest.raises(pymysql.err.OperationalError):
+        node.sql("INSERT INTO app.load_rows VALUES (7, 1, 1)")
 
 
 # -- What cannot be read holds nobody up --------------------------------------------------------------------------

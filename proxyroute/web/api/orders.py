@@ -48,6 +48,7 @@ class Failover(_Order):
     force: bool = Field(False, description="Pass over findings that may be passed over, a loss among them.")
     fenced_by: str = Field("", max_length=200, description="Who has made sure that the old primary takes no writes.")
     fenced_proxies: list[Name] = Field(default_factory=list, max_length=100, description="Proxies that are surely off.")
+    apply_dead_binlog: bool = Field(False, description="Apply what only the old primary has, read from its host.")
 
 
 class Heal(_Order):
