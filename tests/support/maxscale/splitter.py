@@ -334,9 +334,17 @@ class _Split:
                     self._wait(began, "its connection was lost again")
                 at_once = False
             else:
-                if lost_at and not self._log and self.at is not None:
-                    self._router.history.repeated.append(Repeated(sql, lost_at, self.at.server))
+                if lost_at:
+                    self._note(sql, lost_at)
                 return self._done(command, reply)
+
+    def _note(self, sql: str, lost_at: str) -> None:
+        """What was repeated may be there twice: a write of its own, or a transaction whose COMMIT lost its reply."""
+        commits = sql.upper().startswith("COMMIT")
+        again = self.at.server if self.at is not None else ""
+        written = [command[1:].decode(errors="replace") for command, _ in self._log] if commits else []
+        for statement in written if self._log else [sql]:
+            self._router.history.repeated.append(Repeated(statement, lost_at, again))
 
     def _try(self, command: bytes) -> Reply:
         if self._fit():
