@@ -58,10 +58,10 @@ def _routes(routes: Iterable[Any], prefix: str) -> Iterator[tuple[str, APIRoute]
 
 
 def _tell(operation: dict[str, Any], scope: Scope | None) -> None:
-    for status, answer in operation["responses"].items():
-        content = answer.get("content", {})
-        if int(status) >= 400 and "application/json" in content:
-            answer["content"] = {"application/problem+json": content["application/json"]}
+    for answer in operation["responses"].values():
+        for content in list(answer.get("content", {}).values()):
+            if str(content.get("schema", {}).get("$ref", "")).endswith("/ProblemShape"):
+                answer["content"] = {"application/problem+json": content}
     if scope is None:
         operation["security"] = []
         return

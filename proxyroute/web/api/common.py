@@ -44,6 +44,7 @@ class ProblemShape(BaseModel):
 
 
 _MEANING = {
+    400: "The body is not to be read.",
     401: "No token, or one that does not hold.",
     403: "The token's scope is not enough, or the request comes from another site's page.",
     404: "There is no such thing.",

@@ -52,7 +52,7 @@ Key = Annotated[
 
 @router.post(
     "/clusters/{cluster}/operations", summary="Ask for something to be done", status_code=202,
-    response_model=OperationShape, responses=problems(404, 409, 413),
+    response_model=OperationShape, responses=problems(400, 404, 409, 413),
 )  # fmt: skip
 def ask(
     cluster: ClusterName,
