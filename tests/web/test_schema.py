@@ -61,11 +61,8 @@ _NAMES = {"cluster": "shop", "server": "db1", "operation": "20261101T000000-abcd
 
 def operations() -> list[tuple[str, str]]:
     """Returns every operation that is described."""
-    return sorted(
-        (method, path)
-        for method, path in ROUTES
-        if path.startswith("/v1/") and method != "OPTIONS" and path != "/v1/openapi.json"
-    )
+    described = {(method, path) for method, path in ROUTES if path.startswith("/v1/") and method != "OPTIONS"}
+    return sorted(described - {("GET", "/v1/openapi.json")})
 
 
 @pytest.mark.parametrize(("method", "path"), operations())
