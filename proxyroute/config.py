@@ -46,7 +46,7 @@ from proxyroute.config_values import (
 )
 from proxyroute.config_vrrp import read_vrrp
 from proxyroute.config_web import WebConfig
-from proxyroute.config_yaml import Document, InvalidConfig, Problem, Where, read_document, suggest
+from proxyroute.config_yaml import Document, InvalidConfig, Problem, Where, dotted, read_document, suggest
 from proxyroute.errors import ConfigError
 from proxyroute.host import Host, prefix
 from proxyroute.model import AGGRESSIVE, Address, FailoverPolicy, Policy
@@ -333,6 +333,7 @@ class _Cluster:
             rejoin=_account(shape.rejoin.account, base) if shape.rejoin else None,
             notices=self._notices,
             vrrp=self._vrrp,
+            lines={dotted(w[2:]): n for w, n in self._document.lines.items() if w[:2] == self._where and len(w) > 2},
         )
 
 

@@ -170,6 +170,8 @@ class ClusterConfig:
     """Who is told, in the order of the file."""
     vrrp: VrrpConfig | None = None
     """A virtual address that keepalived moves between proxy hosts."""
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """In which line of the file each field stands, by its path below the cluster; what is not there is a default."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import json
 import secrets
 import threading
@@ -27,10 +28,16 @@ class Session:
 
     token: str
     """Id of the token that it was made from."""
-    csrf: str
-    """What its forms must send; worth nothing without the cookie."""
     ends: float
     """Unix time."""
+    csrf: str
+    """What its forms must send; follows from what the cookie holds."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    token: str
+    ends: float
 
 
 class Sessions:
@@ -44,20 +51,20 @@ class Sessions:
     def begin(self, token: str, seconds: float) -> tuple[str, Session]:
         """Makes a session from the token with this id; returns what the cookie is to hold."""
         key = secrets.token_urlsafe(32)
-        made = Session(token, secrets.token_urlsafe(32), time.time() + seconds)
+        made = _Kept(token, time.time() + seconds)
         with self._lock:
             self._forget_old()
             while len(self._sessions) >= _MOST:
                 del self._sessions[next(iter(self._sessions))]
             self._sessions[_hash(key)] = made
             self._write()
-        return key, made
+        return key, _session(key, made)
 
     def find(self, key: str) -> Session | None:
         """Returns the session whose cookie holds ``key``; None when there is none, or it has ended."""
         with self._lock:
             found = self._sessions.get(_hash(key))
-        return found if found is not None and found.ends > time.time() else None
+        return _session(key, found) if found is not None and found.ends > time.time() else None
 
     def end(self, key: str) -> None:
         """Ends the session whose cookie holds ``key``."""
@@ -75,10 +82,15 @@ class Sessions:
             put(self._file, json.dumps(values).encode(), lasting=False)
 
 
-def _read(file: Path) -> dict[str, Session]:
+def _session(key: str, kept: _Kept) -> Session:
+    csrf = hmac.new(key.encode(), b"csrf", hashlib.sha256).hexdigest()
+    return Session(kept.token, kept.ends, csrf)
+
+
+def _read(file: Path) -> dict[str, _Kept]:
     try:
         values = json.loads(file.read_bytes())
-        return {hash: Session(**one) for hash, one in values["sessions"].items()} if values["format"] == _FORMAT else {}
+        return {hash: _Kept(**one) for hash, one in values["sessions"].items()} if values["format"] == _FORMAT else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

@@ -48,8 +48,9 @@ def journal(web: Web, operation: str, ended: float, **end: Any) -> None:
 
 def everything(web: Web) -> None:
     """Shows a state in which there is something to be told of everything."""
-    sync = SemiSync(primary_enabled=True, primary_active=True, wait_point="AFTER_SYNC", clients=1)
-    seen = view(server(1, semi_sync=sync), replica(2, channel(lag_seconds=2.5), executed="0-1-90"), silent(3))
+    sync = SemiSync(True, True, True, clients=1, wait_point="AFTER_SYNC", wait_no_replica=True)
+    second = replica(2, channel(lag_seconds=2.5), executed="0-1-90", semi_sync=SemiSync(True, replica_enabled=True))
+    seen = view(server(1, semi_sync=sync), second, silent(3))
     proxies = [Observed("edge", True, Epoch(3, 2), "db2", sessions={"db1": 4}), Observed("gone", False)]
     known = Diagnosis("DeadReplica", "db3 is gone", Action.NONE, "db1")
     at = time.monotonic() - 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from fastapi.testclient import TestClient
 from proxyroute.config import load
 from proxyroute.config_web import WebConfig
 from proxyroute.model import Result
+from proxyroute.standing import Order, Standing
 from proxyroute.web.app import create_app
 from proxyroute.web.auth import COOKIE
 from proxyroute.web.hub import Hub
@@ -259,6 +261,38 @@ def test_a_fence_is_shown_when_there_is_one(tmp_path: Path, site: Site) -> None:
         assert "Fenced: a program makes sure" in other.client.get("/clusters/shop").text
 
 
+def test_standing_orders_are_shown_where_they_count_and_can_be_ended(site: Site) -> None:
+    site.log_in()
+    order = Order("bob", time.time(), "a new disk")
+    standing = Standing({"db3": order}, order, {"db2": replace(order, rank="never")})
+    site.show("shop", [*three()[:2], silent(3)], proxies(), standing=standing)
+    text = site.client.get("/clusters/shop").text
+    assert "The daemon does nothing by itself" in text
+    assert "in maintenance" in text
+    assert "never promoted" in text
+    text = site.client.get("/clusters/shop/more").text
+    assert "a new disk, bob" in text
+    for button in ("End the maintenance of db3", "Let it act again", "db2 as configured"):
+        assert button in text
+
+
+def test_settings_are_shown_with_where_they_come_from_and_without_secrets(tmp_path: Path) -> None:
+    (tmp_path / "hook").write_text("https://hooks.example/services/T0/B0/verysecret")
+    hook = [{"type": "webhook", "url": {"file": str(tmp_path / "hook")}}]
+    with made(tmp_path, switchover={"max_lag": "3s"}, failover={"profile": "aggressive"}, notices=hook) as site:
+        site.log_in(Scope.READ)
+        text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", site.client.get("/clusters/shop/settings").text))
+        lines = site.config.path.read_text().splitlines()
+        at = next(n for n, line in enumerate(lines, 1) if "max_lag" in line)
+        assert f"switchover.max_lag 3.0 line {at}" in text
+        assert "switchover.freeze_budget 3.0 default" in text
+        assert "failover.confirm 0.15 profile: aggressive" in text
+        assert f"account.password kept in the file {tmp_path}/password line" in text
+        assert f"notices[0].url kept in the file {tmp_path}/hook" in text
+        assert SECRET not in text
+        assert "verysecret" not in text
+
+
 def test_who_may_only_read_is_offered_nothing_that_acts(site: Site) -> None:
     site.log_in(Scope.READ)
     assert "Switchover…" not in site.client.get("/clusters/shop").text
@@ -279,6 +313,11 @@ def test_what_is_asked_for_is_the_same_as_on_the_command_line_and_says_who_and_w
         ("heal", {}, {"declare_lost": []}),
         ("publish", {}, {}),
         ("acknowledge", {}, {}),
+        ("maintenance", {"server": "db3", "on": "1", "for": "1h"}, {"server": "db3", "on": True, "seconds": 3600.0}),
+        ("maintenance", {"server": "db3"}, {"server": "db3", "on": False}),
+        ("rank", {"server": "db2", "rank": "prefer"}, {"server": "db2", "rank": "prefer"}),
+        ("rank", {"server": "db2"}, {"server": "db2", "rank": ""}),
+        ("pause", {"on": "1", "for": "8h"}, {"seconds": 8 * 3600.0}),
     ]  # fmt: skip
     for kind, fields, arguments in asked:
         answer = site.client.post(f"/clusters/shop/{kind}", data={**fields, "csrf": csrf, "why": "because"})
@@ -303,6 +342,9 @@ def test_what_is_asked_for_is_the_same_as_on_the_command_line_and_says_who_and_w
         ("rejoin", {"server": "db3", "method": "flashback"}),
         ("rejoin", {"server": "db3", "method": "drop"}),
         ("rejoin", {"server": "", "method": ""}),
+        ("maintenance", {"server": "", "on": "1"}),
+        ("maintenance", {"server": "db3", "on": "1", "for": "9y"}),
+        ("rank", {"server": "db3", "rank": "emperor"}),
     ],
 )
 def test_nothing_is_asked_for_before_the_right_name_was_typed(site: Site, kind: str, fields: dict[str, str]) -> None:

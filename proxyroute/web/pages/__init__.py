@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from proxyroute.web.pages import access, acting, files, overview, records
+from proxyroute.web.pages import access, acting, files, overview, records, settings
 from proxyroute.web.pages.overview import Lines
 
-PARTS = (files, access, overview, records, acting)
+PARTS = (files, access, overview, records, acting, settings)
 """Each has a router."""
 
 

@@ -12,13 +12,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from proxyroute.planned import offenders
+from proxyroute.standing import RANKS
 from proxyroute.web.auth import Principal, require
 from proxyroute.web.hub import Command, Hub
+from proxyroute.web.limits import Rate
 from proxyroute.web.pages.access import Form, TheForm
 from proxyroute.web.pages.overview import TheHub, named
 from proxyroute.web.pages.records import story_of
 from proxyroute.web.pages.shell import page, see, segment
-from proxyroute.web.problems import Problem
+from proxyroute.web.problems import Problem, too_many
 from proxyroute.web.tokens import Scope
 
 router = APIRouter(include_in_schema=False)
@@ -28,9 +30,14 @@ Operator = Annotated[Principal, Depends(require(Scope.OPERATE))]
 _METHODS = ("", "flashback", "reseed")
 
 
-def _ask(hub: Hub, principal: Principal, cluster: str, kind: str, form: Form, **arguments: Any) -> Response:
+def _ask(
+    request: Request, hub: Hub, principal: Principal, cluster: str, kind: str, form: Form, **arguments: Any
+) -> Response:
     """Asks for a command, and shows how it goes on. The key makes a form that is sent twice ask once."""
     why = form.get("why", "")[:500]
+    rate: Rate = request.app.state.command_rate
+    if wait := rate.take(principal.name):
+        raise too_many("too many commands", wait)
     ticket = hub.ask(Command(kind, cluster, principal.actor, why, arguments, form.get("key", "")))
     return see(f"/clusters/{segment(cluster)}/operations/{segment(ticket.id)}")
 
@@ -82,7 +89,7 @@ def switchover(request: Request, hub: TheHub, principal: Operator, form: TheForm
     force, kill_long = bool(form.get("force")), bool(form.get("kill_long"))
     if wrong := _typed(form, target):
         return _switchover(request, hub, principal, cluster, target or "", force, wrong)
-    return _ask(hub, principal, cluster, "switchover", form, target=target, force=force, kill_long=kill_long)
+    return _ask(request, hub, principal, cluster, "switchover", form, target=target, force=force, kill_long=kill_long)
 
 
 # -- failover --------------------------------------------------------------------------------------------------
@@ -117,7 +124,7 @@ def failover(request: Request, hub: TheHub, principal: Operator, form: TheForm, 
         return _failover(request, hub, principal, cluster, target or "", force, wrong)
     fenced = [p.name for p in state.config.proxies if form.get(f"fenced-{p.name}")]
     return _ask(
-        hub, principal, cluster, "failover", form,
+        request, hub, principal, cluster, "failover", form,
         target=target, force=force, fenced_by=form.get("fenced_by", ""), fenced_proxies=fenced,
     )  # fmt: skip
 
@@ -155,7 +162,7 @@ def rejoin(request: Request, hub: TheHub, principal: Operator, form: TheForm, cl
         raise Problem(422, "a server and a method are needed", cure="go back and choose them")
     if wrong := _typed(form, server) if method else "":
         return _rejoin(request, hub, principal, cluster, server, wrong, method)
-    return _ask(hub, principal, cluster, "rejoin", form, server=server, method=method or None)
+    return _ask(request, hub, principal, cluster, "rejoin", form, server=server, method=method or None)
 
 
 # -- heal, and the rest ----------------------------------------------------------------------------------------
@@ -173,13 +180,13 @@ def heal_page(request: Request, hub: TheHub, principal: Operator, cluster: str) 
 
 
 @router.post("/clusters/{cluster}/heal")
-def heal(hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
+def heal(request: Request, hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
     """Asks that everything open is finished or undone."""
     state = named(hub, cluster)
     lost = [name for name in state.config.servers if form.get(f"lost-{name}")]
     if lost and not principal.may(Scope.ADMIN):
         raise Problem(403, "to declare a server lost the scope admin is needed")
-    return _ask(hub, principal, cluster, "heal", form, declare_lost=lost)
+    return _ask(request, hub, principal, cluster, "heal", form, declare_lost=lost)
 
 
 @router.get("/clusters/{cluster}/more")
@@ -190,14 +197,57 @@ def more_page(request: Request, hub: TheHub, principal: Operator, cluster: str) 
 
 
 @router.post("/clusters/{cluster}/publish")
-def publish(hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
+def publish(request: Request, hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
     """Asks that every proxy is told to follow the present primary."""
     named(hub, cluster)
-    return _ask(hub, principal, cluster, "publish", form)
+    return _ask(request, hub, principal, cluster, "publish", form)
 
 
 @router.post("/clusters/{cluster}/acknowledge")
-def acknowledge(hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
+def acknowledge(request: Request, hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
     """Says that a person has seen every failover so far."""
     named(hub, cluster)
-    return _ask(hub, principal, cluster, "acknowledge", form)
+    return _ask(request, hub, principal, cluster, "acknowledge", form)
+
+
+# -- standing orders -------------------------------------------------------------------------------------------
+
+_TIMES = {"": None, "1h": 3600.0, "8h": 8 * 3600.0, "1d": 86400.0, "7d": 7 * 86400.0}
+"""For how long an order may be given on a page."""
+
+
+def _seconds(form: Form) -> dict[str, float]:
+    if form.get("for", "") not in _TIMES:
+        raise Problem(422, f"{form['for']!r} is none of the times that can be chosen", cure="go back and choose one")
+    seconds = _TIMES[form.get("for", "")]
+    return {} if seconds is None else {"seconds": seconds}
+
+
+@router.post("/clusters/{cluster}/maintenance")
+def maintenance(request: Request, hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
+    """Puts a server into maintenance, or ends that."""
+    named(hub, cluster)
+    server, on = _server(hub, cluster, form.get("server", "")), form.get("on") == "1"
+    if server is None:
+        raise Problem(422, "it is not said which server is meant", cure="go back and choose one")
+    more = _seconds(form) if on else {}
+    return _ask(request, hub, principal, cluster, "maintenance", form, server=server, on=on, **more)
+
+
+@router.post("/clusters/{cluster}/rank")
+def rank(request: Request, hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
+    """Says whether a server is to become primary first, or never."""
+    named(hub, cluster)
+    server, said = _server(hub, cluster, form.get("server", "")), form.get("rank", "")
+    if server is None or said not in ("", *RANKS):
+        raise Problem(422, "a server and what it is to be are needed", cure="go back and choose them")
+    return _ask(request, hub, principal, cluster, "rank", form, server=server, rank=said, **_seconds(form))
+
+
+@router.post("/clusters/{cluster}/pause")
+def pause(request: Request, hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
+    """Lets the daemon do nothing by itself, or act again."""
+    named(hub, cluster)
+    if form.get("on") == "1":
+        return _ask(request, hub, principal, cluster, "pause", form, **_seconds(form))
+    return _ask(request, hub, principal, cluster, "resume", form)

@@ -13,6 +13,7 @@ from proxyroute.web.state import ClusterState
 
 LEVELS = ("bad", "warn", "good")
 """The worst first."""
+IN_MAINTENANCE = "in maintenance"
 WORDS = {"good": "OK", "warn": "Look", "bad": "Problem"}
 
 
@@ -140,8 +141,9 @@ def servers(state: ClusterState) -> list[ServerFacts]:
     found = []
     for name, seen in view.servers.items():
         if isinstance(seen, Silent):
+            level = "warn" if IN_MAINTENANCE in notes.get(name, ()) else "bad"
             facts = ServerFacts(
-                name, str(seen.address), "silent", "bad", "does not answer", seen.reason, notes=notes.get(name, ())
+                name, str(seen.address), "silent", level, "does not answer", seen.reason, notes=notes.get(name, ())
             )
         else:
             facts = _server(state, view, seen, notes.get(name, ()))
@@ -222,8 +224,9 @@ def behind(view: View, server: Status) -> str:
 
 
 def _notes(state: ClusterState) -> Mapping[str, tuple[str, ...]]:
-    policy = state.config.policy
-    notes: dict[str, list[str]] = {}
+    standing = state.glance.standing if state.glance is not None else None
+    policy = standing.policy(state.config.policy) if standing is not None else state.config.policy
+    notes: dict[str, list[str]] = {name: [IN_MAINTENANCE] for name in policy.aside}
     for number, name in enumerate(policy.prefer, 1):
         notes.setdefault(name, []).append("preferred" if len(policy.prefer) == 1 else f"preferred, number {number}")
     for name in policy.never:

@@ -1,11 +1,10 @@
-"""What every page has: the frame, the words and marks of templates, headers, and errors in the same look."""
+"""What every page has: the frame, the words and marks of templates, and errors in the same look."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -26,18 +25,6 @@ from proxyroute.words import seconds
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-"""What a page may load and do: nothing from elsewhere, no script or style inside it."""
-HEADERS: Mapping[str, str] = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 THEME = "proxyroute_theme"
 """The cookie that holds ``light`` or ``dark``; it is only about looks, so the switch of the page sets it."""
 
@@ -105,12 +92,12 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
         here=request.url.path,
         **values,
     )
-    return HTMLResponse(text, status, HEADERS)
+    return HTMLResponse(text, status)
 
 
 def see(path: str) -> Response:
     """Returns the answer that sends a browser to another page."""
-    return RedirectResponse(path, 303, HEADERS)
+    return RedirectResponse(path, 303)
 
 
 def hub_of(request: Request) -> Hub:
@@ -154,6 +141,7 @@ _TITLES = {
     405: "This is not a page",
     409: "Refused",
     422: "Something in the request is wrong",
+    421: "Under another name",
     429: "Too many requests",
     503: "Not possible now",
 }

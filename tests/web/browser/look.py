@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +47,20 @@ class Tab:
     def part(self, name: str) -> Locator:
         return self.page.locator(f"#part-{name}")
 
-    def addresses(self, url: str) -> list[str]:
-        """Returns every page that can be reached by links, the first one first."""
-        found, waiting = ["/"], ["/"]
+    def walk(self, url: str) -> Iterator[str]:
+        """Goes to every page that can be reached by links, one of each kind below a cluster; yields its address."""
+        waiting, met = ["/"], {"/"}
         while waiting:
-            self.page.goto(url + waiting.pop(0))
-            hrefs: Sequence[str] = self.page.eval_on_selector_all(
-                "a[href]", "all => all.map(a => a.getAttribute('href'))"
-            )
+            path = waiting.pop(0)
+            self.page.goto(url + path)
+            yield path
+            links = "all => all.map(a => a.getAttribute('href'))"
+            hrefs: Sequence[str] = self.page.eval_on_selector_all("a[href]", links)
             for href in hrefs:
-                if href.startswith("/") and href not in found:
-                    found.append(href)
+                kind = re.sub(r"^/clusters/[^/]+/|=db\d", "…", href)
+                if href.startswith("/") and kind not in met:
+                    met.add(kind)
                     waiting.append(href)
-        return found
 
     def measured(self, script: str) -> Any:
         return self.page.evaluate(script)
