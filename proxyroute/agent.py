@@ -222,9 +222,7 @@ class Agent:
             if receipt.state is ReceiptState.DONE:
                 self._hold_ends = 0.0  # those who waited have gone there
             return receipt
-        if announcement.route is not None and (
-            self._memory is None or announcement.route != self._memory.release
-        ):  # we were away when it was published
+        if announcement.route is not None and not self._knows(announcement):  # we were away when it was published
             release = self._accept(announcement, announcement.route)
             self._haproxy().settle(release.table, Deadline.after(_SECONDS[Phase.SETTLE]))
         if phase is Phase.PREPARE:
@@ -235,14 +233,26 @@ class Agent:
         self._hold_ends = 0.0
         return self._haproxy().release(Deadline.after(_SECONDS[phase]))
 
+    def _knows(self, announcement: Announcement) -> bool:
+        """Tells whether the route in force is ours, or older on a disk that was restored and is written anew now.
+
+        Then what is staged is judged by itself, and what was staged may go on: a stale engine stages nothing with us.
+        """
+        if self._memory is None or announcement.route is None:
+            return False
+        anew = announcement.phase is Phase.PREPARE or bool(self._staged)
+        return announcement.route == self._memory.release or (
+            anew and epoch_of(announcement.route) < self._memory.epoch
+        )
+
     def _prepare(self, announcement: Announcement) -> Receipt:
         if announcement.target is None or announcement.abort is None:
             raise Torn("prepare names no releases")
         self._staged.clear()  # what was believed long ago may have been signed with a key that has been changed
         target, abort = self._load(announcement.target), self._load(announcement.abort)
-        self._staged = {target.name: target}
         accept(self._memory, target, announcement.sequence)
         refuse_outdated(self._memory, abort.table.epoch)
+        self._staged = {target.name: target}
         self._local.rehearse()  # it must be remembered before it is followed, and by then it is too late to refuse
         back = abort.table
         if self._memory is not None:  # a reload leads where writes go now: under the epoch they go there by

@@ -90,6 +90,20 @@ def test_stale_release_from_an_older_epoch_is_not_followed(site: Lab) -> None:
     in_reach(site)
 
 
+@pytest.mark.parametrize("words", [("publish",), ("switchover", "--yes")])
+def test_a_disk_that_was_restored_is_written_anew_by_whoever_comes_next(site: Lab, words: tuple[str, ...]) -> None:
+    before = current(site).read_bytes()
+    new = switched(site)["result"]["primary"]
+    put(current(site), before)
+    for host in site.hosts:
+        troubled(host, "superseded")
+    done = site.run(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (site.cluster.primary.name == new) is (words == ("publish",))
+    in_reach(site)
+    assert_order(site)
+
+
 def test_torn_file(site: Lab) -> None:
     routes = [host.route() for host in site.hosts]
     whole = current(site).read_bytes()

@@ -15,7 +15,7 @@ PAGE = 4096
 
 
 class Disk:
-    """A mounted disk of ``SIZE`` bytes."""
+    """A mounted disk, by default of ``SIZE`` bytes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,9 +40,12 @@ class Disk:
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[Disk]:
-    """Mounts a disk at ``folder`` for a ``with`` block. Raises PermissionError where that may not be done."""
-    argv = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "proxyroute-test", str(folder)]
+def small_disk(folder: Path, size: int = SIZE) -> Iterator[Disk]:
+    """Mounts a disk of ``size`` bytes at ``folder`` for a ``with`` block.
+
+    Raises PermissionError where that may not be done.
+    """
+    argv = ["mount", "-t", "tmpfs", "-o", f"size={size}", "proxyroute-test", str(folder)]
     if os.getuid() != 0 or subprocess.run(argv, capture_output=True).returncode:
         raise PermissionError("a small disk can only be had as root: it is a tmpfs of its own")
     try:

@@ -1,7 +1,8 @@
 """A real GlusterFS on loopback: one brick, and a mount of its own for the engine and for every host.
 
 Without glusterd: volume files by hand, one ``glusterfsd`` that serves and one ``glusterfs`` for each mount, all
-children of the test.
+children of the test. On a network of the laboratory the brick is on a host of its own, and each mount's client on its
+host: whoever is cut off from that host is cut off from the disk.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tests.support.network import Network
 from tests.support.process import Daemon, find_program, free_port, workspace
 from tests.support.wait import until
 
 KIND = "fuse.glusterfs"
+SERVER = "disk"
+"""The host of the brick, where there is a network."""
 
 _BRICK = """
 volume posix
@@ -38,9 +42,9 @@ end-volume
 volume server
   type protocol/server
   option transport-type tcp
-  option transport.socket.bind-address 127.0.0.1
+  option transport.socket.bind-address {address}
   option transport.socket.listen-port {port}
-  option auth.addr.brick.allow 127.0.0.1
+  option auth.addr.brick.allow *
   subvolumes brick
 end-volume
 """
@@ -51,7 +55,7 @@ _MOUNT = """
 volume routes
   type protocol/client
   option transport-type tcp
-  option remote-host 127.0.0.1
+  option remote-host {address}
   option remote-port {port}
   option remote-subvolume brick
   option ping-timeout {patience}
@@ -62,33 +66,51 @@ end-volume
 class Gluster:
     """The disk. ``mounts`` says where each host sees it."""
 
-    def __init__(self, folder: Path, hosts: Sequence[str], *, delay: float, patience: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        hosts: Sequence[str],
+        *,
+        delay: float,
+        patience: int,
+        network: Network | None = None,
+        brick: Path | None = None,
+    ) -> None:
         self.folder = folder
+        self._network = network
+        self._address = network.hosts[SERVER] if network is not None else "127.0.0.1"
         self.mounts: Mapping[str, Path] = {host: folder / "mounts" / host for host in hosts}
-        self.brick = folder / "brick"
+        self.brick = brick or folder / "brick"
         self._port = free_port()
         self._server: Daemon | None = None
         self._clients: dict[str, Daemon] = {}
         for made in (self.brick, *self.mounts.values()):
-            made.mkdir(parents=True)
-        values = {"brick": self.brick, "port": self._port, "patience": patience}
+            made.mkdir(parents=True, exist_ok=True)
+        values = {"brick": self.brick, "port": self._port, "patience": patience, "address": self._address}
         kind = _SLOW.format(microseconds=round(delay * 1e6)) if delay else "type performance/io-threads"
         (folder / "server.vol").write_text(_BRICK.format(**values, kind=kind))
         (folder / "client.vol").write_text(_MOUNT.format(**values))
 
     @classmethod
     def start(
-        cls, hosts: Sequence[str] = ("engine", "edge1", "edge2"), *, delay: float = 0.0, patience: int = 42
+        cls,
+        hosts: Sequence[str] = ("engine", "edge1", "edge2"),
+        *,
+        delay: float = 0.0,
+        patience: int = 42,
+        network: Network | None = None,
+        brick: Path | None = None,
     ) -> Gluster:
         """Starts the brick and mounts it for each of ``hosts``.
 
         Each operation of the brick takes ``delay`` seconds more. After ``patience`` seconds without an answer a mount
-        takes its connection for dead (GlusterFS's own default is 42). Raises PermissionError where nothing can be
-        mounted, FileNotFoundError when GlusterFS is not installed.
+        takes its connection for dead (GlusterFS's own default is 42). On a ``network`` the brick is on the host SERVER.
+        A folder that is to be the ``brick`` may be given. Raises PermissionError where nothing can be mounted,
+        FileNotFoundError when GlusterFS is not installed.
         """
         _refuse_without_fuse()
         _remove_leftovers()
-        started = cls(workspace(), hosts, delay=delay, patience=patience)
+        started = cls(workspace(), hosts, delay=delay, patience=patience, network=network, brick=brick)
         try:
             started.restore()
             for host in hosts:
@@ -98,15 +120,15 @@ class Gluster:
             raise
         return started
 
-    def _run(self, program: str, name: str, *words: str) -> Daemon:
+    def _run(self, program: str, name: str, *words: str, host: str = "") -> Daemon:
         log = self.folder / f"{name}.log"
         argv = [find_program(program), "--no-daemon", "-l", str(log), "-p", str(self.folder / f"{name}.pid"), *words]
-        return Daemon(argv, log)
+        return Daemon(argv, log, launcher=self._network.launcher(host) if self._network is not None else ())
 
     def _mount(self, host: str) -> None:
         point = self.mounts[host]
         words = ["-f", str(self.folder / "client.vol"), "--attribute-timeout=0", "--entry-timeout=0", str(point)]
-        self._clients[host] = self._run("glusterfs", host, *words)
+        self._clients[host] = self._run("glusterfs", host, *words, host=host)
         until(lambda: point in _mounted() and _answers(point), f"{point} to be mounted; {self.folder / host}.log")
 
     def unmount(self, host: str) -> Path:
@@ -130,12 +152,13 @@ class Gluster:
     def restore(self) -> None:
         """Starts the server, again; mounts come back by themselves some seconds later."""
         if self._server is None:
-            self._server = self._run("glusterfsd", "server", "-f", str(self.folder / "server.vol"))
+            self._server = self._run("glusterfsd", "server", "-f", str(self.folder / "server.vol"), host=SERVER)
             until(self._listens, f"the server to listen; {self.folder / 'server.log'}")
 
     def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+        there = self._network.inside(SERVER) if self._network is not None else contextlib.nullcontext()
+        with there, socket.socket() as probe:
+            return probe.connect_ex((self._address, self._port)) == 0
 
     def freeze(self) -> None:
         """From now on the server answers nothing: who reads waits."""

@@ -188,6 +188,29 @@ def test_a_stale_engine_is_told_and_nothing_moves(tmp_path: Path) -> None:
     assert set(haproxy.routes) == {(Epoch(2, 1), "db2")}
 
 
+def test_on_a_disk_that_was_restored_what_is_staged_counts_and_what_is_old_does_not(tmp_path: Path) -> None:
+    made, haproxy = config(tmp_path), Memoryless()
+    share = Share(made.folder, "shop", KEY)
+    share.make_folders()
+    agent = Host(made, haproxy)
+    publish(share, (2, 1), "db2", Phase.SETTLE, 1, 1)
+    agent.step()
+    old, target, back = release((1, 9), "db1"), release((3, 1), "db1"), release((2, 1), "db2")
+    for each in (old, target, back):
+        share.stage(each)
+    told = []
+    for number, phase in enumerate((Phase.HOLD, Phase.PREPARE, Phase.HOLD, Phase.RELEASE), 2):
+        named = Announcement(f"id{number}", number, "shop", phase, "engine", route=old.name, seconds=1.0)
+        if phase is Phase.PREPARE:
+            named = replace(named, target=target.name, abort=back.name)
+        share.publish(named, Deadline.after(10))
+        agent.step()
+        told.append(share.answer("edge1").receipt.state)
+    agent.close()
+    assert told == [ReceiptState.FAILED, ReceiptState.PREPARED, ReceiptState.DONE, ReceiptState.DONE]
+    assert set(haproxy.routes) == {(Epoch(2, 1), "db2")}
+
+
 def test_a_receipt_that_cannot_be_written_is_told_on_the_host_and_written_later(tmp_path: Path) -> None:
     made, haproxy = config(tmp_path), Memoryless()
     share = Share(made.folder, "shop", KEY)
