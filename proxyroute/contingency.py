@@ -41,6 +41,8 @@ class Contingency:
     go: bool = False
     dead_binlog: str = ""
     """What would be done with what only the old primary has, in words."""
+    limits: tuple[Finding, ...] = ()
+    """What forbids an *automatic* failover now, whatever a person may do."""
 
 
 def foresee(
@@ -79,6 +81,7 @@ def foresee(
         fetch_patience=policy.fetch,
         may_lack=force or policy.policy == "most_advanced",
         may_be_missing=() if election.lossless else _doubts(election),
+        seen_writing=known.at if known is not None and known.primary == primary else 0.0,
         in_sync_until=known.at + known.semi_sync.timeout_seconds if known and known.semi_sync else 0.0,
         server_ids=dict(known.server_ids) if known is not None else {},
         events=tuple(events),
@@ -91,6 +94,8 @@ def foresee(
         others = [n for n in view.servers if n not in (primary, election.winner)]
         moved = tuple(n for n in others if n in participants or view.status(n) is None)
         plan = Plan(view.cluster, primary, election.winner, moved, policy=rules)
+    if fenced_by:
+        more = [f for f in more if f.code != "failover.unfenced"]
     own = {f.code for f in election.findings}
     blockers = tuple(f for f in diagnosis.blockers if f.code not in own)
     if wanted == APPLY and primary not in hosts:

@@ -23,7 +23,8 @@ from proxyroute.contingency import Contingency
 from proxyroute.deadline import Urgent, give_way, giving_way
 from proxyroute.errors import ConfigError, GaveWay, JournalError, Refused
 from proxyroute.failover import failover
-from proxyroute.failover_limits import Guarding, Past, limits
+from proxyroute.failover_limits import Guarding, Past, limits, unfenced
+from proxyroute.foretold import foretold, ways
 from proxyroute.guard import Guard
 from proxyroute.history import Ledger, Summary, result_of, untouched
 from proxyroute.journal import Journal, Listener, Record
@@ -139,7 +140,9 @@ class Engine:
             force=force,
             parts=self._parts,
             sync_seconds=sync_seconds,
-            past=[s.blackout_seconds for s in self.history() if s.blackout_seconds is not None],
+            past=[
+                s.blackout_seconds for s in self.history() if s.blackout_seconds is not None and s.kind == "switchover"
+            ],
             more=(
                 *self._lease.findings(Deadline.after(LOOK)),
                 *self._open_findings(),
@@ -225,14 +228,15 @@ class Engine:
         ``foresee`` returns what is seen now, given what else stands in the way. Raises Refused, Busy, Aborted (the
         routes go to the old primary again, nobody takes writes) or Unfinished (heal goes on).
         """
-        first = foresee(self._open_findings())
+        more = self._open_findings if automatic else self.waiting  # an automatic one asks for the limits itself
+        first = foresee(more())
         self._refuse_failover(first, force)
         if not confirm(first):
             raise Refused("not confirmed; nothing was touched")
         seen = [first]
 
         def again() -> Plan:
-            seen[0] = foresee(self._open_findings())
+            seen[0] = foresee(more())
             self._refuse_failover(seen[0], force)
             plan = seen[0].plan
             assert plan is not None
@@ -244,7 +248,8 @@ class Engine:
         diagnosis = {"name": first.diagnosis.name, "text": first.diagnosis.text, "automatic": automatic}
         patience = _LEASE if automatic else _PERSON
         with self._operation("failover", again, patience, force=force, diagnosis=diagnosis) as (op, parts):
-            failover(parts, op, seen[0].orders)
+            alone = not automatic or self._config.failover.accept_unfenced
+            failover(parts, op, replace(seen[0].orders, accept_unfenced=alone))
             return result_of(op)
 
     def _refuse_failover(self, prospect: Contingency, force: bool) -> None:
@@ -458,20 +463,27 @@ class Engine:
             for s in self.history()
             if s.kind == "failover" and s.outcome in ("done", "aborted", "open")
         ]
-        guarding = Guarding(self._lease.distributed, counts_servers=self._config.lease.type == "database")
+        guarding = Guarding(
+            self._lease.distributed, counts_servers=self._config.lease.type == "database", closes=self._closes
+        )
         found = limits(
             self._config.name, self._config.failover, guarding, len(self._parts.site.names), past, time.time()
         )
         return (*self.standing.findings(self._config.name), *found)
 
     def failover_blocks(self, view: View, observed: Sequence[Observed], known: Known | None) -> tuple[Finding, ...]:
-        """Returns what would block an automatic failover if the primary died now; nothing when a person decides."""
-        config, routes = self._config, self._parts.routes
+        """Returns what would block a failover if the primary died now: ``serve``, or, in manual mode, a person."""
+        config = self._config
         return blocks(
             view, observed, self._policy, config.failover, known, tuple(self.failover_limits()),
-            {o.proxy: routes.silence(o.proxy) for o in observed if routes.is_required(o.proxy)},
-            fence=bool(self._parts.hooks.configured("fence")), now=time.monotonic(), wall=time.time(),
+            ways(config, self._parts, observed), fence=bool(self._parts.hooks.configured("fence")),
+            now=time.monotonic(), wall=time.time(), more=self._open_findings(),
         )  # fmt: skip
+
+    def foretold(self) -> tuple[Finding, ...]:
+        """Returns everything that is known beforehand to stand in the way of a failover that a person asks for."""
+        found = foretold(self._config, self._parts, self._lease, self._sync_seconds, Deadline.after(LOOK))
+        return (*self.waiting(), *found)
 
     def acknowledge_failovers(self) -> None:
         """Says that a person has seen every failover so far: none limits the next one. Raises JournalError."""
@@ -482,8 +494,14 @@ class Engine:
             raise JournalError(f"{self._acknowledged}: {error.strerror}; state_dir must be writable") from error
 
     def waiting(self) -> tuple[Finding, ...]:
-        """Returns the operations that are open, as findings."""
-        return self._open_findings()
+        """Returns what a person who wants a failover must know: what is open, and that nothing would be closed."""
+        alone = () if self._closes else (unfenced(self._config.name, Severity.WARNING),)
+        return (*self._open_findings(), *alone)
+
+    @property
+    def _closes(self) -> bool:
+        """Whether anything keeps clients away from a primary that is replaced."""
+        return bool(self._parts.routes.required or self._parts.hooks.configured("fence"))
 
     def busy(self) -> bool:
         """Tells whether an operation that moves the primary is under way, or waits for heal."""

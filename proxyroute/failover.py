@@ -63,6 +63,8 @@ class Orders:
     """The candidate may be opened although it lacks events that another server has received."""
     may_be_missing: tuple[str, ...] = ()
     """Why something that the old primary had acknowledged may be lost; nothing when it is not, if closed in time."""
+    seen_writing: float = 0.0
+    """Unix time of the last good sight of the old primary taking writes; 0: there was none."""
     in_sync_until: float = 0.0
     """Unix time until which the old primary certainly waited for acknowledgements; it must be closed by then."""
     server_ids: Mapping[str, int] = field(default_factory=dict)
@@ -73,6 +75,8 @@ class Orders:
     """What to do with what only the old primary has: see ``FailoverPolicy``."""
     dead_binlog_time: float = 30.0
     """Seconds that may take."""
+    accept_unfenced: bool = True
+    """It may go on where nothing keeps clients away from the old primary: a person has seen that, or declared it."""
     semi_sync: bool = False
     """The old primary waited for acknowledgements: so will the new one, once somebody can give them."""
 
@@ -96,7 +100,7 @@ def failover(parts: Parts, op: Operation, orders: Orders) -> None:
 def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
     plan, site = op.plan, parts.site
     old, new = peer(parts, op, plan.primary), site[plan.candidate]
-    op.mark("frozen")  # nobody writes anywhere from here on, at the latest
+    _begin_blackout(op, orders)
     with op.step("last look") as note:
         view = _last_look(parts, op, orders)
         note.detail = f"{plan.primary} does not take writes"
@@ -145,6 +149,16 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
     return table
 
 
+def _begin_blackout(op: Operation, orders: Orders) -> None:
+    """It began after the last good sight of the primary taking writes; without one nobody knows, and we count from now.
+
+    So what is measured is the most, or the least, for which writes stood still: the report says which.
+    """
+    seen = bool(orders.seen_writing)
+    op.mark("frozen", max(0.0, time.time() - orders.seen_writing) if seen else 0.0)
+    op.keep("blackout_from", "seen" if seen else "begun")
+
+
 # -- it closes before it opens --
 
 
@@ -189,6 +203,11 @@ def _close_routes(parts: Parts, op: Operation, orders: Orders, view: View, fenci
     One that is silent is a danger only while the old primary is not fenced: then its declared silence is waited out,
     or somebody must say that it is off. Raises Unfinished, naming it, otherwise.
     """
+    if fencing is Fencing.NONE and not parts.routes.required and not orders.accept_unfenced:
+        raise Unfinished(
+            f"nothing keeps clients away from {op.plan.primary}: no proxy could be closed, and no fence has succeeded; "
+            "when it certainly takes no writes type: proxyroute failover --fenced-by NAME"
+        )
     if not parts.routes:
         return fencing
     began = time.monotonic()

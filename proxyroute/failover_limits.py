@@ -14,6 +14,7 @@ FINDINGS = (
     "failover.manual",
     "failover.lease",
     "failover.two_servers",
+    "failover.unfenced",
     "failover.quiet",
     "failover.per_day",
     "failover.unfinished",
@@ -43,6 +44,19 @@ class Guarding:
     """The lease is one that other engines see."""
     counts_servers: bool = False
     """It needs a majority of the database servers themselves."""
+    closes: bool = True
+    """Something keeps clients away from a primary that is replaced: a proxy that must answer, or a fence."""
+
+
+def unfenced(cluster: str, severity: Severity) -> Finding:
+    """Returns the finding that nothing keeps clients away from a primary that is replaced."""
+    text = (
+        "there is no proxy to close and no fence: clients could go on writing to a primary that is only cut off from us"
+    )
+    cure = "configure scripts.fence or the proxies; or declare failover.accept_unfenced: true"
+    if severity is not Severity.ERROR:
+        cure = "make sure that nothing reaches it, and say so: --fenced-by NAME; for the next time: scripts.fence"
+    return Finding("failover.unfenced", severity, cluster, text, cure)
 
 
 def limits(
@@ -72,6 +86,8 @@ def _limits(
     if guarding.counts_servers and servers <= 2:
         text = f"the lease needs a majority of {servers} servers, and there is none when one is gone"
         yield _error("failover.two_servers", text, "use etcd for the lease, or add a third server")
+    if not guarding.closes and not policy.accept_unfenced:
+        yield unfenced(cluster, Severity.ERROR)
     counted = [p for p in past if p.automatic and not p.acknowledged]
     ages = {p.operation: max(0.0, wall - p.at) for p in counted}
     recent = [p for p in counted if ages[p.operation] < policy.quiet_period]

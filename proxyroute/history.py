@@ -13,7 +13,7 @@ from proxyroute.errors import JournalError
 from proxyroute.journal import Record, first, outcome
 from proxyroute.model import Evidence, Proof, Result, Verdict
 from proxyroute.operation import Operation
-from proxyroute.words import seconds
+from proxyroute.words import stood_still
 
 _SHOWN = ("stepped", "commit", "note", "leftover")
 _SHOWN_FIELDS = ("kind", "name", "seconds", "detail", "error", "text", "verb", "server", "reason")
@@ -48,6 +48,8 @@ class Summary:
     """Of a failover, what keeps the old primary from taking writes: ``fenced``, ``routed away`` or ``none``."""
     fenced_by: str = ""
     """Who has said that it is fenced."""
+    blackout_from: str = ""
+    """Of a failover, what its blackout is measured from; see ``Proof``."""
 
     @property
     def ended_with(self) -> str | None:
@@ -123,6 +125,7 @@ def summarize(records: list[Record]) -> Summary:
     """Returns what the records of one operation tell."""
     begin, end, proof = records[0], records[-1], _last(records, "proof")
     left = Operation.leftovers_of(records)
+    blackout = next((r["blackout_seconds"] for r in records if r.get("blackout_seconds")), None)
     return Summary(
         operation=begin["operation"],
         kind=begin["operation_kind"],
@@ -131,7 +134,7 @@ def summarize(records: list[Record]) -> Summary:
         seconds=end["t"] - begin["t"],
         primary=begin["plan"]["primary"],
         candidate=begin["plan"]["candidate"],
-        blackout_seconds=next((r["blackout_seconds"] for r in records if r.get("blackout_seconds")), None),
+        blackout_seconds=blackout,
         verdict=proof["verdict"] if proof else None,
         leftovers=tuple(f"{verb} {server}: {reason}" for (verb, server), reason in left.items()),
         automatic=bool(begin.get("diagnosis", {}).get("automatic")),
@@ -140,6 +143,7 @@ def summarize(records: list[Record]) -> Summary:
         told=str(end.get("text", "")) if end["kind"] == "end" else "",
         fencing=_kept(records, "fencing"),
         fenced_by=_kept(records, "fenced_by"),
+        blackout_from=_kept(records, "blackout_from") if blackout else "",
     )
 
 
@@ -179,6 +183,7 @@ def result_from(records: list[Record]) -> Result:
         proof=Proof(
             tuple(Evidence(e["subject"], e["claim"], Verdict(e["verdict"]), e["seen"]) for e in proof["evidence"]),
             summary.blackout_seconds,
+            summary.blackout_from,
         )
         if proof is not None
         else None,
@@ -249,23 +254,26 @@ def report_from(records: Sequence[Record], error: str = "") -> dict[str, Any]:
         "seconds": summary.seconds,
         "committed": first(known, "commit") is not None,
         "blackout_seconds": summary.blackout_seconds,
-        "clients": _clients(known),
+        "blackout_from": summary.blackout_from,
+        "clients": _clients(known, summary),
         "story": [{k: r[k] for k in _SHOWN_FIELDS if k in r} for r in known if r["kind"] in _SHOWN],
         "left_to_do": list(summary.leftovers),
         "dead_binlog": _salvaged(known),
     }
 
 
-def _clients(records: Sequence[Record]) -> str:
+def _clients(records: Sequence[Record], summary: Summary) -> str:
     """Returns what clients may have seen of it, as far as the records tell."""
     if records[0]["operation_kind"] == "rejoin":
         return f"nothing: only {records[0]['plan']['candidate']} was changed"
     old = records[0]["plan"]["primary"]
     frozen = any(r["kind"] == "undo" and r["verb"] == "restore_writes" for r in records)
-    blackout = next((r["blackout_seconds"] for r in records if r.get("blackout_seconds")), None)
+    blackout = summary.blackout_seconds
     if first(list(records), "commit") is not None:
         stood = (
-            f"writes stood still for {seconds(blackout)}" if blackout else "nobody knows how long writes stood still"
+            stood_still(blackout, summary.blackout_from, old)
+            if blackout
+            else "nobody knows how long writes stood still"
         )
         return f"{stood}; each session that was open at {old} lost its connection once"
     if frozen:

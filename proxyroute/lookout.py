@@ -11,7 +11,7 @@ from proxyroute.model import Deadline, Finding
 from proxyroute.sentry import Sentry
 
 _PATIENCE = 15.0
-"""Seconds until it must be clear what is the matter."""
+"""Seconds until it must be clear what is the matter; as a rule it is much earlier."""
 
 
 def foreseer(

@@ -390,6 +390,9 @@ class FailoverPolicy:
     """``lossless`` (nothing acknowledged may be missing, else a person decides) or ``most_advanced``."""
     single_engine: bool = False
     """Declares that no other engine watches this cluster, so that a lease on this host is enough."""
+    accept_unfenced: bool = False
+    """Declares that an automatic failover may open a server although nothing keeps clients away from the old primary:
+    no proxy that can be closed, and no fence."""
     quiet_period: float = 600.0
     """No automatic failover within this time of the last one."""
     per_day: int = 3
@@ -696,6 +699,9 @@ class Proof:
     evidence: tuple[Evidence, ...]
     blackout_seconds: float | None = None
     """From the moment writes were blocked until the new primary was open and routed to, as the engine saw it."""
+    blackout_from: str = ""
+    """Of a failover, what it was measured from: ``seen`` (the last sight of the old primary taking writes: it is the
+    most that it can have been) or ``begun`` (the first step: the least)."""
 
     @property
     def verdict(self) -> Verdict:

@@ -282,8 +282,9 @@ class Operation:
         """Routes to the old primary are published under ``epoch``, because proxies have seen ours already."""
         self.journal.write("back", epoch=str(epoch))
 
-    def mark(self, name: str) -> None:
-        self.marks.setdefault(name, time.monotonic())
+    def mark(self, name: str, ago: float = 0.0) -> None:
+        """Remembers that ``name`` was ``ago`` seconds before now; the first time counts."""
+        self.marks.setdefault(name, time.monotonic() - ago)
 
     def note(self, text: str) -> None:
         self.journal.write("note", text=text, wait=False)

@@ -1,12 +1,13 @@
-"""What would block an automatic failover if the primary died now, to be mended in quiet times. Pure."""
+"""What would block a failover if the primary died now, to be mended in quiet times. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from proxyroute.failover_election import elect_failover
-from proxyroute.known import Known, primary_of, remember
-from proxyroute.model import FailoverPolicy, Finding, Observed, Policy, Severity, View
+from proxyroute.diagnosis_case import Case, names, reached
+from proxyroute.known import Known, remember
+from proxyroute.model import FailoverPolicy, Finding, Observed, Policy, Receiver, Severity, View
 from proxyroute.sight import Sightings
 
 FINDINGS = ("failover.proxy",)
@@ -14,6 +15,22 @@ FINDINGS = ("failover.proxy",)
 
 _OF_THE_DAY = ("failover.lost", "failover.unfetchable", "failover.history")
 """What a living primary is always a moment ahead in is lost only when it dies; then it is told."""
+_CURES = {
+    "haproxy-agents": "bring {0} back; or declare on_silence: close_writes in its agent's file, or a fence",
+    "hook": "give {0} a read-back command that works; or configure scripts.fence",
+    "maxscale": "bring the REST API of {0} back; or configure scripts.fence",
+}
+_CURE = "bring {0} back; or configure scripts.fence"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A proxy that must answer before another server opens."""
+
+    kind: str
+    """The type of its adapter, e.g. ``maxscale``."""
+    silence: float | None = None
+    """Within how many seconds it closes its writes by itself when it hears nothing; None for never."""
 
 
 def blocks(
@@ -23,39 +40,67 @@ def blocks(
     policy: FailoverPolicy,
     known: Known | None,
     limits: Sequence[Finding],
-    silences: Mapping[str, float | None],
+    ways: Mapping[str, Way],
     *,
     fence: bool,
     now: float,
     wall: float,
+    more: Sequence[Finding] = (),
 ) -> tuple[Finding, ...]:
-    """Returns every condition that blocks an automatic failover, by one reading of all servers and proxies.
+    """Returns every condition that blocks a failover, by one reading of all servers and proxies.
 
-    Empty when the mode is ``manual``: there a person is asked anyway. ``silences`` tells for every proxy that must
-    answer within how many seconds it closes its writes by itself, None for never; ``fence`` that a fence is
-    configured. ``now`` is a point on the monotonic clock, ``wall`` the same in Unix time.
+    In the mode ``automatic`` one that ``serve`` makes, with its ``limits``; in ``manual`` one that a person asks for.
+    ``ways`` are the proxies that must answer; ``fence`` tells whether one is configured; ``more`` is what else is
+    known to stand in the way. ``now`` is a point on the monotonic clock, ``wall`` the same in Unix time.
     """
-    if policy.mode != "automatic":
-        return ()
     sightings = Sightings.of(view, now, known.server_ids if known is not None else None)
     known = remember(sightings, known, now, wall)
-    primary = primary_of(sightings, known)
-    found = list(limits)
-    if primary is not None:
-        election = elect_failover(sightings, primary, rules, policy, known)
-        found += [f for f in election.findings if f.severity is Severity.ERROR and not _passing(f, view, primary)]
-    return (*found, *_proxies(observed, silences, fence))
+    case = Case(sightings, policy, now, rules, known, wall, tuple(observed))
+    found = [*limits] if policy.mode == "automatic" else []
+    found += [*more, *_witnesses(case)]
+    if case.primary is not None:
+        found += [f for f in case.election.findings if f.severity is Severity.ERROR and not _passing(f, case)]
+    return (*found, *proxies_in_the_way(observed, ways, fence=fence))
 
 
-def _passing(finding: Finding, view: View, primary: str) -> bool:
-    status = view.status(primary)
-    return finding.code in _OF_THE_DAY and status is not None and status.writable
+def _passing(finding: Finding, case: Case) -> bool:
+    return finding.code in _OF_THE_DAY and case.top is not None and case.top.writable
 
 
-def _proxies(observed: Sequence[Observed], silences: Mapping[str, float | None], fence: bool) -> Iterator[Finding]:
-    """A proxy that cannot be told keeps every other server closed, unless something else makes sure."""
+def _witnesses(case: Case) -> Iterator[Finding]:
+    """Whether anybody could tell that the primary is gone, and that it is not us who are cut off."""
+    cluster = case.sightings.cluster
+    near, count = reached(case), len(case.sightings.tracks)
+    if case.primary is None:
+        text = "PrimaryUnknown: nobody takes writes, and nobody can tell who did"
+        cure = "decide which server is meant, and open it there: SET GLOBAL read_only=0;"
+        yield Finding("failover.diagnosis", Severity.ERROR, cluster, text, cure)
+        return
+    left = [n for n in near if n != case.primary] if case.top is not None else near
+    if 2 * len(left) < count:
+        when = f"if the host of {case.primary} went too, " if case.top is not None else ""
+        text = f"{when}only {len(left)} of {count} hosts would answer from here{f' ({names(left)})' if left else ''}"
+        cure = "bring the others back, or look from another host; if they are really gone: proxyroute failover --force"
+        yield Finding("failover.majority", Severity.ERROR, cluster, text, cure, forceable=True)
+    listening = [
+        n for n, s in case.channels.items() if s.receiver is not Receiver.STOPPED and n not in case.rules.aside
+    ]
+    if case.channels and case.top is not None and not listening:
+        told = [f"{n} {'is in maintenance' if n in case.rules.aside else 'does not receive'}" for n in case.channels]
+        text = f"DeadPrimaryUnwitnessed: no replica could tell that {case.primary} is gone: {', '.join(told)}"
+        cure = f"START SLAVE on {names(list(case.channels))}, or end the maintenance: proxyroute maintenance NAME off"
+        yield Finding("failover.diagnosis", Severity.ERROR, case.primary, text, cure, forceable=True)
+
+
+def proxies_in_the_way(
+    observed: Sequence[Observed], ways: Mapping[str, Way], *, fence: bool, severity: Severity = Severity.ERROR
+) -> Iterator[Finding]:
+    """Yields each proxy that cannot be told, and so keeps every other server closed: nothing else makes sure."""
     for proxy in observed:
-        if not proxy.reachable and not fence and proxy.proxy in silences and silences[proxy.proxy] is None:
+        way = ways.get(proxy.proxy)
+        if not proxy.reachable and not fence and way is not None and way.silence is None:
             text = f"cannot be told that the old primary is closed: {proxy.detail}"
-            cure = f"bring {proxy.proxy} back; or declare on_silence: close_writes there, or a fence"
-            yield Finding("failover.proxy", Severity.ERROR, proxy.proxy, text, cure)
+            cure = _CURES.get(way.kind, _CURE).format(proxy.proxy)
+            if severity is not Severity.ERROR:
+                cure = f"{cure}; when it is off: proxyroute failover --proxy-fenced {proxy.proxy}"
+            yield Finding("failover.proxy", severity, proxy.proxy, text, cure)

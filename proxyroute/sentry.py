@@ -20,7 +20,7 @@ from proxyroute.known import Known, moved
 from proxyroute.known import remember as known_after
 from proxyroute.model import Action, Deadline, Diagnosis, Event, Observed, Policy
 from proxyroute.probing import Prober
-from proxyroute.sight import Sightings
+from proxyroute.sight import Sightings, certainly_lives
 from proxyroute.standing import Book, Standing
 
 _FORMAT = 1
@@ -95,11 +95,17 @@ class Sentry:
         )
 
     def settled(self, deadline: Deadline) -> tuple[Sightings, Diagnosis]:
-        """Returns what is the matter once looking again will not tell more, or at the deadline."""
+        """Returns what is the matter once looking again will not tell more, or at the deadline.
+
+        A primary that we do not reach and that a replica goes on hearing lives: that is clear before the deadline.
+        """
         while True:
             sightings = self.sightings()
             found = self.diagnose(sightings)
-            if found.action is not Action.WAIT or deadline.passed:
+            lives = found.primary is not None and certainly_lives(
+                sightings, found.primary, time.monotonic(), self._policy
+            )
+            if found.action is not Action.WAIT or lives or deadline.passed:
                 return sightings, found
             self._prober.wait_change(min(_PAUSE, deadline.left))
 

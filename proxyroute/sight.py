@@ -214,6 +214,8 @@ class Evidence:
     """Since it last got anything from the primary, at the most that long; None when it never did under our eyes."""
     heard_at: float | None
     """The same as a point on the monotonic clock."""
+    heard_not_before: float | None
+    """The earliest moment at which it can have got that; None when nobody can tell."""
     heard_since_silence: bool
     """It has certainly got something after the primary fell silent towards us."""
     text: str
@@ -236,9 +238,9 @@ def _testimony(
     sightings: Sightings, track: Track, primary: str, since: float | None, now: float, policy: FailoverPolicy
 ) -> Evidence:
     def tell(witness: Witness, text: str, heard: Heard | None = None) -> Evidence:
-        at = heard.at if heard else None
-        certainly = bool(heard and since is not None and heard.not_before is not None and heard.not_before >= since)
-        return Evidence(track.name, witness, None if at is None else max(0.0, now - at), at, certainly, text)
+        at, earliest = (heard.at, heard.not_before) if heard else (None, None)
+        certainly = since is not None and earliest is not None and earliest >= since
+        return Evidence(track.name, witness, None if at is None else max(0.0, now - at), at, earliest, certainly, text)
 
     last, server = track.last, track.status
     if last is None or server is None:
@@ -260,6 +262,19 @@ def _testimony(
     if heard.at is None:
         return tell(Witness.UNDECIDED, f"watched for {max(0.0, quiet):.1f} of {bound:.1f} s, nothing came yet", heard)
     return tell(Witness.FRESH, f"got something {max(0.0, now - heard.at):.1f} s ago", heard)
+
+
+def certainly_lives(sightings: Sightings, primary: str, now: float, policy: FailoverPolicy) -> bool:
+    """Tells whether a replica still hears a silent ``primary`` for so long that looking on will not tell otherwise.
+
+    What came just after it fell silent may have been its last word: it has to be later by a whole look.
+    """
+    since = sightings.tracks[primary].silent_since if primary in sightings.tracks else None
+    if since is None:
+        return False
+    told = evidence(sightings, primary, now, policy).values()
+    fresh = [e.heard_not_before for e in told if e.witness is Witness.FRESH and e.heard_not_before is not None]
+    return any(heard >= since + policy.patience for heard in fresh)
 
 
 def _disconnected(source: Source, last: Sighting, since: float | None) -> tuple[Witness, str]:

@@ -19,6 +19,15 @@ def seconds(value: float | None) -> str:
     return f"{int(value) // 60} min {int(value) % 60} s"
 
 
+def stood_still(value: float, since: str, old: str = "the old primary") -> str:
+    """Returns for how long writes stood still; ``since`` as in ``Proof.blackout_from``: what that is measured from."""
+    bound, measured = {
+        "seen": ("at most ", f", counted from the last sight of {old} taking writes"),
+        "begun": ("at least ", f", counted from the first step; nobody knows when {old} took its last write"),
+    }.get(since, ("", ""))
+    return f"writes stood still for {bound}{seconds(value)}{measured}"
+
+
 def step_line(event: Mapping[str, Any]) -> str:
     """Returns the line for a step that is over: name, duration, what it says of itself."""
     text = event.get("error") or event.get("detail") or ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -126,7 +127,8 @@ def show_plan(ctx: Context, target: str | None, force: bool) -> None:
     from proxyroute.lookout import foreseer
 
     with ctx.engine() as engine, _sentry(ctx) as sentry:
-        prospect = foreseer(ctx.cluster, sentry, target, force=force)(engine.waiting())
+        prospect = foreseer(ctx.cluster, sentry, target, force=force)(engine.foretold())
+        prospect = replace(prospect, limits=engine.failover_limits())
     if ctx.as_json:
         ctx.out.json(contingency_json(prospect))
     else:
@@ -162,3 +164,8 @@ def show_contingency(out: Output, prospect: Contingency) -> None:
         for text in prospect.orders.may_be_missing or ("nothing that was acknowledged",):
             out.line(f"  {text}")
         out.line(f"  {prospect.dead_binlog}")
+    if prospect.limits:
+        out.heading("proxyroute serve would not do it by itself")
+        for finding in prospect.limits:
+            out.line(f"{finding.subject}: {finding.text} ({finding.code})", "quiet")
+            out.raw(f"    → {finding.cure}")

@@ -39,7 +39,7 @@ def history(ctx: Context, limit: int) -> None:
             s.kind,
             f"{s.primary} → {s.candidate}",
             seconds(s.seconds),
-            seconds(s.blackout_seconds),
+            {"seen": "≤ ", "begun": "≥ "}.get(s.blackout_from, "") + seconds(s.blackout_seconds),
             styled(
                 ended_text(s.outcome, s.verdict, len(s.leftovers)),
                 "warn" if is_open(s) or s.leftovers else verdict_level(s.verdict),

@@ -72,13 +72,15 @@ class Reading:
     aside: tuple[Summary, ...] = ()
     """The last word on each server that could not rejoin."""
     blocks: tuple[Finding, ...] = ()
-    """What would block an automatic failover now."""
+    """What would block a failover now."""
     failover: Summary | None = None
     """The last failover, if nothing has moved the primary since."""
     standing: Standing = field(default_factory=Standing)
     """What people have told us to heed."""
     addresses: tuple[Finding, ...] = ()
     """What is wrong with virtual addresses."""
+    automatic: bool = False
+    """It is ``serve`` that fails over."""
 
     def drift(self, proxy: Observed) -> tuple[str, ...]:
         """Returns, in words, where a proxy is not as it should be; its own drift only while nobody knows how."""
@@ -110,6 +112,7 @@ def _read(ctx: Context, engine: Engine) -> Reading:
         last if last is not None and last.kind == "failover" and last.outcome == "done" else None,
         engine.standing,
         engine.address_findings(observed),
+        ctx.cluster.failover.mode == "automatic",
     )  # fmt: skip
 
 
@@ -165,7 +168,7 @@ def _show(out: Output, reading: Reading) -> None:
             moved = f"{summary.kind} {summary.primary} → {summary.candidate}"
             out.line(f"{summary.operation}  {moved}: {'; '.join(summary.leftovers) or 'open'}", "warn")
     if reading.blocks:
-        out.heading("Would block an automatic failover now")
+        out.heading(f"Would block {'an automatic' if reading.automatic else 'a'} failover now")
         for finding in reading.blocks:
             out.line(f"{finding.subject}: {finding.text} ({finding.code})", "quiet")
             out.raw(f"    → {finding.cure}")

@@ -15,7 +15,7 @@ from proxyroute.cli.telling import tell, telling, telling_unhealed
 from proxyroute.errors import Refused, Unfinished
 from proxyroute.model import Proof, Result, Verdict
 from proxyroute.planned import offenders, prospect_json
-from proxyroute.words import seconds
+from proxyroute.words import stood_still
 
 if TYPE_CHECKING:
     from proxyroute.engine import Prospect
@@ -139,7 +139,8 @@ def show_result(out: Output, result: Result) -> None:
     verdict = str(result.proof.verdict)
     line = styled(verdict, verdict_level(verdict)).append(f"  {text}", style="default")
     if result.proof.blackout_seconds is not None:
-        line.append(f"; writes stood still for {seconds(result.proof.blackout_seconds)}", style="default")
+        told = stood_still(result.proof.blackout_seconds, result.proof.blackout_from)
+        line.append(f"; {told}", style="default")
     out.line(line)
     out.line(f"The whole story: proxyroute show {result.operation}", "quiet")
 

@@ -19,7 +19,7 @@ from proxyroute.db.mariadb_read import read_position, read_status
 from proxyroute.db.mariadb_replication import Replication, ReplicationLogin
 from proxyroute.db.mariadb_statements import statements
 from proxyroute.db.session import Login, Session
-from proxyroute.errors import LostReply, Refused, ServerError, StatementError, TimedOut, Unreachable
+from proxyroute.errors import GaveWay, LostReply, Refused, ServerError, StatementError, TimedOut, Unreachable
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.model import (
     Address,
@@ -135,11 +135,16 @@ class MariaDB:
         text = goal.latest_text
         while True:
             left = deadline.require(f"{self.name} to apply {text}")
-            row = self._open(deadline).one(
-                "SELECT MASTER_GTID_WAIT(%s, %s) AS waited",
-                Deadline.after(min(left, _SLICE) + 1.0),
-                (text, round(min(left, _SLICE), 3)),
-            )
+            try:
+                row = self._open(deadline).one(
+                    "SELECT MASTER_GTID_WAIT(%s, %s) AS waited",
+                    Deadline.after(min(left, _SLICE) + 1.0),
+                    (text, round(min(left, _SLICE), 3)),
+                )
+            except GaveWay:
+                raise
+            except TimedOut as error:  # an answer it was not that we waited for
+                raise TimedOut(f"out of time while waiting for {self.name} to apply {text}: {error}") from error
             if row["waited"] == 0:
                 return
             with contextlib.suppress(TimedOut):  # the next round says what was waited for: an answer it was not

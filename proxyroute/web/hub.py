@@ -12,7 +12,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +213,8 @@ class Hub:
         engine = open_engine(config)
         try:
             with Sentry(config) as sentry:
-                return foreseer(config, sentry, target, force=force)(engine.waiting())
+                prospect = foreseer(config, sentry, target, force=force)(engine.foretold())
+                return replace(prospect, limits=engine.failover_limits())
         finally:
             engine.close()
 

@@ -23,7 +23,13 @@ from tests.support.serving import notices
 from tests.support.wait import until
 
 TIME = 4
-FAILOVER = {"mode": "automatic", "policy": "most_advanced", "quiet_period": "0s", "per_day": 100}
+FAILOVER = {
+    "mode": "automatic",
+    "accept_unfenced": True,
+    "policy": "most_advanced",
+    "quiet_period": "0s",
+    "per_day": 100,
+}
 _COUNT = "(SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER='{}')"
 
 

@@ -28,6 +28,7 @@ CASES = {
     "failover.manual": told(policy=replace(AUTOMATIC, mode="manual")),
     "failover.lease": told(guarding=Guarding(distributed=False)),
     "failover.two_servers": told(guarding=Guarding(True, counts_servers=True), servers=2),
+    "failover.unfenced": told(guarding=Guarding(True, closes=False)),
     "failover.quiet": told(past(599.0)),
     "failover.per_day": told(past(DAY - 1), past(700.0)),
     "failover.unfinished": told(past(2 * DAY, finished=False)),
@@ -44,6 +45,7 @@ def test_every_limit_has_a_case_and_nothing_forbids_without_a_reason() -> None:
     assert told() == []
     assert told(policy=replace(AUTOMATIC, single_engine=True), guarding=Guarding(distributed=False)) == []
     assert told(past(600.0), past(DAY)) == []
+    assert told(policy=replace(AUTOMATIC, accept_unfenced=True), guarding=Guarding(True, closes=False)) == []
 
 
 def test_what_a_person_did_or_has_seen_does_not_count() -> None:

@@ -11,9 +11,9 @@ from proxyroute.errors import Silence
 from proxyroute.gtid import Position
 from proxyroute.known import Known, SyncSight, moved, primary_of, remember
 from proxyroute.model import FailoverPolicy, Receiver, SemiSync, Source, Status
-from proxyroute.sight import KEPT, Evidence, Sightings, Witness, advanced, evidence
+from proxyroute.sight import KEPT, Evidence, Sightings, Witness, advanced, certainly_lives, evidence
 from tests.support.builders import address, channel, position, replica, server, silent
-from tests.support.story import TOOK, begin, dead, look, lost, lost_channel, well
+from tests.support.story import TOOK, beating, begin, dead, look, lost, lost_channel, well
 
 SYNC = SemiSync(True, True, True, clients=2, wait_point="AFTER_SYNC", timeout_seconds=10.0, wait_no_replica=True)
 
@@ -243,3 +243,22 @@ def test_what_an_operation_has_done_is_known_before_anybody_was_looked_at_again(
     assert moved(after, "db2", 9.0) is after
     assert moved(known, "db2", 4.0) is known, "what was seen later counts more"
     assert moved(None, "db2", 4.0) is None
+
+
+# -- It lives, and looking on will not tell otherwise ------------------------------------------------------------
+
+
+def test_a_primary_that_a_replica_goes_on_hearing_lives_and_its_last_word_proves_nothing() -> None:
+    policy = FailoverPolicy(patience=1.0)
+    found, clear_at = well(server(1), replica(2)), []
+    for n in range(12):
+        at = 5.0 + n * 0.5
+        found = look(found, at, silent(1), beating(replica(2), 20 + n))
+        if certainly_lives(found, "db1", at + TOOK, policy):
+            clear_at.append(at)
+    assert clear_at[0] == pytest.approx(6.5), "what it heard must be a whole look later than the silence"
+    mute = look(well(server(1), replica(2)), 5.0, silent(1), beating(replica(2), 20))
+    for n in range(1, 12):
+        mute = look(mute, 5.0 + n * 0.5, silent(1), beating(replica(2), 20))
+        assert not certainly_lives(mute, "db1", 5.0 + n * 0.5, policy)
+    assert not certainly_lives(well(server(1), replica(2)), "db1", 5.0, policy), "it answers"

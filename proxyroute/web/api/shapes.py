@@ -202,6 +202,10 @@ class PastShape(BaseModel):
     told: str
     fencing: str
     fenced_by: str
+    blackout_from: str = Field(
+        description="Of a failover: `seen`, counted from the last sight of the old primary taking writes, so the most "
+        "that it can have been; or `begun`, from its first step, the least."
+    )
 
 
 class RecordsShape(BaseModel):

@@ -149,7 +149,7 @@ def test_status_tells_what_would_block_a_failover_with_its_cure_and_is_quiet_oth
     engine.blocks = (Finding("failover.asynchronous", Severity.ERROR, "db1", text, cure),)
     outcome = run("status")
     said = " ".join(outcome.output.split())
-    assert f"Would block an automatic failover now db1: {text} (failover.asynchronous) → {cure}" in said
+    assert f"Would block a failover now db1: {text} (failover.asynchronous) → {cure}" in said
     assert lines_fit(outcome.output)
     (found,) = json.loads(run("--json", "status").output)["blocks_failover"]
     assert (found["code"], found["cure"]) == ("failover.asynchronous", cure)
