@@ -155,7 +155,9 @@ def _begin_blackout(op: Operation, orders: Orders) -> None:
     So what is measured is the most, or the least, for which writes stood still: the report says which.
     """
     seen = bool(orders.seen_writing)
-    op.mark("frozen", max(0.0, time.time() - orders.seen_writing) if seen else 0.0)
+    lead = max(0.0, time.time() - orders.seen_writing) if seen else 0.0
+    op.mark("frozen", lead)
+    op.keep("blackout_lead", lead)
     op.keep("blackout_from", "seen" if seen else "begun")
 
 

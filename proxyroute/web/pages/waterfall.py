@@ -108,7 +108,9 @@ def _frozen(
     start = next((span.start for r, span, _ in begun if r["name"] == _FROZEN_IN.get(kind)), None)
     if blackout is None or start is None:
         return None, blackout
-    return _Span(start, start + blackout), blackout
+    kept = [r["value"] for r in records if r["kind"] == "keep" and r["name"] == "blackout_lead"]
+    # what a failover's blackout had before its first step is not in the drawing
+    return _Span(start, start + max(0.0, blackout - (kept[0] if kept else 0.0))), blackout
 
 
 def _scale(total: float, frozen: _Span | None) -> tuple[Callable[[float], int], tuple[int, int] | None, bool]:
