@@ -135,11 +135,12 @@ def test_what_is_not_committed_is_healed_whatever_is_urgent(monkeypatch: pytest.
     """An open move is no chore; leftovers and rejoins are, and wait."""
     engine, healed = object.__new__(Engine), []  # type: tuple[Engine, list[tuple[str, bool]]]
 
-    def heal_one(file: Path, lost: object) -> None:
+    def heal_one(file: Path, lost: object, claim: float = 0.0) -> None:
         healed.append((file.name, Deadline.after(_LONG).gives_way))
 
     for name, stand_in in {
         "_config": SimpleNamespace(lease=SimpleNamespace(time=1.0)),
+        "_lease": SimpleNamespace(distributed=False),
         "_take_lease": lambda *_: None,
         "_give_lease_back": lambda: None,
         "_to_heal": lambda: ([Path("open")], [Path("left over"), Path("rejoin")]),
