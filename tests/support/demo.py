@@ -18,11 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+import yaml
+
 from tests.support.accounts import APPLICATION, APPLICATION_SCHEMA, ROOT
 from tests.support.demo_report import Cost, Killed, Report, Standing, show_hosts, show_report
 from tests.support.hosts import ProxyHost
 from tests.support.lab import UNDER_LOAD, Lab, end_all, processes_of
 from tests.support.load import ROOT_FOLDER, Load, Records, RowId, create_table, now, read_rows
+from tests.support.process import free_port
 from tests.support.supervisor import Service, Supervisor
 from tests.support.verdict import Verdict, Window, blackout, judge
 from tests.support.wait import until
@@ -80,7 +83,7 @@ def demonstrate(*, as_json: bool, keep: bool) -> int:
         if keep:
             _remember(lab)
             kept = True
-            show_help(lab)
+            show_help(lab, _with_pages(lab))
     finally:
         if not kept:
             lab.close()
@@ -278,7 +281,15 @@ def show_site(lab: Lab, seconds: float) -> None:
     print(f"routes are published in {lab.shared}; the hosts learn of changes by {lab.hosts[0].status()['watch']}")
 
 
-def show_help(lab: Lab) -> None:
+def _with_pages(lab: Lab) -> str:
+    """Lets ``proxyroute serve`` have pages; returns where."""
+    listen = f"127.0.0.1:{free_port()}"
+    values = yaml.safe_load(lab.config.read_text())
+    lab.config.write_text(yaml.safe_dump(values | {"web": {"listen": listen}}, sort_keys=False))
+    return f"http://{listen}/"
+
+
+def show_help(lab: Lab, pages: str) -> None:
     command = f"{os.path.relpath(lab.command()[0])} --config {lab.config}"
     client = f"--user={APPLICATION.user} --password={APPLICATION.password} {APPLICATION_SCHEMA}"
     print(f"""
@@ -287,6 +298,8 @@ It is left running:
   {command} plan
   {command} switchover
   {command} history
+  {command} token create you --scope operate    # then, to log in with that at {pages}
+  {command} serve
   mariadb --host={lab.write.host} --port={lab.write.port} {client}    # writes, through edge1
   mariadb --host={lab.read.host} --port={lab.read.port} {client}    # reads, through edge1
   {os.path.relpath(lab.command()[0])} agent status --config {lab.hosts[1].agent_file}

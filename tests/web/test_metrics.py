@@ -85,7 +85,7 @@ def test_they_say_what_is_so(web: Web) -> None:
     assert value(told, "proxyroute_replication_running", server="db1") is None
     assert 3 <= (value(told, "proxyroute_probe_age_seconds", server="db1") or 0) < 60
     assert value(told, "proxyroute_semi_sync_active", server="db1") == 1
-    assert value(told, "proxyroute_lossless") == 0  # db3 may have acknowledged, and takes no part
+    assert value(told, "proxyroute_lossless") == 1  # the one that acknowledges answers
     assert value(told, "proxyroute_fenced") == 0
     assert value(told, "proxyroute_level", level="bad") == 1  # a proxy sends writes elsewhere
     assert value(told, "proxyroute_level", level="good") == 0

@@ -284,8 +284,8 @@ def test_settings_are_shown_with_where_they_come_from_and_without_secrets(tmp_pa
         text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", site.client.get("/clusters/shop/settings").text))
         lines = site.config.path.read_text().splitlines()
         at = next(n for n, line in enumerate(lines, 1) if "max_lag" in line)
-        assert f"switchover.max_lag 3.0 line {at}" in text
-        assert "switchover.freeze_budget 3.0 default" in text
+        assert f"switchover.max_lag 3 line {at}" in text
+        assert "switchover.freeze_budget 3 default" in text
         assert "failover.confirm 0.15 profile: aggressive" in text
         assert f"account.password kept in the file {tmp_path}/password line" in text
         assert f"notices[0].url kept in the file {tmp_path}/hook" in text

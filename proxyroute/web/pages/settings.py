@@ -88,6 +88,8 @@ def _told(name: str, value: Any) -> str:
         return ", ".join(_told(name, item) for item in value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
     return "none" if value in (None, "") else str(value)
 
 

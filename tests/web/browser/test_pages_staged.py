@@ -306,7 +306,13 @@ def looks(stage: Stage, context: BrowserContext) -> Iterator[tuple[str, Tab]]:
 
 @pytest.mark.parametrize(
     ("scheme", "size"),
-    [("light", DESK), ("dark", DESK), ("light", PHONE), ("dark", PHONE), ("light", SMALLEST)],
+    [
+        ("light", DESK),
+        pytest.param("dark", DESK, marks=pytest.mark.full),
+        pytest.param("light", PHONE, marks=pytest.mark.full),
+        ("dark", PHONE),
+        pytest.param("light", SMALLEST, marks=pytest.mark.full),
+    ],
     ids=["light", "dark", "light-phone", "dark-phone", "smallest"],
 )
 def test_every_page_is_legible_named_and_whole(
