@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 from fastapi.testclient import TestClient
 
+from proxyroute.assembly import archive_folder, journal_folder
 from proxyroute.config import load
 from proxyroute.config_web import WebConfig
 from proxyroute.model import Result
@@ -291,6 +293,48 @@ def test_settings_are_shown_with_where_they_come_from_and_without_secrets(tmp_pa
         assert f"notices[0].url kept in the file {tmp_path}/hook" in text
         assert SECRET not in text
         assert "verysecret" not in text
+
+
+def rejoined(site: Site, archive: Path) -> str:
+    """Puts a rejoin on record that was refused, and has kept what only db3 had in ``archive``; returns its page."""
+    operation = "20261128T120000-abcdef"
+    records: list[dict[str, Any]] = [
+        {"kind": "begin", "operation": operation, "operation_kind": "rejoin", "cluster": "shop", "epoch": "1.1",
+         "plan": {"primary": "db1", "candidate": "db3"}},
+        {"kind": "keep", "name": "archive", "value": {"path": str(archive), "told": "1 transaction"}},
+        {"kind": "end", "outcome": "refused", "text": "db3 has 1 transaction of its own"},
+    ]  # fmt: skip
+    folder = journal_folder(site.hub.config("shop"))
+    folder.mkdir(parents=True)
+    lines = [json.dumps({"v": 1, "n": n, "t": 1000.0 + n, **record}) for n, record in enumerate(records, 1)]
+    (folder / f"{operation}.jsonl").write_text("\n".join(lines) + "\n")
+    archive.mkdir(parents=True)
+    transaction = {"gtid": "0-3-17", "time": "2026-11-28 11:59:00", "tables": ["shop.orders"], "statements": [HOSTILE]}
+    (archive / "summary.json").write_text(json.dumps({"told": "1 transaction", "transactions": [transaction]}))
+    (archive / "decoded.sql").write_text(f"### INSERT INTO shop.orders -- {HOSTILE}")
+    return f"/clusters/shop/operations/{operation}"
+
+
+def test_errant_transactions_are_readable_for_those_who_operate(site: Site) -> None:
+    path = rejoined(site, archive_folder(site.hub.config("shop")) / "db3-1")
+    site.log_in(Scope.OPERATE)
+    text = site.client.get(path).text
+    assert "What db3 had and db1 lacks" in text
+    assert "0-3-17" in text
+    assert "### INSERT INTO shop.orders" in text
+    assert "<script>alert" not in text
+    site.log_in(Scope.READ, "reader")
+    text = site.client.get(path).text
+    assert "db3 has 1 transaction of its own" in text
+    assert "INSERT INTO" not in text  # rows of the application are not for everybody
+
+
+def test_no_file_from_elsewhere_is_shown_whatever_a_journal_says(site: Site, tmp_path: Path) -> None:
+    path = rejoined(site, tmp_path / "elsewhere" / "db3-1")
+    site.log_in()
+    answer = site.client.get(path)
+    assert answer.status_code == 200
+    assert "INSERT INTO" not in answer.text
 
 
 def test_who_may_only_read_is_offered_nothing_that_acts(site: Site) -> None:
