@@ -39,6 +39,7 @@ clusters:
     account: {{user: engine, password: {{file: {folder}/engine.password}}}}
     replication: {{user: repl, password: {{file: {folder}/replication.password}}}}
     servers: {{db1: 10.0.1.1, db2: 10.0.1.2}}
+    failover: {{profile: aggressive}}
 """
 PASSWORD = "s3cret-of-the-engine"
 

@@ -91,6 +91,25 @@ def test_which_guarantee_holds_is_told_with_the_reason(
     assert told["fenced"] is False
 
 
+def test_settings_are_told_with_where_they_come_from_and_no_secret(web: Web, get: Any) -> None:
+    lines = web.config.path.read_text().splitlines()
+    told = {s["name"]: s for s in get("/clusters/shop/settings")}
+    assert len(told) == len(get("/clusters/shop/settings")) > 40
+    prefer = told["switchover.prefer"]
+    assert (prefer["value"], prefer["origin"]) == (["db2"], "file")
+    assert "prefer: [db2]" in lines[prefer["line"] - 1]
+    assert (told["switchover.max_lag"]["value"], told["switchover.max_lag"]["origin"]) == (10.0, "default")
+    assert told["servers.db3.address"]["origin"] == "file"  # the short form
+    assert set(told["account.password"]["value"]) == {"file"}
+    assert told["failover.confirm"]["origin"] == "default"
+    assert told["lease.type"]["value"] == "local"
+    bank = {s["name"]: s for s in get("/clusters/bank/settings")}
+    assert (bank["failover.confirm"]["value"], bank["failover.confirm"]["origin"]) == (0.15, "profile")
+    assert bank["failover.profile"]["origin"] == "file"
+    web_ = {s["name"]: s for s in get("/settings")}
+    assert (web_["web.listen"]["value"], web_["web.health"]["origin"]) == ("127.0.0.1:8480", "default")
+
+
 @pytest.mark.parametrize(
     ("path", "where"),
     [
@@ -100,6 +119,7 @@ def test_which_guarantee_holds_is_told_with_the_reason(
         ("/clusters/shop/history/20261101T000000-abcdef/records", "path.operation"),
         ("/operations/20261101T000000-abcdef", "path.operation"),
         ("/clusters/shop/history?limit=0", "query.limit"),
+        ("/clusters/nope/settings", "path.cluster"),
         ("/events?cluster=nope", "query.cluster"),
         ("/events?view=true", "query.cluster"),
     ],

@@ -51,6 +51,8 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("GET", f"{HISTORY}/{{operation}}"): Scope.READ,
     ("GET", f"{HISTORY}/{{operation}}/records"): Scope.READ,
     ("GET", "/v1/events"): Scope.READ,
+    ("GET", f"{CLUSTER}/settings"): Scope.READ,
+    ("GET", "/v1/settings"): Scope.READ,
     ("GET", "/v1/audit"): Scope.ADMIN,
     ("GET", "/metrics"): Scope.READ,
     ("GET", "/liveness"): OPEN,

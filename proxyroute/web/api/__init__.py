@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxyroute.web.api import audit, clusters, description, events, history, operations, plans
+from proxyroute.web.api import audit, clusters, description, events, history, operations, plans, settings
 
 ROUTERS = (
     description.router,
@@ -11,6 +11,7 @@ ROUTERS = (
     operations.router,
     history.router,
     events.router,
+    settings.router,
     audit.router,
 )
 
@@ -20,6 +21,7 @@ TAGS: list[dict[str, str]] = [
     {"name": "operations", "description": "Asking for something to be done, and following it to its end."},
     {"name": "history", "description": "What was done, as the journals have it."},
     {"name": "events", "description": "What happens, as it happens."},
+    {"name": "settings", "description": "What was configured, and what is a default."},
     {"name": "health", "description": "Yes or no, for load balancers: 200 or 503."},
     {"name": "audit", "description": "Who asked for what, from where and why."},
 ]

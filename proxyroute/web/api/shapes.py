@@ -242,6 +242,15 @@ class OperationShape(BaseModel):
     results: list[dict[str, Any]]
 
 
+class SettingShape(BaseModel):
+    """A setting as it was loaded."""
+
+    name: str = Field(examples=["switchover.max_lag"])
+    value: Any = Field(description="Of a secret only where it is. Durations in seconds.")
+    origin: str = Field(description="`file`, `default` or `profile`.")
+    line: int | None = Field(description="In the file.")
+
+
 class EntryShape(BaseModel):
     """One line of the audit."""
 
