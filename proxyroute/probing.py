@@ -29,6 +29,8 @@ PULSE = 0.05
 LATE = 0.2
 """When a thread of ours that only counts time is later than this, we were not given the processor."""
 _GRACE = 0.05
+_APART = 0.003
+"""Seconds between the first looks of two probes."""
 _CROWDED = frozenset({1040, 1203, 1226})
 _LOGIN = frozenset({1044, 1045, 1129, 1130, 1698, 1820, 1862, 4151})
 _BROKEN = frozenset({1158, 1159, 1160, 1161, 1927})
@@ -69,12 +71,12 @@ class Prober:
         self._changed = threading.Condition()
         self._version = self._told = 0
         self._alarm_until = 0.0
-        self._pulse = _Pulse()
-        self._watches = [_Watch(self, server, period, patience, self._pulse) for server in servers]
+        self.pulse: _Pulse | None = None
+        self._watches = [_Watch(self, server, period, patience) for server in servers]
 
     def start(self) -> None:
         """Begins to look. Returns at once."""
-        self._pulse.start()
+        self.pulse = _Pulse.take()
         for watch in self._watches:
             watch.start()
 
@@ -83,10 +85,12 @@ class Prober:
         deadline = Deadline.after(seconds)
         for watch in self._watches:
             watch.end()
-        self._pulse.end()
-        for thread in (self._pulse, *self._watches):
-            if thread.is_alive():
-                thread.join(deadline.left)
+        for watch in self._watches:
+            if watch.is_alive():
+                watch.join(deadline.left)
+        pulse, self.pulse = self.pulse, None
+        if pulse is not None:
+            pulse.give_back()
         with self._changed:
             self._changed.notify_all()
 
@@ -105,6 +109,11 @@ class Prober:
             for overdue in watch.overdue():
                 found = found.add(overdue)
         return found
+
+    def late_since(self, moment: float) -> bool:
+        """Whether we were late at any time after ``moment``, now included; not known before we look."""
+        pulse = self.pulse
+        return pulse is not None and pulse.late_since(moment)
 
     def wait_change(self, seconds: float) -> bool:
         """Waits until something is new since the last call, ``seconds`` at the most; tells whether something is.
@@ -134,7 +143,9 @@ class Prober:
         with self._changed:
             before = self._sightings.tracks[sighting.seen.name].last
             self._sightings = self._sightings.add(sighting)
-            fell = isinstance(sighting.seen, Silent) and (before is None or isinstance(before.seen, Status))
+            # a silence that is our own doing must not make us do still more
+            answered = before is None or before.doubtful or isinstance(before.seen, Status)
+            fell = isinstance(sighting.seen, Silent) and not sighting.doubtful and answered
             if fell or self.alarmed or before is None or _sort(before.seen) != _sort(sighting.seen):
                 self._version += 1
                 self._changed.notify_all()
@@ -154,13 +165,12 @@ def _sort(seen: Status | Silent) -> object:
 class _Watch(threading.Thread):
     """Looks at one server."""
 
-    def __init__(self, prober: Prober, server: Server, period: float, patience: float, pulse: _Pulse) -> None:
+    def __init__(self, prober: Prober, server: Server, period: float, patience: float) -> None:
         super().__init__(name=f"probe {server.name}", daemon=True)
         self._prober = prober
         self._server = server
         self._period = period
         self._patience = patience
-        self._pulse = pulse
         self._ending = False
         self._pause = period
         self._hurried = False
@@ -194,13 +204,14 @@ class _Watch(threading.Thread):
             f"a look that began {now - began:.1f} s ago has not come back",
             Silence.OTHER,
         )
-        doubtful = self._pulse.late_since(began)
+        doubtful = self._prober.late_since(began)
         times = min(KEPT, int((now - began) / self._patience))
         return [Sighting(began, now, silent, doubtful) for _ in range(max(1, times))]
 
     def run(self) -> None:
         try:
             by_line = False
+            self._await_turn()
             while not self._ending:
                 sighting = self._look()
                 if isinstance(sighting.seen, Silent):
@@ -212,6 +223,12 @@ class _Watch(threading.Thread):
         finally:
             self._server.close()
             self._clean_up()
+
+    def _await_turn(self) -> None:
+        """A thousand logins at once would be late all of them, here and at a server that many of us look at."""
+        ready = select.poll()
+        ready.register(self._wake_read, select.POLLIN)
+        ready.poll(1000 * _turn())
 
     def _look(self) -> Sighting:
         began = self._looking_since = time.monotonic()
@@ -226,7 +243,7 @@ class _Watch(threading.Thread):
             self._server.close()
         self._looking_since = None
         by_time = isinstance(seen, Silent) and seen.kind in (Silence.HUNG, Silence.UNREACHABLE, Silence.OTHER)
-        return Sighting(began, time.monotonic(), seen, by_time and self._pulse.late_since(began))
+        return Sighting(began, time.monotonic(), seen, by_time and self._prober.late_since(began))
 
     def _rest(self, sighting: Sighting) -> bool:
         """Waits for the time of the next look; tells whether it is the server that has ended the wait."""
@@ -252,12 +269,52 @@ class _Watch(threading.Thread):
             self._wake_read = self._wake_write = -1
 
 
+_turns = threading.Lock()
+_next_turn = 0.0
+
+
+def _turn() -> float:
+    """Returns after how many seconds the next of all probes of this process may look for the first time."""
+    global _next_turn
+    with _turns:
+        now = time.monotonic()
+        _next_turn = max(now, _next_turn + _APART)
+        return _next_turn - now
+
+
 class _Pulse(threading.Thread):
-    """Tells whether we are given the processor: a time-out of ours means nothing while we are not."""
+    """Tells whether we are given the processor: a time-out of ours means nothing while we are not.
+
+    One for all clusters of a process: each would tell the same, and three hundred of them would wake up all the time.
+    """
+
+    _taking = threading.Lock()
+    _one: _Pulse | None = None
+
+    @classmethod
+    def take(cls) -> _Pulse:
+        """Returns the one of this process, which beats until everybody has given it back."""
+        with cls._taking:
+            if cls._one is None or not cls._one.is_alive():
+                cls._one = cls()
+                cls._one.start()
+            cls._one._users += 1
+            return cls._one
+
+    def give_back(self) -> None:
+        with self._taking:
+            self._users -= 1
+            if self._users:
+                return
+            if _Pulse._one is self:
+                _Pulse._one = None
+        self._over.set()
+        self.join(1.0)
 
     def __init__(self) -> None:
         super().__init__(name="probe pulse", daemon=True)
         self._over = threading.Event()
+        self._users = 0
         self._last = time.monotonic()
         self._late_at = float("-inf")
 
@@ -268,9 +325,6 @@ class _Pulse(threading.Thread):
             if now - self._last > PULSE + LATE:
                 self._late_at = now
             self._last = now
-
-    def end(self) -> None:
-        self._over.set()
 
     def late_since(self, moment: float) -> bool:
         """Whether we were late at any time after ``moment``, now included."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 
 from proxyroute import topology
 from proxyroute.model import Address, FailoverPolicy, Receiver, Silent, Source, Status, View
@@ -134,13 +135,12 @@ class Sightings:
     cluster: str
     tracks: Mapping[str, Track]
 
-    @property
+    @cached_property  # asked for a dozen times in each judgement
     def view(self) -> View:
         """The last reading of every server; one that was never looked at is silent."""
-        never = {n: Silent(n, t.address, "has not been looked at yet") for n, t in self.tracks.items()}
-        return View(self.cluster, {n: t.last.seen if t.last else never[n] for n, t in self.tracks.items()})
+        return View(self.cluster, {n: t.last.seen if t.last else _never(t) for n, t in self.tracks.items()})
 
-    @property
+    @cached_property
     def roster(self) -> View:
         """The last good reading of every server, however old: to tell who is who, never how anybody is now."""
         return View(self.cluster, {n: t.good.seen if t.good else self.view.servers[n] for n, t in self.tracks.items()})
@@ -179,6 +179,10 @@ class Sightings:
         """Returns what is known before the first look; ``server_ids`` as far as they are remembered."""
         ids = server_ids or {}
         return cls(cluster, {name: Track(name, address, ids.get(name)) for name, address in members.items()})
+
+
+def _never(track: Track) -> Silent:
+    return Silent(track.name, track.address, "has not been looked at yet")
 
 
 # -- Evidence -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Readings of a MariaDB server (10.5 to 11.8): one :class:`~proxyroute.model.Status` in three round trips.
+"""Readings of a MariaDB server (10.5 to 11.8): one :class:`~proxyroute.model.Status` in one round trip.
 
 Nothing here takes a lock that a commit may hold. In particular ``SHOW MASTER STATUS`` is left out: it waits for the
 binary log's mutex, and a server with a hanging disk must still be readable.
@@ -7,7 +7,6 @@ binary log's mutex, and a server with a hanging disk must still be readable.
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 
 from proxyroute.db.session import Session
@@ -59,6 +58,14 @@ _COUNTERS = (
     "uptime",
 )
 
+_NAMED = (
+    "SELECT 'variable' AS kind, VARIABLE_NAME AS name, VARIABLE_VALUE AS value"
+    f" FROM information_schema.GLOBAL_VARIABLES WHERE VARIABLE_NAME IN {SETTINGS}"
+    " UNION ALL SELECT 'counter', VARIABLE_NAME, VARIABLE_VALUE"
+    f" FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME IN {_COUNTERS}"
+)
+_CHANNELS = "SHOW ALL SLAVES STATUS"
+
 SOURCE_OPTIONS: dict[str, tuple[str, str]] = {
     "connect_retry": ("Connect_Retry", "MASTER_CONNECT_RETRY"),
     "heartbeat": ("Slave_heartbeat_period", "MASTER_HEARTBEAT_PERIOD"),
@@ -99,12 +106,10 @@ def read_status(session: Session, name: str, address: Address, deadline: Deadlin
     server does not answer by ``deadline``, StatementError when a privilege is missing (SLAVE MONITOR), and
     ServerError when it is not a MariaDB server.
     """
-    started = time.monotonic()
-    core = _core(session, deadline)
-    round_trip = time.monotonic() - started
-    variables, counters = _variables_and_counters(session, deadline)
+    ((core,), named, channels), round_trip = _read(session, deadline)
+    variables, counters = _variables_and_counters(named)
     executed = _executed(core)
-    sources = tuple(_source(row, executed, deadline) for row in session.read("SHOW ALL SLAVES STATUS", deadline))
+    sources = tuple(_source(row, executed, deadline) for row in channels)
     version_text = str(core["version"])
     return Status(
         name=name,
@@ -136,7 +141,7 @@ def read_status(session: Session, name: str, address: Address, deadline: Deadlin
 def read_channels(session: Session, deadline: Deadline) -> tuple[Source, ...]:
     """Returns the replication channels in one round trip; ``received`` holds only what their receivers tell."""
     nothing = MariaDBPosition()
-    return tuple(_source(row, nothing, deadline) for row in session.read("SHOW ALL SLAVES STATUS", deadline))
+    return tuple(_source(row, nothing, deadline) for row in session.read(_CHANNELS, deadline))
 
 
 def read_position(session: Session, deadline: Deadline) -> MariaDBPosition:
@@ -152,9 +157,9 @@ def parse_version(text: str) -> tuple[int, int, int]:
     return int(found[1]), int(found[2]), int(found[3])
 
 
-def _core(session: Session, deadline: Deadline) -> dict[str, Any]:
+def _read(session: Session, deadline: Deadline) -> tuple[list[list[dict[str, Any]]], float]:
     try:
-        return session.one(_CORE, deadline)
+        return session.read_all((_CORE, _NAMED, _CHANNELS), deadline)
     except StatementError as error:
         if error.errno == _UNKNOWN_VARIABLE:
             raise ServerError(
@@ -163,15 +168,7 @@ def _core(session: Session, deadline: Deadline) -> dict[str, Any]:
         raise
 
 
-def _variables_and_counters(session: Session, deadline: Deadline) -> tuple[dict[str, str], dict[str, str]]:
-    rows = session.read(
-        "SELECT 'variable' AS kind, VARIABLE_NAME AS name, VARIABLE_VALUE AS value"
-        " FROM information_schema.GLOBAL_VARIABLES WHERE VARIABLE_NAME IN %s"
-        " UNION ALL SELECT 'counter', VARIABLE_NAME, VARIABLE_VALUE"
-        " FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME IN %s",
-        deadline,
-        (SETTINGS, _COUNTERS),
-    )
+def _variables_and_counters(rows: list[dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
     found: dict[str, dict[str, str]] = {"variable": {}, "counter": {}}
     for row in rows:
         found[row["kind"]][row["name"].lower()] = str(row["value"])

@@ -11,14 +11,16 @@ import re
 import select
 import ssl
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pymysql
 from pymysql.cursors import DictCursor
 
 from proxyroute.db.acting import TAKE_MARK
+from proxyroute.db.pipeline import ask
 from proxyroute.errors import LostReply, ServerError, Silence, StatementError, Unreachable
 from proxyroute.faults import act
 from proxyroute.model import Address, Deadline
@@ -29,6 +31,7 @@ _CONNECT_SECONDS = 5.0
 _GREETING_SECONDS = 2.0
 """For the greeting and the login in a chore, which cannot leave that wait: a server that hangs sends none."""
 _GONE, _LOST = 2006, 2013
+T = TypeVar("T")
 _OURS = "SET SESSION sql_mode='', max_statement_time=0, wait_timeout=600"
 """What a site sets for everybody must not change what our statements mean, nor end them or an idle lock."""
 
@@ -138,6 +141,20 @@ class Session:
             raise ValueError(f"read() was given a statement that may change something: {sql}")
         return self._run(sql, args, deadline, sent_is_unknown=False)
 
+    def read_all(self, statements: Sequence[str], deadline: Deadline) -> tuple[list[list[dict[str, Any]]], float]:
+        """Returns the rows of several reading statements, sent in one piece, and the seconds to the first reply.
+
+        Raises as :meth:`read` does. In a chore they go one after the other: that wait can be left.
+        """
+        if wrong := next((s for s in statements if not _READS.match(s)), ""):
+            raise ValueError(f"read_all() was given a statement that may change something: {wrong}")
+        if deadline.gives_way:
+            began = time.monotonic()
+            first = self.read(statements[0], deadline)
+            seconds = time.monotonic() - began
+            return [first, *(self.read(s, deadline) for s in statements[1:])], seconds
+        return self._alone(lambda connection: ask(connection, statements, deadline), deadline, sent_is_unknown=False)
+
     def one(self, sql: str, deadline: Deadline, args: tuple[Any, ...] = ()) -> dict[str, Any]:
         """Returns the first row of a reading statement, or an empty mapping."""
         rows = self.read(sql, deadline, args)
@@ -176,6 +193,16 @@ class Session:
     def _run(
         self, sql: str, args: tuple[Any, ...], deadline: Deadline, *, sent_is_unknown: bool
     ) -> list[dict[str, Any]]:
+        def exchange(connection: _Connection) -> list[dict[str, Any]]:
+            connection.patience = deadline
+            with connection.cursor() as cursor:
+                cursor.execute(sql, args or None)
+                return list(cursor.fetchall())
+
+        return self._alone(exchange, deadline, sent_is_unknown=sent_is_unknown)
+
+    def _alone(self, exchange: Callable[[_Connection], T], deadline: Deadline, *, sent_is_unknown: bool) -> T:
+        """Lets ``exchange`` talk to the server, nobody else meanwhile, and tells its errors apart."""
         deadline.require(f"{self.server} to answer")
         # a thread that was left behind may still wait for its answer here
         while not self._in_use.acquire(timeout=deadline.slice):
@@ -184,13 +211,11 @@ class Session:
             text = "an earlier statement on this connection has not been answered yet"
             raise Unreachable(self.server, text, Silence.HUNG)
         try:
-            return self._exchange(sql, args, deadline, sent_is_unknown=sent_is_unknown)
+            return self._exchange(exchange, deadline, sent_is_unknown=sent_is_unknown)
         finally:
             self._in_use.release()
 
-    def _exchange(
-        self, sql: str, args: tuple[Any, ...], deadline: Deadline, *, sent_is_unknown: bool
-    ) -> list[dict[str, Any]]:
+    def _exchange(self, exchange: Callable[[_Connection], T], deadline: Deadline, *, sent_is_unknown: bool) -> T:
         connection = self._connection
         if connection is None:
             raise Unreachable(self.server, "the connection is closed")
@@ -198,11 +223,8 @@ class Session:
         # PyMySQL has no public way to give one statement its own time-out
         connection._read_timeout = left  # type: ignore[attr-defined]
         connection._write_timeout = left  # type: ignore[attr-defined]
-        connection.patience = deadline
         try:
-            with connection.cursor() as cursor:
-                cursor.execute(sql, args or None)
-                return list(cursor.fetchall())
+            return exchange(connection)
         except (pymysql.err.Error, OSError) as error:
             number, text = _number_and_text(error)
             if isinstance(error, pymysql.err.Error) and number not in _CLIENT_ERRORS and number != 0:

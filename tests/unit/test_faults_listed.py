@@ -15,10 +15,8 @@ DRIVERS = ("db", "haproxy", "maxscale", "adapters", "lease", "hooks", "argv")
 FAMILIES_OF_MODULES = ("agent", "notify")
 
 PRIMITIVES: dict[tuple[str, str], str] = {
-    (
-        "db.session",
-        "_exchange",
-    ): "sends what it is given; change() gives it under act(), read() only reading",
+    ("db.session", "exchange"): "sends what it is given; change() gives it under act(), read() only reading",
+    ("db.pipeline", "ask_for"): "sends reading statements, which read_all() of a session has looked at",
     ("argv", "run"): "scripts and hook adapters call it under script.run and hook.run, HAProxy's binary only looks",
     ("argv", "_ended"): "ends what run started and whose time is over",
     ("haproxy.runtime", "_exchange"): "sends what it is given; tell() and reload() have an act(), ask() only reads",
