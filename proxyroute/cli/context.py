@@ -13,7 +13,7 @@ import click
 
 from proxyroute.cli.output import Output
 from proxyroute.config import ClusterConfig, Config, config_path, load
-from proxyroute.errors import ProxyRouteError
+from proxyroute.errors import ConfigError, ProxyRouteError
 
 if TYPE_CHECKING:
     from proxyroute.engine import Engine
@@ -30,6 +30,10 @@ class Context:
         self.config_option: Path | None = None
         self.cluster_option: str | None = None
         self.as_json = False
+        self.url = ""
+        """The running daemon that is to be asked; empty: everything is done here."""
+        self.token_file: Path | None = None
+        self.ca_file: Path | None = None
         self.ends = ExitStack()
         """What is still to be done when everything is shown, errors as well."""
 
@@ -44,6 +48,8 @@ class Context:
     @cached_property
     def config(self) -> Config:
         """The configuration. Raises ConfigError."""
+        if self.url:
+            raise ConfigError("this is not done by the API of a daemon; type it on its host, without --url")
         return load(self.config_file)
 
     @property
@@ -69,6 +75,10 @@ class Context:
             options += ["--config", str(self.config_option)]
         if self.cluster_option is not None:
             options += ["--cluster", self.cluster_option]
+        if self.url:
+            options += ["--url", self.url]
+        for option, file in (("--token-file", self.token_file), ("--ca", self.ca_file)):
+            options += [option, str(file)] if file is not None else []
         return " ".join(["proxyroute", *words, *options])
 
 
@@ -85,7 +95,7 @@ def _setter(attribute: str) -> Callable[[click.Context, click.Parameter, Any], N
 
 
 def common_options(function: F) -> F:
-    """Adds ``--config``, ``--cluster`` and ``--json``, which may stand before or after the command's name."""
+    """Adds the options that every command has; they may stand before or after its name."""
     options = (
         click.option(
             "--config",
@@ -107,6 +117,26 @@ def common_options(function: F) -> F:
             expose_value=False,
             callback=_setter("as_json"),
             help="Write one JSON object instead of text.",
+        ),
+        click.option(
+            "--url",
+            expose_value=False,
+            callback=_setter("url"),
+            help="Ask the daemon there, by its API, e.g. https://engine:8480; token from $PROXYROUTE_TOKEN.",
+        ),
+        click.option(
+            "--token-file",
+            type=click.Path(path_type=Path),
+            expose_value=False,
+            callback=_setter("token_file"),
+            help="The token for --url is in this file.",
+        ),
+        click.option(
+            "--ca",
+            type=click.Path(path_type=Path),
+            expose_value=False,
+            callback=_setter("ca_file"),
+            help="The certificate that signed the daemon's; else those that this host trusts.",
         ),
     )
     for option in reversed(options):

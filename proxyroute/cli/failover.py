@@ -70,6 +70,11 @@ def failover(
       6  another operation holds the cluster
       7  done; something is left to do, or what the old primary had last may be lost
     """
+    if acknowledge and ctx.url:
+        from proxyroute.cli import afar  # what nobody needs who is on the engine's host
+
+        afar.order(ctx, "acknowledge", "")
+        return
     if acknowledge:
         with ctx.engine() as engine:
             engine.acknowledge_failovers()
@@ -82,6 +87,16 @@ def failover(
         words += ["--apply-dead-binlog"] if apply_dead_binlog else []
         words += ["--force"] if force else []
         raise Refused(f"nobody is here to be asked; to go ahead without asking type\n  {ctx.command_line(*words)}")
+
+    if ctx.url:
+        from proxyroute.cli import afar  # what nobody needs who is on the engine's host
+
+        question = "Put {candidate} of {cluster} in the place of {primary}?"
+        afar.move(
+            ctx, "failover", question, yes=yes, target=target, force=force, fenced_by=fenced_by,
+            fenced_proxies=list(fenced_proxies), apply_dead_binlog=apply_dead_binlog,
+        )  # fmt: skip
+        return
 
     from proxyroute.lookout import foreseer  # what a mere --help need not wait for
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,9 +24,14 @@ if TYPE_CHECKING:
 @pass_context
 def history(ctx: Context, limit: int) -> None:
     """List the operations of the cluster, the latest first."""
-    with ctx.engine() as engine:
-        found = sorted(engine.history(), key=lambda s: s.started, reverse=True)
-    found = found[:limit] if limit else found
+    if ctx.url:
+        from proxyroute.cli import afar  # what nobody needs who is on the engine's host
+
+        found = afar.history(ctx, limit)
+    else:
+        with ctx.engine() as engine:
+            found = sorted(engine.history(), key=lambda s: s.started, reverse=True)
+        found = found[:limit] if limit else found
     if ctx.as_json:
         ctx.out.json({"operations": found})
         return
@@ -59,8 +64,14 @@ def show(ctx: Context, operation: str) -> None:
 
     OPERATION is an id as `proxyroute history` lists it. Times are seconds since the operation began.
     """
-    with ctx.engine() as engine:
-        records = engine.show(operation)
+    records: Sequence[Mapping[str, Any]]
+    if ctx.url:
+        from proxyroute.cli import afar  # what nobody needs who is on the engine's host
+
+        records = afar.records(ctx, operation)
+    else:
+        with ctx.engine() as engine:
+            records = engine.show(operation)
     if ctx.as_json:
         ctx.out.json({"operation": operation, "records": list(records)})
         return

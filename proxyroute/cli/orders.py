@@ -41,6 +41,8 @@ def maintenance(ctx: Context, server: str, state: str, why: str, duration: str |
     nobody is alarmed by its silence. The primary cannot be: move it first.
     """
     seconds = _seconds(duration)
+    if _afar(ctx, "maintenance", why, server=server, on=state == "on", seconds=seconds):
+        return
     _order(ctx, lambda orders: orders.maintenance(server, state == "on", why, seconds))
 
 
@@ -55,6 +57,8 @@ def pause(ctx: Context, why: str, duration: str | None) -> None:
     and to tell, commands of people work, and an operation that has begun is brought to its end.
     """
     seconds = _seconds(duration)
+    if _afar(ctx, "pause", why, seconds=seconds):
+        return
     _order(ctx, lambda orders: orders.pause(why, seconds))
 
 
@@ -64,6 +68,8 @@ def pause(ctx: Context, why: str, duration: str | None) -> None:
 @pass_context
 def resume(ctx: Context, why: str) -> None:
     """Let `proxyroute serve` act by itself again."""
+    if _afar(ctx, "resume", why):
+        return
     _order(ctx, lambda orders: orders.resume(why))
 
 
@@ -76,7 +82,10 @@ def resume(ctx: Context, why: str) -> None:
 def prefer(ctx: Context, server: str, state: str, why: str, duration: str | None) -> None:
     """Take this server first when a primary is elected; off: as the configuration says."""
     seconds = _seconds(duration)
-    _order(ctx, lambda orders: orders.rank(server, "prefer" if state == "on" else "", why, seconds))
+    rank = "prefer" if state == "on" else ""
+    if _afar(ctx, "rank", why, server=server, rank=rank, seconds=seconds):
+        return
+    _order(ctx, lambda orders: orders.rank(server, rank, why, seconds))
 
 
 @click.command(short_help="Never make this server the primary.")
@@ -89,6 +98,8 @@ def never(ctx: Context, server: str, state: str, why: str, duration: str | None)
     """Never make this server the primary; off: as the configuration says; allow: whatever the configuration says."""
     seconds = _seconds(duration)
     rank = {"on": "never", "off": "", "allow": "neither"}[state]
+    if _afar(ctx, "rank", why, server=server, rank=rank, seconds=seconds):
+        return
     _order(ctx, lambda orders: orders.rank(server, rank, why, seconds))
 
 
@@ -115,6 +126,16 @@ def orders(ctx: Context, reset: bool) -> None:
             ("When", "Who", "What", "Why"),
             [(time.strftime("%F %T", time.localtime(c["at"])), c["by"], c["what"], c["why"]) for c in changes[-20:]],
         )
+
+
+def _afar(ctx: Context, kind: str, why: str, **arguments: Any) -> bool:
+    """Gives the order by the API of a running daemon if one is named; tells whether that is so."""
+    if not ctx.url:
+        return False
+    from proxyroute.cli import afar  # what nobody needs who is on the engine's host
+
+    afar.order(ctx, kind, why, **arguments)
+    return True
 
 
 def _order(ctx: Context, give: Callable[[Orders], str]) -> None:

@@ -31,6 +31,11 @@ def plan(ctx: Context, target: str | None, force: bool, gone: bool) -> None:
 
     Exit code 0 when the switchover could go ahead or there is nothing to do, 3 when it would be refused.
     """
+    if ctx.url:
+        from proxyroute.cli import afar  # what nobody needs who is on the engine's host
+
+        afar.plan(ctx, target, force=force, gone=gone)
+        return
     if gone:
         from proxyroute.cli.failover import show_plan  # it shows what this module shows
 

@@ -104,6 +104,11 @@ def publish(ctx: Context) -> None:
       1  a proxy could not be told
       7  told, but a proxy cannot show that it follows
     """
+    if ctx.url:
+        from proxyroute.cli import afar  # what nobody needs who is on the engine's host
+
+        afar.publish(ctx)
+        return
     with ctx.engine() as engine:
         receipts = engine.publish()
         observed = {o.proxy: o for o in engine.observe()}

@@ -52,6 +52,11 @@ def rejoin(ctx: Context, server: str, method: str | None, yes: bool) -> None:
         what = "undo on it what the primary lacks" if method == "flashback" else "replace all of its data"
         if not click.confirm(f"Make {server} follow the primary, and {what}? (it is archived first)"):
             raise Refused("not confirmed; nothing was touched")
+    if ctx.url:
+        from proxyroute.cli import afar  # what nobody needs who is on the engine's host
+
+        afar.rejoin(ctx, server, method)
+        return
     with (
         Progress(quiet=ctx.as_json) as progress,
         telling(ctx, progress) as listener,

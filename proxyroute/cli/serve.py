@@ -33,10 +33,11 @@ def serve(ctx: Context) -> None:
     from proxyroute import logs  # what a mere --help need not wait for
     from proxyroute.service import Service
 
+    config = ctx.config
     faulthandler.enable()  # a watchdog that ends us learns where each thread stood
-    style = "json" if ctx.as_json else logs.style_of(ctx.config.log)
+    style = "json" if ctx.as_json else logs.style_of(config.log)
     with logs.logging_to(sys.stdout, style):
-        service = Service(ctx.config, ctx.cluster_option, logs.tell)
+        service = Service(config, ctx.cluster_option, logs.tell)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.ask_to_end())
         signal.signal(signal.SIGHUP, lambda *_: service.ask_to_reload())

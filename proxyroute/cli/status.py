@@ -37,6 +37,9 @@ def status(ctx: Context, watch: bool, interval: float) -> None:
     The first line is the truth in short. Exit code 0 whatever it says; to act on the state of a cluster use
     --json, or `proxyroute check`.
     """
+    if ctx.url:
+        _from_afar(ctx, watch, interval)
+        return
     with ctx.engine() as engine:
         if not watch:
             _once(ctx, engine)
@@ -85,6 +88,17 @@ class Reading:
     def drift(self, proxy: Observed) -> tuple[str, ...]:
         """Returns, in words, where a proxy is not as it should be; its own drift only while nobody knows how."""
         return differences(self.intended, proxy) if self.intended is not None else proxy.drift
+
+
+def _from_afar(ctx: Context, watch: bool, interval: float) -> None:
+    from proxyroute.cli import afar  # what nobody needs who is on the engine's host
+
+    afar.status(ctx)
+    while watch:
+        time.sleep(interval)
+        if ctx.out.console.is_terminal and not ctx.as_json:
+            click.echo(_CLEAR, nl=False)
+        afar.status(ctx)
 
 
 def _once(ctx: Context, engine: Engine) -> None:

@@ -52,6 +52,13 @@ def switchover(ctx: Context, target: str | None, yes: bool, force: bool, kill_lo
         words += ["--kill-long"] if kill_long else []
         raise Refused(f"nobody is here to be asked; to go ahead without asking type\n  {ctx.command_line(*words)}")
 
+    if ctx.url:
+        from proxyroute.cli import afar  # what nobody needs who is on the engine's host
+
+        question = "Move the primary of {cluster} from {primary} to {candidate}?"
+        afar.move(ctx, "switchover", question, yes=yes, target=target, force=force, kill_long=kill_long)
+        return
+
     shown: Prospect | None = None
 
     def confirm(prospect: Prospect) -> bool:
@@ -98,6 +105,11 @@ def heal(ctx: Context, lost: Sequence[str]) -> None:
       6  another operation holds the cluster
       7  finished, but something is left to do, or the proof has a gap
     """
+    if ctx.url:
+        from proxyroute.cli import afar  # what nobody needs who is on the engine's host
+
+        afar.heal(ctx, lost)
+        return
     with Progress(quiet=ctx.as_json) as progress, ctx.engine(progress) as engine:
         with telling_unhealed(ctx, engine):
             results = engine.heal(lost)

@@ -64,6 +64,8 @@ class Ticket:
     """How it ended, in words with what to type next."""
     findings: tuple[Finding, ...] = ()
     results: tuple[Result, ...] = ()
+    exit_code: int | None = None
+    """With which the command line would have ended, when it ended with an error."""
 
     @property
     def over(self) -> bool:
@@ -192,7 +194,10 @@ class Desk:
             results = self._perform(command, caller, listen)
         except ProxyRouteError as error:
             findings = error.findings if isinstance(error, Refused) else ()
-            self._alter(id, state=state_of_error(error), text=str(error), findings=findings, ended_at=time.time())
+            self._alter(
+                id, state=state_of_error(error), text=str(error), findings=findings, exit_code=error.exit_code,
+                ended_at=time.time(),
+            )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - a mistake of ours in one command must not end all commands
             text = f"{type(error).__name__}: {error}; please report this; 'proxyroute status' tells what is left to do"
             self._alter(id, state="failed", text=text, ended_at=time.time())
@@ -245,6 +250,7 @@ def ticket_json(ticket: Ticket) -> dict[str, Any]:
         "journals": list(ticket.journals),
         "step": ticket.step,
         "text": ticket.text,
+        "exit_code": ticket.exit_code,
         "findings": jsonable(ticket.findings),
         "results": [jsonable(r) | {"verdict": str(r.proof.verdict) if r.proof else None} for r in ticket.results],
     }

@@ -41,8 +41,11 @@ class Problem(Exception):
         cure: str = "",
         findings: Sequence[Finding] = (),
         headers: Mapping[str, str] | None = None,
+        exit_code: int | None = None,
     ) -> None:
+        """``exit_code`` is with which the command line would have ended on the engine's host."""
         super().__init__(detail)
+        self.exit_code = exit_code
         self.status = status
         self.detail = detail
         self.where = where
@@ -65,6 +68,8 @@ class Problem(Exception):
             told["where"] = self.where
         if self.cure:
             told["next"] = self.cure
+        if self.exit_code is not None:
+            told["exit_code"] = self.exit_code
         if self.findings:
             told["findings"] = jsonable(self.findings)
         return told
@@ -86,4 +91,4 @@ def problem_of(error: ProxyRouteError) -> Problem:
     what, _, cure = str(error).partition("; ")
     findings = error.findings if isinstance(error, Refused) else ()
     status = 409 if isinstance(error, Refused | Busy) else 503 if isinstance(error, JournalError | ConfigError) else 500
-    return Problem(status, what, cure=cure, findings=findings)
+    return Problem(status, what, cure=cure, findings=findings, exit_code=error.exit_code)

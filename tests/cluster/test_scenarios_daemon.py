@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import time
@@ -39,6 +41,7 @@ class Api:
         """Makes a token in the present state_dir, and uses it."""
         make = site.command("token", "create", f"operator{time.monotonic_ns()}", "--scope", "operate")
         token = subprocess.run(make, capture_output=True, text=True, check=True).stdout.strip()
+        self.token = token
         self._headers = {"Authorization": f"Bearer {token}"}
 
     def get(self, path: str) -> Any:
@@ -187,3 +190,46 @@ def test_with_a_full_disk_it_watches_says_so_and_does_not_act(
             primary.sql("SET GLOBAL read_only=0")
             until(lambda: "2 of 2 replicas follow" in served.texts("state")[-1], "the state to be good again")
     assert_order(site, primary.name)
+
+
+# -- The command line beside the daemon -----------------------------------------------------------------------
+
+
+def test_the_command_line_does_it_by_the_daemon_and_tells_it_as_on_its_host(site: Lab, api: Api) -> None:
+    new = other(site)
+    far = {"PROXYROUTE_TOKEN": api.token, "PROXYROUTE_CONFIG": "/nowhere"}
+    program = site.command("status")[0]
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [program, "--url", api.url, *words], capture_output=True, text=True, timeout=120, env={**os.environ, **far}
+        )
+
+    with books(site), serving(site):
+        until(lambda: "takes writes, 2 of 2 replicas follow" in run("status").stdout, "the state to be seen")
+        planned, here = run("plan", "--to", new), site.run("plan", "--to", new)
+        assert planned.returncode == here.returncode == 0
+        told = [line for line in here.stdout.splitlines() if line.strip() and "Predicted" not in line]
+        assert told[0] == planned.stdout.splitlines()[0]
+        assert "Who could take over" in planned.stdout
+        moved = run("switchover", "--to", new, "--yes")
+        assert moved.returncode in (0, 7), moved.stdout + moved.stderr  # on a busy machine a proof may have a gap
+        assert ("PROVEN" in moved.stdout) or moved.returncode, moved.stdout
+        assert "freeze" in moved.stdout, "each step is shown"
+        (last,) = json.loads(run("--json", "history", "--limit", "1").stdout)["operations"]
+        assert (last["candidate"], last["outcome"]) == (new, "done")
+        assert "from here on nothing is taken back" in run("show", last["operation"]).stdout
+        again = run("switchover", "--to", new, "--yes")
+        assert (again.returncode, "already" in again.stdout) == (0, True), again.stdout + again.stderr
+    assert_order(site, new)
+
+
+def test_a_command_typed_here_and_one_by_the_daemon_never_act_at_once(site: Lab, api: Api) -> None:
+    new = other(site)
+    with books(site), serving(site):
+        id = api.switchover(new)
+        until(lambda: api.get(f"/v1/operations/{id}")["journals"], "it to have begun")
+        here = site.run("switchover", "--yes")
+        until(lambda: api.state(id) not in ("waiting", "running"), "it to end", 40)
+        assert (api.state(id), here.returncode) in (("done", 6), ("done", 3)), here.stdout + here.stderr
+    assert_order(site, new)

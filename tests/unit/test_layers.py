@@ -90,7 +90,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "click": ("cli.*",),
     "rich": ("cli.*",),
     "watchdog": ("agent*",),
-    "requests": ("lease.*", "maxscale.*", "notify*"),
+    "requests": ("lease.*", "maxscale.*", "notify*", "cli.*"),
     "fastapi": ("web.*",),
     "starlette": ("web.*",),
     "uvicorn": ("web.*",),

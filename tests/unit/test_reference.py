@@ -26,6 +26,8 @@ from proxyroute.notify_receivers import __doc__ as notices_doc
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
 CONFIGURATION = (DOCS / "configuration.md").read_text()
 CLI = (DOCS / "cli.md").read_text()
+EVERYWHERE = ("config", "cluster", "json", "url", "token_file", "ca")
+"""Options of every command, documented once."""
 
 
 def section(title: str) -> str:
@@ -122,7 +124,7 @@ def test_every_command_and_option_is_documented(name: str) -> None:
     found = re.search(rf"^### `{name}\b(.*?)(?=^##)", CLI + "\n## end", re.MULTILINE | re.DOTALL)
     assert found, name
     for parameter in main.commands[name].params:
-        if isinstance(parameter, click.Option) and parameter.name not in ("config", "cluster", "json"):
+        if isinstance(parameter, click.Option) and parameter.name not in EVERYWHERE:
             assert parameter.opts[0] in found[1], parameter.opts[0]
 
 

@@ -40,6 +40,7 @@ class ProblemShape(BaseModel):
     instance: str = Field("", description="The path that was asked for.")
     where: str = Field("", description="The field that is wrong.", examples=["body.target"])
     next: str = Field("", description="What to do, or type, next.")
+    exit_code: int | None = Field(None, description="With which the command line would have ended.")
     findings: list[dict[str, Any]] = Field(default_factory=list, description="Everything that stands in the way.")
 
 

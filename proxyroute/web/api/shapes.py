@@ -197,6 +197,7 @@ class PastShape(BaseModel):
     blackout_seconds: float | None
     verdict: str | None
     leftovers: list[str]
+    left_at: list[str] = Field(description="The servers and proxies at which something is left to do.")
     automatic: bool
     epoch: str
     told: str
@@ -238,6 +239,7 @@ class OperationShape(BaseModel):
     journals: list[str] = Field(description="Operations whose records it has written.")
     step: str = Field(description="What it is at.")
     text: str = Field(description="How it ended, with what to type next.")
+    exit_code: int | None = Field(None, description="Of an error: with which the command line would have ended.")
     findings: list[FindingShape]
     results: list[dict[str, Any]]
 

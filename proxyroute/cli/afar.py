@@ -1,0 +1,322 @@
+"""The commands by the API of a running daemon: what they ask for, and what they show, is the same as on its host."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import click
+
+from proxyroute.cli.context import Context, on_terminal
+from proxyroute.cli.output import Output, styled
+from proxyroute.cli.progress import Progress
+from proxyroute.cli.remote import NoAnswer, Remote, error_of, finding_of
+from proxyroute.errors import Refused
+from proxyroute.history import Summary
+from proxyroute.model import Evidence, Proof, Result, Verdict
+
+_EVERY = 0.25
+_MOST = 1000
+"""Operations of the history that are asked for at once."""
+_SILENCE = 60.0
+"""Seconds for which a daemon that does not answer is asked again how far a command is."""
+_LOST = "it is not known what became of it"
+
+
+@contextmanager
+def daemon(ctx: Context) -> Iterator[tuple[Remote, str]]:
+    """The daemon that ``--url`` names, and the path of the cluster that is meant; for a ``with`` block."""
+    remote = Remote(ctx.url, ctx.token_file, ctx.ca_file)
+    try:
+        yield remote, f"/v1/clusters/{remote.cluster(ctx.cluster_option)}"
+    finally:
+        remote.close()
+
+
+# -- Reading --------------------------------------------------------------------------------------------------
+
+
+def status(ctx: Context) -> None:
+    """Shows what the daemon sees; it does not look again for this."""
+    with daemon(ctx) as (remote, path):
+        told = remote.get(path)
+    if ctx.as_json:
+        ctx.out.json(told)
+        return
+    _show_status(ctx.out, told, ctx.url)
+
+
+def plan(ctx: Context, target: str | None, *, force: bool, gone: bool) -> None:
+    """Shows what a switchover or failover would do; ends with 3 when it would be refused."""
+    with daemon(ctx) as (remote, path):
+        told = _plan(remote, path, "failover" if gone else "switchover", target, force=force)
+    if ctx.as_json:
+        ctx.out.json(told)
+    else:
+        _show_plan(ctx.out, told)
+    if not told["go"] and not told.get("unchanged"):
+        raise SystemExit(Refused.exit_code)
+
+
+def history(ctx: Context, limit: int) -> list[Summary]:
+    """Returns the operations of the cluster, the latest first; a thousand at the most."""
+    with daemon(ctx) as (remote, path):
+        found = remote.get(f"{path}/history", limit=limit or _MOST)
+    lasting = {f.name for f in fields(Summary)}
+    return [
+        Summary(**{k: v for k, v in told.items() if k in lasting}
+                | {"leftovers": tuple(told["leftovers"]), "left_at": frozenset(told["left_at"])})
+        for told in found
+    ]  # fmt: skip
+
+
+def records(ctx: Context, operation: str) -> list[dict[str, Any]]:
+    """Returns the journal of an operation; the unambiguous beginning of its id will do. Raises Refused."""
+    with daemon(ctx) as (remote, path):
+        known = [past["operation"] for past in remote.get(f"{path}/history", limit=_MOST)]
+        found = [id for id in known if id.startswith(operation)]
+        if len(found) != 1:
+            text = "several operations begin" if found else "no operation begins"
+            raise Refused(f"{text} with {operation!r}; 'proxyroute history' lists them")
+        told: list[dict[str, Any]] = remote.get(f"{path}/history/{found[0]}/records")["records"]
+        return told
+
+
+# -- Acting ---------------------------------------------------------------------------------------------------
+
+
+def move(ctx: Context, kind: str, question: str, *, yes: bool, target: str | None, **arguments: Any) -> None:
+    """A switchover or failover: shows the plan, asks ``question``, and follows it to its end."""
+    with daemon(ctx) as (remote, path):
+        told = _plan(remote, path, kind, target, force=bool(arguments.get("force")))
+        if not ctx.as_json:
+            _show_plan(ctx.out, told)
+            ctx.out.line()
+        if told.get("unchanged"):
+            result = Result("", kind, "unchanged", told["primary"], text=f"{target} is the primary already")
+        else:
+            if told["go"] and not yes and not click.confirm(question.format(**told["plan"])):
+                raise Refused("not confirmed; nothing was touched")
+            # one that would be refused is asked for as well: arguments may say more than a plan was asked
+            ended = _done(ctx, remote, path, {"kind": kind, "target": target, **arguments})
+            result = result_of(ended["results"][-1])
+    if ctx.as_json:
+        verdict = str(result.proof.verdict) if result.proof else None
+        ctx.out.json({"plan": told, "result": result, "verdict": verdict})
+        raise SystemExit(_code(result))
+    _show(ctx, [result])
+
+
+def heal(ctx: Context, lost: Sequence[str]) -> None:
+    with daemon(ctx) as (remote, path):
+        ended = _done(ctx, remote, path, {"kind": "heal", "declare_lost": list(lost)})
+    results = [result_of(told) for told in ended["results"]]
+    if ctx.as_json:
+        verdicts = [str(r.proof.verdict) if r.proof else None for r in results]
+        ctx.out.json({"results": [{"result": r, "verdict": v} for r, v in zip(results, verdicts, strict=True)]})
+        raise SystemExit(max(map(_code, results), default=0))
+    if not results:
+        ctx.out.line("nothing is open", "good")
+    _show(ctx, results)
+
+
+def rejoin(ctx: Context, server: str, method: str | None) -> None:
+    with daemon(ctx) as (remote, path):
+        ended = _done(ctx, remote, path, {"kind": "rejoin", "server": server, "method": method})
+    result = result_of(ended["results"][-1])
+    if ctx.as_json:
+        ctx.out.json({"result": result, "verdict": str(result.proof.verdict) if result.proof else None})
+        raise SystemExit(_code(result))
+    _show(ctx, [result])
+
+
+def publish(ctx: Context) -> None:
+    with daemon(ctx) as (remote, path):
+        ended = _done(ctx, remote, path, {"kind": "publish"})
+        proxies = remote.get(f"{path}/proxies")
+    if ctx.as_json:
+        ctx.out.json({"text": ended["text"], "proxies": proxies})
+    else:
+        ctx.out.line(ended["text"] or "this cluster has no proxies")
+    states = {part.rpartition(": ")[2] for part in ended["text"].split("; ") if part}
+    if "failed" in states:
+        raise SystemExit(1)
+    if states - {"done"}:
+        raise SystemExit(7)
+
+
+def order(ctx: Context, kind: str, why: str, **arguments: Any) -> None:
+    """A standing order, or an acknowledgement: done at once."""
+    with daemon(ctx) as (remote, path):
+        ended = _done(ctx, remote, path, {"kind": kind, "reason": why, **arguments})
+    if ctx.as_json:
+        ctx.out.json({"text": ended["text"]})
+    else:
+        ctx.out.line(ended["text"])
+
+
+def somebody_to_ask(ctx: Context, yes: bool, words: Sequence[str]) -> None:
+    """Raises Refused when nobody is there to be asked, with what to type instead."""
+    if not yes and (ctx.as_json or not on_terminal()):
+        raise Refused(f"nobody is here to be asked; to go ahead without asking type\n  {ctx.command_line(*words)}")
+
+
+def _done(ctx: Context, remote: Remote, path: str, order: Mapping[str, Any]) -> dict[str, Any]:
+    """Asks for something and follows it to its end; returns that. Raises what the local engine would."""
+    body = {name: value for name, value in order.items() if value not in (None, "", [], ())}
+    key = secrets.token_hex(16)
+    asked = _patiently(lambda: remote.post(f"{path}/operations", body, key))
+    place, seen = f"/v1/operations/{asked['id']}", 0
+    with Progress(quiet=ctx.as_json) as progress:
+        while True:
+            told: dict[str, Any] = _patiently(lambda: remote.get(place))
+            if told["journals"]:
+                written = _patiently(partial(remote.get, f"{place}/records", after=seen))
+                seen = written["last"]
+                for record in written["records"]:
+                    progress(record)
+            if told["over"]:
+                break
+            time.sleep(_EVERY)
+    if told["state"] in ("done", "unchanged") or told["results"]:
+        return told
+    findings = tuple(finding_of(f) for f in told["findings"])
+    raise error_of(told["exit_code"] or 1, told["text"] or f"{told['kind']} {told['state']}", findings)
+
+
+def _patiently(ask: Callable[[], Any]) -> Any:
+    """A daemon that is away for a moment is asked again: what it was told has one key, and is done once."""
+    ends = time.monotonic() + _SILENCE
+    while True:
+        try:
+            return ask()
+        except NoAnswer as error:
+            if time.monotonic() > ends:
+                raise NoAnswer(f"{error}; {_LOST}: look again with 'proxyroute history'") from None
+            time.sleep(1.0)
+
+
+# -- Showing --------------------------------------------------------------------------------------------------
+
+
+def result_of(told: Mapping[str, Any]) -> Result:
+    """Returns how an operation ended, from its JSON values."""
+    proof = told.get("proof")
+    evidence = [
+        Evidence(e["subject"], e["claim"], Verdict(e["verdict"]), e["seen"]) for e in (proof or {}).get("evidence", ())
+    ]
+    return Result(
+        told["operation"], told["kind"], told["outcome"], told["primary"],
+        Proof(tuple(evidence), proof["blackout_seconds"]) if proof else None,
+        tuple(told["leftovers"]), tuple(finding_of(f) for f in told["findings"]), told["text"],
+    )  # fmt: skip
+
+
+def _code(result: Result) -> int:
+    from proxyroute.cli.switchover import result_code
+
+    return result_code(result)
+
+
+def _show(ctx: Context, results: Sequence[Result]) -> None:
+    from proxyroute.cli.switchover import show_result
+
+    for result in results:
+        show_result(ctx.out, result)
+    raise SystemExit(max(map(_code, results), default=0))
+
+
+def _plan(remote: Remote, path: str, kind: str, target: str | None, *, force: bool) -> dict[str, Any]:
+    wanted = {"force": force} | ({"to": target} if target else {})
+    told: dict[str, Any] = remote.get(f"{path}/plan/{kind}", **wanted)
+    return told
+
+
+def _show_plan(out: Output, told: Mapping[str, Any]) -> None:
+    """As the local command does, by the same functions."""
+    from proxyroute.cli.failover import show_contingency
+    from proxyroute.cli.plan import show_prospect
+
+    seen: Any = _values(told)
+    seen.findings = tuple(finding_of(f) for f in told["findings"])
+    primary = told.get("primary")
+    seen.view = SimpleNamespace(cluster=told["cluster"], primary=SimpleNamespace(name=primary) if primary else None)
+    if "diagnosis" in told:
+        seen.orders = SimpleNamespace(may_be_missing=told["may_be_missing"])
+        show_contingency(out, seen)
+        return
+    writing = tuple(SimpleNamespace(**{**t, "writes": True}) for t in told["offenders"])
+    seen.view.inspections = {primary: SimpleNamespace(transactions=writing)}
+    show_prospect(out, seen)
+
+
+def _values(told: Any) -> Any:
+    """Returns JSON values with their names as attributes."""
+    if isinstance(told, Mapping):
+        return SimpleNamespace(**{str(name): _values(value) for name, value in told.items()})
+    return tuple(_values(value) for value in told) if isinstance(told, list) else told
+
+
+def _show_status(out: Output, told: Mapping[str, Any], url: str) -> None:
+    out.line(told["truth"], told["level"])
+    if told["astray"] and told["primary"]:
+        out.line(told["astray"], "bad")
+    out.line()
+    out.table(
+        ("Server", "Role", "Read-only", "Replication", "Lag>", "Position"),
+        [_server_row(server) for server in told["servers"]],
+    )
+    for server in told["servers"]:
+        if server["role"] == "silent":
+            out.line(f"{server['name']} at {server['address']}: {server['reason']}", "bad")
+    if told["proxies"]:
+        out.line()
+        out.table(("Proxy", "Writes to", "Epoch", "State"), [_proxy_row(proxy) for proxy in told["proxies"]])
+    if told.get("orders"):
+        out.heading("Standing orders")
+        for line in told["orders"]:
+            out.line(line, "warn")
+    for heading, findings in (
+        ("Left to do by proxyroute heal", [{"text": id, "cure": ""} for id in told["unfinished"]]),
+        ("Would block a switchover now", told["findings_switchover"]),
+        ("Would block an automatic failover now", told["findings_failover"]),
+    ):
+        if findings:
+            out.heading(heading)
+        for finding in findings:
+            subject = f"{finding['subject']}: " if "subject" in finding else ""
+            out.line(f"{subject}{finding['text']}", "quiet")
+            if finding["cure"]:
+                out.raw(f"    → {finding['cure']}")
+    out.line()
+    seen = f" {time.time() - told['seen_at']:.0f} s ago" if told["seen_at"] else ""
+    out.line(f"as proxyroute serve at {url} has seen it{seen}", "quiet")
+
+
+def _server_row(server: Mapping[str, Any]) -> tuple[object, ...]:
+    if server["role"] == "silent":
+        return (server["name"], styled("silent", "bad"), *[""] * 4)
+    channels = server["channels"]
+    lag = server["lag_seconds"]
+    return (
+        server["name"],
+        server["role"],
+        styled("no", "bad" if server["astray"] else "") if server["writable"] else "yes",
+        ", ".join(f"from {c['source'] or c['address']}" for c in channels),
+        f"{lag:g} s" if lag is not None else "",
+        server["position"],
+    )
+
+
+def _proxy_row(proxy: Mapping[str, Any]) -> tuple[object, ...]:
+    name = proxy["proxy"]
+    if not proxy["reachable"]:
+        return name, "?", "", styled(f"not reachable: {proxy['detail']}", "bad")
+    state = "drifted" if proxy["drift"] else "holds newcomers" if proxy["held"] else "ok"
+    return name, proxy["primary"] or "nobody", proxy["epoch"] or "-", styled(state, "" if state == "ok" else "warn")
