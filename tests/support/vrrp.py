@@ -89,9 +89,18 @@ class Keepalived:
     @property
     def state(self) -> str:
         """What it says it is since it was started: ``MASTER``, ``BACKUP`` or ``FAULT``; empty before it says."""
-        said = self.log().rpartition("Starting Keepalived")[2] if self.log_file.exists() else ""
-        states = re.findall(r"entering (\w+) state", said, re.IGNORECASE)
+        states = re.findall(r"entering (\w+) state", self._said(), re.IGNORECASE)
         return str(states[-1]).upper() if states else ""
+
+    @property
+    def unfit(self) -> bool:
+        """Whether the check has said no, the last time that its word changed."""
+        words = re.findall(r"VRRP_Script\(\w+\) (succeeded|failed)", self._said())
+        return words[-1:] == ["failed"]
+
+    def _said(self) -> str:
+        """What it has said since it was started."""
+        return self.log().rpartition("Starting Keepalived")[2] if self.log_file.exists() else ""
 
 
 class Pair:
