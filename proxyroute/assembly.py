@@ -47,8 +47,13 @@ def build_parts(config: ClusterConfig, *, continuous: bool = False, permit: Call
             archive=archive_folder(config),
         ),
         continuous=continuous,
-        aside=lambda: tuple(Book(standing_file(config)).read().maintenance),
+        aside=lambda: _aside(config),
     )
+
+
+def _aside(config: ClusterConfig) -> tuple[str, ...] | None:
+    standing = Book(standing_file(config)).read()
+    return None if standing.unreadable else tuple(standing.maintenance)
 
 
 def build_servers(config: ClusterConfig, permit: Callable[[], None] | None = None) -> dict[str, MariaDB]:

@@ -146,6 +146,7 @@ class Engine:
             more=(
                 *self._lease.findings(Deadline.after(LOOK)),
                 *self._open_findings(),
+                *self._order_findings(),
                 *self._leftover_findings(),
                 *self._damaged_findings(),
                 *self._disk_findings(sync_seconds),
@@ -494,9 +495,9 @@ class Engine:
             raise JournalError(f"{self._acknowledged}: {error.strerror}; state_dir must be writable") from error
 
     def waiting(self) -> tuple[Finding, ...]:
-        """Returns what a person who wants a failover must know: what is open, and that nothing would be closed."""
+        """Returns what whoever wants a failover must know: what is open or unread, that nothing would be closed."""
         alone = () if self._closes else (unfenced(self._config.name, Severity.WARNING),)
-        return (*self._open_findings(), *alone)
+        return (*self._open_findings(), *self._order_findings(), *alone)
 
     @property
     def _closes(self) -> bool:
@@ -582,6 +583,11 @@ class Engine:
             severity = Severity.WARNING if left.startswith("follow ") else Severity.ERROR
             text = f"{acted.operation} left to do: {left}"
             yield Finding("operation.leftover", severity, self._config.name, text, "proxyroute heal", forceable=True)
+
+    def _order_findings(self) -> tuple[Finding, ...]:
+        """Orders that cannot be read may say that a server is to be left alone; a person may pass over that."""
+        standing = self.standing
+        return standing.findings(self._config.name) if standing.unreadable else ()
 
     def _disk_findings(self, sync_seconds: float) -> tuple[Finding, ...]:
         limit = self._policy.max_disk_seconds

@@ -248,7 +248,7 @@ def _doubts(op: Operation, orders: Orders) -> Iterator[str]:
 
 def _closed(parts: Parts, op: Operation, view: View) -> RouteTable:
     """Nobody gets the writes; reads go on at every replica that is there."""
-    return bereaved(view, op.plan.primary, None, op.plan.policy, op.epoch, parts.site.endpoints)
+    return bereaved(view, op.plan.primary, None, parts.policy(op), op.epoch, parts.site.endpoints)
 
 
 # -- what was received is applied, not dropped --

@@ -233,7 +233,7 @@ def _repoint(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
         server.follow(new_peer, deadline, instead_of=old_peer, source_has=source_has, options=op.kept("source_options"))
 
     names = [n for n in (plan.primary, *plan.replicas, *((plan.attach,) if plan.attach else ())) if n not in lost]
-    aside = {n for n in parts.aside() if n in names and n != plan.primary}
+    aside = {n for n in parts.set_aside(op) if n in names and n != plan.primary}
     for name in sorted(aside):
         op.leftover("follow", name, "it is in maintenance")
     names = [n for n in names if n not in aside]

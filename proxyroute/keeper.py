@@ -33,6 +33,8 @@ from proxyroute.truth import truth
 _PATIENCE = 0.2
 """Seconds to wait for the lease: whoever has it is at work, and we come again."""
 _EVENTS_EVERY = 60.0
+_BUSY_TOLD = 10.0
+"""Seconds for which somebody else may have the lease while the primary is gone, until that is told, and told again."""
 _SHOW_EVERY = 0.25
 """Seconds between two glances for those who look on."""
 _ASK_EVERY = 0.1
@@ -62,6 +64,9 @@ class Keeper:
         self._listener = listener
         self._show_to = show
         self._heal = Retry()
+        """Of what moves the primary; what can wait must not make it wait."""
+        self._chores = Retry()
+        self._busy_since: float | None = None
         self._correct = Retry()
         self._told: dict[str, str] = {}
         self._observed: tuple[Observed, ...] = ()
@@ -181,7 +186,10 @@ class Keeper:
 
     def _acted(self, diagnosis: Diagnosis) -> bool:
         """Does what the diagnosis allows; tells whether anything was done, or tried."""
-        if not self._act.due or diagnosis.primary is None or self._sentry.standing.idle:
+        standing = self._sentry.standing
+        if not self._act.due or diagnosis.primary is None or standing.paused is not None:
+            return False
+        if standing.unreadable and diagnosis.action is not Action.CLOSE:
             return False
         automatic = self._config.failover.mode == "automatic"
         try:
@@ -196,7 +204,8 @@ class Keeper:
             else:
                 self._tell_blockers(diagnosis)
                 return False
-        except Busy:
+        except Busy as error:
+            self._tell_busy(error)
             return False
         except Refused as error:
             self._act.failed()
@@ -207,10 +216,19 @@ class Keeper:
             self._say("blocked", str(error), "bad")
         else:
             self._act.reset()
-            self._heal.reset()  # a chore that could not be done below the old primary can be now
+            self._busy_since = None
+            self._chores.reset()  # one that could not be done below the old primary can be now
             self._told.pop("blocked", None)
             self._observed, self._observe_at = (), 0.0
         return True
+
+    def _tell_busy(self, error: Busy) -> None:
+        """Somebody else may be about to do the same; when that lasts, a person must know who is in the way."""
+        now = time.monotonic()
+        self._busy_since = self._busy_since if self._busy_since is not None else now
+        if now - self._busy_since >= _BUSY_TOLD:
+            self._say("blocked", f"cannot act for {now - self._busy_since:.0f} s: {error}", "bad")
+            self._busy_since = now
 
     def _tell_blockers(self, diagnosis: Diagnosis) -> None:
         """What would be done by the diagnosis alone, and what is against it, which a person must know at once."""
@@ -262,16 +280,19 @@ class Keeper:
         Also what has touched nothing yet: if its process is dead, nobody else would ever close it.
         """
         if self._heal.due and self._engine.busy():
-            self._try_to_heal()
+            self._try_to_heal(self._heal, self._engine.busy)
 
     def _take_up_leftovers(self, view: View) -> None:
         """Only when a server or proxy that has something left is there: trying keeps the lease for some seconds."""
         there = {s.name for s in view.seen} | {o.proxy for o in self._observed if o.reachable}
         there -= {*self._sentry.standing.maintenance}
-        left = waiting_for_heal(self._engine.history())
-        wanting = [s for s in left if s.left_at & there or (s.outcome == "open" and s.candidate in there)]
-        if wanting and self._heal.due and not self._urgent():
-            self._try_to_heal()
+
+        def wanting() -> bool:
+            left = waiting_for_heal(self._engine.history())
+            return any(s.left_at & there or (s.outcome == "open" and s.candidate in there) for s in left)
+
+        if self._chores.due and wanting() and not self._urgent():
+            self._try_to_heal(self._chores, wanting)
 
     def _rejoin_who_returned(self, sightings: Sightings) -> None:
         """A member that is back, refuses writes and follows nobody: it follows, if it has nothing of its own.
@@ -305,21 +326,21 @@ class Keeper:
                 told = "; ".join([str(error), *(f.text for f in getattr(error, "findings", ()))])
                 self._say("blocked", f"{server.name} does not rejoin by itself: {told}", "warn")
 
-    def _try_to_heal(self) -> None:
+    def _try_to_heal(self, retry: Retry, still: Callable[[], bool]) -> None:
+        """``still`` tells whether what it was for is left afterwards."""
         try:
             for result in self._engine.heal(patience=_PATIENCE, urgent=self._urgent):
                 self._tell_healed(result)
         except Busy:
             return  # somebody is at work on it
         except ProxyRouteError as error:
-            self._heal.failed()
+            retry.failed()
             self._say("refused", f"cannot heal now: {error}", "bad")
             return
-        if waiting_for_heal(self._engine.history()):
-            if not self._urgent():
-                self._heal.failed()
-        else:
-            self._heal.reset()
+        if not still():
+            retry.reset()
+        elif not self._urgent():
+            retry.failed()
 
     def _tell_healed(self, result: Result) -> None:
         left = f"; left to do: {'; '.join(result.leftovers)}" if result.leftovers else ""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from proxyroute.model import Deadline, Epoch, Peer, RouteTable, View
+from proxyroute.model import Deadline, Epoch, Peer, Policy, RouteTable, View
 from proxyroute.operation import Operation
 from proxyroute.ports import DeadServer, Heir, Hooks, Probe, Sentinel
 from proxyroute.routes import Routes
@@ -44,13 +44,22 @@ class Parts:
     probe: Probe | None = None
     salvage: Salvage | None = None
     continuous: bool = False
-    aside: Callable[[], Collection[str]] = tuple
-    """Returns the servers that are in maintenance now: they are not repointed."""
+    aside: Callable[[], Collection[str] | None] = tuple
+    """Returns the servers that are in maintenance now: they are not repointed. None: nobody can tell."""
 
     def table(self, op: Operation, primary: str, epoch: Epoch, view: View | None = None) -> RouteTable:
         """Returns the routes to ``primary`` as the servers look now, or looked in ``view``."""
         view = view or self.site.look(Deadline.after(LOOK), spared=op.gone)
-        return route(view, primary, op.plan.policy, epoch, self.site.endpoints)
+        return route(view, primary, self.policy(op), epoch, self.site.endpoints)
+
+    def set_aside(self, op: Operation) -> frozenset[str]:
+        """Returns the servers that are in maintenance now; if nobody can tell, those that were when it was planned."""
+        found = self.aside()
+        return frozenset(op.plan.policy.aside if found is None else found)
+
+    def policy(self, op: Operation) -> Policy:
+        """Returns the policy of ``op`` with what has been ordered since it was planned."""
+        return replace(op.plan.policy, aside=tuple(sorted(self.set_aside(op))))
 
     def expect(self, seconds: float) -> None:
         """Tells the guard, if there is one, within how many seconds it will hear of us again."""

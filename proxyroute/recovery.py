@@ -337,7 +337,7 @@ def _table_back(parts: Parts, op: Operation, epoch: Epoch) -> RouteTable:
     old, candidate = op.plan.primary, op.plan.candidate
     view = parts.site.look(Deadline.after(LOOK), spared=op.gone)
     if old in op.gone and view.status(old) is None:
-        return bereaved(view, old, old, op.plan.policy, epoch, parts.site.endpoints)
+        return bereaved(view, old, old, parts.policy(op), epoch, parts.site.endpoints)
     table = parts.table(op, old, epoch, view)
     readers = {r.name: r for r in table.readers if r.name != old}
     if view.status(candidate) is not None and any(u.verb == "follow" and u.server == candidate for u in op.undos):

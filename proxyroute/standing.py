@@ -87,7 +87,7 @@ class Standing:
         """Returns what keeps ``serve`` from acting by itself."""
         if self.unreadable:
             text = f"the standing orders cannot be read, so nothing is done by itself: {self.unreadable}"
-            return (Finding("failover.orders", Severity.ERROR, cluster, text, "proxyroute orders --reset"),)
+            return (Finding("failover.orders", Severity.ERROR, cluster, text, "proxyroute orders --reset", True),)
         if self.paused is not None:
             text = f"ProxyRoute pauses: {self.paused}"
             return (Finding("failover.paused", Severity.ERROR, cluster, text, "proxyroute resume"),)
@@ -151,7 +151,7 @@ class Book:
 
     def _values(self) -> dict[str, Any]:
         try:
-            text = self._file.read_text(encoding="utf-8")
+            text = self._text()
         except FileNotFoundError:
             return {"format": _FORMAT, "orders": {}, "changes": []}
         except (OSError, ValueError) as error:
@@ -166,6 +166,14 @@ class Book:
             raise JournalError(f"{self._file}: is damaged ({type(error).__name__}: {error})") from error
         else:
             return dict(values)
+
+    def _text(self) -> str:
+        try:
+            return self._file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise
+        except OSError:  # it was replaced on a network disk while we had it open (ESTALE): the new one is there
+            return self._file.read_text(encoding="utf-8")
 
     @contextmanager
     def _writing(self) -> Iterator[dict[str, Any]]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from proxyroute import keeper
 from proxyroute.caller import Caller
 from proxyroute.election import elect
 from proxyroute.errors import JournalError, Refused
 from proxyroute.model import NO_EPOCH, Endpoint, Policy, Severity, View
 from proxyroute.orders import Orders
+from proxyroute.parts import Parts
 from proxyroute.preflight import survey
 from proxyroute.routing import bereaved, route
-from proxyroute.standing import Book, Standing
+from proxyroute.standing import Book, Order, Standing
 from proxyroute.truth import truth
 from tests.support.builders import address, channel, replica, server, silent, view
 
@@ -113,7 +118,9 @@ def test_orders_that_cannot_be_read_let_nothing_happen_by_itself(book: Book, ord
     book._file.write_text(content)
     standing = book.read()
     assert standing.idle.startswith("the standing orders cannot be read")
-    assert [(f.code, f.cure) for f in standing.findings("shop")] == [("failover.orders", "proxyroute orders --reset")]
+    (told,) = standing.findings("shop")
+    assert (told.code, told.cure) == ("failover.orders", "proxyroute orders --reset")
+    assert told.forceable, "a person may pass over it"
     with pytest.raises(JournalError):
         orders.pause()
     assert book._file.read_text() == content, "nobody writes over what he cannot read"
@@ -160,3 +167,68 @@ def test_a_server_in_maintenance_may_be_as_it_is(seen: View) -> None:
     assert {f.code: f.severity for f in told if f.subject == "db3"} == {"replica.aside": Severity.INFO}
     writing = view(server(1), replica(2), replica(3, writable=True))
     assert "replica.writable" in {f.code for f in survey(writing, Policy(aside=("db3",)))}, "that concerns everybody"
+
+
+def test_a_file_that_was_replaced_under_the_reader_is_opened_again(
+    book: Book, orders: Orders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders.maintenance("db3", True)
+    really, times = Path.read_text, []
+
+    def stale_once(file: Path, *words: str, **named: str) -> str:
+        times.append(file)
+        if len(times) == 1:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return really(file, *words, **named)
+
+    monkeypatch.setattr(Path, "read_text", stale_once)
+    assert set(book.read().maintenance) == {"db3"}
+
+
+@pytest.mark.parametrize(("now", "counts"), [(("db2",), ("db2",)), ((), ()), (None, ("db3",))])
+def test_an_operation_heeds_the_orders_of_now_and_of_its_plan_when_nobody_can_tell(
+    now: tuple[str, ...] | None, counts: tuple[str, ...]
+) -> None:
+    parts = Parts(Any, Any, Any, aside=lambda: now)  # type: ignore[arg-type]
+    op: Any = SimpleNamespace(plan=SimpleNamespace(policy=Policy(aside=("db3",), never=("db4",))))
+    assert parts.set_aside(op) == frozenset(counts)
+    assert parts.policy(op) == Policy(aside=counts, never=("db4",))
+
+
+class _Engine:
+    """Has an open operation or a leftover; healing it does not help."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self.healed = 0
+
+    def busy(self) -> bool:
+        return self.open
+
+    def heal(self, **_: object) -> tuple[()]:
+        self.healed += 1
+        return ()
+
+    def history(self) -> list[object]:
+        return []
+
+
+def test_what_can_wait_and_fails_does_not_make_wait_what_moves_the_primary(
+    monkeypatch: pytest.MonkeyPatch, seen: View
+) -> None:
+    left = SimpleNamespace(left_at={"db1"}, outcome="done", candidate="db2")
+    monkeypatch.setattr(keeper, "waiting_for_heal", lambda _: [left])
+    engine: Any = _Engine()
+    sentry: Any = SimpleNamespace(standing=Standing())
+    served = keeper.Keeper(SimpleNamespace(name="shop"), engine, sentry, lambda _: None)  # type: ignore[arg-type]
+    monkeypatch.setattr(served, "_urgent", lambda: "")
+    for _ in range(3):
+        served._take_up_leftovers(seen)
+    assert engine.healed == 1, "it waits before it tries again"
+    engine.open = True
+    served._heal_what_is_open()
+    assert engine.healed == 2, "this does not"
+    sentry.standing = Standing(maintenance={"db1": Order("x", 0.0)})
+    served._chores.reset()
+    served._take_up_leftovers(seen)
+    assert engine.healed == 2, "a server in maintenance is nothing to be taken up"
