@@ -29,11 +29,11 @@ ALERTS = yaml.safe_load((DOCS / "monitoring" / "alerts.yml").read_text())
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def journal(web: Web, operation: str, ended: float, **end: Any) -> None:
+def journal(web: Web, operation: str, ended: float, *, kind: str = "switchover", **end: Any) -> None:
     """Puts an operation on record that has ended at the Unix time ``ended``."""
     plan = {"primary": "db1", "candidate": "db2"}
     records = [
-        {"kind": "begin", "operation": operation, "operation_kind": "switchover", "cluster": "shop", "epoch": "1.1",
+        {"kind": "begin", "operation": operation, "operation_kind": kind, "cluster": "shop", "epoch": "1.1",
          "plan": plan, "t": ended - 2},
         {"kind": "stepped", "name": "freeze", "seconds": 0.03, "t": ended - 1},
         {"kind": "note", "text": "writes flow", "blackout_seconds": 0.04, "t": ended - 1},

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from proxyroute.assembly import archive_folder
 from proxyroute.model import Epoch, Observed, Receiver, SemiSync
 from proxyroute.web.tokens import Scope
 from tests.support.builders import channel, replica, server, silent, view
 from tests.support.web import Web
+from tests.web.test_metrics import journal
 
 
 @pytest.fixture
@@ -89,6 +92,28 @@ def test_which_guarantee_holds_is_told_with_the_reason(
     assert told["lossless"] is lossless
     assert why in told["lossless_why"]
     assert told["fenced"] is False
+
+
+def test_what_only_one_server_had_is_told_also_when_one_archive_cannot_be_read(web: Web, get: Any) -> None:
+    assert (get("/clusters/shop/aside"), get("/clusters/shop/archives")) == ([], [])
+    folder = archive_folder(web.config.clusters["shop"])
+    kept = {
+        "server": "db1", "executed": "0-1-7", "before": "0-1-5", "missing": "", "cut": "", "told": "2 transactions",
+        "rows": {"app.t": {"inserted": 2}}, "transactions": [{"gtid": f"0-1-{n}", "tables": ["app.t"]} for n in (6, 7)],
+    }  # fmt: skip
+    for name, text in (("db1-20261101T000000-1", json.dumps(kept)), ("db1-torn", "{"), (".making-db1-2", "{}")):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "summary.json").write_text(text)
+    told = {a["name"]: a for a in get("/clusters/shop/archives")}
+    assert set(told) == {"db1-20261101T000000-1", "db1-torn"}
+    assert told["db1-20261101T000000-1"]["count"] == 2
+    assert told["db1-20261101T000000-1"]["rows"] == {"app.t": {"inserted": 2}}
+    assert "cannot be read" in told["db1-torn"]["trouble"]
+    # a rejoin that was refused, and after which the server still follows nobody
+    journal(web, "20261102T000000-abcdef", 1000.0, kind="rejoin", outcome="refused", text="db2 has 2 of its own")
+    web.see(view(server(1), replica(2, sources=()), replica(3)))
+    (aside,) = get("/clusters/shop/aside")
+    assert (aside["server"], aside["told"]) == ("db2", "db2 has 2 of its own")
 
 
 def test_settings_are_told_with_where_they_come_from_and_no_secret(web: Web, get: Any) -> None:

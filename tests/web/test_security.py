@@ -41,6 +41,8 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("GET", f"{CLUSTER}/topology"): Scope.READ,
     ("GET", f"{CLUSTER}/proxies"): Scope.READ,
     ("GET", f"{CLUSTER}/receipts"): Scope.READ,
+    ("GET", f"{CLUSTER}/aside"): Scope.READ,
+    ("GET", f"{CLUSTER}/archives"): Scope.READ,
     ("GET", f"{CLUSTER}/plan/switchover"): Scope.READ,
     ("GET", f"{CLUSTER}/plan/failover"): Scope.READ,
     ("POST", f"{CLUSTER}/operations"): Scope.OPERATE,

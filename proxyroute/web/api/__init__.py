@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from proxyroute.web.api import audit, clusters, description, events, history, operations, plans, settings
+from proxyroute.web.api import aside, audit, clusters, description, events, history, operations, plans, settings
 
 ROUTERS = (
     description.router,
     clusters.router,
+    aside.router,
     plans.router,
     operations.router,
     history.router,

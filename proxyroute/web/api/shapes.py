@@ -244,6 +244,30 @@ class OperationShape(BaseModel):
     results: list[dict[str, Any]]
 
 
+class AsideShape(BaseModel):
+    """A server that could not rejoin."""
+
+    server: str
+    operation: str = Field(description="The rejoin that was refused, in the history.")
+    since: float
+    told: str
+
+
+class ArchiveShape(BaseModel):
+    """Transactions that only one server had, and that were kept."""
+
+    name: str
+    folder: str = Field(description="On the engine's host; `raw/` has the files, `decoded.sql` the text.")
+    server: str
+    told: str = Field(description="What happened, in one line.")
+    executed: str
+    missing: str = Field(description="What should be there as well, and was in no file any more.")
+    rows: dict[str, dict[str, int]] = Field(description="By table, how many were inserted, updated, deleted.")
+    count: int
+    transactions: list[dict[str, Any]] = Field(description="The first 200.")
+    trouble: str = Field(description="Why it could not be read; mostly empty.")
+
+
 class SettingShape(BaseModel):
     """A setting as it was loaded."""
 
