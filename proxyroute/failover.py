@@ -8,7 +8,7 @@ everything received is applied: relay logs are data. After ``op.commit()`` there
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -113,10 +113,11 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
         note.detail = op.kept("fenced_by") or "there is no fence"
     with op.step("close routes") as note:
         op.on_abort(Undo("release_routes"))
-        fencing = _close_routes(parts, op, orders, view, fencing)
+        fencing, unshown = _close_routes(parts, op, orders, view, fencing)
         op.keep("fencing", str(fencing))
-        op.keep("loss", list(_doubts(op, orders)), wait=True)
-        note.detail = f"{plan.primary} is {fencing}" if fencing is not Fencing.NONE else "no proxies are configured"
+        op.keep("loss", list(_doubts(op, orders, fencing, unshown)), wait=True)
+        shut = fencing is not Fencing.NONE
+        note.detail = f"{plan.primary} is {fencing}" if shut else f"nothing keeps clients away from {plan.primary}"
     with op.step("stop receivers") as note:
         for name in orders.participants:
             # the candidate is detached later: its applier has to be started as well
@@ -199,11 +200,14 @@ def _fence(parts: Parts, op: Operation, orders: Orders) -> Fencing:
     return Fencing.FENCED
 
 
-def _close_routes(parts: Parts, op: Operation, orders: Orders, view: View, fencing: Fencing) -> Fencing:
+def _close_routes(
+    parts: Parts, op: Operation, orders: Orders, view: View, fencing: Fencing
+) -> tuple[Fencing, tuple[str, ...]]:
     """Newcomers wait, sessions end, and every required proxy says that it sends nobody to the old primary.
 
     One that is silent is a danger only while the old primary is not fenced: then its declared silence is waited out,
-    or somebody must say that it is off. Raises Unfinished, naming it, otherwise.
+    or somebody must say that it is off. Raises Unfinished, naming it, otherwise. Returns what keeps the old primary
+    from taking writes, and the proxies of which nobody knows it: those that were declared absent and have not answered.
     """
     if fencing is Fencing.NONE and not parts.routes.required and not orders.accept_unfenced:
         raise Unfinished(
@@ -211,7 +215,7 @@ def _close_routes(parts: Parts, op: Operation, orders: Orders, view: View, fenci
             "when it certainly takes no writes type: proxyroute failover --fenced-by NAME"
         )
     if not parts.routes:
-        return fencing
+        return fencing, ()
     began = time.monotonic()
     parts.routes.hold(op.id, Deadline.after(_HOLD), Deadline.after(_ANSWER))
     receipts = parts.routes.settle(_closed(parts, op, view), Deadline.after(_CLOSE))
@@ -220,7 +224,7 @@ def _close_routes(parts: Parts, op: Operation, orders: Orders, view: View, fenci
     if fencing is Fencing.FENCED:
         for receipt in silent:
             op.note(f"{receipt.proxy} has not closed its route to the fenced {op.plan.primary}: {receipt.detail}")
-        return fencing
+        return fencing, ()
     for receipt in (r for r in silent if r.proxy not in orders.fenced_proxies):
         seconds = parts.routes.silence(receipt.proxy)
         if seconds is None:
@@ -232,12 +236,21 @@ def _close_routes(parts: Parts, op: Operation, orders: Orders, view: View, fenci
         wait = max(0.0, began + seconds + _MARGIN - time.monotonic())
         parts.expect(wait + orders.patience + 4 * _CLOSE + _GUARD)
         time.sleep(wait)
-    return Fencing.ROUTED_AWAY
+    unclosed = [r for r in receipts if r.state is not ReceiptState.DONE and r.proxy not in orders.fenced_proxies]
+    absent = tuple(r.proxy for r in unclosed if not parts.routes.is_required(r.proxy))
+    return (Fencing.NONE if len(absent) == len(receipts) else Fencing.ROUTED_AWAY), absent
 
 
-def _doubts(op: Operation, orders: Orders) -> Iterator[str]:
-    """Yields why something that the old primary had acknowledged may be lost, once every way to it is closed."""
+def _doubts(op: Operation, orders: Orders, fencing: Fencing, unshown: Sequence[str]) -> Iterator[str]:
+    """Yields why something that the old primary had acknowledged may be lost, once the ways to it are closed."""
     yield from orders.may_be_missing
+    if fencing is Fencing.NONE:
+        yield (
+            f"nothing keeps clients away from {op.plan.primary}: where it lives and is only cut off from us, it goes "
+            "on alone after its time-out, and acknowledges what nobody else has"
+        )
+    for proxy in unshown if fencing is not Fencing.NONE else ():
+        yield f"{proxy} was declared absent and has not shown that it sends no writes to {op.plan.primary}"
     late = time.time() - orders.in_sync_until
     if not orders.may_be_missing and late > 0:
         yield (

@@ -13,14 +13,14 @@ from proxyroute.errors import Aborted, ScriptFailed
 from proxyroute.failover import Orders, failover
 from proxyroute.history import report_from, summarize
 from proxyroute.journal import read
-from proxyroute.model import Deadline
+from proxyroute.model import Deadline, Epoch
 from proxyroute.operation import Operation
 from proxyroute.parts import Parts
 from proxyroute.routes import Routes
 from proxyroute.site import Site
 from proxyroute.words import stood_still
-from tests.support.fakeworld import FakeLease, MortalJournal, NoHooks
-from tests.unit.test_failover_interrupted import ORDERS, PLAN, dead_world, start
+from tests.support.fakeworld import FakeLease, FakeProxy, MortalJournal, NoHooks, World
+from tests.unit.test_failover_interrupted import ORDERS, PLAN, Blind, dead_world, start
 
 
 class BrokenFence(NoHooks):
@@ -34,17 +34,21 @@ class BrokenFence(NoHooks):
             raise ScriptFailed("the power switch does not answer")
 
 
-def without_proxies(file: Path, orders: Orders) -> list[str]:
-    """Fails over where no proxy is; returns who takes writes afterwards."""
-    world, proxy = dead_world()
+def run(world: World, routes: Routes, file: Path, orders: Orders) -> None:
+    """Fails over in ``world`` with these proxies and a fence that does not work."""
     lease = FakeLease([])
-    op = Operation.create(
-        MortalJournal(world, file), lease, file.stem, "failover", lease.claim(proxy.epoch, file.stem), PLAN
-    )
+    epoch = lease.claim(Epoch(1, 0), file.stem)
+    op = Operation.create(MortalJournal(world, file), lease, file.stem, "failover", epoch, PLAN)
     try:
-        failover(Parts(Site("shop", dict(world.servers)), Routes([]), BrokenFence(), continuous=True), op, orders)
+        failover(Parts(Site("shop", dict(world.servers)), routes, BrokenFence(), continuous=True), op, orders)
     finally:
         op.journal.close()
+
+
+def without_proxies(file: Path, orders: Orders) -> list[str]:
+    """Fails over where no proxy is; returns who takes writes afterwards."""
+    world, _ = dead_world()
+    run(world, Routes([]), file, orders)
     return [s.name for s in world.servers.values() if s.writable and s.alive]
 
 
@@ -52,6 +56,60 @@ def test_a_fence_that_fails_is_none_and_an_automatic_failover_opens_nobody_then(
     with pytest.raises(Aborted, match=r"nothing keeps clients away from db1.*--fenced-by"):
         without_proxies(tmp_path / "a.jsonl", replace(ORDERS, accept_unfenced=False))
     assert without_proxies(tmp_path / "b.jsonl", ORDERS) == ["db2"], "a person, or a declaration, may"
+
+
+def lossless(seconds: float = 60.0) -> Orders:
+    """Orders after a good sight: in sync for so many seconds from now on, and everybody takes part."""
+    return replace(ORDERS, in_sync_until=time.time() + seconds)
+
+
+def claimed(file: Path) -> tuple[list[str], str]:
+    """Returns the doubts that were kept before the commit, and what the proof says of a loss."""
+    records = read(file)
+    (doubts,) = [r["value"] for r in records if r["kind"] == "keep" and r["name"] == "loss"]
+    proof = report_from(records)["evidence"]
+    (verdict,) = [e["verdict"] for e in proof if e["claim"] == "nothing that it acknowledged is lost"]
+    return doubts, verdict
+
+
+def test_in_sync_and_closed_in_time_nothing_is_lost(tmp_path: Path) -> None:
+    file = tmp_path / "closed.jsonl"
+    start(*dead_world(), file, [], lossless())
+    assert claimed(file) == ([], "PROVEN")
+
+
+@pytest.mark.parametrize("fenced_by", ["", "pacemaker"])
+def test_with_no_proxy_only_a_fence_proves_that_nothing_is_lost(tmp_path: Path, fenced_by: str) -> None:
+    """Without it a primary that is only cut off goes on alone, and acknowledges what nobody else has."""
+    file = tmp_path / "open.jsonl"
+    without_proxies(file, replace(lossless(), fenced_by=fenced_by))
+    doubts, verdict = claimed(file)
+    assert verdict == ("PROVEN" if fenced_by else "UNKNOWN")
+    assert [d for d in doubts if d.startswith("nothing keeps clients away from db1")] == doubts
+    assert len(doubts) == (0 if fenced_by else 1)
+
+
+ABSENT = "edge1 was declared absent and has not shown that it sends no writes to db1"
+
+
+@pytest.mark.parametrize("off", [False, True], ids=["nobody knows", "said to be off"])
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_proxy_that_is_declared_absent_and_silent_is_no_closed_way(tmp_path: Path, others: int, off: bool) -> None:
+    """What was declared lets it go on; it does not prove that the proxy sends nobody there."""
+    world, first = dead_world()
+    absent = Blind(world, primary="db1", epoch=first.epoch)
+    more = [FakeProxy(world, "edge2", primary="db1", epoch=first.epoch)] * others
+    file = tmp_path / "absent.jsonl"
+    orders = replace(lossless(), fenced_proxies=("edge1",) if off else ())
+    run(world, Routes([absent, *more], absent=["edge1"]), file, orders)
+    doubts, verdict = claimed(file)
+    assert verdict == ("PROVEN" if off else "UNKNOWN")
+    if off:
+        assert doubts == []
+    elif others:
+        assert doubts == [ABSENT]
+    else:
+        assert [d[:36] for d in doubts] == ["nothing keeps clients away from db1:"]
 
 
 def test_the_blackout_is_counted_from_the_last_sight_of_the_old_primary_taking_writes(tmp_path: Path) -> None:
