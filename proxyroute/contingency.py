@@ -20,6 +20,7 @@ from proxyroute.model import (
     Severity,
     View,
 )
+from proxyroute.moment import Moment
 from proxyroute.preflight import blocking
 from proxyroute.salvage import APPLY, IGNORE, SAVE
 from proxyroute.sight import Sightings
@@ -82,7 +83,7 @@ def foresee(
         may_lack=force or policy.policy == "most_advanced",
         may_be_missing=() if election.lossless else _doubts(election),
         seen_writing=known.at if known is not None and known.primary == primary else 0.0,
-        in_sync_until=known.at + known.semi_sync.timeout_seconds if known and known.semi_sync else 0.0,
+        in_sync_until=_in_sync_until(known),
         server_ids=dict(known.server_ids) if known is not None else {},
         events=tuple(events),
         semi_sync=_waited(view, primary, known, participants),
@@ -144,6 +145,12 @@ def _not_gone(diagnosis: Diagnosis, asked: bool) -> Iterator[Finding]:
     severity = Severity.ERROR if lives or not asked else Severity.WARNING
     text = f"{diagnosis.name}: {diagnosis.text}"
     yield Finding("failover.diagnosis", severity, diagnosis.primary or "cluster", text, cure, forceable=not lives)
+
+
+def _in_sync_until(known: Known | None) -> Moment | None:
+    if known is None or known.semi_sync is None or known.moment is None:
+        return None
+    return known.moment.after(known.semi_sync.timeout_seconds)
 
 
 def _doubts(election: FailoverElection) -> tuple[str, ...]:

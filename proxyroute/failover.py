@@ -16,6 +16,7 @@ from proxyroute import salvage
 from proxyroute.errors import Refused, ScriptFailed, Unfinished
 from proxyroute.gtid import Containment, Position
 from proxyroute.model import Deadline, Event, Peer, ReceiptState, RouteTable, Undo, View
+from proxyroute.moment import Moment
 from proxyroute.opening import APART
 from proxyroute.operation import Operation, each
 from proxyroute.parts import Parts, peer
@@ -65,8 +66,8 @@ class Orders:
     """Why something that the old primary had acknowledged may be lost; nothing when it is not, if closed in time."""
     seen_writing: float = 0.0
     """Unix time of the last good sight of the old primary taking writes; 0: there was none."""
-    in_sync_until: float = 0.0
-    """Unix time until which the old primary certainly waited for acknowledgements; it must be closed by then."""
+    in_sync_until: Moment | None = None
+    """Until then the old primary certainly waited for acknowledgements; it must be closed by then. None: unknown."""
     server_ids: Mapping[str, int] = field(default_factory=dict)
     """As they were known before, for a primary that cannot tell its own any more."""
     events: tuple[Event, ...] = ()
@@ -251,8 +252,15 @@ def _doubts(op: Operation, orders: Orders, fencing: Fencing, unshown: Sequence[s
         )
     for proxy in unshown if fencing is not Fencing.NONE else ():
         yield f"{proxy} was declared absent and has not shown that it sends no writes to {op.plan.primary}"
-    late = time.time() - orders.in_sync_until
-    if not orders.may_be_missing and late > 0:
+    if orders.may_be_missing:
+        return
+    late = orders.in_sync_until.ago() if orders.in_sync_until is not None else None
+    if late is None:
+        yield (
+            f"nobody can tell how long before it was closed {op.plan.primary} was last seen waiting for "
+            "acknowledgements: this host has been started since, or the record is of another host or version"
+        )
+    elif late > 0:
         yield (
             f"{op.plan.primary} was closed {late:.1f} s after the time until which it is known to have waited for "
             "acknowledgements"

@@ -9,6 +9,7 @@ from typing import Any
 from proxyroute import topology
 from proxyroute.gtid import Position, from_json
 from proxyroute.model import Receiver, Status
+from proxyroute.moment import Moment
 from proxyroute.sight import Sightings
 
 
@@ -45,12 +46,14 @@ class Known:
     """None when it did not use it."""
     former: tuple[str, ...] = ()
     """Who was the primary before: one of these that comes back and takes writes is to be closed."""
+    moment: Moment | None = None
+    """The same as ``at``, on a clock that nobody sets; None where nobody kept it."""
 
     def same_order(self, other: Known | None) -> bool:
         """Tells whether ``other`` differs in time and position only, so that it need not be saved at once."""
         if other is None:
             return False
-        return replace(self, at=other.at, executed=other.executed) == other
+        return replace(self, at=other.at, moment=other.moment, executed=other.executed) == other
 
     def to_json(self) -> dict[str, Any]:
         """Returns what :meth:`from_json` reads."""
@@ -58,6 +61,7 @@ class Known:
         return {
             "primary": self.primary,
             "at": self.at,
+            "moment": vars(self.moment) if self.moment else None,
             "replicas": list(self.replicas),
             "server_ids": dict(self.server_ids),
             "executed": self.executed.to_json() if self.executed else None,
@@ -69,7 +73,7 @@ class Known:
     def from_json(cls, value: Mapping[str, Any]) -> Known:
         """Reads what ``to_json`` wrote. Raises ValueError for anything else."""
         try:
-            sync = value["semi_sync"]
+            sync, moment = value["semi_sync"], value.get("moment")
             return cls(
                 str(value["primary"]),
                 float(value["at"]),
@@ -78,6 +82,7 @@ class Known:
                 from_json(value["executed"]) if value["executed"] else None,
                 SyncSight(**{**sync, "acknowledgers": tuple(sync["acknowledgers"])}) if sync else None,
                 tuple(map(str, value["former"])),
+                Moment(str(moment["boot"]), float(moment["seconds"])) if moment else None,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{dict(value)!r} is no record of a known topology: {error}") from error
@@ -131,10 +136,12 @@ def _last_writer(sightings: Sightings) -> str | None:
     return max(wrote, key=lambda name: wrote[name] or 0.0, default=None)
 
 
-def remember(sightings: Sightings, known: Known | None, now: float, wall: float) -> Known | None:
+def remember(
+    sightings: Sightings, known: Known | None, now: float, wall: float, moment: Moment | None = None
+) -> Known | None:
     """Returns what is known after the last looks; ``known`` as it was unless one primary takes writes.
 
-    ``now`` is a point on the monotonic clock, ``wall`` the same in Unix time.
+    ``now`` is a point on the monotonic clock, ``wall`` the same in Unix time, ``moment`` the same once more.
     """
     name = primary_of(sightings, known)
     track = sightings.tracks[name] if name else None
@@ -154,6 +161,7 @@ def remember(sightings: Sightings, known: Known | None, now: float, wall: float)
         server.executed,
         _sync_sight(sightings, server, below, known if known and known.primary == server.name else None),
         _former(server.name, known),
+        moment.after(track.last.at - now) if moment is not None else None,
     )
 
 

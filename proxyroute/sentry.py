@@ -19,6 +19,7 @@ from proxyroute.diagnosis import diagnose
 from proxyroute.known import Known, moved
 from proxyroute.known import remember as known_after
 from proxyroute.model import Action, Deadline, Diagnosis, Event, Observed, Policy
+from proxyroute.moment import Moment
 from proxyroute.probing import Prober
 from proxyroute.sight import Sightings, certainly_lives
 from proxyroute.standing import Book, Standing
@@ -112,7 +113,7 @@ class Sentry:
     def remember(self, sightings: Sightings, events: Sequence[Event] | None = None) -> None:
         """Keeps the order that ``sightings`` show, if they show one. A disk that takes nothing is no hindrance."""
         with self._remembering:
-            self.known = known_after(sightings, self.known, time.monotonic(), time.time())
+            self.known = known_after(sightings, self.known, time.monotonic(), time.time(), Moment.now())
             self._keep(events)
 
     def follow(self, primary: str, at: float) -> None:

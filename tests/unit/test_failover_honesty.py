@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from proxyroute.failover import Orders, failover
 from proxyroute.history import report_from, summarize
 from proxyroute.journal import read
 from proxyroute.model import Deadline, Epoch
+from proxyroute.moment import Moment
 from proxyroute.operation import Operation
 from proxyroute.parts import Parts
 from proxyroute.routes import Routes
@@ -60,7 +62,9 @@ def test_a_fence_that_fails_is_none_and_an_automatic_failover_opens_nobody_then(
 
 def lossless(seconds: float = 60.0) -> Orders:
     """Orders after a good sight: in sync for so many seconds from now on, and everybody takes part."""
-    return replace(ORDERS, in_sync_until=time.time() + seconds)
+    now = Moment.now()
+    assert now is not None
+    return replace(ORDERS, in_sync_until=now.after(seconds))
 
 
 def claimed(file: Path) -> tuple[list[str], str]:
@@ -76,6 +80,37 @@ def test_in_sync_and_closed_in_time_nothing_is_lost(tmp_path: Path) -> None:
     file = tmp_path / "closed.jsonl"
     start(*dead_world(), file, [], lossless())
     assert claimed(file) == ([], "PROVEN")
+
+
+def test_closed_after_the_time_out_of_the_last_sight_something_may_be_lost(tmp_path: Path) -> None:
+    file = tmp_path / "late.jsonl"
+    start(*dead_world(), file, [], lossless(-5.0))
+    (doubt,), verdict = claimed(file)
+    found = re.fullmatch(r"db1 was closed ([\d.]+) s after the time until which it is known to have waited.*", doubt)
+    assert found, doubt
+    assert 5.0 <= float(found[1]) < 60.0
+    assert verdict == "UNKNOWN"
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+@pytest.mark.parametrize(("seconds", "verdict"), [(60.0, "PROVEN"), (-5.0, "UNKNOWN")])
+def test_a_clock_that_was_set_since_the_last_sight_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int, seconds: float, verdict: str
+) -> None:
+    orders, real = lossless(seconds), time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
+    file = tmp_path / "set.jsonl"
+    start(*dead_world(), file, [], orders)
+    assert claimed(file)[1] == verdict
+
+
+@pytest.mark.parametrize("until", [None, Moment("another start", 1e12)], ids=["not kept", "before a start"])
+def test_a_sight_whose_age_nobody_knows_proves_nothing(tmp_path: Path, until: Moment | None) -> None:
+    file = tmp_path / "unknown.jsonl"
+    start(*dead_world(), file, [], replace(lossless(), in_sync_until=until))
+    (doubt,), verdict = claimed(file)
+    assert doubt.startswith("nobody can tell how long before it was closed db1 was last seen waiting")
+    assert verdict == "UNKNOWN"
 
 
 @pytest.mark.parametrize("fenced_by", ["", "pacemaker"])

@@ -11,6 +11,7 @@ from proxyroute.errors import Silence
 from proxyroute.gtid import Position
 from proxyroute.known import Known, SyncSight, moved, primary_of, remember
 from proxyroute.model import FailoverPolicy, Receiver, SemiSync, Source, Status
+from proxyroute.moment import Moment
 from proxyroute.sight import KEPT, Evidence, Sightings, Witness, advanced, certainly_lives, evidence
 from tests.support.builders import address, channel, position, replica, server, silent
 from tests.support.story import TOOK, beating, begin, dead, look, lost, lost_channel, well
@@ -179,9 +180,16 @@ def test_what_is_remembered_survives_the_disk() -> None:
         SyncSight(True, True, True, 10.0, 2, ("db2",)),
     )
     assert Known.from_json(json.loads(json.dumps(known.to_json()))) == known
+    sure = remember(found, None, 10.0, 1000.0, Moment("this", 50.0))
+    assert sure is not None
+    assert sure.moment == Moment("this", 50.0 - (10.0 - 4.5 - TOOK))
+    assert replace(sure, moment=None) == known
+    assert Known.from_json(json.loads(json.dumps(sure.to_json()))) == sure
     bare = Known("db1", 1.0)
     assert Known.from_json(json.loads(json.dumps(bare.to_json()))) == bare
-    for broken in ({}, {"primary": "db1"}, {**known.to_json(), "semi_sync": {"active": True}}):
+    before = {k: v for k, v in known.to_json().items() if k != "moment"}
+    assert Known.from_json(before) == known, "an earlier version wrote no moment"
+    for broken in ({}, {**before, "moment": 5}, {"primary": "db1"}, {**known.to_json(), "semi_sync": {"active": True}}):
         with pytest.raises(ValueError, match="no record of a known topology"):
             Known.from_json(broken)
 
@@ -189,6 +197,7 @@ def test_what_is_remembered_survives_the_disk() -> None:
 def test_only_what_decides_something_is_worth_saving_at_once() -> None:
     known = Known("db1", 1.0, ("db2",), executed=position("0-1-1"))
     assert known.same_order(replace(known, at=2.0, executed=position("0-1-2")))
+    assert known.same_order(replace(known, at=2.0, moment=Moment("this", 1.0)))
     assert not known.same_order(replace(known, replicas=()))
     assert not known.same_order(None)
 
