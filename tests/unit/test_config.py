@@ -467,6 +467,7 @@ def failover(tmp_path: Path, *lines: str) -> FailoverPolicy:
 
 def test_a_profile_counts_for_what_is_not_written(tmp_path: Path) -> None:
     assert failover(tmp_path, "mode: manual") == FailoverPolicy()
+    assert FailoverPolicy().probe_period == 0.5, "what is promised: every server is looked at twice a second"
     found = failover(tmp_path, "profile: aggressive", "patience: 700ms", "confirm:")
     assert found == replace(FailoverPolicy(), **{**AGGRESSIVE, "profile": "aggressive", "patience": 0.7})
 
