@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -16,6 +17,20 @@ from proxyroute.model import Deadline
 from proxyroute.notify_message import Notice
 from proxyroute.outlet import Listener
 from proxyroute.serve_lock import Lock
+
+_SWITCH, _MOST_SWITCH = 0.005, 0.05
+"""Seconds after which a thread that waits for Python's lock wakes up to ask for it."""
+_FEW = 50
+"""Servers for which the shortest will do."""
+
+
+def interval(servers: int) -> float:
+    """Returns how often waiting threads ask for the interpreter's lock.
+
+    Each that waits wakes up that often. Hundreds of them do nothing else any more once they have to wait at all, and
+    some wait for many seconds; whoever holds the lock gives it up at its next wait for a server anyhow.
+    """
+    return min(_MOST_SWITCH, max(_SWITCH, _SWITCH * servers / _FEW))
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,7 @@ class Daemon:
                     continue
                 self._charges[name] = charge
                 charge.start(lock, before)
+            sys.setswitchinterval(interval(sum(len(c.config.servers) for c in self._charges.values())))
 
     def discard(self, ready: Prepared) -> None:
         """Lets go of what was made ready and is not wanted."""

@@ -14,6 +14,7 @@ import yaml
 
 from proxyroute.charge import Charge
 from proxyroute.config import load
+from proxyroute.daemon import interval
 from proxyroute.errors import ConfigError
 from proxyroute.keeper import Keeper
 from proxyroute.notify_message import Notice
@@ -242,3 +243,8 @@ def test_a_cluster_that_is_served_already_is_refused_at_the_start(served: Served
     lock.release()
     with served.running():
         pass
+
+
+@pytest.mark.parametrize(("servers", "seconds"), [(2, 0.005), (50, 0.005), (300, 0.03), (1000, 0.05), (9000, 0.05)])
+def test_the_more_servers_the_more_seldom_waiting_threads_ask_for_the_interpreter(servers: int, seconds: float) -> None:
+    assert interval(servers) == pytest.approx(seconds)
