@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -233,3 +235,68 @@ def test_a_command_typed_here_and_one_by_the_daemon_never_act_at_once(site: Lab,
         until(lambda: api.state(id) not in ("waiting", "running"), "it to end", 40)
         assert (api.state(id), here.returncode) in (("done", 6), ("done", 3)), here.stdout + here.stderr
     assert_order(site, new)
+
+
+# -- For long -------------------------------------------------------------------------------------------------
+
+
+class Listening(threading.Thread):
+    """Listens to the events, as a page does, until the stream ends; or with ``once`` to one, and leaves."""
+
+    def __init__(self, api: Api, *, once: bool = False) -> None:
+        super().__init__(daemon=True)
+        self._api = api
+        self._once = once
+        self.heard = 0
+
+    def run(self) -> None:
+        headers = {"Authorization": f"Bearer {self._api.token}"}
+        with (
+            contextlib.suppress(requests.RequestException),
+            requests.get(f"{self._api.url}/v1/events", headers=headers, stream=True, timeout=60) as stream,
+        ):
+            for line in stream.iter_lines():
+                self.heard += line.startswith(b"id:")
+                if self.heard and self._once:
+                    return
+
+
+def held(pid: int) -> tuple[float, int, int]:
+    """Returns the megabytes, threads and descriptors that a process has."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    values = {line.split(":")[0]: line.split()[1] for line in status if line.startswith(("VmRSS", "Threads"))}
+    return int(values["VmRSS"]) / 1024, int(values["Threads"]), len(os.listdir(f"/proc/{pid}/fd"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "warm"),
+    [
+        pytest.param(20, 2, id="short"),
+        pytest.param(900, 8, id="long", marks=[pytest.mark.full, pytest.mark.timeout(1500)]),
+    ],
+)
+def test_memory_threads_and_descriptors_stay_as_they_are(site: Lab, api: Api, seconds: int, warm: int) -> None:
+    """With listeners that come and go, and one switchover after the other; measured once ``warm`` of them are over."""
+    with serving(site) as served:
+        listeners = [Listening(api) for _ in range(5)]
+        for listener in listeners:
+            listener.start()
+        began, moves, first = time.monotonic(), 0, (0.0, 0, 0)
+        while moves <= warm or time.monotonic() - began < seconds:
+            passing = [Listening(api, once=True) for _ in range(3)]
+            for listener in passing:
+                listener.start()
+            id = api.switchover(other(site))
+            until(lambda id=id: api.state(id) not in ("waiting", "running"), "it to end", 60)  # type: ignore[misc]
+            assert api.state(id) == "done"
+            api.get("/v1/clusters/demo")
+            moves += 1
+            if moves == warm:
+                first = held(served.daemon.pid)
+        last = held(served.daemon.pid)
+        assert last[0] <= 1.15 * first[0] + 8, f"{first[0]:.0f} MB have become {last[0]:.0f} MB in {moves} switchovers"
+        # those who passed by just now may not be gone yet
+        assert last[1] <= first[1] + 8, f"{first[1]} threads have become {last[1]}"
+        assert last[2] <= first[2] + 8, f"{first[2]} descriptors have become {last[2]}"
+        assert all(listener.heard for listener in listeners)
+    assert_order(site)
