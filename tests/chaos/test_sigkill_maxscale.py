@@ -35,7 +35,7 @@ def test_killed_around_every_act_at_maxscale(lab: MaxScaleLab, tmp_path: Path, s
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_killed_at_every_point_of_a_switchover(lab: MaxScaleLab, tmp_path: Path) -> None:
     points = _points(lab, tmp_path / "trace")
     for decisive in ("journal", "mariadb.accept_writes:before", "maxscale.state:before", "guard.start"):

@@ -59,7 +59,7 @@ def test_killed_around_every_act_at_maxscale(lab: MaxScaleLab, tmp_path: Path) -
     assert_one_master(lab)
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("lab", ["following"], indirect=True)
 @pytest.mark.parametrize("step", EACH)
 def test_killed_at_every_point_of_a_failover_that_a_monitor_follows(
