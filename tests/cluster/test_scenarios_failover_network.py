@@ -15,7 +15,7 @@ from tests.support.lab import run_to_end
 from tests.support.load import create_table
 from tests.support.netlab import NetLab
 from tests.support.network import Network
-from tests.support.scene import assert_order, beat, served_by
+from tests.support.scene import assert_order, beat, configured, served_by
 from tests.support.serving import serving
 from tests.support.wait import until
 
@@ -166,6 +166,27 @@ def test_an_automatic_failover_waits_for_a_proxy_and_a_person_can_step_in(net: N
         assert_named(net, served.await_told("blocked", "edge2", 90))
         old.sql("SET GLOBAL read_only=1")
         failed_over(net, "--proxy-fenced", "edge2", code=7)
+    after(net)
+
+
+@pytest.mark.full
+def test_a_fence_that_succeeded_lets_it_go_past_a_proxy_that_is_silent_and_that_host_is_named(net: NetLab) -> None:
+    """The fence is a power switch: what edge2 still sends to the old primary arrives nowhere."""
+    old, edge2 = net.cluster.primary, net.hosts[1]
+    switch = ["/bin/sh", "-c", f"kill -9 {old.process.pid}"]
+    with configured(net, scripts={"fence": switch}), serving(net) as served, without_disk(net, edge2):
+        partition(net, old.name)
+        served.await_told("acted", "failover", 90)
+        assert not old.running
+        assert served.texts("blocked") == []
+    (done, *_) = net.json("history")[1]["operations"]
+    assert (done["kind"], done["outcome"]) == ("failover", "done")
+    shown = " ".join(run_to_end(net.command("show", done["operation"])).stdout.split())
+    assert f"edge2 has not closed its route to the fenced {old.name}" in shown, shown
+    assert "fenced by the script at fence" in shown, shown
+    with net.inside("client1"):
+        assert beat_at(net, net.hosts[0]) == net.cluster.primary.name
+    old.start()
     after(net)
 
 
