@@ -98,6 +98,22 @@ def test_cut_off_from_the_engine_only_it_lives(net: NetLab) -> None:
     in_order(net, old.name)
 
 
+def test_an_engine_whose_own_cable_is_cut_knows_that_it_is_cut_off_and_does_nothing(net: NetLab) -> None:
+    old = net.cluster.primary
+    with serving(net) as served:
+        net.cut("engine1")
+        served.await_told("diagnosis", "CutOff", 60)
+        found = no_failover(net, "--force")["failover.diagnosis"]
+        assert found["text"].startswith("CutOff"), "nobody forces that"
+        with net.inside("client1"):
+            assert beat(net) == old.name
+        assert served.texts("acted") == []
+        net.mend("engine1")
+        served.await_told("diagnosis", "NoProblem", 60)
+        assert served.texts("acted") == []
+    in_order(net, old.name)
+
+
 def test_cut_off_from_the_replicas_only_it_lives(net: NetLab) -> None:
     old = net.cluster.primary
     with serving(net) as served:
