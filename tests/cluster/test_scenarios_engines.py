@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.world import await_closed
+from tests.support.death import brought_back, failed_over, mourning, remembered
 from tests.support.lab import CLUSTER_NAME, Lab
-from tests.support.scene import assert_order, books, in_its_midst, other, standing, state_in, switched
+from tests.support.scene import assert_order, books, configured, in_its_midst, other, standing, state_in, switched
+from tests.support.wait import until
 
 SITE = {"n": 3, "policy": {"freeze_budget": "8s", "lock_pause": "20ms"}}
 
@@ -38,6 +40,38 @@ def test_killed_after_the_freeze_another_engine_acts_and_the_first_one_comes_bac
     assert outcomes(site)[0] == "superseded"
     assert_order(site, third)
     assert site.run("heal").stdout == "nothing is open\n"
+
+
+def test_killed_after_the_freeze_another_engine_fails_over_and_the_first_one_comes_back_and_touches_nothing(
+    site: Lab, tmp_path: Path
+) -> None:
+    """The old primary died with the first engine, which when it is back would open it again, or its own candidate."""
+    old, fault = site.cluster.primary, "engine/mariadb.block_writes:after,guard/guard.take_over:before"
+    second, third = (node.name for node in site.cluster if node is not old)
+    with state_in(site, tmp_path):
+        remembered(site)
+    with mourning(site) as mourners:
+        with configured(site, switchover={"freeze_budget": "20s"}):
+            done = site.run("switchover", "--yes", "--to", second, environment={"PROXYROUTE_FAULT": fault})
+        assert done.returncode < 0, done.stdout + done.stderr
+        # it is still frozen: nobody can have been told of more than this
+        until(lambda: len({node.gtid() for node in site.cluster}) == 1, "the replicas to have everything", 10)
+        old.kill9()
+        await_closed(site)
+        with configured(site, failover={"policy": "most_advanced"}), state_in(site, tmp_path):
+            failed_over(site, "--to", third, code=7)
+        mourners.await_writes()
+        before, files = standing(site), site.haproxy_config.read_bytes()
+        healed = site.run("heal")
+        assert healed.returncode == 6, healed.stdout + healed.stderr
+        assert "somebody else acted since" in healed.stderr
+        assert (standing(site), site.haproxy_config.read_bytes()) == (before, files)
+    assert not mourners.verdict.lost, mourners.verdict
+    assert outcomes(site)[0] == "superseded"
+    assert_order(site, third)
+    assert site.run("heal").stdout == "nothing is open\n"
+    brought_back(site, old)
+    assert_order(site, third)
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["to the same server", "to different servers"])
