@@ -83,6 +83,10 @@ def in_order(lab: NetLab, primary: str | None = None) -> None:
 
 
 def test_cut_off_from_the_engine_only_it_lives(net: NetLab) -> None:
+    cut_from_engine(net)
+
+
+def cut_from_engine(net: NetLab) -> None:
     old = net.cluster.primary
     with serving(net) as served:
         net.cut(old.name, "engine1")
@@ -115,18 +119,33 @@ def test_an_engine_whose_own_cable_is_cut_knows_that_it_is_cut_off_and_does_noth
 
 
 def test_cut_off_from_the_replicas_only_it_lives(net: NetLab) -> None:
+    cut_from_replicas(net)
+
+
+def cut_from_replicas(net: NetLab) -> None:
     old = net.cluster.primary
     with serving(net) as served:
         for node in net.cluster:
             if node is not old:
                 net.cut(old.name, node.name)
-        served.await_told("diagnosis", "AllReplicasNotReplicating", 60)
+        several = len(net.cluster) > 2
+        served.await_told(
+            "diagnosis", "AllReplicasNotReplicating" if several else "PrimarySingleReplicaNotReplicating", 60
+        )
         with net.inside("client1"):
             assert beat(net) == old.name
         assert served.texts("acted") == []
         net.mend()
         served.await_told("diagnosis", "NoProblem", 60)
     in_order(net, old.name)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("n", [2, 5])
+def test_cut_off_from_some_with_one_replica_and_with_four(n: int) -> None:
+    with NetLab.start(n, more=MORE, policy={"prove": "3s"}, proxies=1) as lab:
+        cut_from_engine(lab)
+        cut_from_replicas(lab)
 
 
 def test_cut_off_from_everybody_it_is_replaced_and_closed_when_it_is_back(net: NetLab) -> None:
