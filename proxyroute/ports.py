@@ -217,8 +217,12 @@ class Heir(Protocol):
         was sent by then may still be on its way: ``settle_replay`` ends that.
         """
 
-    def settle_replay(self, deadline: Deadline) -> None:
-        """Nothing of a ``replay`` goes on here; a source would be asked for what comes after what was applied."""
+    def settle_replay(self, deadline: Deadline, applied: Position | None = None) -> None:
+        """Nothing of a ``replay`` goes on here; a source would be asked for what comes after what was applied.
+
+        ``applied`` is what was to be applied, None when that is not known. Raises StatementError when replication runs
+        here already, and began before what was applied.
+        """
 
 
 class Rebuilder(LogSource, Protocol):

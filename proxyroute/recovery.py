@@ -24,7 +24,7 @@ from proxyroute.errors import (
     Unreachable,
 )
 from proxyroute.finish import finish
-from proxyroute.gtid import Containment
+from proxyroute.gtid import Containment, from_json
 from proxyroute.model import Deadline, Epoch, Reader, ReceiptState, RouteTable, Undo
 from proxyroute.opening import Standing, must_answer, read_standing, refuse_unless_closed
 from proxyroute.operation import Operation
@@ -35,6 +35,7 @@ from proxyroute.routing import WEIGHTS, bereaved
 _RETRY = 0.2
 _EXPECT = 3
 _RECOVER = 8
+_SETTLE, _REPLICATES = "settle_replay", ("start_receiver", "follow")
 _ROUTES_BACK = 5.0
 """Seconds for the proxies when a failover is undone: one that was silent before is likely to be so again."""
 
@@ -255,8 +256,7 @@ def go_back(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
             if undo.verb == "restore_writes":
                 _restore_writes(parts, op, undo, deadline, lost)
             else:
-                with op.attempt(undo.verb, _where(undo)):
-                    _UNDO[undo.verb](parts, op, undo, deadline)
+                _try(parts, op, undo, deadline)
     told = f"{op.plan.primary} is declared lost, so no server takes writes" if op.plan.primary in lost else ""
     if op.gone:
         told = f"the routes go to {op.plan.primary} again, as before"
@@ -268,13 +268,21 @@ def _where(undo: Undo) -> str:
     return f"{undo.server}/{account}" if account else undo.server
 
 
+def _try(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
+    """Undoes one thing; what fails becomes a leftover. A replica that would begin at the wrong place is not started."""
+    with op.attempt(undo.verb, _where(undo)):
+        if undo.verb in _REPLICATES and (_SETTLE, undo.server) in op.leftovers:
+            raise TimedOut(f"{undo.server} has transactions of its source that its replication position does not know")
+        _UNDO[undo.verb](parts, op, undo, deadline)
+
+
 def _undo_leftovers(parts: Parts, op: Operation) -> None:
     """What could not be undone when everything else was; writes were restored then."""
     deadline = Deadline.after(op.plan.policy.undo)
     for undo in op.undos:
         if (undo.verb, _where(undo)) in op.leftovers:
-            with op.step(f"undo: {undo.verb.replace('_', ' ')}"), op.attempt(undo.verb, _where(undo)):
-                _UNDO[undo.verb](parts, op, undo, deadline)
+            with op.step(f"undo: {undo.verb.replace('_', ' ')}"):
+                _try(parts, op, undo, deadline)
     op.end("aborted")
 
 
@@ -377,7 +385,8 @@ def _semi_sync(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> N
 def _settle_replay(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     """Nothing is applied to it by us any more; what was stays: it is of the old primary, and was received."""
     if parts.salvage is not None:
-        parts.salvage.heir(undo.server).settle_replay(deadline)
+        applied = undo.arguments.get("applied")
+        parts.salvage.heir(undo.server).settle_replay(deadline, from_json(applied) if applied else None)
 
 
 def _start_receiver(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
@@ -400,7 +409,7 @@ _UNDO = {
     "address_up": _address_up,
     "start_events": _start_events,
     "semi_sync": _semi_sync,
-    "settle_replay": _settle_replay,
+    _SETTLE: _settle_replay,
     "start_receiver": _start_receiver,
     "follow": _follow,
 }

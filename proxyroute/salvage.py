@@ -82,7 +82,7 @@ def _replay(parts: Parts, op: Operation, goal: Position, archive: Archive, deadl
     everything = MariaDBPosition(tuple(t.gtid for t in archive.transactions))
     # beyond what was received it would look as if somebody had opened the candidate
     op.keep("goal", goal.merge(everything).to_json(), wait=True)
-    op.on_abort(Undo("settle_replay", new.name))
+    op.on_abort(Undo("settle_replay", new.name, {"applied": everything.to_json()}))
     failed = ""
     try:
         op.lease.check()
@@ -91,7 +91,7 @@ def _replay(parts: Parts, op: Operation, goal: Position, archive: Archive, deadl
         replay(archive, heir, lambda: new.position(Deadline.after(_ANSWER)), deadline)
     except (ProxyRouteError, OSError) as error:
         failed = _raise_ours(error)
-    heir.settle_replay(Deadline.after(_SETTLE))
+    heir.settle_replay(Deadline.after(_SETTLE), everything)
     return failed
 
 

@@ -18,7 +18,7 @@ from proxyroute.db.mariadb_remains import READ_LOG
 from proxyroute.db.session import Login, Session
 from proxyroute.errors import StatementError
 from proxyroute.faults import act
-from proxyroute.gtid import MariaDBPosition
+from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.host import Program, option_file, pump
 from proxyroute.model import Address, Deadline
 
@@ -29,7 +29,10 @@ _BEGIN = (
     " SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT='whoever began this is gone'; END IF; END"
 )
 _NO_SUCH_THREAD = 1094
+_MUST_STOP = 1198
 _POLL = 0.02
+_LAG = 1.0
+"""Seconds in which an applier's position gets to what it has written to the binary log."""
 
 
 class MariaDBHeir:
@@ -65,17 +68,34 @@ class MariaDBHeir:
             with act("archive.replay"):
                 pump(source, target, deadline)
 
-    def settle_replay(self, deadline: Deadline) -> None:
+    def settle_replay(self, deadline: Deadline, applied: Position | None = None) -> None:
         """What clients write does not get into ``gtid_slave_pos``, and a channel would begin before it."""
         with self._session(deadline) as session:
             self._end(session, deadline)
+            stands, log = _positions(session, deadline)
+            wanted = stands.merge(log).latest()
+            if wanted == stands:
+                return
             if any(channel.applier for channel in read_channels(session, deadline)):
-                return  # it has gone on already, from the right place
-            row = session.one("SELECT @@global.gtid_slave_pos AS slave, @@global.gtid_binlog_pos AS log", deadline)
-            stands = MariaDBPosition.parse(row["slave"] or "").latest()
-            wanted = stands.merge(MariaDBPosition.parse(row["log"] or "")).latest()
-            if wanted != stands:
-                session.change("salvage.set_position", "SET GLOBAL gtid_slave_pos=%s", deadline, (str(wanted),))
+                # domains that only clients write here never get into its position
+                self._require_reached(session, wanted.alongside(stands if applied is None else applied), deadline)
+                return
+            session.change("salvage.set_position", "SET GLOBAL gtid_slave_pos=%s", deadline, (str(wanted),))
+
+    def _require_reached(self, session: Session, wanted: MariaDBPosition, deadline: Deadline) -> None:
+        """An applier that runs has begun in the right place if its position gets there: it lags behind the log a bit.
+
+        Raises StatementError when it does not.
+        """
+        soon = deadline.within(_LAG)
+        while not (stands := _positions(session, deadline)[0]).as_far_as(wanted):
+            if soon.left < _POLL:
+                text = (
+                    f"its applier runs from {stands or 'the beginning'}, and its binary log has {wanted} already: it "
+                    "would apply that twice; stop it with STOP SLAVE, then type 'proxyroute heal'"
+                )
+                raise StatementError(self.name, _MUST_STOP, text)
+            time.sleep(_POLL)
 
     def _end(self, session: Session, deadline: Deadline) -> None:
         """The owner first: a client that comes after that is refused, one that came before has its lock."""
@@ -88,3 +108,9 @@ class MariaDBHeir:
                     if error.errno != _NO_SUCH_THREAD:
                         raise
                 time.sleep(_POLL)
+
+
+def _positions(session: Session, deadline: Deadline) -> tuple[MariaDBPosition, MariaDBPosition]:
+    """Returns what it applied as a replica and what its binary log ends with: the latest of each domain."""
+    row = session.one("SELECT @@global.gtid_slave_pos AS slave, @@global.gtid_binlog_pos AS log", deadline)
+    return MariaDBPosition.parse(row["slave"] or "").latest(), MariaDBPosition.parse(row["log"] or "").latest()

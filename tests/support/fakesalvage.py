@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxyroute.binlog import Remains, read_log
-from proxyroute.errors import ScriptFailed
-from proxyroute.gtid import MariaDBPosition
+from proxyroute.errors import ScriptFailed, TimedOut
+from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.model import Deadline
 from tests.support.binlogs import Writer
 from tests.support.fakeworld import FakeServer, World
@@ -70,6 +70,9 @@ class FakeHeir:
                 self.server.executed = self.server.executed.merge(MariaDBPosition((transaction.gtid,)))
                 self.world.moment(f"{self.name} replay {transaction.gtid}: after")
 
-    def settle_replay(self, deadline: Deadline) -> None:
+    def settle_replay(self, deadline: Deadline, applied: Position | None = None) -> None:
+        if self.server.broken == "settle":
+            raise TimedOut("broken")
+        assert not self.server.applies, f"{self.name} replicates from before what was applied"
         self.world.moment(f"{self.name} settle replay: before")
         self.world.moment(f"{self.name} settle replay: after")

@@ -106,7 +106,7 @@ class FakeServer:
     semi_primary: bool = False
     semi_replica: bool = False
     broken: str = ""
-    """What of its host does not work, ``look`` or ``fetch``."""
+    """What of its host does not work, ``look`` or ``fetch``; or of what is applied to it, ``settle``."""
 
     def write(self) -> GTID:
         last = max((g.sequence for g in self.executed.entries), default=0)

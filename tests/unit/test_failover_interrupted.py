@@ -203,6 +203,31 @@ def test_what_cannot_be_read_from_the_dead_one_holds_nobody_up(files: Iterator[P
         assert "the binary log of db1 could not be read: broken" in end["told"]
 
 
+def test_whose_replay_cannot_be_ended_is_not_started_from_before_it(files: Iterator[Path]) -> None:
+    """Its replication position does not know what was applied: it would get that once more."""
+    world, proxy = dead_world(ALONE)
+    new, file = world.servers["db2"], next(files)
+    claims: Claims = []
+    new.broken = "settle"
+    with pytest.raises(ProxyRouteError, match="settle_replay db2, start_receiver db2 "):
+        start(world, proxy, file, claims, APPLY)
+    assert (new.writable, new.runs, new.applies) == (False, False, False)
+    assert world.servers["db3"].runs
+    old = world.servers["db1"]
+    old.alive = True
+    for _ in range(2):  # it goes on as long as it cannot be ended
+        heal(world, proxy, file, claims, continuous=False)
+        assert (new.runs, new.applies) == (False, False)
+        assert outcome(read(file)) == "aborted"
+        assert set(Operation.leftovers_of(read(file))) == {("settle_replay", "db2"), ("start_receiver", "db2")}
+    new.broken = ""
+    heal(world, proxy, file, claims, continuous=False)
+    assert (new.follows, new.runs, new.applies) == ("db1", True, True)
+    assert not Operation.leftovers_of(read(file))
+    acts = world.trace
+    assert acts.index("db2 settle replay: after") < acts.index("db2 start receiver: before")
+
+
 @pytest.mark.parametrize("more", [0, 1], ids=["complete", "with-more"])
 @pytest.mark.parametrize(("orders", "alone"), [(ORDERS, 0), (APPLY, ALONE)], ids=["nothing-else", "applied"])
 def test_the_old_primary_comes_back_after_a_kill_at_every_moment(

@@ -11,7 +11,7 @@ import pytest
 from proxyroute.archive import Archive, replay, save_left
 from proxyroute.binlog import Remains, read_log
 from proxyroute.errors import Refused, ScriptFailed
-from proxyroute.gtid import MariaDBPosition
+from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.model import Deadline
 from tests.support.binlogs import TRANSACTIONAL, Writer
 
@@ -56,7 +56,7 @@ class Heir:
                 self.applied.append(str(found.gtid))
                 self.executed = self.executed.merge(MariaDBPosition((found.gtid,)))
 
-    def settle_replay(self, deadline: Deadline) -> None: ...
+    def settle_replay(self, deadline: Deadline, applied: Position | None = None) -> None: ...
 
 
 def kept(files: Files, stood: str, folder: Path, now: str = "") -> Archive:
