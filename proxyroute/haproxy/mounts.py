@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from proxyroute.errors import ShareError
+
+_TABLE = "/proc/self/mountinfo"
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
 def file_system(folder: Path) -> str:
     """Returns the type of the file system that ``folder`` is on. Raises OSError when that cannot be told."""
     best, kind = -1, "unknown"
     real = os.path.realpath(folder, strict=True)
-    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+    with open(_TABLE, "rb") as mounts:
         for line in mounts:
-            fields = line.split()
-            point = fields[4].encode().decode("unicode_escape")
+            fields = line.rstrip().split(b" ")
+            point = _place(fields[4])
             inside = real == point or real.startswith(point.rstrip("/") + "/")
             if inside and len(point) >= best:  # of two mounts in one place the later one is seen
-                best, kind = len(point), fields[fields.index("-") + 1]
+                best, kind = len(point), os.fsdecode(fields[fields.index(b"-") + 1])
     return kind
 
 
@@ -32,9 +36,9 @@ def mount_point(folder: Path) -> str:
     number = _mount_id(folder)
     known, point = _last[0]
     if number != known:
-        with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
-            fields = next((f for f in map(str.split, mounts) if f[0] == number), None)
-        point = fields[4].encode().decode("unicode_escape") if fields else ""
+        with open(_TABLE, "rb") as mounts:
+            fields = next((f for f in (line.split(b" ") for line in mounts) if f[0] == number.encode()), None)
+        point = _place(fields[4]) if fields else ""
         _last[0] = (number, point)
     return point
 
@@ -53,6 +57,11 @@ def on_mount(folder: Path, wanted: str) -> Iterator[str]:
 
 _last = [("", "")]
 """Number and place of the mount that was found last: it is looked up only when the number is another one."""
+
+
+def _place(field: bytes) -> str:
+    """Returns the path that a field of the kernel's table means: blanks and backslashes are told in octal there."""
+    return os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), field))
 
 
 def _on(folder: Path, wanted: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from proxyroute.errors import ShareError
-from proxyroute.haproxy.mounts import mount_point, on_mount
+from proxyroute.haproxy import mounts
+from proxyroute.haproxy.mounts import file_system, mount_point, on_mount
 
 
 def test_a_folder_is_on_the_nearest_mount_above_it(tmp_path: Path) -> None:
@@ -23,6 +25,25 @@ def test_a_folder_is_on_the_nearest_mount_above_it(tmp_path: Path) -> None:
     assert mount_point(tmp_path / "link") == "/proc"
     with pytest.raises(FileNotFoundError):
         mount_point(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", ["é", "a b", "a\\040b", "日本\u3000x", "a\rb", os.fsdecode(b"latin-\xe9")])
+def test_a_disk_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The kernel tells blanks, tabs, line ends and backslashes in octal, and every other byte as it is."""
+    folder = tmp_path / name
+    folder.mkdir()
+    real = mounts._mount_id(folder).encode()
+    told = re.sub(rb"[ \t\n\\]", lambda found: b"\\%03o" % found[0][0], os.fsencode(folder))
+    table = tmp_path / "mountinfo"
+    table.write_bytes(
+        b"1 0 0:1 / / rw - ext4 /dev/a rw\n%s 1 0:99 / %s rw,relatime shared:7 - nfs4 a:/b rw\n" % (real, told)
+    )
+    monkeypatch.setattr(mounts, "_TABLE", str(table))
+    monkeypatch.setattr(mounts, "_last", [("", "")])
+    assert mount_point(folder) == str(folder)
+    assert file_system(folder) == "nfs4"
+    with on_mount(folder, str(folder)):
+        pass
 
 
 def read(folder: Path, wanted: str, meanwhile: Callable[[], object] = lambda: None) -> None:
