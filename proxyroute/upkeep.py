@@ -142,8 +142,8 @@ class Upkeep:
 
         With ``semi_sync`` it waited for acknowledgements before, and does again: a restart may have forgotten that.
 
-        Like every opening it reads everybody else first. Raises Refused unless all of them answer or never were its
-        equals, refuse writes, and have received nothing that it lacks.
+        Like every opening it reads everybody else first. Raises Refused unless all of them answer, but for those in
+        maintenance, refuse writes, and have received nothing that it lacks.
         """
         view = self._parts.site.look(Deadline.after(LOOK))
         server = view.status(primary)
@@ -151,6 +151,12 @@ class Upkeep:
             raise Refused(f"{primary} does not answer as a primary any more")
         if server.writable:
             return f"{primary} takes writes already"
+        silent = [s.name for s in view.silent if s.name not in self._policy().aside]
+        if silent:
+            raise Refused(
+                f"{primary} is not opened: {', '.join(silent)} does not answer, and may take writes or have received "
+                f"what {primary} lacks; if that cannot be type: proxyroute maintenance {silent[0]} on"
+            )
         for other in view.seen:
             if other.name == primary:
                 continue

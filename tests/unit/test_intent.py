@@ -16,7 +16,7 @@ from proxyroute.parts import Parts
 from proxyroute.routes import Routes
 from proxyroute.site import Site
 from proxyroute.upkeep import Upkeep
-from tests.support.fakeworld import FakeLease, NoHooks, make_world
+from tests.support.fakeworld import FakeLease, NoHooks, World, make_world
 from tests.unit.cli.samples import HEALTHY, server, view
 
 MEANT = Intent("db1", Epoch(2, 3), 50.0)
@@ -44,6 +44,45 @@ def upkeep(file: Path, acted: Summary | None = None) -> Upkeep:
     world, proxy = make_world()
     parts = Parts(Site("shop", world.servers), Routes([proxy]), NoHooks())
     return Upkeep(parts, FakeLease([]), Policy(), file, lambda: acted)
+
+
+def restarted(aside: tuple[str, ...] = ()) -> tuple[World, Upkeep]:
+    """db1 has restarted and refuses writes; everybody has what it has."""
+    world, proxy = make_world()
+    world.servers["db1"].writable = False
+    parts = Parts(Site("shop", world.servers), Routes([proxy]), NoHooks())
+    return world, Upkeep(parts, FakeLease([]), lambda: Policy(aside=aside), Path("/nowhere/intent.json"), lambda: None)
+
+
+def test_a_primary_that_has_restarted_is_opened_when_everybody_answers() -> None:
+    world, upkeep = restarted()
+    assert "db1 takes writes again" in upkeep.reopen("db1", semi_sync=False)
+    assert [s.name for s in world.servers.values() if s.writable] == ["db1"]
+
+
+def test_nobody_is_opened_while_a_server_is_silent_unless_that_is_in_maintenance() -> None:
+    """It may take writes where we cannot see it, or have received what a crash has taken from the primary."""
+    world, upkeep = restarted()
+    world.servers["db3"].alive = False
+    with pytest.raises(Refused, match=r"db3 does not answer.*proxyroute maintenance db3 on"):
+        upkeep.reopen("db1", semi_sync=False)
+    assert not world.servers["db1"].writable
+    world, upkeep = restarted(aside=("db3",))
+    world.servers["db3"].alive = False
+    upkeep.reopen("db1", semi_sync=False)
+    assert world.servers["db1"].writable
+
+
+def test_who_answers_is_asked_in_maintenance_as_well() -> None:
+    world, upkeep = restarted(aside=("db3",))
+    world.servers["db3"].writable = True
+    with pytest.raises(Refused, match="db3 takes writes"):
+        upkeep.reopen("db1", semi_sync=False)
+    world.servers["db3"].writable = False
+    world.servers["db3"].write()
+    with pytest.raises(Refused, match="db3 has received what it lacks"):
+        upkeep.reopen("db1", semi_sync=False)
+    assert not world.servers["db1"].writable
 
 
 def test_the_later_of_memory_and_operation_counts(tmp_path: Path) -> None:
