@@ -15,6 +15,7 @@ from proxyroute.db.mariadb_rebuild import MariaDBRebuild
 from proxyroute.db.mariadb_remains import MariaDBRemains
 from proxyroute.db.probe import RowProbe
 from proxyroute.db.seat import LockSeat
+from proxyroute.history import Ledger, rebuilt
 from proxyroute.hooks import Scripts
 from proxyroute.lease.claims import Claims
 from proxyroute.lease.database import DatabaseLease
@@ -36,6 +37,7 @@ def build_parts(config: ClusterConfig, *, continuous: bool = False, permit: Call
 
     ``permit`` raises LeaseLost when a new connection may change nothing any more.
     """
+    ledger = Ledger(journal_folder(config))
     return Parts(
         site=Site(config.name, build_servers(config, permit)),
         routes=Routes(build_adapters(config), [p.name for p in config.proxies if p.absent]),
@@ -48,6 +50,7 @@ def build_parts(config: ClusterConfig, *, continuous: bool = False, permit: Call
         ),
         continuous=continuous,
         aside=lambda: _aside(config),
+        rebuilt=lambda: rebuilt(ledger.summaries()),
     )
 
 

@@ -402,7 +402,9 @@ def silent_replicas(case: Case) -> Iterator[Said]:
 
 def set_aside(case: Case) -> Iterator[Said]:
     for name in case.policy.aside:
-        if name in case.view.servers:
+        if name in case.policy.rebuilt:
+            yield Said(name, "is being rebuilt: it is left as it is until then", f"proxyroute rejoin {name}")
+        elif name in case.view.servers:
             yield Said(name, "is in maintenance: it is left as it is", f"proxyroute maintenance {name} off")
 
 

@@ -243,6 +243,8 @@ def aside(replica: Replica) -> Objection | None:
     name = replica.server.name
     if name not in replica.policy.aside:
         return None
+    if name in replica.policy.rebuilt:
+        return Objection("is being rebuilt: its data are not whole yet", f"proxyroute rejoin {name}")
     return Objection("is in maintenance", f"proxyroute maintenance {name} off")
 
 

@@ -75,7 +75,7 @@ DEFAULT_PATH = Path("/etc/proxyroute/proxyroute.yml")
 PATH_VARIABLE = "PROXYROUTE_CONFIG"
 
 _MOMENTS = ("address_down", "address_up", "fence")
-_POLICY_HIDDEN = ("probe_schema", "aside")
+_POLICY_HIDDEN = ("probe_schema", "aside", "rebuilt")
 _POLICY_CHOICES = {"freeze": ("flush_tables", "backup_stage"), "order": ("lock_early", "read_only_first")}
 _POLICY_ABOVE_ZERO = ("freeze_budget", "lock_attempt", "warm_up", "settle", "undo")
 

@@ -71,7 +71,9 @@ def foresee(
     if primary is None:
         return Contingency(view, diagnosis, None, None, Orders(), (*_not_gone(diagnosis, force), *more))
     election = elect_failover(sightings, primary, rules, policy, known, target=target, force=force)
-    participants = tuple(s.name for s in view.seen if s.name != primary and sightings.channel(s, primary) is not None)
+    # the receiver of one that is being rebuilt stands still already, and what it has does not count
+    others = [s for s in view.seen if s.name != primary and s.name not in rules.rebuilt]
+    participants = tuple(s.name for s in others if sightings.channel(s, primary) is not None)
     wanted = APPLY if apply_dead_binlog else policy.dead_binlog
     orders = Orders(
         fenced_by=fenced_by,
@@ -92,8 +94,8 @@ def foresee(
     )
     plan = None
     if election.winner is not None:
-        others = [n for n in view.servers if n not in (primary, election.winner)]
-        moved = tuple(n for n in others if n in participants or view.status(n) is None)
+        rest = [n for n in view.servers if n not in (primary, election.winner)]
+        moved = tuple(n for n in rest if n in participants or view.status(n) is None)
         plan = Plan(view.cluster, primary, election.winner, moved, policy=rules)
     if fenced_by:
         more = [f for f in more if f.code != "failover.unfenced"]

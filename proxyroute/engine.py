@@ -26,7 +26,7 @@ from proxyroute.failover import failover
 from proxyroute.failover_limits import Guarding, Past, limits, unfenced
 from proxyroute.foretold import foretold, ways
 from proxyroute.guard import Guard
-from proxyroute.history import Ledger, Summary, result_of, untouched
+from proxyroute.history import Ledger, Summary, rebuilt, result_of, untouched
 from proxyroute.journal import Journal, Listener, Record
 from proxyroute.known import Known
 from proxyroute.model import (
@@ -92,7 +92,7 @@ class Engine:
 
     @property
     def _policy(self) -> Policy:
-        return self.standing.policy(self._config.policy)
+        return self.standing.policy(self._config.policy, rebuilt(self.history()))
 
     def look(self) -> View:
         """Returns one reading of all servers."""
@@ -351,13 +351,16 @@ class Engine:
     def _to_heal(self) -> tuple[list[Path], list[Path]]:
         """Open operations, oldest first; then what can wait.
 
-        That is the last one that acted, for what it may have left to do, and the rejoins that are open.
+        That is the last one that acted, for what it may have left to do, and the rejoins that are open; then that last
+        one again, if it has left something at a server that had to rejoin first.
         """
         found = [(f, r[0]["operation_kind"] == REJOIN, journal.outcome(r)) for f, r in self._ledger.readable()]
         acted = [f for f, back, outcome in found if outcome in ("done", "aborted") and not back]
         # who the primary is must be settled before anybody rejoins
         moves, rejoins = ([f for f, b, outcome in found if outcome is None and b is back] for back in (False, True))
-        return moves, [*acted[-1:], *rejoins]
+        left = {at.partition("/")[0] for f in acted[-1:] for _, at in Operation.leftovers_of(journal.read(f))}
+        again = acted[-1:] if left & {journal.read(f)[0]["plan"]["candidate"] for f in rejoins} else []
+        return moves, [*acted[-1:], *rejoins, *again]
 
     def _heal_one(self, file: Path, lost: Sequence[str], claim: float = _LEASE) -> Result | None:
         records = journal.read(file)

@@ -15,7 +15,7 @@ from enum import StrEnum
 from proxyroute import salvage
 from proxyroute.errors import Refused, ScriptFailed, Unfinished
 from proxyroute.gtid import Containment, Position
-from proxyroute.model import Deadline, Event, Peer, ReceiptState, RouteTable, Undo, View
+from proxyroute.model import Deadline, Event, Peer, ReceiptState, Receiver, RouteTable, Undo, View
 from proxyroute.moment import Moment
 from proxyroute.opening import APART
 from proxyroute.operation import Operation, each
@@ -120,7 +120,7 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
         shut = fencing is not Fencing.NONE
         note.detail = f"{plan.primary} is {fencing}" if shut else f"nothing keeps clients away from {plan.primary}"
     with op.step("stop receivers") as note:
-        for name in orders.participants:
+        for name in _receiving(op, view, orders):
             # the candidate is detached later: its applier has to be started as well
             op.on_abort(Undo("start_receiver", name, {"source": old.name, "applier": name == plan.candidate}))
         note.detail = _stop_receivers(parts, op, old, orders.participants)
@@ -273,6 +273,16 @@ def _closed(parts: Parts, op: Operation, view: View) -> RouteTable:
 
 
 # -- what was received is applied, not dropped --
+
+
+def _receiving(op: Operation, view: View, orders: Orders) -> list[str]:
+    """Returns whose receiver is to run again if this is undone: one that somebody had stopped stays as it was."""
+    stopped = set()
+    for status in view.seen:
+        channels = [s for s in status.sources if s.source_id in (None, op.kept("server_ids", {}).get(op.plan.primary))]
+        if channels and all(s.receiver is Receiver.STOPPED for s in channels):
+            stopped.add(status.name)
+    return [name for name in orders.participants if name == op.plan.candidate or name not in stopped]
 
 
 def _stop_receivers(parts: Parts, op: Operation, old: Peer, participants: Collection[str]) -> str:

@@ -265,11 +265,13 @@ class _Contest:
 
     def _complete(self, winner: Status, ranking: tuple[Ranked, ...]) -> FailoverElection:
         mine = self.received(winner)
-        ahead = {n: s for n, s in self.servers.items() if mine.contains(self.received(s)) is Containment.NO}
+        # what one that is being rebuilt has is about to be thrown away, and may be why
+        whole = {n: s for n, s in self.servers.items() if n not in self.policy.rebuilt}
+        ahead = {n: s for n, s in whole.items() if mine.contains(self.received(s)) is Containment.NO}
         source, goal = self._fetch(mine, ahead)
         findings: list[Finding] = []
         missing: list[str] = []
-        for name, server in self.servers.items():
+        for name, server in whole.items():
             if name == winner.name or (answer := goal.contains(self.received(server))) is Containment.YES:
                 continue
             rest = self.received(server).minus(goal)

@@ -234,8 +234,9 @@ def _repoint(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
 
     names = [n for n in (plan.primary, *plan.replicas, *((plan.attach,) if plan.attach else ())) if n not in lost]
     aside = {n for n in parts.set_aside(op) if n in names and n != plan.primary}
+    rebuilt = parts.rebuilt() if aside else ()
     for name in sorted(aside):
-        op.leftover("follow", name, "it is in maintenance")
+        op.leftover("follow", name, "it is being rebuilt" if name in rebuilt else "it is in maintenance")
     names = [n for n in names if n not in aside]
     outcomes = each(site.pick(dict.fromkeys(names)), follow, deadline)
     for name, found in outcomes.items():

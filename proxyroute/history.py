@@ -48,6 +48,10 @@ class Summary:
     """Of a failover, what keeps the old primary from taking writes: ``fenced``, ``routed away`` or ``none``."""
     fenced_by: str = ""
     """Who has said that it is fenced."""
+    method: str = ""
+    """Of a rejoin, how the server comes to its data; empty before that is known."""
+    stopped: bool = False
+    """Of a rejoin by a copy, its server may stand still: the copy is there, and its place has not been taken yet."""
     blackout_from: str = ""
     """Of a failover, what its blackout is measured from; see ``Proof``."""
 
@@ -116,6 +120,12 @@ def waiting_for_heal(history: Sequence[Summary]) -> list[Summary]:
     return [s for s in history if s.outcome == "open" or (s in moves and s.leftovers)]
 
 
+def rebuilt(history: Iterable[Summary]) -> tuple[str, ...]:
+    """Returns the servers whose data a rejoin has begun to replace or to undo, and that is not over."""
+    found = (s for s in history if s.kind == "rejoin" and s.outcome == "open")
+    return tuple(dict.fromkeys(s.candidate for s in found if s.method in ("reseed", "flashback")))
+
+
 def untouched(records: list[Record]) -> bool:
     """Tells whether an operation is not closed and has not announced any act yet."""
     return outcome(records) is None and first(records, "undo") is None and first(records, "commit") is None
@@ -143,8 +153,15 @@ def summarize(records: list[Record]) -> Summary:
         told=str(end.get("text", "")) if end["kind"] == "end" else "",
         fencing=_kept(records, "fencing"),
         fenced_by=_kept(records, "fenced_by"),
+        method=_kept(records, "method") if begin["operation_kind"] == "rejoin" else "",
+        stopped=begin["operation_kind"] == "rejoin" and _may_be_stopped(records),
         blackout_from=_kept(records, "blackout_from") if blackout else "",
     )
+
+
+def _may_be_stopped(records: list[Record]) -> bool:
+    kept = {r["name"]: r["value"] for r in records if r["kind"] == "keep"}
+    return "loaded" in kept and "old_data" not in kept and kept.get("reseed", {}).get("way") == "copy"
 
 
 def _kept(records: list[Record], name: str) -> str:

@@ -283,13 +283,21 @@ class Keeper:
             self._try_to_heal(self._heal, self._engine.busy)
 
     def _take_up_leftovers(self, view: View) -> None:
-        """Only when a server or proxy that has something left is there: trying keeps the lease for some seconds."""
+        """Only when a server or proxy that has something left is there: trying keeps the lease for some seconds.
+
+        One that we have stopped ourselves, to swap its data, cannot be there: nobody else would start it again.
+        """
         there = {s.name for s in view.seen} | {o.proxy for o in self._observed if o.reachable}
-        there -= {*self._sentry.standing.maintenance}
+        spared = {*self._sentry.standing.maintenance}
+        there -= spared
 
         def wanting() -> bool:
             left = waiting_for_heal(self._engine.history())
-            return any(s.left_at & there or (s.outcome == "open" and s.candidate in there) for s in left)
+            return any(
+                s.left_at & there
+                or (s.outcome == "open" and (s.candidate in there or (s.stopped and s.candidate not in spared)))
+                for s in left
+            )
 
         if self._chores.due and wanting() and not self._urgent():
             self._try_to_heal(self._chores, wanting)

@@ -335,6 +335,8 @@ class Policy:
     never: tuple[str, ...] = ()
     aside: tuple[str, ...] = ()
     """Servers in maintenance, by standing orders: they are never elected, get no reads, and are left alone."""
+    rebuilt: tuple[str, ...] = ()
+    """Those of ``aside`` whose data are being replaced or undone by a rejoin that is not over; nobody ordered that."""
     max_lag: float = 10.0
     """A candidate further behind than this is refused at once."""
     require_running: bool = True

@@ -46,6 +46,8 @@ class Parts:
     continuous: bool = False
     aside: Callable[[], Collection[str] | None] = tuple
     """Returns the servers that are in maintenance now: they are not repointed. None: nobody can tell."""
+    rebuilt: Callable[[], Collection[str]] = tuple
+    """Returns the servers that are being rebuilt now: what they have is not whole, and they follow once it is."""
 
     def table(self, op: Operation, primary: str, epoch: Epoch, view: View | None = None) -> RouteTable:
         """Returns the routes to ``primary`` as the servers look now, or looked in ``view``."""
@@ -53,13 +55,17 @@ class Parts:
         return route(view, primary, self.policy(op), epoch, self.site.endpoints)
 
     def set_aside(self, op: Operation) -> frozenset[str]:
-        """Returns the servers that are in maintenance now; if nobody can tell, those that were when it was planned."""
-        found = self.aside()
-        return frozenset(op.plan.policy.aside if found is None else found)
+        """Returns the servers that are left alone: rebuilt now, or in maintenance.
+
+        If nobody can tell who is in maintenance now, those that were when it was planned.
+        """
+        found, planned = self.aside(), op.plan.policy
+        return frozenset((*(planned.aside if found is None else found), *self.rebuilt()))
 
     def policy(self, op: Operation) -> Policy:
         """Returns the policy of ``op`` with what has been ordered since it was planned."""
-        return replace(op.plan.policy, aside=tuple(sorted(self.set_aside(op))))
+        rebuilt = tuple(sorted(self.rebuilt()))
+        return replace(op.plan.policy, aside=tuple(sorted(self.set_aside(op))), rebuilt=rebuilt)
 
     def expect(self, seconds: float) -> None:
         """Tells the guard, if there is one, within how many seconds it will hear of us again."""

@@ -278,8 +278,10 @@ def _try(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
 
 def _undo_leftovers(parts: Parts, op: Operation) -> None:
     """What could not be undone when everything else was; writes were restored then."""
-    deadline = Deadline.after(op.plan.policy.undo)
+    deadline, aside = Deadline.after(op.plan.policy.undo), parts.set_aside(op)
     for undo in op.undos:
+        if undo.server in aside and undo.verb in _REPLICATE:
+            continue  # it is left alone, and this stays to do
         if (undo.verb, _where(undo)) in op.leftovers:
             with op.step(f"undo: {undo.verb.replace('_', ' ')}"):
                 _try(parts, op, undo, deadline)
@@ -402,6 +404,7 @@ def _follow(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None
     parts.site[undo.server].follow(source, deadline, instead_of=left)
 
 
+_REPLICATE = ("start_receiver", "follow")
 _UNDO = {
     "restore_limit": _restore_limit,
     "release_routes": _release_routes,

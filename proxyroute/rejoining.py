@@ -143,11 +143,15 @@ def heal_rejoin(
 ) -> Result | None:
     """Goes on with the rejoin that ``file`` records; None when there is nothing to do, or somebody is at work on it.
 
+    One of a server in maintenance is left as it is, too.
+
     ``lease`` is held. No data are copied here: that may take hours, and whoever heals has other things to look after;
     Unfinished then says what to type. ``config`` and ``parts`` are those the rejoin began with. ``patience`` is how
     many seconds the claim of an engine that has died may last.
     """
     server = str(journal.read(file)[0]["plan"]["candidate"])
+    if server in (parts.aside() or ()):
+        return None
     with contextlib.ExitStack() as stack:
         try:
             claim = stack.enter_context(_claimed(config, server, "heal of the rejoin of", patience))

@@ -12,10 +12,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from proxyroute.assembly import build_servers, cluster_folder, standing_file
+from proxyroute.assembly import build_servers, cluster_folder, journal_folder, standing_file
 from proxyroute.atomic import put
 from proxyroute.config_values import ClusterConfig
 from proxyroute.diagnosis import diagnose
+from proxyroute.history import Ledger, rebuilt
 from proxyroute.known import Known, moved
 from proxyroute.known import remember as known_after
 from proxyroute.model import Action, Deadline, Diagnosis, Event, Observed, Policy
@@ -48,7 +49,8 @@ class Sentry:
         self._saved_at = 0.0
         self._remembering = threading.Lock()
         self._book = Book(standing_file(config))
-        self._standing: tuple[float, Standing] = (float("-inf"), Standing())
+        self._ledger = Ledger(journal_folder(config))
+        self._standing: tuple[float, Standing, tuple[str, ...]] = (float("-inf"), Standing(), ())
 
     def __enter__(self) -> Sentry:
         self._prober.start()
@@ -68,16 +70,21 @@ class Sentry:
     @property
     def standing(self) -> Standing:
         """The standing orders, as they were read at most a moment ago."""
-        at, found = self._standing
-        if time.monotonic() - at > _STANDING:
-            found = self._book.read()
-            self._standing = (time.monotonic(), found)
-        return found
+        return self._ordered()[0]
 
     @property
     def rules(self) -> Policy:
-        """The configured policy with the standing orders in it."""
-        return self.standing.policy(self._config.policy)
+        """The configured policy with the standing orders in it, and what is being rebuilt."""
+        standing, being_rebuilt = self._ordered()
+        return standing.policy(self._config.policy, being_rebuilt)
+
+    def _ordered(self) -> tuple[Standing, tuple[str, ...]]:
+        at, *_ = self._standing
+        if time.monotonic() - at > _STANDING:
+            found = self._book.read(), rebuilt(self._ledger.summaries())
+            self._standing = (time.monotonic(), *found)
+        _, standing, being_rebuilt = self._standing
+        return standing, being_rebuilt
 
     def wait_change(self, seconds: float) -> bool:
         """Waits until something has changed, ``seconds`` at the most; tells whether it has."""

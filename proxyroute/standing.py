@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -72,15 +72,16 @@ class Standing:
             return f"the standing orders cannot be read: {self.unreadable}"
         return f"paused ({self.paused})" if self.paused is not None else ""
 
-    def policy(self, policy: Policy) -> Policy:
-        """Returns ``policy`` with these orders in it."""
+    def policy(self, policy: Policy, rebuilt: Collection[str] = ()) -> Policy:
+        """Returns ``policy`` with these orders in it; the servers ``rebuilt`` are left alone as well."""
         said = {name: order.rank for name, order in self.ranks.items()}
         first = sorted((n for n, rank in said.items() if rank == "prefer"), key=lambda n: -self.ranks[n].at)
         return replace(
             policy,
             prefer=(*first, *(n for n in policy.prefer if n not in said)),
             never=(*(n for n in policy.never if n not in said), *(n for n, rank in said.items() if rank == "never")),
-            aside=tuple(self.maintenance),
+            aside=(*self.maintenance, *(n for n in rebuilt if n not in self.maintenance)),
+            rebuilt=tuple(rebuilt),
         )
 
     def findings(self, cluster: str) -> tuple[Finding, ...]:

@@ -166,7 +166,11 @@ def copy(
 
 
 def swap(target: Host, target_dir: str, ownership: Ownership, operation: str, deadline: Deadline) -> str:
-    """Puts the copy in place, with the server stopped meanwhile; returns where the old data are."""
+    """Puts the copy in place, with the server stopped meanwhile; returns where the old data are.
+
+    Nothing that is more urgent ends it midway: the server would stand still.
+    """
+    deadline = Deadline.firm(deadline.require("the server to be stopped"))
     old = old_folder(target_dir, operation)
     stop = ownership.script(target, _SERVICE, target_dir, *target.stop, deadline=deadline)
     with act("rejoin.stop_server"):

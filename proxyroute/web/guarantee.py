@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from proxyroute.config_values import ClusterConfig
 from proxyroute.failover_election import elect_failover
 from proxyroute.glance import Glance
-from proxyroute.history import Summary, fencing_text
+from proxyroute.history import Summary, fencing_text, rebuilt
 from proxyroute.known import primary_of, remember
 from proxyroute.model import Finding, Severity
 from proxyroute.sight import Sightings
@@ -54,7 +54,8 @@ def guarantee_of(config: ClusterConfig, seen: Glance, history: tuple[Summary, ..
     surely = last is None or back or last.fencing == "fenced"
     if primary is None:
         return Guarantee(None, None, False, (), (), fence, kept, surely)
-    election = elect_failover(sightings, primary, seen.standing.policy(config.policy), config.failover, known)
+    policy = seen.standing.policy(config.policy, rebuilt(history))
+    election = elect_failover(sightings, primary, policy, config.failover, known)
     server = seen.view.status(primary)
     lives = server is not None and server.writable
     told = tuple(f for f in election.findings if not (lives and f.code in _OF_THE_DAY))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from proxyroute.config_values import ClusterConfig
 from proxyroute.election import elect, make_plan
 from proxyroute.glance import Glance
-from proxyroute.history import Summary, fenced, waiting_for_heal
+from proxyroute.history import Summary, fenced, rebuilt, waiting_for_heal
 from proxyroute.model import Finding, Observed, Severity, Status, View
 from proxyroute.preflight import preflight, survey
 from proxyroute.truth import truth
@@ -90,7 +90,7 @@ def blocks_switchover(config: ClusterConfig, seen: Glance, unfinished: Sequence[
         for s in unfinished
         if s.outcome == "open"
     ]
-    view, policy = seen.view, seen.standing.policy(config.policy)
+    view, policy = seen.view, seen.standing.policy(config.policy, rebuilt(unfinished))
     primary = view.primary
     election = elect(view, primary.name, policy) if primary is not None else None
     if primary is None or election is None or election.winner is None:

@@ -23,7 +23,7 @@ _SECRET = ("password", "secret", "token", "key")
 _SECTIONS = ("failover", "serve", "lease")
 _FIRST = ("account", "replication", "servers", "switchover", "failover", "serve", "lease", "proxies", "scripts")
 """The sections in the order of the reference; what is not named here comes after."""
-_NO_SETTINGS = ("aside", "profile")
+_NO_SETTINGS = ("aside", "rebuilt", "profile")
 
 
 @dataclasses.dataclass(frozen=True)
