@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,6 +127,61 @@ def test_sessions_end_with_the_address_and_do_not_wait_for_ever(network: Network
             waiting.settimeout(10)
             with pytest.raises(ConnectionResetError):
                 waiting.recv(100)
+
+
+def test_a_down_that_was_held_up_takes_nothing_away(network: Network) -> None:
+    assert vip(network, "db1", "up", *WHAT)[0] == 0
+    status, said = vip(network, "db1", "down", *WHAT, "--sent", f"{time.time() - 1:.3f}")
+    assert (status, said.partition(":")[0]) == (1, "nothing was done"), said
+    assert "an up that was asked for" in said
+    status, said = vip(network, "db1", "down", *WHAT, "--sent", f"{time.time() + 1:.3f}", "--timeout", "-2")
+    assert (status, "after it was asked for" in said) == (1, True), said
+    assert holders(network) == ["db1"]
+    assert vip(network, "db1", "down", *WHAT)[0] == 0
+
+
+def test_a_down_that_outlives_its_caller_does_nothing(network: Network, tmp_path: Path) -> None:
+    """The caller's end of the line goes, and the host gets to it when the way back is over."""
+    assert vip(network, "db1", "up", *WHAT)[0] == 0
+    late = f'while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; {shell(network)} "$@" < {tmp_path}/sent'
+    ends = f"> {tmp_path}/said 2>&1; mv {tmp_path}/said {tmp_path}/ended"
+    (tmp_path / "reach").write_text(f"#!/bin/sh\ncat > {tmp_path}/sent\n({late.format(server='db1')} {ends}) &\nwait\n")
+    (tmp_path / "reach").chmod(0o755)
+    words = ["down", *WHAT, "--on", "db1", "--timeout", "0.5", "--shell", f"{tmp_path}/reach"]
+    argv = [*network.launcher("client1"), str(VIP), *words]
+    with (tmp_path / "out").open("wb") as out:
+        assert subprocess.run(argv, stdout=out, stderr=out, timeout=60).returncode == 1
+    assert "no answer in 0.5 s" in (tmp_path / "out").read_text()
+    assert vip(network, "db1", "up", *WHAT) == (0, f"{ADDRESS} is on eth0 already; announced")
+    (tmp_path / "go").touch()
+    until((tmp_path / "ended").exists, "the host to have come to it")
+    assert (tmp_path / "ended").read_text().startswith("nothing was done: ")
+    assert holders(network) == ["db1"]
+
+
+def test_one_at_a_time_and_nothing_for_who_has_given_up(network: Network) -> None:
+    assert vip(network, "db1", "up", *WHAT)[0] == 0
+    inode = (Path(netns.FOLDER) / network.namespace("db1")).stat().st_ino
+    with Path(f"/run/proxyroute-vip-{ADDRESS}-{inode}.lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for verb in ("up", "down"):
+            status, said = vip(network, "db1", verb, *WHAT, "--timeout", "0.5")
+            assert (status, said.partition(";")[2]) == (1, " another vip is at work here"), said
+    assert holders(network) == ["db1"]
+    assert vip(network, "db1", "down", *WHAT)[0] == 0
+
+
+def test_a_command_that_hangs_or_lies_is_not_believed(network: Network, tmp_path: Path) -> None:
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert vip(network, "db1", "up", *WHAT)[0] == 0
+    for name, text in (("ss", "exec sleep 60"), ("ip", f'[ "$2" = add ] || exec {find_program("ip")} "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    status, said = vip(network, "db1", "down", *WHAT, **path)
+    assert (status, holders(network)) == (0, []), said
+    assert said.endswith(f"its sessions could not be ended: ss -t -4 -K src {ADDRESS}: no answer in 2 s")
+    status, said = vip(network, "db1", "up", *WHAT, **path)
+    assert (status, said) == (1, f"{ADDRESS} is gone from eth0 again: does something take it away?")
 
 
 def test_an_address_that_would_take_others_along_is_left(network: Network) -> None:
