@@ -86,10 +86,16 @@ def _witnesses(case: Case) -> Iterator[Finding]:
         n for n, s in case.channels.items() if s.receiver is not Receiver.STOPPED and n not in case.rules.aside
     ]
     if case.channels and case.top is not None and not listening:
-        told = [f"{n} {'is in maintenance' if n in case.rules.aside else 'does not receive'}" for n in case.channels]
+        told = [f"{n} {_why_deaf(n, case.rules)}" for n in case.channels]
         text = f"DeadPrimaryUnwitnessed: no replica could tell that {case.primary} is gone: {', '.join(told)}"
         cure = f"START SLAVE on {names(list(case.channels))}, or end the maintenance: proxyroute maintenance NAME off"
         yield Finding("failover.diagnosis", Severity.ERROR, case.primary, text, cure, forceable=True)
+
+
+def _why_deaf(name: str, rules: Policy) -> str:
+    if name in rules.rebuilt:
+        return "is being rebuilt"
+    return "is in maintenance" if name in rules.aside else "does not receive"
 
 
 def proxies_in_the_way(

@@ -98,6 +98,8 @@ def test_replicas_that_could_not_tell_of_the_primarys_death_are_told_beforehand(
     aside = told(WELL, rules=Policy(aside=("db2", "db3")))
     assert "db3 is in maintenance" in aside["failover.diagnosis"]
     assert "failover.candidate" in aside
+    rebuilt = told(WELL, rules=Policy(aside=("db2", "db3"), rebuilt=("db2",)))["failover.diagnosis"]
+    assert "db2 is being rebuilt, db3 is in maintenance" in rebuilt
     assert told(WELL, rules=Policy(aside=("db3",))) == {}
 
 
