@@ -79,6 +79,7 @@ class Keeper:
         self._events_at = 0.0
         self._troubled = False
         self._orders_told: tuple[str, ...] = ()
+        self._silent: frozenset[str] = frozenset()
         self._stopping = stopping
         self._asking = threading.Lock()
         self._ask_at = 0.0
@@ -102,6 +103,7 @@ class Keeper:
             self._show(sightings, diagnosis)
             self._tell_diagnosis(diagnosis)
             self._tell_orders()
+            self._try_anew(view)
             if self._acted(diagnosis) or diagnosis.action is Action.WAIT:
                 return
             self._ask_at = 0.0
@@ -180,9 +182,17 @@ class Keeper:
         lines, before = self._sentry.standing.lines(), self._orders_told
         if before != lines:
             self._orders_told = lines
+            self._act.reset()
             come = [line for line in lines if line not in before]
             gone = [f"no more: {line}" for line in before if line not in lines]
             self._say("orders", "; ".join([*come, *gone]), "warn" if come else "good")
+
+    def _try_anew(self, view: View) -> None:
+        """What was refused may be possible once somebody else answers, or is gone: nobody should wait for that."""
+        silent = frozenset(s.name for s in view.silent)
+        if silent != self._silent:
+            self._silent = silent
+            self._act.reset()
 
     def _acted(self, diagnosis: Diagnosis) -> bool:
         """Does what the diagnosis allows; tells whether anything was done, or tried."""

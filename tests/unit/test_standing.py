@@ -232,3 +232,18 @@ def test_what_can_wait_and_fails_does_not_make_wait_what_moves_the_primary(
     served._chores.reset()
     served._take_up_leftovers(seen)
     assert engine.healed == 2, "a server in maintenance is nothing to be taken up"
+
+
+def test_what_was_refused_is_tried_anew_when_a_server_is_back_or_an_order_was_given(seen: View) -> None:
+    sentry: Any = SimpleNamespace(standing=Standing())
+    served = keeper.Keeper(SimpleNamespace(name="shop"), _Engine(), sentry, lambda _: None)  # type: ignore[arg-type]
+    served._try_anew(view(server(1), silent(2), replica(3)))
+    served._act.failed()
+    served._try_anew(view(server(1), silent(2), replica(3)))
+    assert not served._act.due, "nothing is new"
+    served._try_anew(seen)
+    assert served._act.due, "db2 is back"
+    served._act.failed()
+    sentry.standing = Standing(maintenance={"db2": Order("x", 0.0)})
+    served._tell_orders()
+    assert served._act.due
