@@ -52,11 +52,13 @@ class Examination:
             yield self._unanswered(error, deadline)
 
     def outlook(self, deadline: Deadline, *, armed: bool) -> Iterator[Finding]:
-        """Yields the order that its services' settings ask for, and what clients of each will see.
+        """Yields whether a monitor is stopped for it, the order that its services ask for, and what clients will see.
 
         ``armed`` as in :func:`proxyroute.maxscale.services.order`. Raises AdapterError, ConfigError and TimedOut.
         """
-        found_services = self.serving(deadline)
+        seen = look(self._rest, self._settings, self._cluster, self._servers, deadline)
+        yield from (f for f in self._monitors(seen) if f.severity is Severity.WARNING)
+        found_services = tuple(self._services(seen, deadline))
         order = services.order(found_services, driving=self._settings.driving, armed=armed)
         if found_services:
             text, cure = services.told(order, found_services)

@@ -29,9 +29,13 @@ class MaxScaleLab(Lab):
         more: Mapping[str, Any] | None = None,
         semi_sync: bool = False,
         options: Mapping[str, Any] | None = None,
+        proxy: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> MaxScaleLab:
-        """Starts everything; returns when clients can write. ``settings`` go to the doubles, ``options`` to servers."""
+        """Starts everything; returns when clients can write.
+
+        ``settings`` go to the doubles, ``options`` to servers, ``proxy`` into the configuration of each proxy.
+        """
         lab = cls(LocalCluster.start(3, semi_sync=semi_sync, options=dict(options or {})))
         try:
             known = {f"mx-{node.name}": node.address for node in lab.cluster}
@@ -52,6 +56,7 @@ class MaxScaleLab(Lab):
                     "password": {"file": str(secret)},
                     "write_address": str(double.write),
                     "read_address": str(double.read),
+                    **(proxy or {}),
                 }
                 for n, double in enumerate(lab.doubles, 1)
             ]
