@@ -60,11 +60,16 @@ def test_killed_around_every_act_at_maxscale(lab: MaxScaleLab, tmp_path: Path) -
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("lab", ["following"], indirect=True)
-@pytest.mark.parametrize("step", EACH)
-def test_killed_at_every_point_of_a_failover_that_a_monitor_follows(
-    lab: MaxScaleLab, tmp_path: Path, step: int
-) -> None:
+@pytest.mark.parametrize(
+    ("lab", "step"),
+    [
+        ("following", EACH[0]),
+        pytest.param("following", 1, marks=pytest.mark.full),
+        pytest.param("driving", 1, marks=pytest.mark.full),
+    ],
+    indirect=["lab"],
+)
+def test_killed_at_every_point_of_a_failover(lab: MaxScaleLab, tmp_path: Path, step: int) -> None:
     points = points_of(lab, tmp_path / "trace")
     for decisive in ("journal", "mariadb.stop_receiver", "mariadb.accept_writes", "maxscale.state", "guard.start"):
         assert any(p.startswith(f"engine/{decisive}") for p in points), decisive

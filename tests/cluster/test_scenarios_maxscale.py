@@ -88,6 +88,18 @@ def test_maintenance_of_the_operator_stays_through_a_switchover(begin: Callable[
     assert_order(site, new)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_drain_of_the_operator_stays_apart_from_the_roles(begin: Callable[..., MaxScaleLab], mode: str) -> None:
+    site = begin(mode)
+    new = other(site)
+    third = other(site, new)
+    site.double.machine.change(f"mx-{third}", "set", "drain")
+    with books(site):
+        assert switched(site, "--to", new)["verdict"] == "PROVEN"
+    assert site.bits() == {**roles(site, new), third: RUNNING | SLAVE | Bit.DRAIN}
+    assert_order(site, new)
+
+
 # -- The way back ---------------------------------------------------------------------------------------------
 
 
@@ -172,9 +184,12 @@ def test_serve_sets_the_states_again_after_a_restart_and_takes_reads_from_a_dead
 # -- One of two down ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("absent", [True, False])
-def test_one_of_two_down_which_is_declared_or_refused(begin: Callable[..., MaxScaleLab], absent: bool) -> None:
-    site = begin("driving", number=2)
+def test_one_of_two_down_which_is_declared_or_refused(
+    begin: Callable[..., MaxScaleLab], mode: str, absent: bool
+) -> None:
+    site = begin(mode, number=2)
     old, new = site.cluster.primary.name, other(site)
     first, second = site.doubles
     site.write, site.read = second.write, second.read
