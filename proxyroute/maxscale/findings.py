@@ -15,6 +15,8 @@ from proxyroute.model import Deadline, Endpoint, Finding, Severity
 
 _OLDEST = (2, 5)
 """Sparse fields, tokens and the JSON of services came by then."""
+_TRIED = (22, 8)
+"""What follows was recorded; older ones answer alike by their sources, and nobody has tried."""
 _SHIPPED = "mariadb"
 """The password MaxScale is delivered with."""
 _HANDSHAKE = 1.0
@@ -39,6 +41,10 @@ class Examination:
                 text = f"MaxScale {'.'.join(map(str, version))} is too old: it has neither sparse fields nor tokens"
                 yield self._error("maxscale.version", text, "install MaxScale 22.08 or newer")
                 return
+            if version < _TRIED:
+                text = f"MaxScale {'.'.join(map(str, version))} was never tried; what was begins with 22.08"
+                cure = "rehearse a switchover, or install MaxScale 22.08 or newer"
+                yield Finding("maxscale.untried", Severity.WARNING, self._proxy, text, cure)
             seen = look(self._rest, self._settings, self._cluster, self._servers, deadline)
             yield from self._servers_known(seen, deadline)
             yield from self._may_change(seen, deadline)

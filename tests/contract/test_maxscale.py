@@ -390,6 +390,12 @@ def test_a_version_that_is_too_old_is_told(driven: MaxScaleSubject) -> None:
     assert "2.4.19" in found["maxscale.version"].text
 
 
+@pytest.mark.parametrize(("version", "told"), [("6.4.1", True), ("22.08.0", False), ("24.02.3", False)])
+def test_a_version_that_nobody_has_tried_is_told(driven: MaxScaleSubject, version: str, told: bool) -> None:
+    driven.double.machine.version = version
+    assert ("maxscale.untried" in codes(driven.adapter().check(soon()))) is told
+
+
 # -- What clients will see ----------------------------------------------------------------------------------------
 
 
