@@ -11,6 +11,7 @@ import pytest
 from tests.support.broken import ERRANT, archive_of, await_equal, diverge, ready
 from tests.support.lab import Lab
 from tests.support.mariadb import REPLICATION, LocalCluster, Node
+from tests.support.scene import assert_order
 from tests.support.wait import until
 
 _HEAD = 285
@@ -52,6 +53,7 @@ def test_clean(lab: Lab) -> None:
     assert old.replication()["Connect_Retry"] == 1, "as the other replica has it, not a minute"
     _, again = lab.json("rejoin", old.name)
     assert again["result"]["outcome"] == "done", "asked again it says so"
+    assert_order(lab, new.name)
 
 
 def test_one_that_only_follows_is_not_waited_for_until_it_has_caught_up(lab: Lab) -> None:
@@ -112,6 +114,7 @@ def test_flashback(lab: Lab) -> None:
     assert old.sql("XA RECOVER") == []
     assert lab.json("status")[1]["not_rejoined"] == []
     assert lab.run("verify", check=True), "and all that verify compares is equal"
+    assert_order(lab, new.name)
     assert lab.run("switchover", "--yes", "--to", old.name).returncode == 0, "it can be the primary again"
 
 

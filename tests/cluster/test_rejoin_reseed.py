@@ -13,6 +13,7 @@ from tests.support.broken import ERRANT, await_equal, diverge, ready, rows, run
 from tests.support.lab import Lab
 from tests.support.load import Load, create_table
 from tests.support.mariadb import Node
+from tests.support.scene import assert_order
 from tests.support.wait import until
 
 UNDOABLE = (*ERRANT, "CREATE TABLE app.errant (id INT PRIMARY KEY)", "CREATE SCHEMA errant")
@@ -73,6 +74,7 @@ def test_by_a_dump(lab: Lab) -> None:
         assert len(old.sql(f"SELECT * FROM information_schema.{thing} WHERE {where}")) == 1, thing
     (event,) = old.sql("SELECT STATUS FROM information_schema.EVENTS")
     assert event["STATUS"] == "SLAVESIDE_DISABLED"
+    assert_order(lab, new.name)
 
 
 def test_by_a_dump_under_writes(lab: Lab) -> None:
@@ -128,6 +130,7 @@ def test_by_a_copy(hosted: Lab) -> None:
     assert "are gone" in told["discard"]
     assert_anew(hosted, old, new)
     assert sorted(p.name for p in old.folder.iterdir() if p.is_dir()) == ["data"]
+    assert_order(hosted, new.name)
 
 
 def test_the_old_data_stay_until_the_new_ones_are_proven(hosted: Lab) -> None:
