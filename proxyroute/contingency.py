@@ -45,6 +45,11 @@ class Contingency:
     limits: tuple[Finding, ...] = ()
     """What forbids an *automatic* failover now, whatever a person may do."""
 
+    @property
+    def may_be_missing(self) -> tuple[str, ...]:
+        """Why something acknowledged may be lost, as far as is known before anything is closed."""
+        return (*self.orders.may_be_missing, *(f.text for f in self.findings if f.code == "failover.unfenced"))
+
 
 def foresee(
     sightings: Sightings,

@@ -45,7 +45,7 @@ def contingency_json(prospect: Contingency) -> dict[str, Any]:
         "plan": prospect.plan,
         "election": prospect.election,
         "findings": prospect.findings,
-        "may_be_missing": prospect.orders.may_be_missing,
+        "may_be_missing": prospect.may_be_missing,
         "fetch_from": prospect.orders.fetch_from,
         "blocks_automatic": prospect.limits,
         "dead_binlog": {"mode": prospect.orders.dead_binlog, "told": prospect.dead_binlog},

@@ -248,7 +248,7 @@ def _show_plan(out: Output, told: Mapping[str, Any]) -> None:
     primary = told.get("primary")
     seen.view = SimpleNamespace(cluster=told["cluster"], primary=SimpleNamespace(name=primary) if primary else None)
     if "diagnosis" in told:
-        seen.orders = SimpleNamespace(may_be_missing=told["may_be_missing"])
+        seen.may_be_missing = told["may_be_missing"]
         show_contingency(out, seen)
         return
     writing = tuple(SimpleNamespace(**{**t, "writes": True}) for t in told["offenders"])

@@ -176,7 +176,7 @@ def show_contingency(out: Output, prospect: Contingency) -> None:
         out.line(f"  what only {election.fetch_from} has received is fetched from it first")
     if prospect.go:
         out.heading("What may be lost")
-        for text in prospect.orders.may_be_missing or ("nothing that was acknowledged",):
+        for text in prospect.may_be_missing or ("nothing that was acknowledged",):
             out.line(f"  {text}")
         out.line(f"  {prospect.dead_binlog}")
     if prospect.limits:

@@ -10,17 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from proxyroute.contingency import Contingency
 from proxyroute.errors import Aborted, ScriptFailed
 from proxyroute.failover import Orders, failover
+from proxyroute.failover_limits import unfenced
 from proxyroute.history import report_from, summarize
 from proxyroute.journal import read
-from proxyroute.model import Deadline, Epoch
+from proxyroute.model import Action, Deadline, Diagnosis, Epoch, Severity
 from proxyroute.moment import Moment
 from proxyroute.operation import Operation
 from proxyroute.parts import Parts
+from proxyroute.planned import contingency_json
 from proxyroute.routes import Routes
 from proxyroute.site import Site
 from proxyroute.words import stood_still
+from tests.support.builders import server, view
 from tests.support.fakeworld import FakeLease, FakeProxy, MortalJournal, NoHooks, World
 from tests.unit.test_failover_interrupted import ORDERS, PLAN, Blind, dead_world, start
 
@@ -169,3 +173,12 @@ def test_where_nobody_saw_it_alive_it_is_counted_from_the_first_step_and_told_as
 
 def test_a_switchover_measures_itself_and_adds_nothing() -> None:
     assert stood_still(0.012, "") == "writes stood still for 12 ms"
+
+
+def test_where_nothing_is_closed_a_plan_does_not_say_that_nothing_may_be_lost() -> None:
+    plain = Contingency(view(server(1)), Diagnosis("DeadPrimary", "", Action.FAILOVER, "db1"), None, None, Orders(), ())
+    assert plain.may_be_missing == ()
+    alone = replace(plain, findings=(unfenced("shop", Severity.WARNING),))
+    (told,) = alone.may_be_missing
+    assert "no proxy to close and no fence" in told
+    assert list(contingency_json(alone)["may_be_missing"]) == [told]
