@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from proxyroute.model import (
     Receipt,
     Result,
     Severity,
+    Status,
     View,
 )
 from proxyroute.operation import Operation, new_id, resume
@@ -426,10 +427,13 @@ class Engine:
             needed = self.upkeep.needed(view, observed)
             return None if needed is None else self.upkeep.correct(*needed, observed)
 
-    def reopen(self, primary: str, *, semi_sync: bool) -> str:
-        """Lets a primary that has restarted take writes again; returns what was done. Raises Refused, Busy."""
+    def reopen(self, primary: str, *, semi_sync: bool, last: Mapping[str, Status] | None = None) -> str:
+        """Lets a primary that has restarted take writes again; returns what was done. Raises Refused, Busy.
+
+        ``last`` is what the caller has itself seen last of servers that may be silent by now.
+        """
         with self._held("reopen"):
-            return self.upkeep.reopen(primary, semi_sync=semi_sync)
+            return self.upkeep.reopen(primary, semi_sync=semi_sync, last=last)
 
     def close_strays(self, names: Sequence[str]) -> str:
         """Makes former primaries refuse writes and cuts their clients; returns what was done. Raises Refused, Busy."""

@@ -208,7 +208,8 @@ class Keeper:
             elif diagnosis.action is Action.REOPEN and automatic:
                 known = self._sentry.known
                 waited = known is not None and known.primary == diagnosis.primary and known.semi_sync is not None
-                self._say_done(self._engine.reopen(diagnosis.primary, semi_sync=waited), "good")
+                last = self._sentry.last_seen()
+                self._say_done(self._engine.reopen(diagnosis.primary, semi_sync=waited, last=last), "good")
             elif diagnosis.action is Action.FAILOVER and automatic:
                 self._fail_over()
             else:

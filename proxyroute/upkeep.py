@@ -27,6 +27,7 @@ from proxyroute.model import (
     ReceiptState,
     Receiver,
     RouteTable,
+    Status,
     View,
 )
 from proxyroute.operation import new_id
@@ -137,13 +138,15 @@ class Upkeep:
         receipts = proxies.settle(replace(table, epoch=epoch), Deadline.after(_TELL))
         return Corrected(found.wrong, epoch, receipts)
 
-    def reopen(self, primary: str, *, semi_sync: bool) -> str:
+    def reopen(self, primary: str, *, semi_sync: bool, last: Mapping[str, Status] | None = None) -> str:
         """Lets ``primary``, which has restarted and refuses writes, take them again; returns what was done.
 
         With ``semi_sync`` it waited for acknowledgements before, and does again: a restart may have forgotten that.
 
-        Like every opening it reads everybody else first. Raises Refused unless all of them answer, but for those in
-        maintenance, refuse writes, and have received nothing that it lacks.
+        Like every opening it reads everybody else first. Raises Refused unless all of them refuse writes and have
+        received nothing that it lacks. Whoever does not answer is judged by ``last``, what whoever calls has itself
+        seen of it last (closed by then and silent since, it was not opened by anybody with our lease), and is no
+        matter in maintenance; one that was never seen may be anything.
         """
         view = self._parts.site.look(Deadline.after(LOOK))
         server = view.status(primary)
@@ -151,13 +154,14 @@ class Upkeep:
             raise Refused(f"{primary} does not answer as a primary any more")
         if server.writable:
             return f"{primary} takes writes already"
-        silent = [s.name for s in view.silent if s.name not in self._policy().aside]
-        if silent:
+        last, aside = last or {}, self._policy().aside
+        unknown = [s.name for s in view.silent if s.name not in last and s.name not in aside]
+        if unknown:
             raise Refused(
-                f"{primary} is not opened: {', '.join(silent)} does not answer, and may take writes or have received "
-                f"what {primary} lacks; if that cannot be type: proxyroute maintenance {silent[0]} on"
+                f"{primary} is not opened: {', '.join(unknown)} does not answer, and may take writes or have received "
+                f"what {primary} lacks; if that cannot be type: proxyroute maintenance {unknown[0]} on"
             )
-        for other in view.seen:
+        for other in (*view.seen, *(last[s.name] for s in view.silent if s.name in last and s.name not in aside)):
             if other.name == primary:
                 continue
             if other.writable:

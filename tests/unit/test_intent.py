@@ -11,11 +11,12 @@ from proxyroute import intent
 from proxyroute.errors import JournalError, Refused
 from proxyroute.history import Summary
 from proxyroute.intent import Intent
-from proxyroute.model import Epoch, Observed, Policy
+from proxyroute.model import Deadline, Epoch, Observed, Policy
 from proxyroute.parts import Parts
 from proxyroute.routes import Routes
 from proxyroute.site import Site
 from proxyroute.upkeep import Upkeep
+from tests.support.builders import position
 from tests.support.fakeworld import FakeLease, NoHooks, World, make_world
 from tests.unit.cli.samples import HEALTHY, server, view
 
@@ -70,6 +71,21 @@ def test_nobody_is_opened_while_a_server_is_silent_unless_that_is_in_maintenance
     world, upkeep = restarted(aside=("db3",))
     world.servers["db3"].alive = False
     upkeep.reopen("db1", semi_sync=False)
+    assert world.servers["db1"].writable
+
+
+def test_who_has_fallen_silent_is_judged_by_what_was_seen_of_him_last() -> None:
+    world, upkeep = restarted()
+    last = {s.name: s for s in upkeep._parts.site.look(Deadline.after(5)).seen}
+    world.servers["db3"].alive = False
+    for wrong, told in (
+        (replace(last["db3"], writable=True), "db3 takes writes"),
+        (replace(last["db3"], executed=position("0-1-999999")), "db3 has received what it lacks"),
+    ):
+        with pytest.raises(Refused, match=told):
+            upkeep.reopen("db1", semi_sync=False, last={"db3": wrong})
+    assert not world.servers["db1"].writable
+    upkeep.reopen("db1", semi_sync=False, last=last)
     assert world.servers["db1"].writable
 
 
