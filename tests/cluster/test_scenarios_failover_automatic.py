@@ -145,16 +145,25 @@ def test_the_old_primary_comes_back_writable_and_is_closed_and_no_proxied_client
     assert_order(site, new.name)
 
 
-def test_a_primary_that_restarts_read_only_and_has_everything_is_opened_again(acknowledged: Lab) -> None:
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_primary_that_restarts_read_only_and_has_everything_is_opened_again(acknowledged: Lab, dead: int) -> None:
+    """Also while a replica is away that serve has seen closed before."""
     site, old = acknowledged, acknowledged.cluster.primary
     create_table(old)
     site.cluster.await_synced()
+    away = [node for node in site.cluster if node is not old][:dead]
     with serving(site) as served:
+        served.await_told("state", "2 of 2 replicas follow")
+        for node in away:
+            node.kill9()
+            served.await_told("diagnosis", f"{node.name} does not answer", 30)
         old.kill9()
         old.start()
         served.await_told("acted", f"{old.name} takes writes again", 60)
         assert site.cluster.primary is old
         assert not any("failover" in text for text in served.texts("acted"))
+        for node in away:
+            node.start()
         until(lambda: all(n.replicates() for n in site.cluster if n is not old), "the replicas to follow again")
         until(lambda: waits_for_acknowledgements(site.cluster), "the primary to wait for acknowledgements as before")
     assert_order(site, old.name)
