@@ -309,4 +309,6 @@ def test_memory_threads_and_descriptors_stay_as_they_are(site: Lab, api: Api, se
         assert last[1] <= first[1] + 8, f"{first[1]} threads have become {last[1]}"
         assert last[2] <= first[2] + 8, f"{first[2]} descriptors have become {last[2]}"
         assert all(listener.heard for listener in listeners)
+        until(lambda: all(n.replicates() for n in site.cluster if n is not site.cluster.primary), "all to follow", 30)
+        until(lambda: not site.json("status")[1]["open_operations"], "a rejoin by serve to be closed", 30)
     assert_order(site)
