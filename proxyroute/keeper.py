@@ -67,6 +67,7 @@ class Keeper:
         """Of what moves the primary; what can wait must not make it wait."""
         self._chores = Retry()
         self._busy_since: float | None = None
+        self._busy_told = 0.0
         self._correct = Retry()
         self._told: dict[str, str] = {}
         self._observed: tuple[Observed, ...] = ()
@@ -213,6 +214,7 @@ class Keeper:
             elif diagnosis.action is Action.FAILOVER and automatic:
                 self._fail_over()
             else:
+                self._busy_since = None  # whoever was at work has done it, or there is nothing to do
                 self._tell_blockers(diagnosis)
                 return False
         except Busy as error:
@@ -236,10 +238,11 @@ class Keeper:
     def _tell_busy(self, error: Busy) -> None:
         """Somebody else may be about to do the same; when that lasts, a person must know who is in the way."""
         now = time.monotonic()
-        self._busy_since = self._busy_since if self._busy_since is not None else now
-        if now - self._busy_since >= _BUSY_TOLD:
+        if self._busy_since is None:
+            self._busy_since = self._busy_told = now
+        if now - self._busy_told >= _BUSY_TOLD:
+            self._busy_told = now
             self._say("blocked", f"cannot act for {now - self._busy_since:.0f} s: {error}", "bad")
-            self._busy_since = now
 
     def _tell_blockers(self, diagnosis: Diagnosis) -> None:
         """What would be done by the diagnosis alone, and what is against it, which a person must know at once."""

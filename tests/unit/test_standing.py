@@ -16,8 +16,8 @@ import pytest
 from proxyroute import keeper
 from proxyroute.caller import Caller
 from proxyroute.election import elect
-from proxyroute.errors import JournalError, Refused
-from proxyroute.model import NO_EPOCH, Endpoint, Policy, Severity, View
+from proxyroute.errors import Busy, JournalError, Refused
+from proxyroute.model import NO_EPOCH, Action, Diagnosis, Endpoint, Policy, Severity, View
 from proxyroute.orders import Orders
 from proxyroute.parts import Parts
 from proxyroute.preflight import survey
@@ -247,3 +247,27 @@ def test_what_was_refused_is_tried_anew_when_a_server_is_back_or_an_order_was_gi
     sentry.standing = Standing(maintenance={"db2": Order("x", 0.0)})
     served._tell_orders()
     assert served._act.due
+
+
+def test_whoever_is_in_the_way_for_long_is_named_and_what_was_before_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, told = [1000.0], []
+    monkeypatch.setattr(keeper.time, "monotonic", lambda: now[0])
+    engine: Any = SimpleNamespace(close_strays=_busy)
+    sentry: Any = SimpleNamespace(standing=Standing())
+    config: Any = SimpleNamespace(name="shop", failover=SimpleNamespace(mode="automatic"))
+    served = keeper.Keeper(config, engine, sentry, lambda notice: told.append(notice.text))
+    stray = Diagnosis("StrayWritable", "", Action.CLOSE, "db1", ("db2",))
+    for seconds in (0, 9, 2, 5, 6):
+        now[0] += seconds
+        served._acted(stray)
+    assert told == [f"cannot act for {n} s: engine2 is at work" for n in (11, 22)]
+    served._acted(Diagnosis("NoProblem", "", Action.NONE, "db1"))
+    now[0] += 3600
+    served._acted(stray)
+    assert len(told) == 2, "it has only begun"
+
+
+def _busy(_: object) -> str:
+    raise Busy("engine2 is at work")
