@@ -212,4 +212,6 @@ def _standing(values: Mapping[str, Any], wall: float) -> Standing:
     now = {kind: {n: o for n, o in found.items() if o.holds(wall)} for kind, found in kept.items()}
     if any(order.rank not in RANKS for order in kept.get("ranks", {}).values()):
         raise ValueError("a rank is not known")
+    if not all(isinstance(order.at, int | float) for found in kept.values() for order in found.values()):
+        raise ValueError("a time is no number")
     return Standing(now.get("maintenance", {}), now.get("paused", {}).get(""), now.get("ranks", {}))

@@ -124,7 +124,7 @@ class _Cluster:
         self.out["replication"] = self._account("replication-credential", "replication.password")
         self.out["servers"] = {name: str(address) for name, address in self.servers.items()}
         told = {"db-servers-hosts", "db-servers-credential", "replication-credential"}
-        self._note("db-servers-hosts", CONVERTED, "servers")
+        self.note("db-servers-hosts", CONVERTED, "servers")
         for option, handle in HANDLERS.items():
             if option in self.options:
                 handle(self, option, self.options[option])
@@ -153,13 +153,13 @@ class _Cluster:
         path = self.folder / f"{self.name}.{file}"
         account = {"user": user or "proxyroute", "password": {"file": str(path)}}
         if not value:
-            self._note(option, BY_HAND_WORD, f"it is missing; write the user, and the password into {path} (mode 600)")
+            self.note(option, BY_HAND_WORD, f"it is missing; write the user, and the password into {path} (mode 600)")
         elif not colon or not password or password.startswith(_ENCRYPTED):
             why = "its password is encrypted with replication-manager's key" if password else "it has no password"
-            self._note(option, BY_HAND_WORD, f"{why}; write the password into {path} (mode 600)")
+            self.note(option, BY_HAND_WORD, f"{why}; write the password into {path} (mode 600)")
         else:
             self.moved.secrets[path] = password
-            self._note(option, CONVERTED, f"its password is in {path}, mode 600")
+            self.note(option, CONVERTED, f"its password is in {path}, mode 600")
         return account
 
     def _proxies(self) -> Iterator[str]:
@@ -178,7 +178,7 @@ class _Cluster:
         write = _bind(self.options.get("haproxy-ip-write-bind"), self.options.get("haproxy-write-port", 3306))
         read = _bind(self.options.get("haproxy-ip-read-bind"), self.options.get("haproxy-read-port", 3307))
         if self._haproxy_here:
-            self._note(
+            self.note(
                 "haproxy", CONVERTED, "proxies: haproxy on this host; its configuration is rendered whole, so add what "
                 "else stands in the present one by a template, and look first: proxyroute render"
             )  # fmt: skip
@@ -188,7 +188,7 @@ class _Cluster:
                     "write": write, "read": read,
                 }
             ]  # fmt: skip
-        self._note(
+        self.note(
             "haproxy", BY_HAND_WORD, f"HAProxy runs elsewhere ({', '.join(hosts)}): each host needs an agent and a "
             "shared folder (docs/guide/agents.md); then add proxies: "
             + "; ".join(
@@ -207,8 +207,8 @@ class _Cluster:
         if password and not password.startswith(_ENCRYPTED):
             self.moved.secrets[path] = password
         else:
-            self._note("maxscale-pass", BY_HAND_WORD, f"write the password of its REST API into {path} (mode 600)")
-        self._note(
+            self.note("maxscale-pass", BY_HAND_WORD, f"write the password of its REST API into {path} (mode 600)")
+        self.note(
             "maxscale", CONVERTED, f"proxies: maxscale, {'driving' if driving else 'following'}; the port of its REST "
             "API is taken to be 8989 and its certificate to be trusted here: `proxyroute check` says more"
         )  # fmt: skip
@@ -228,14 +228,14 @@ class _Cluster:
         value = self.options[option]
         if option in BY_HAND:
             idle = value in (False, "", 0)
-            self._note(option, NOT_NEEDED_WORD if idle else BY_HAND_WORD, "it is off" if idle else BY_HAND[option])
+            self.note(option, NOT_NEEDED_WORD if idle else BY_HAND_WORD, "it is off" if idle else BY_HAND[option])
         elif option in NOT_NEEDED:
-            self._note(option, NOT_NEEDED_WORD, NOT_NEEDED[option])
+            self.note(option, NOT_NEEDED_WORD, NOT_NEEDED[option])
         else:
             family = next((f for f in FAMILIES if option.startswith(f[0])), None)
             off = value in (False, "")
             _, verdict, text = family or ("", LEFT_OUT if off else BY_HAND_WORD, "" if off else "it is not known here")
-            self._note(option, LEFT_OUT if off and verdict == BY_HAND_WORD else verdict, text)
+            self.note(option, LEFT_OUT if off and verdict == BY_HAND_WORD else verdict, text)
 
     # -- helpers --
 
@@ -264,10 +264,10 @@ class _Cluster:
         by_address = {address: name for name, address in self.servers.items()}
         strangers = [str(a) for a in wanted if a not in by_address]
         if strangers:
-            self._note(option, BY_HAND_WORD, f"{', '.join(strangers)}: no such server in db-servers-hosts")
+            self.note(option, BY_HAND_WORD, f"{', '.join(strangers)}: no such server in db-servers-hosts")
         return [by_address[a] for a in wanted if a in by_address]
 
-    def _note(self, option: str, verdict: str, text: str) -> None:
+    def note(self, option: str, verdict: str, text: str) -> None:
         self.moved.notes.append(Note(self.name, option, verdict, text))
 
     def _true(self, option: str) -> bool:
@@ -281,8 +281,6 @@ class _Cluster:
             return Address.parse(text)
         except ValueError as error:
             raise ConfigError(f"{self.where}: {option}: {error}") from None
-
-    note = _note
 
 
 _Handler = Callable[[_Cluster, str, Any], None]

@@ -112,7 +112,13 @@ def test_whoever_cannot_be_is_refused_and_nothing_is_kept(book: Book, orders: Or
     assert book.read() == Standing()
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"format": 9}', '{"format": 1}', '{"format":1,"orders":{"ranks":3}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{", '{"format": 9}', '{"format": 1}', '{"format":1,"orders":{"ranks":3}}',
+        '{"format":1,"changes":[],"orders":{"paused":{"":{"by":"x","at":"now"}}}}',
+    ],
+)  # fmt: skip
 def test_orders_that_cannot_be_read_let_nothing_happen_by_itself(book: Book, orders: Orders, content: str) -> None:
     orders.pause()
     book._file.write_text(content)
