@@ -44,6 +44,13 @@ clusters:
 PASSWORD = "s3cret-of-the-engine"
 
 
+def secret_of(token: str) -> str:
+    """Returns the secret part of a token as ``token create`` prints it; which may hold underscores itself."""
+    _, _, secret = token.split("_", 2)
+    assert len(secret) >= 32, "too short to be looked for in other texts"
+    return secret
+
+
 def at_once(command: Command, caller: Caller, listener: Listener) -> tuple[Result, ...]:
     """Does any command, at once."""
     return (Result(caller.operation, command.kind, "done", text="done"),)
