@@ -75,9 +75,11 @@ class Gluster:
         patience: int,
         network: Network | None = None,
         brick: Path | None = None,
+        outlive: bool = False,
     ) -> None:
         self.folder = folder
         self._network = network
+        self._outlive = outlive
         self._address = network.hosts[SERVER] if network is not None else "127.0.0.1"
         self.mounts: Mapping[str, Path] = {host: folder / "mounts" / host for host in hosts}
         self.brick = brick or folder / "brick"
@@ -100,17 +102,19 @@ class Gluster:
         patience: int = 42,
         network: Network | None = None,
         brick: Path | None = None,
+        kept: Path | None = None,
     ) -> Gluster:
         """Starts the brick and mounts it for each of ``hosts``.
 
         Each operation of the brick takes ``delay`` seconds more. After ``patience`` seconds without an answer a mount
         takes its connection for dead (GlusterFS's own default is 42). On a ``network`` the brick is on the host SERVER.
-        A folder that is to be the ``brick`` may be given. Raises PermissionError where nothing can be mounted,
-        FileNotFoundError when GlusterFS is not installed.
+        A folder that is to be the ``brick`` may be given; what is ``kept`` in a folder outlives this process. Raises
+        PermissionError where nothing can be mounted, FileNotFoundError when GlusterFS is not installed.
         """
         _refuse_without_fuse()
         _remove_leftovers()
-        started = cls(workspace(), hosts, delay=delay, patience=patience, network=network, brick=brick)
+        outlive, folder = kept is not None, kept or workspace()
+        started = cls(folder, hosts, delay=delay, patience=patience, network=network, brick=brick, outlive=outlive)
         try:
             started.restore()
             for host in hosts:
@@ -123,7 +127,8 @@ class Gluster:
     def _run(self, program: str, name: str, *words: str, host: str = "") -> Daemon:
         log = self.folder / f"{name}.log"
         argv = [find_program(program), "--no-daemon", "-l", str(log), "-p", str(self.folder / f"{name}.pid"), *words]
-        return Daemon(argv, log, launcher=self._network.launcher(host) if self._network is not None else ())
+        launcher = self._network.launcher(host) if self._network is not None else ()
+        return Daemon(argv, log, launcher=launcher, outlive=self._outlive)
 
     def _mount(self, host: str) -> None:
         point = self.mounts[host]
@@ -176,7 +181,7 @@ class Gluster:
             client.kill()
         if self._server is not None:
             self._server.kill()
-        _unmount(self.folder)
+        unmount_below(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Gluster:
@@ -212,7 +217,8 @@ def _answers(point: Path) -> bool:
     return True
 
 
-def _unmount(folder: Path) -> None:
+def unmount_below(folder: Path) -> None:
+    """Takes every such disk away that is mounted somewhere in ``folder``, also one whose daemon is no more."""
     for point in list(_mounted()):
         if point.is_relative_to(folder):
             with contextlib.suppress(FileNotFoundError):
@@ -224,4 +230,4 @@ def _remove_leftovers() -> None:
     for point in list(_mounted()):
         owner = re.search(r"/proxyroute-(\d+)-[^/]*/mounts/", str(point))
         if owner and not Path("/proc", owner[1]).exists():
-            _unmount(point)
+            unmount_below(point)

@@ -50,6 +50,10 @@ class LocalHAProxy:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def argv(self, config_file: Path) -> list[str]:
+        """What starts it, on whichever host."""
+        return [self.binary, "-W", "-S", f"{self.master_socket},level,admin", "-f", str(config_file)]
+
     def log(self) -> str:
         """What HAProxy has written to its standard error so far."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
@@ -65,7 +69,7 @@ class LocalHAProxy:
         self.master_socket.unlink(missing_ok=True)
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._wrapper, self.binary, "-W", "-S", f"{self.master_socket},level,admin", "-f", str(config_file)],
+                [*self._wrapper, *self.argv(config_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

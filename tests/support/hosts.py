@@ -98,14 +98,18 @@ class ProxyHost:
     # Life
 
     def start_agent(self, **environment: str) -> None:
-        argv = [sys.executable, "-m", "proxyroute.agent", str(self.agent_file)]
         self.agent = Daemon(
-            argv,
+            self.agent_argv,
             self.folder / "agent.log",
             environment=environment,
             outlive=self._outlive,
             launcher=self._launcher,
         )
+
+    @property
+    def agent_argv(self) -> list[str]:
+        """What starts the agent on its host."""
+        return [sys.executable, "-m", "proxyroute.agent", str(self.agent_file)]
 
     def kill_agent(self) -> None:
         """Ends the agent as a crash would."""

@@ -15,17 +15,20 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from tests.support import netns
+from tests.support import labprograms, netns
 from tests.support.accounts import APPLICATION, APPLICATION_SCHEMA, ROOT
+from tests.support.gluster import SERVER, Gluster, unmount_below
 from tests.support.lab import PROGRAM, end_all, processes_of
+from tests.support.labshow import VIP, moves, show_help, show_hosts
 from tests.support.load import ROOT_FOLDER
-from tests.support.netlab import NetLab
-from tests.support.network import Network
+from tests.support.netlab import NetLab, names
+from tests.support.network import Network, virtual_address
+from tests.support.vrrp import Pair, vrrp_part
 from tests.support.wait import until
 
 STATE = Path(os.environ.get("PROXYROUTE_LAB_STATE", ROOT_FOLDER / ".lab" / "state.json"))
@@ -76,6 +79,7 @@ class Known:
         """Ends and removes everything of it; whatever is missing already is no matter."""
         end_all(self.folder)
         netns.remove(self.mark)
+        unmount_below(self.folder)
         until(lambda: not processes_of(self.folder), "the laboratory's processes to end")
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -88,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = options.act(options)
         return status
-    except (Complaint, netns.Unavailable, LookupError, ValueError, OSError, RuntimeError) as reason:
+    except (Complaint, netns.Unavailable, LookupError, ValueError, OSError, RuntimeError, AssertionError) as reason:
         print(f"scripts/lab: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -106,7 +110,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     command = acts.add_parser("up", add_help=False)
     for hosts, number in (("databases", 3), ("proxies", 2), ("engines", 1), ("clients", 1)):
         command.add_argument(f"--{hosts}", type=_some, default=number)
-    command.add_argument("--semi-sync", action="store_true")
+    for flag in ("--semi-sync", "--vrrp", "--disk"):
+        command.add_argument(flag, action="store_true")
     command.set_defaults(act=up)
     acts.add_parser("down", add_help=False).set_defaults(act=down)
     acts.add_parser("status", add_help=False).set_defaults(act=status)
@@ -123,6 +128,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument("host")
     command.add_argument("other", nargs="?")
     command.set_defaults(act=cut)
+    for name in ("kill", "stop", "start"):
+        command = acts.add_parser(name, add_help=False)
+        command.add_argument("host")
+        command.add_argument("program")
+        command.set_defaults(act=change, name=name)
     kind: Callable[[str], float]
     for name, kind in (("slow", float), ("lossy", int), ("narrow", int)):
         command = acts.add_parser(name, add_help=False)
@@ -179,22 +189,43 @@ def up(options: argparse.Namespace) -> int:
         (known.folder / OF).write_text(str(STATE.resolve()))
         _remove_forgotten()
         try:
-            lab = NetLab.start(
-                options.databases,
-                options.proxies,
-                options.engines,
-                options.clients,
-                semi_sync=options.semi_sync,
-                kept=(known.mark, known.folder),
-            )
+            lab = _build(options, known)
         except BaseException:
             known.remove()
             raise
         Known(known.mark, known.folder, ready=True).write()
     print(f"up in {time.monotonic() - begun:.1f} s, in {known.folder}\n")
-    _show_hosts(lab.network)
-    _show_help(known.folder)
+    show_hosts(lab.network)
+    show_help(lab.network)
     return 0
+
+
+def _build(options: argparse.Namespace, known: Known) -> NetLab:
+    """Makes the hosts and starts what runs on them: the disk, servers and proxies, then what moves the address."""
+    edges, disk = names("edge", options.proxies), known.folder / SERVER
+    if options.vrrp and len(edges) < 2:
+        raise Complaint("an address moves between two proxies at the least: --vrrp wants --proxies 2, or more")
+
+    def mounts(network: Network) -> Mapping[str, Path]:
+        disk.mkdir()
+        return Gluster.start([*names("engine", options.engines), *edges], patience=4, network=network, kept=disk).mounts
+
+    lab = NetLab.start(
+        options.databases,
+        options.proxies,
+        options.engines,
+        options.clients,
+        semi_sync=options.semi_sync,
+        kept=(known.mark, known.folder),
+        others=[SERVER] if options.disk else [],
+        more={"vrrp": vrrp_part(*edges)} if options.vrrp else None,
+        shared=mounts if options.disk else None,
+    )
+    pair = Pair(lab, outlive=True) if options.vrrp else None
+    if pair is not None:
+        pair.start()
+    labprograms.write(known.folder, labprograms.programs_of(lab, pair))
+    return lab
 
 
 def down(options: argparse.Namespace) -> int:
@@ -243,8 +274,21 @@ def _network() -> Network:
 def status(options: argparse.Namespace) -> int:
     """Shows the hosts, what runs on them, and what is wrong with their cables."""
     network = _network()
-    _show_hosts(network)
+    show_hosts(network)
     print("\n" + "\n".join(network.damage.lines() or ["All cables are well."]))
+    return 0
+
+
+def change(options: argparse.Namespace) -> int:
+    """Ends a program on a host, at once or not, or starts it."""
+    network = _network()
+    host, program = options.host, options.program
+    if options.name == "start":
+        done = labprograms.start(network, host, program)
+        print(f"{program} runs on {host}" if done else f"{program} runs on {host} already")
+    else:
+        done = labprograms.end(network, host, program, at_once=options.name == "kill")
+        print(f"{program} on {host} has ended" if done else f"{program} did not run on {host}")
     return 0
 
 
@@ -264,8 +308,11 @@ def sql(options: argparse.Namespace) -> int:
     if (home / "my.cnf").exists():
         client = ["mariadb", "--no-defaults", f"--socket={home / 'mariadb.sock'}", f"--user={ROOT.user}"]
         return _become(network, options.host, [*client, *say], ROOT.password)
-    network.namespace(options.host)
-    client = ["mariadb", "--no-defaults", f"--host={network.hosts[options.host]}", f"--user={APPLICATION.user}"]
+    address = virtual_address() if options.host == VIP and moves(network) else ""
+    if not address:
+        network.namespace(options.host)
+        address = network.hosts[options.host]
+    client = ["mariadb", "--no-defaults", f"--host={address}", f"--user={APPLICATION.user}"]
     return _become(network, "client1", [*client, *say, APPLICATION_SCHEMA], APPLICATION.password)
 
 
@@ -311,36 +358,6 @@ def mend(options: argparse.Namespace) -> int:
 def _said(network: Network) -> int:
     print("\n".join(network.damage.lines() or ["All cables are well."]))
     return 0
-
-
-def _show_hosts(network: Network) -> None:
-    for name, address in network.hosts.items():
-        print(f"  {name:<9} {address:<12} {_running(network, name)}")
-
-
-def _running(network: Network, host: str) -> str:
-    """Returns the names of the programs on a host."""
-    names = set()
-    for pid in netns.processes_in(network.namespace(host)):
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-            ours = {"proxyroute.agent", "proxyroute.haproxy.helper"} & set(words)
-            names.add("proxyroute agent" if ours else Path(words[0]).name)
-    return ", ".join(sorted(names)) or "-"
-
-
-def _show_help(folder: Path) -> None:
-    print(f"""
-Type
-  scripts/lab run engine1 proxyroute status
-  scripts/lab run engine1 proxyroute switchover
-  scripts/lab sql edge1        # a client of the first proxy;  scripts/lab sql edge1 'SELECT @@server_id'
-  scripts/lab sql db1          # root, by the server's socket: also while it is cut off
-  scripts/lab cut db1          # pull its cable;  scripts/lab cut db1 engine1: from the engine only
-  scripts/lab slow db2 50      # 50 ms later, each way;  lossy, narrow: see scripts/lab --help
-  scripts/lab mend             # all cables are well again
-  scripts/lab status
-Its configuration, data and logs are in {folder}; scripts/lab down ends it.""")
 
 
 if __name__ == "__main__":

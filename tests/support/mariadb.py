@@ -136,12 +136,17 @@ class Node:
         lines = [name if value is None else f"{name}={value}" for name, value in self.options.items()]
         (self.folder / "my.cnf").write_text("\n".join(("[mariadbd]", *lines, "")))
 
+    @property
+    def argv(self) -> list[str]:
+        """What starts the server where it belongs."""
+        return [find_program("mariadbd"), f"--defaults-file={self.folder / 'my.cnf'}"]
+
     def launch(self) -> None:
         """Starts the server without waiting for it."""
         if self.process is not None and self.process.running:
             raise RuntimeError(f"{self.name} runs already")
         self.process = Daemon(
-            [find_program("mariadbd"), f"--defaults-file={self.folder / 'my.cnf'}"],
+            self.argv,
             self.log_file,
             outlive=self._outlive,
             launcher=self.place.launcher,

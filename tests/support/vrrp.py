@@ -46,8 +46,9 @@ def vrrp_part(*hosts: str, advertisement: float = 0.2) -> dict[str, Any]:
 class Keepalived:
     """keepalived on one host, with the configuration that the product has rendered for it."""
 
-    def __init__(self, lab: NetLab, host: ProxyHost) -> None:
+    def __init__(self, lab: NetLab, host: ProxyHost, *, outlive: bool = False) -> None:
         self.host = host
+        self._outlive = outlive
         self.file = host.folder / "keepalived.conf"
         self.log_file = host.folder / "keepalived.log"
         self._launcher = lab.network.launcher(host.name)
@@ -57,11 +58,20 @@ class Keepalived:
 
     def start(self) -> None:
         """Starts it. Who holds the address shows a moment later."""
-        for name in ("keepalived.pid", "vrrp.pid"):
-            (self.host.folder / name).unlink(missing_ok=True)
-        pids = ["-p", str(self.host.folder / "keepalived.pid"), "-r", str(self.host.folder / "vrrp.pid")]
-        argv = [find_program("keepalived"), "-n", "-l", "-D", "-P", "-f", str(self.file), *pids]
-        self._daemon = Daemon(argv, self.log_file, launcher=self._launcher)
+        for file in self.pid_files:
+            file.unlink(missing_ok=True)
+        self._daemon = Daemon(self.argv, self.log_file, launcher=self._launcher, outlive=self._outlive)
+
+    @property
+    def pid_files(self) -> tuple[Path, Path]:
+        """What it writes, and must not find when it starts."""
+        return self.host.folder / "keepalived.pid", self.host.folder / "vrrp.pid"
+
+    @property
+    def argv(self) -> list[str]:
+        """What starts it on its host."""
+        own, vrrp = map(str, self.pid_files)
+        return [find_program("keepalived"), "-n", "-l", "-D", "-P", "-f", str(self.file), "-p", own, "-r", vrrp]
 
     def stop(self) -> None:
         """SIGTERM: it gives the address away and says so."""
@@ -106,10 +116,12 @@ class Keepalived:
 class Pair:
     """The proxy hosts of a laboratory under VRRP. ``address`` is where clients go."""
 
-    def __init__(self, lab: NetLab) -> None:
+    def __init__(self, lab: NetLab, *, outlive: bool = False) -> None:
         self.lab = lab
         self.address: Address = lab.virtual
-        self.keepalived: Mapping[str, Keepalived] = {host.name: Keepalived(lab, host) for host in lab.hosts}
+        self.keepalived: Mapping[str, Keepalived] = {
+            host.name: Keepalived(lab, host, outlive=outlive) for host in lab.hosts
+        }
         self._hosts = {host.name: host for host in lab.hosts}
 
     def __getitem__(self, name: str) -> ProxyHost:
