@@ -305,11 +305,12 @@ class Engine:
             elif guard is not None:
                 guard.leave()  # now, not when this process ends: it may have more to say before that
 
-    def rejoin(self, server: str, method: str | None = None) -> Result:
+    def rejoin(self, server: str, method: str | None = None, *, if_alone: bool = False) -> Result:
         """Makes ``server`` follow the primary again. Raises Refused, Busy or Unfinished; see ``run_rejoin``."""
         return run_rejoin(
-            self._config, self._parts, self._lease, server, method, by=self._caller.by, listener=self._listener
-        )
+            self._config, self._parts, self._lease, server, method,
+            by=self._caller.by, listener=self._listener, if_alone=if_alone,
+        )  # fmt: skip
 
     def verify(
         self,

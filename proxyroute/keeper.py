@@ -25,6 +25,7 @@ from proxyroute.history import fenced, report_from, waiting_for_heal
 from proxyroute.model import Action, Diagnosis, Event, Finding, Observed, ReceiptState, Result, Verdict, View
 from proxyroute.notify_message import Notice
 from proxyroute.outlet import Listener
+from proxyroute.rejoining import is_alone
 from proxyroute.retry import Retry
 from proxyroute.sentry import Sentry
 from proxyroute.sight import Sightings
@@ -320,6 +321,8 @@ class Keeper:
         """A member that is back, refuses writes and follows nobody: it follows, if it has nothing of its own.
 
         One that has is archived, shown and left as it is; nobody asks it again until a person has chosen a method.
+        What was seen may have been a switchover in its midst, which is over by now: its old primary was closed and had
+        not been told yet whom to follow. So it is looked at again under the lease.
         """
         known, view = self._sentry.known, sightings.view
         if known is None or view.primary is None or not self._rejoin.due or self._engine.busy() or self._urgent():
@@ -328,17 +331,18 @@ class Keeper:
             return
         fenced_off = {s.candidate for s in fenced(self._engine.history())}
         for server in view.seen:
-            alone = not server.writable and not server.sources and server.name in known.server_ids
-            left_alone = server.name in fenced_off or server.name in self._sentry.standing.maintenance
-            if not alone or server.name == view.primary.name or left_alone:
+            member = server.name in known.server_ids and server.name != view.primary.name
+            left_as_is = server.name in fenced_off or server.name in self._sentry.standing.maintenance
+            if not member or left_as_is or not is_alone(view, server.name):
                 continue
             last = sightings.tracks[server.name].last
             if last is None or last.began <= self._rejoined_at.get(server.name, 0.0):
                 continue  # seen before it rejoined
             try:
                 with giving_way(self._urgent):
-                    result = self._engine.rejoin(server.name)
-                self._say_done(result.text, "good", result.operation)
+                    result = self._engine.rejoin(server.name, if_alone=True)
+                if result.outcome != "unchanged":
+                    self._say_done(result.text, "good", result.operation)
                 self._rejoined_at[server.name] = time.monotonic()
                 self._rejoin.reset()
             except (Busy, GaveWay):

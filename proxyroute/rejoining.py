@@ -24,7 +24,7 @@ from proxyroute.config_values import ClusterConfig, ServerConfig
 from proxyroute.errors import Busy, JournalError, ProxyRouteError, Refused, Unfinished
 from proxyroute.history import result_of, summarize
 from proxyroute.journal import Journal, Listener, Record
-from proxyroute.model import Deadline, Finding, Plan, Result, Severity
+from proxyroute.model import Deadline, Finding, Plan, Result, Severity, View
 from proxyroute.operation import Operation, each, new_id, resume
 from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Lease
@@ -91,12 +91,14 @@ def run_rejoin(
     *,
     by: str,
     listener: Listener | None = None,
+    if_alone: bool = False,
 ) -> Result:
     """Makes ``server`` follow the primary again; goes on with a rejoin of it that was interrupted.
 
     ``lease`` is that of the cluster, not held; it is taken, and let go while data are copied. Without a ``method`` only
-    what loses nothing is done, so that anybody may call this at any time. Raises Refused with the findings (the server
-    is left fenced), Busy, or Unfinished (call it again).
+    what loses nothing is done, so that anybody may call this at any time. With ``if_alone`` a server that takes writes
+    or follows somebody, read once the lease is held, is left as it is: the result is ``unchanged``. Raises Refused with
+    the findings (the server is left fenced), Busy, or Unfinished (call it again).
     """
     if server not in parts.site.names:
         raise Refused(f"{config.name} has no server {server!r}; name one of: {', '.join(parts.site.names)}")
@@ -111,10 +113,14 @@ def run_rejoin(
                 parts.site.end_others(Deadline.after(LOOK))
             means.settled()
             parts.site.close()  # privileges are as old as their connection
+            view = parts.site.look(Deadline.after(LOOK))
+            if if_alone and not is_alone(view, server):
+                text = f"{server} does not stand alone any more; nothing was changed"
+                return Result("", KIND, "unchanged", text=text)
             if lease.distributed:
                 means.rebuild[server].take_over(Deadline.after(_HOST))
             found = _open_rejoin(config, server, lease, by, listener)
-            primary = find_primary(means, parts.site.look(Deadline.after(LOOK)), server)
+            primary = find_primary(means, view, server)
             if found is not None:
                 op = found
                 if method in (None, op.kept("method")):
@@ -129,6 +135,12 @@ def run_rejoin(
             if op is not None:
                 op.journal.close()
             let_go(parts, lease)
+
+
+def is_alone(view: View, server: str) -> bool:
+    """Tells whether ``server`` answers, refuses writes and follows nobody: as one that has come back from the dead."""
+    status = view.status(server)
+    return status is not None and not status.writable and not status.sources
 
 
 def heal_rejoin(
@@ -302,4 +314,4 @@ def _give_up(means: Means, op: Operation, method: str | None) -> None:
     op.end("superseded", f"{name} is built anew instead")
 
 
-__all__ = ["build_means", "heal_rejoin", "host_findings", "run_rejoin", "run_verify"]
+__all__ = ["build_means", "heal_rejoin", "host_findings", "is_alone", "run_rejoin", "run_verify"]

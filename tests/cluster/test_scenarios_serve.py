@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import signal
+import time
+from dataclasses import replace
 
 import pytest
 
+from proxyroute.config import load
+from proxyroute.keeper import Keeper
+from proxyroute.sentry import Sentry
+from proxyroute.sight import Sighting
 from tests.support.lab import Lab
-from tests.support.scene import assert_order, beat, books, configured, other, served_by, standing, switched
+from tests.support.scene import assert_order, beat, books, configured, engine, other, served_by, standing, switched
 from tests.support.serving import Serving, serving
 from tests.support.wait import until
 
@@ -105,6 +111,27 @@ def test_a_switchover_beside_it_is_not_disturbed(site: Lab) -> None:
         served.await_told("state", f"{site.cluster.primary.name} takes writes, 2 of 2 replicas follow")
         assert served.texts("trouble") == []
         assert served.texts("corrected") == []
+
+
+def test_what_was_seen_in_the_midst_of_a_switchover_that_is_over_makes_nobody_rejoin(site: Lab) -> None:
+    """The old primary is closed and told only a moment later whom to follow: a look from between the two is stale."""
+    old, config = site.cluster.primary.name, load(site.config).cluster(None)
+    switched(site)
+    told: list[str] = []
+    with engine(site) as live, Sentry(config) as eyes:
+        until(
+            lambda: eyes.sightings().complete and eyes.diagnose(eyes.sightings()).name == "NoProblem", "all to be seen"
+        )
+        eyes.remember(seen := eyes.sightings())
+        between = replace(seen.view.servers[old], sources=())
+        stale = seen.add(Sighting(time.monotonic(), time.monotonic(), between))
+        before = live.history()
+        kept = Keeper(config, live, eyes, lambda notice: told.append(notice.text))
+        kept._rejoin_who_returned(stale)
+        assert kept._rejoined_at.keys() == {old}, "it was looked at again"
+        assert live.history() == before
+    assert told == []
+    assert_order(site)
 
 
 def test_a_primary_that_somebody_else_made_is_left_alone_and_said_and_publish_adopts_it(site: Lab) -> None:
