@@ -95,16 +95,17 @@ def heal(lab: Lab) -> str:
 
 def assert_as_before(lab: Lab, old: Node) -> None:
     """Nobody takes writes, the routes go to the dead one and hold nobody, and the receivers wait for it."""
+    shown = lab.shown(old)  # before it is asked: a monitor has to look first
     _, status = lab.json("status")
     assert not status["open_operations"], status["open_operations"]
     for proxy in status["proxies"]:
-        assert (proxy["primary"], proxy["held"], proxy["drift"]) == (lab.shown(old), False, []), proxy
+        assert (proxy["primary"], proxy["held"], proxy["drift"]) == (shown, False, []), proxy
     for node in lab.cluster:
         if node is not old:
-            shown = node.replication()
+            found = node.replication()
             assert node.source_port() == old.port, f"{node.name} follows somebody else"
-            assert shown["Slave_IO_Running"] in RECEIVING, f"the receiver of {node.name} was not started again: {shown}"
-            assert shown["Slave_SQL_Running"] == "Yes", shown
+            assert found["Slave_IO_Running"] in RECEIVING, f"the receiver of {node.name} was not started again: {found}"
+            assert found["Slave_SQL_Running"] == "Yes", found
 
 
 def assert_moved(lab: Lab, old: Node) -> None:

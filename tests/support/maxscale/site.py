@@ -12,6 +12,7 @@ from tests.support.mariadb import LocalCluster, Node
 from tests.support.maxscale.backends import Databases
 from tests.support.maxscale.bits import Bit
 from tests.support.maxscale.double import Double
+from tests.support.wait import until
 
 
 class MaxScaleLab(Lab):
@@ -78,8 +79,14 @@ class MaxScaleLab(Lab):
         return {node.name: found.bits(f"mx-{node.name}") for node in self.cluster}
 
     def shown(self, dead: Node) -> str | None:
-        """A monitor shows nobody while the primary is dead, and that one as soon as it is up."""
-        return None if self.double.machine.monitors else dead.name
+        """A monitor shows nobody while the primary is dead, and that one as soon as it is up; it is awaited here.
+
+        Until its next look it shows the dead one, and whoever did not get as far as MaxScale did not make it look.
+        """
+        if not self.double.machine.monitors:
+            return dead.name
+        until(lambda: Bit.MASTER not in self.bits()[dead.name], f"the monitor to see that {dead.name} is dead")
+        return None
 
     def change_proxy(self, **changes: Any) -> None:
         """Changes the first proxy in the configuration."""
