@@ -10,6 +10,7 @@ import pytest
 from tests.support.containers import ContainerCluster, find_image
 from tests.support.lab import Lab
 from tests.support.mariadb import LocalCluster
+from tests.support.mysql import MySQLCluster, mysql_root
 
 PROVIDERS: dict[str, type[LocalCluster]] = {"local": LocalCluster, "containers": ContainerCluster}
 
@@ -21,6 +22,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="local",
         help="where the database servers of the tests come from: installed binaries, or containers",
     )
+    parser.addoption(
+        "--matrix",
+        action="store_true",
+        help="also what needs servers that scripts/roots makes; scripts/test --matrix makes them and runs only this",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--matrix"):
+        return
+    aside = pytest.mark.skip(reason="needs servers of other flavours and versions: scripts/test --matrix")
+    for item in items:
+        if item.get_closest_marker("matrix"):
+            item.add_marker(aside)
 
 
 def provider(name: str) -> type[LocalCluster]:
@@ -41,6 +56,21 @@ def start_cluster(request: pytest.FixtureRequest) -> Iterator[Callable[..., Loca
     def start(*arguments: Any, **options: Any) -> LocalCluster:
         kind = provider(request.config.getoption("--provider"))
         started.append(kind.start(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for cluster in started:
+        cluster.close()
+
+
+@pytest.fixture
+def start_mysql() -> Iterator[Callable[..., MySQLCluster]]:
+    """Starts clusters of MySQL, as ``start_cluster`` does others. For tests that are marked ``matrix``."""
+    mysql_root()  # with --matrix a missing root is an error, not a reason to skip
+    started: list[MySQLCluster] = []
+
+    def start(*arguments: Any, **options: Any) -> MySQLCluster:
+        started.append(MySQLCluster.start(*arguments, **options))
         return started[-1]
 
     yield start

@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import pymysql
 from pymysql.cursors import DictCursor
@@ -60,6 +60,9 @@ class Node:
 
     They connect from the place it is at: they reach it also when it is cut off from everybody.
     """
+
+    section = "mariadbd"
+    """Of its option file."""
 
     def __init__(
         self, name: str, server_id: int, folder: Path, options: Options, place: Place | None = None, *, outlive: bool
@@ -134,7 +137,7 @@ class Node:
         if "skip-log-bin" in self.options:
             self.options.pop("log-bin", None)
         lines = [name if value is None else f"{name}={value}" for name, value in self.options.items()]
-        (self.folder / "my.cnf").write_text("\n".join(("[mariadbd]", *lines, "")))
+        (self.folder / "my.cnf").write_text("\n".join((f"[{self.section}]", *lines, "")))
 
     @property
     def argv(self) -> list[str]:
@@ -249,9 +252,35 @@ class Node:
         """Whether ordinary accounts may write."""
         return not self.value("@@global.read_only")
 
+    def accept_writes(self) -> None:
+        """Ordinary accounts may write from now on."""
+        self.sql("SET GLOBAL read_only=0")
+
+    def refuse_writes(self) -> None:
+        """Ordinary accounts may not write any more."""
+        self.sql("SET GLOBAL read_only=1")
+
+    def locked_accounts(self) -> list[str]:
+        """The accounts that nobody can log in with, but for those that come so."""
+        rows = self.sql("SELECT User, Host FROM mysql.global_priv WHERE JSON_VALUE(Priv, '$.account_locked')")
+        return [f"{row['User']}@{row['Host']}" for row in rows if row["User"] != "mariadb.sys"]
+
+    def acknowledge_commits(self) -> None:
+        """Commits wait for a replica from now on."""
+        self.sql("SET GLOBAL rpl_semi_sync_master_wait_point=AFTER_SYNC")
+        self.sql("SET GLOBAL rpl_semi_sync_master_enabled=1")
+
+    def acknowledging(self) -> int:
+        """How many replicas are there to acknowledge commits."""
+        return int(self.sql("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_master_clients'")[0]["Value"])
+
     def gtid(self) -> str:
-        """Everything in its binary log, as MariaDB writes it."""
+        """Everything in its binary log, as the server writes it."""
         return str(self.value("@@global.gtid_binlog_pos"))
+
+    def await_position(self, goal: str, seconds: float = 20.0) -> bool:
+        """Waits until everything in ``goal`` is here, and tells whether it is."""
+        return bool(self.value(f"MASTER_GTID_WAIT('{goal}', {seconds})") == 0)
 
     def replication(self) -> dict[str, Any]:
         """The first row of SHOW ALL SLAVES STATUS; empty for a server that follows nobody."""
@@ -289,6 +318,8 @@ class Node:
 class LocalCluster:
     """Servers db1…dbN. Use :meth:`start`, best in a ``with`` statement."""
 
+    flavour = "mariadb"
+
     def __init__(self, folder: Path, nodes: dict[str, Node]) -> None:
         self.folder = folder
         self.nodes = nodes
@@ -308,7 +339,7 @@ class LocalCluster:
         force: bool = False,
         folder: Path | None = None,
         places: Mapping[str, Place] | None = None,
-    ) -> LocalCluster:
+    ) -> Self:
         """Starts ``n`` servers, replicating from db1, and returns when all is well.
 
         ``options`` go into every option file, ``node_options["db2"]`` into that of db2. The folder is made
@@ -319,7 +350,7 @@ class LocalCluster:
         """
         cluster = cls(folder or workspace(base, disk=disk, outlive=outlive), {})
         try:
-            data = template(cluster.run_program, scheduler=scheduler, force=force)
+            data = cluster.make_template(scheduler=scheduler, force=force)
             cluster._build(n, data, semi_sync, options or {}, node_options or {}, places or {}, outlive)
         except BaseException:
             cluster.close()
@@ -349,18 +380,17 @@ class LocalCluster:
             node.wait_ready()
         first = self["db1"]
         if semi_sync:
-            first.sql("SET GLOBAL rpl_semi_sync_master_wait_point=AFTER_SYNC")
-            first.sql("SET GLOBAL rpl_semi_sync_master_enabled=1")
+            first.acknowledge_commits()
         for node in self:
             if node is not first:
                 node.follow(first)
-        first.sql("SET GLOBAL read_only=0")
+        first.accept_writes()
         if semi_sync and n > 1:
-            status = "Rpl_semi_sync_master_clients"
-            until(
-                lambda: int(first.sql("SHOW STATUS LIKE %s", (status,))[0]["Value"]) == n - 1,
-                "semi-synchronous replicas to connect",
-            )
+            until(lambda: first.acknowledging() == n - 1, "semi-synchronous replicas to connect")
+
+    def make_template(self, *, scheduler: bool, force: bool) -> Path:
+        """Returns the data folder that each server gets a copy of."""
+        return template(self.run_program, scheduler=scheduler, force=force)
 
     def run_program(self, argv: Sequence[str], folder: Path) -> str:
         """Runs a program of the server's, which may use ``folder``; another provider runs it elsewhere."""
@@ -411,7 +441,7 @@ class LocalCluster:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __enter__(self) -> LocalCluster:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

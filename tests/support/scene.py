@@ -92,16 +92,14 @@ def assert_in_place(lab: Lab, node: Node, primary: Node, below: Mapping[str, str
     assert int(node.value(LIMIT)) == int(node.options["max-connections"] or 0), (
         f"{node.name} is left with another limit"
     )
-    locked = node.sql("SELECT User, Host FROM mysql.global_priv WHERE JSON_VALUE(Priv, '$.account_locked')")
-    assert [row for row in locked if row["User"] != "mariadb.sys"] == [], f"accounts on {node.name} are left locked"
+    assert node.locked_accounts() == [], f"accounts on {node.name} are left locked"
     if node is primary:
         assert node.replication() == {}, f"{node.name} still has a source"
         return
     source = lab.cluster[below.get(node.name, primary.name)]
     assert same_place(node.source(), source.address), f"{node.name} does not follow {source.name}"
     assert node.replicates(), node.replication()
-    goal = primary.value("@@global.gtid_binlog_pos")
-    assert node.value(f"MASTER_GTID_WAIT('{goal}', 20)") == 0, f"{node.name} does not get what {primary.name} writes"
+    assert node.await_position(primary.gtid()), f"{node.name} does not get what {primary.name} writes"
 
 
 def same_place(one: Address | None, other: Address) -> bool:

@@ -35,10 +35,8 @@ def template(run: Run = run_locally, *, scheduler: bool = False, force: bool = F
     """Returns a data folder with system tables and accounts, never started; made when it is not there yet.
 
     ``scheduler`` and ``force`` give the engine's account what ``proxyroute grants`` gives it for these.
-    Safe when several test runs need it at the same moment: it is made aside and renamed into place.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proxyroute-tests"
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = cache_folder()
     told = run(["mariadbd", "--version"], cache)
     match = re.search(r"Ver (\d+)\.(\d+)\.(\d+)\S*", told)
     if not match:
@@ -46,37 +44,54 @@ def template(run: Run = run_locally, *, scheduler: bool = False, force: bool = F
     version = (int(match[1]), int(match[2]), int(match[3]))
     statements = ";\n".join(all_statements(version, scheduler=scheduler, force=force)) + ";\n"
     key = hashlib.sha256(f"{match[0]}\n{statements}".encode()).hexdigest()[:16]
-    wanted = cache / f"mariadb-{'.'.join(map(str, version))}-{key}"
+    name = f"mariadb-{'.'.join(map(str, version))}-{key}"
+    return install(name, lambda aside: _make(aside, statements, run))
+
+
+def cache_folder() -> Path:
+    """Returns the folder of what test runs keep for the next one."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proxyroute-tests"
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache
+
+
+def install(name: str, make: Callable[[Path], Path]) -> Path:
+    """Returns the folder ``name`` of the cache. ``make`` is given an empty one to make it in when it is not there yet.
+
+    Safe when several test runs need it at the same moment: it is made aside and renamed into place.
+    """
+    wanted = cache_folder() / name
     if not wanted.is_dir():
-        _forget_old(cache)
-        _make(wanted, statements, run)
+        _forget_old(wanted.parent)
+        aside = Path(tempfile.mkdtemp(prefix=".making-", dir=wanted.parent))
+        try:
+            made = make(aside)
+            with contextlib.suppress(OSError):  # somebody else was quicker: theirs is as good
+                made.rename(wanted)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     with contextlib.suppress(OSError):
         os.utime(wanted)
     return wanted
 
 
-def _make(wanted: Path, statements: str, run: Run) -> None:
-    aside = Path(tempfile.mkdtemp(prefix=".making-", dir=wanted.parent))
-    try:
-        extra = aside / "accounts.sql"
-        extra.write_text(statements)
-        data = aside / "data"
-        argv = [
-            "mariadb-install-db",
-            "--no-defaults",
-            f"--user={getpass.getuser()}",
-            f"--datadir={data}",
-            "--auth-root-authentication-method=normal",
-            "--skip-test-db",
-            "--innodb-log-file-size=4M",
-            "--innodb-buffer-pool-size=8M",
-            f"--extra-file={extra}",
-        ]
-        run(argv, aside)
-        with contextlib.suppress(OSError):  # somebody else was quicker: theirs is as good
-            data.rename(wanted)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+def _make(aside: Path, statements: str, run: Run) -> Path:
+    extra = aside / "accounts.sql"
+    extra.write_text(statements)
+    data = aside / "data"
+    argv = [
+        "mariadb-install-db",
+        "--no-defaults",
+        f"--user={getpass.getuser()}",
+        f"--datadir={data}",
+        "--auth-root-authentication-method=normal",
+        "--skip-test-db",
+        "--innodb-log-file-size=4M",
+        "--innodb-buffer-pool-size=8M",
+        f"--extra-file={extra}",
+    ]
+    run(argv, aside)
+    return data
 
 
 def _forget_old(cache: Path) -> None:

@@ -1,0 +1,227 @@
+"""A private MySQL cluster: the same as one of MariaDB to whoever tells a scenario, by MySQL's own statements."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from proxyroute.model import Address
+from tests.support.accounts import APPLICATION, APPLICATION_SCHEMA, REPLICATION, ROOT
+from tests.support.mariadb import LocalCluster, Node, Options
+from tests.support.netns import Place
+from tests.support.process import Daemon
+from tests.support.roots import Root, find_root
+from tests.support.template import install
+from tests.support.wait import until
+
+__all__ = ["MySQLCluster", "MySQLNode"]
+
+_FOR_MARIADB = {
+    "binlog-format",
+    "gtid-strict-mode",
+    "innodb-log-file-size",
+    "aria-pagecache-buffer-size",
+    "skip-slave-start",
+    "log-slave-updates",
+}
+_RENAMED = {
+    "slave-net-timeout": "replica-net-timeout",
+    "slave-parallel-threads": "replica-parallel-workers",
+    "read-only": "super-read-only",
+    "rpl-semi-sync-slave-enabled": "rpl-semi-sync-replica-enabled",
+    "rpl-semi-sync-master-enabled": "rpl-semi-sync-source-enabled",
+    "rpl-semi-sync-master-timeout": "rpl-semi-sync-source-timeout",
+}
+"""Options of scenarios that were written for MariaDB, by their names here."""
+
+
+_SMALL: Options = {
+    "performance-schema": 1,
+    "performance-schema-max-thread-instances": 300,
+    "performance-schema-max-digest-length": 0,
+    "performance-schema-digests-size": 0,
+    "performance-schema-error-size": 0,
+    "performance-schema-max-statement-classes": 0,
+    "performance-schema-events-statements-history-long-size": 0,
+    "performance-schema-events-waits-history-long-size": 0,
+    "performance-schema-events-stages-history-long-size": 0,
+    "performance-schema-events-transactions-history-long-size": 0,
+    "table-open-cache": 400,
+    "table-definition-cache": 400,
+    "temptable-max-ram": "2M",
+}
+"""What keeps a server below 300 MB of memory, and quick to start; what the product reads is all there."""
+
+
+def mysql_root() -> Root:
+    """Returns the root that MySQL is in. Raises LookupError with the reason when there is none."""
+    return find_root("sid")
+
+
+class MySQLNode(Node):
+    """One MySQL server."""
+
+    root: Root
+    section = "mysqld"
+
+    def _base(self, folder: Path, server_id: int) -> None:
+        super()._base(folder, server_id)
+        system = self.root.folder / "usr"
+        self.options = {
+            **{name: value for name, value in self.options.items() if name not in _FOR_MARIADB},
+            "basedir": str(system),
+            "plugin-dir": str(system / "lib/mysql/plugin"),
+            "lc-messages-dir": str(system / "share/mysql"),
+            "secure-file-priv": "NULL",
+            "mysqlx": 0,
+            "gtid-mode": "ON",
+            "enforce-gtid-consistency": "ON",
+            "innodb-redo-log-capacity": "8M",
+            "innodb-buffer-pool-size": "16M",
+            **_SMALL,
+            "report-host": self.place.host,
+            "plugin-load-add": "semisync_source.so;semisync_replica.so",
+        }
+
+    def set_options(self, options: Options) -> None:
+        named = {name.replace("_", "-"): value for name, value in options.items()}
+        super().set_options({_RENAMED.get(n, n): v for n, v in named.items() if n not in _FOR_MARIADB})
+
+    def launch(self) -> None:
+        if self.running:
+            raise RuntimeError(f"{self.name} runs already")
+        self.process = Daemon(
+            [self.root.program("mysqld"), f"--defaults-file={self.folder / 'my.cnf'}"],
+            self.log_file,
+            outlive=self._outlive,
+            launcher=self.place.launcher,
+        )
+
+    def is_writable(self) -> bool:
+        return not self.value("@@global.read_only")
+
+    def accept_writes(self) -> None:
+        self.sql("SET GLOBAL read_only=0")  # which ends super_read_only as well
+
+    def refuse_writes(self) -> None:
+        self.sql("SET GLOBAL super_read_only=1")
+
+    def gtid(self) -> str:
+        return str(self.value("@@global.gtid_executed")).replace("\n", "")
+
+    def await_position(self, goal: str, seconds: float = 20.0) -> bool:
+        return bool(self.value(f"WAIT_FOR_EXECUTED_GTID_SET('{goal}', {seconds})") == 0)
+
+    def replication(self) -> dict[str, Any]:
+        rows = self.sql("SHOW REPLICA STATUS")
+        return rows[0] if rows else {}
+
+    def replicates(self) -> bool:
+        row = self.replication()
+        return row.get("Replica_IO_Running") == "Yes" and row.get("Replica_SQL_Running") == "Yes"
+
+    def follow(self, source: Node, options: str = "") -> None:
+        self.sql("STOP REPLICA")
+        self.sql(
+            f"CHANGE REPLICATION SOURCE TO SOURCE_HOST='{source.place.host}', SOURCE_PORT={source.port},"
+            f" SOURCE_USER='{REPLICATION.user}', SOURCE_PASSWORD='{REPLICATION.password}',"
+            f" SOURCE_AUTO_POSITION=1, SOURCE_HEARTBEAT_PERIOD=1, SOURCE_CONNECT_RETRY=1, SOURCE_SSL=1"
+            f"{', ' + options if options else ''}"
+        )
+        self.sql("START REPLICA")
+        until(self.replicates, f"{self.name} to follow {source.name}")
+
+    def source(self) -> Address | None:
+        row = self.replication()
+        return Address(row["Source_Host"], int(row["Source_Port"])) if row else None
+
+    def locked_accounts(self) -> list[str]:
+        rows = self.sql(
+            "SELECT CONCAT(user, '@', host) AS account FROM mysql.user WHERE account_locked='Y'"
+            " AND user NOT LIKE 'mysql.%'"
+        )
+        return [str(row["account"]) for row in rows]
+
+    def acknowledge_commits(self) -> None:
+        self.sql("SET GLOBAL rpl_semi_sync_source_enabled=1")
+
+    def acknowledging(self) -> int:
+        return int(self.sql("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_source_clients'")[0]["Value"])
+
+
+class MySQLCluster(LocalCluster):
+    """MySQL servers db1…dbN; started and used as the others are. Starting raises LookupError without a root."""
+
+    flavour = "mysql"
+
+    def make_template(self, *, scheduler: bool, force: bool) -> Path:
+        return _template(mysql_root(), scheduler=scheduler, force=force)
+
+    def run_program(self, argv: Sequence[str], folder: Path) -> str:
+        return _run([mysql_root().program(argv[0]), *argv[1:]])
+
+    def make_node(
+        self, name: str, server_id: int, folder: Path, options: Options, place: Place | None, outlive: bool
+    ) -> Node:
+        kind = type("MySQLNode", (MySQLNode,), {"root": mysql_root()})
+        node: Node = kind(name, server_id, folder, options, place, outlive=outlive)
+        return node
+
+
+def _run(argv: Sequence[str]) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(argv)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def account_statements(version: tuple[int, int, int], *, scheduler: bool, force: bool) -> list[str]:
+    """Returns everything a fresh data folder is given before it is first used."""
+    return [
+        f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{ROOT.password}'",
+        f"CREATE USER '{REPLICATION.user}'@'%' IDENTIFIED BY '{REPLICATION.password}'",
+        f"GRANT REPLICATION SLAVE ON *.* TO '{REPLICATION.user}'@'%'",
+        f"CREATE SCHEMA {APPLICATION_SCHEMA}",
+        f"CREATE USER '{APPLICATION.user}'@'%' IDENTIFIED BY '{APPLICATION.password}'",
+        f"GRANT ALL ON {APPLICATION_SCHEMA}.* TO '{APPLICATION.user}'@'%'",
+    ]
+
+
+def _template(root: Root, *, scheduler: bool, force: bool) -> Path:
+    """Returns a data folder with system tables and accounts, never started, without a server's own UUID."""
+    told = _run([root.program("mysqld"), "--no-defaults", "--version"])
+    match = re.search(r"Ver (\d+)\.(\d+)\.(\d+)", told)
+    if not match:
+        raise RuntimeError(f"mysqld does not tell its version: {told!r}")
+    version = (int(match[1]), int(match[2]), int(match[3]))
+    statements = account_statements(version, scheduler=scheduler, force=force)
+    key = hashlib.sha256("\n".join((told, *statements)).encode()).hexdigest()[:16]
+    return install(f"mysql-{'.'.join(map(str, version))}-{key}", lambda aside: _initialize(root, statements, aside))
+
+
+def _initialize(root: Root, statements: Sequence[str], aside: Path) -> Path:
+    accounts, data = aside / "accounts.sql", aside / "data"
+    accounts.write_text("".join(f"{statement};\n" for statement in statements))  # each on a line of its own
+    system = root.folder / "usr"
+    _run(
+        [
+            root.program("mysqld"),
+            "--no-defaults",
+            "--initialize-insecure",
+            f"--basedir={system}",
+            f"--lc-messages-dir={system / 'share/mysql'}",
+            f"--datadir={data}",
+            f"--init-file={accounts}",
+            "--secure-file-priv=NULL",
+            "--innodb-redo-log-capacity=8M",
+            *(["--user=root"] if os.getuid() == 0 else []),
+        ]
+    )
+    # a copy that kept it would be the same server to its replicas
+    (data / "auto.cnf").unlink(missing_ok=True)
+    return data
