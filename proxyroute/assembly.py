@@ -22,6 +22,8 @@ from proxyroute.lease.database import DatabaseLease
 from proxyroute.lease.etcd import EtcdLease
 from proxyroute.lease.etcd_client import EtcdClient
 from proxyroute.lease.local import LocalLease
+from proxyroute.lease.pacemaker import PacemakerLease
+from proxyroute.lease.pacemaker_cluster import PacemakerCluster
 from proxyroute.notify import Ended, Notifier
 from proxyroute.notify_choice import kinds_of
 from proxyroute.notify_receivers import Mail, Receiver, Script, Webhook
@@ -168,6 +170,8 @@ def _build_lease(config: ClusterConfig, name: str, lock: str, folder: Path) -> L
             return [LockSeat(s.name, s.address, login, lock, lease.time) for s in config.servers.values()]
 
         return DatabaseLease(seats, len(config.servers), Claims(folder / "epochs"), lease.time)
+    if lease.type == "pacemaker":
+        return PacemakerLease(PacemakerCluster(lease.node), lease.resource, folder, lease.time)
     return LocalLease(folder)
 
 

@@ -38,7 +38,7 @@ class Charge:
         self._show = show
         self._end = threading.Event()
         self._engine = open_engine(config, self._recorded)
-        self._sentry = Sentry(config)
+        self._sentry = Sentry(config, self._engine.hands_off)
         self._outlet = Outlet(config, self._hear)
         self._lock: Lock | None = None
         self._handing = threading.Lock()

@@ -341,7 +341,8 @@ def _lease(shape: LeaseShape, base: Path) -> LeaseConfig:
     files = {name: base / path for name in ("ca", "cert", "key") if (path := getattr(shape, name)) is not None}
     password = secret_of(shape.password, base) if shape.password is not None else None
     endpoints = tuple(endpoint.rstrip("/") for endpoint in shape.endpoints)
-    return LeaseConfig(shape.type, shape.time, endpoints, user=shape.user, password=password, **files)
+    named: dict[str, Any] = {"user": shape.user, "resource": shape.resource, "node": shape.node}
+    return LeaseConfig(shape.type, shape.time, endpoints, password=password, **named, **files)
 
 
 def _account(shape: AccountShape, base: Path, *, remote: bool = False) -> Account:

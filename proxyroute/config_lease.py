@@ -14,7 +14,7 @@ from proxyroute.model import Finding, Severity
 
 @dataclass(frozen=True)
 class LeaseConfig:
-    """Where the lease is kept. All but ``type`` and ``time`` is for etcd only."""
+    """Where the lease is kept. ``resource`` and ``node`` are for Pacemaker, ``endpoints`` and below for etcd."""
 
     type: str = "local"
     time: float = 10.0
@@ -25,6 +25,10 @@ class LeaseConfig:
     key: Path | None = None
     user: str = ""
     password: Secret | None = None
+    resource: str = "proxyroute"
+    """The resource of the cluster manager that is started where we may act."""
+    node: str = ""
+    """The name of this host in the cluster manager; empty: it is asked."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as it is written in the file, with absolute paths and without any secret."""
@@ -33,6 +37,8 @@ class LeaseConfig:
         value: dict[str, Any] = {"type": self.type, "time": self.time}
         if self.type == "etcd":
             value["endpoints"] = list(self.endpoints)
+        if self.type == "pacemaker":
+            value |= {"resource": self.resource, "node": self.node}
         value |= {name: str(path) for name in ("ca", "cert", "key") if (path := getattr(self, name)) is not None}
         if self.password is not None:
             value |= {"user": self.user, "password": self.password.reference}

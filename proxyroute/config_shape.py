@@ -255,8 +255,10 @@ class ScriptsShape(Shape):
 
 
 class LeaseShape(Shape):
-    type: Literal["local", "etcd", "database"] = "local"
+    type: Literal["local", "etcd", "database", "pacemaker"] = "local"
     time: Duration = 10.0
+    resource: Text = "proxyroute"
+    node: Text = ""
     endpoints: list[Text] = []
     ca: Path | None = None
     cert: Path | None = None
@@ -266,8 +268,14 @@ class LeaseShape(Shape):
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> LeaseShape:
+        ours = {"resource", "node"}
+        alien = self.model_fields_set & ours
+        if alien and self.type != "pacemaker":
+            raise _say(f"{', '.join(sorted(alien))} is for type: pacemaker only; this is type: {self.type}")
+        if not is_name(self.resource):
+            raise _say(f"resource: {self.resource!r} is no name of a resource; crm_resource --list names them")
         if self.type != "etcd":
-            alien = self.model_fields_set - {"type", "time"}
+            alien = self.model_fields_set - {"type", "time"} - ours
             if alien:
                 raise _say(f"{', '.join(sorted(alien))} is for type: etcd only; this is type: {self.type}")
         elif not self.endpoints:

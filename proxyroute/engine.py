@@ -89,7 +89,11 @@ class Engine:
     @property
     def standing(self) -> Standing:
         """The standing orders that hold now."""
-        return self._book.read()
+        return replace(self._book.read(), withheld=self.hands_off())
+
+    def hands_off(self) -> str:
+        """Returns why whoever keeps the lease wants nothing done by itself now; empty: it does not mind."""
+        return self._lease.hands_off()
 
     @property
     def _policy(self) -> Policy:
@@ -473,7 +477,10 @@ class Engine:
             if s.kind == "failover" and s.outcome in ("done", "aborted", "open")
         ]
         guarding = Guarding(
-            self._lease.distributed, counts_servers=self._config.lease.type == "database", closes=self._closes
+            self._lease.distributed,
+            counts_servers=self._config.lease.type == "database",
+            closes=self._closes,
+            lets_go=self._config.lease.type != "pacemaker" or self._lease.automatic,
         )
         found = limits(
             self._config.name, self._config.failover, guarding, len(self._parts.site.names), past, time.time()

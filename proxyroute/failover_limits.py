@@ -14,6 +14,7 @@ FINDINGS = (
     "failover.manual",
     "failover.lease",
     "failover.two_servers",
+    "failover.no_fencing",
     "failover.unfenced",
     "failover.quiet",
     "failover.per_day",
@@ -44,6 +45,8 @@ class Guarding:
     """The lease is one that other engines see."""
     counts_servers: bool = False
     """It needs a majority of the database servers themselves."""
+    lets_go: bool = True
+    """An engine that is cut off from all others loses it for sure."""
     closes: bool = True
     """Something keeps clients away from a primary that is replaced: a proxy that must answer, or a fence."""
 
@@ -86,6 +89,10 @@ def _limits(
     if guarding.counts_servers and servers <= 2:
         text = f"the lease needs a majority of {servers} servers, and there is none when one is gone"
         yield _error("failover.two_servers", text, "use etcd for the lease, or add a third server")
+    if not guarding.lets_go and not policy.single_engine:
+        text = "the cluster manager fences nobody, or does not say: an engine on a node that is cut off may still act"
+        cure = "configure fencing (stonith-enabled=true), or declare failover.single_engine: true"
+        yield _error("failover.no_fencing", text, cure)
     if not guarding.closes and not policy.accept_unfenced:
         yield unfenced(cluster, Severity.ERROR)
     counted = [p for p in past if p.automatic and not p.acknowledged]

@@ -199,7 +199,7 @@ class Keeper:
     def _acted(self, diagnosis: Diagnosis) -> bool:
         """Does what the diagnosis allows; tells whether anything was done, or tried."""
         standing = self._sentry.standing
-        if not self._act.due or diagnosis.primary is None or standing.paused is not None:
+        if not self._act.due or diagnosis.primary is None or standing.paused is not None or standing.withheld:
             return False
         if standing.unreadable and diagnosis.action is not Action.CLOSE:
             return False

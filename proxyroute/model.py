@@ -41,7 +41,7 @@ class Holding:
     """Who holds the lease of a cluster now, for those who show it."""
 
     kind: str
-    """``local``, ``etcd`` or ``database``."""
+    """``local``, ``etcd``, ``database`` or ``pacemaker``."""
     holder: str = ""
     """Host and process; empty while nobody holds it."""
     purpose: str = ""

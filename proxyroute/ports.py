@@ -438,6 +438,12 @@ class Lease(Protocol):
     def holding(self, deadline: Deadline) -> Holding:
         """Returns who holds it. Never raises."""
 
+    def hands_off(self) -> str:
+        """Returns why nothing may be done here by itself now, whoever has the lease; empty when nothing is against it.
+
+        By what was seen a moment ago: it is asked all the time.
+        """
+
     def findings(self, deadline: Deadline) -> Sequence[Finding]:
         """Returns what is wrong with where it is kept, each with its cure."""
 

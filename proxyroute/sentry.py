@@ -9,7 +9,8 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from proxyroute.assembly import build_servers, cluster_folder, journal_folder, standing_file
@@ -36,8 +37,11 @@ _STANDING = 0.25
 class Sentry:
     """The eyes of one cluster. Use it in a ``with`` statement; any thread may ask it."""
 
-    def __init__(self, config: ClusterConfig) -> None:
-        """Raises ConfigError when a secret cannot be read."""
+    def __init__(self, config: ClusterConfig, withheld: Callable[[], str] = str) -> None:
+        """``withheld`` tells why nothing is to be done by itself now.
+
+        Raises ConfigError when a secret cannot be read."""
+        self._withheld = withheld
         self._config = config
         self._policy = config.failover
         self._file = cluster_folder(config) / "known.json"
@@ -81,7 +85,7 @@ class Sentry:
     def _ordered(self) -> tuple[Standing, tuple[str, ...]]:
         at, *_ = self._standing
         if time.monotonic() - at > _STANDING:
-            found = self._book.read(), rebuilt(self._ledger.summaries())
+            found = replace(self._book.read(), withheld=self._withheld()), rebuilt(self._ledger.summaries())
             self._standing = (time.monotonic(), *found)
         _, standing, being_rebuilt = self._standing
         return standing, being_rebuilt

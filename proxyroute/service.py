@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 
 from proxyroute.config import load
 from proxyroute.config_values import ClusterConfig, Config
@@ -19,6 +20,7 @@ from proxyroute.model import Deadline
 from proxyroute.notify_message import Notice
 from proxyroute.outlet import Listener
 from proxyroute.sdnotify import Manager
+from proxyroute.sign import Sign
 
 _HEARKEN = 0.5
 """Seconds after which the main thread runs at the latest: a signal that another thread was given does not wake it."""
@@ -29,8 +31,17 @@ END = 95.0
 class Service:
     """Everything that ``proxyroute serve`` does."""
 
-    def __init__(self, config: Config, only: str | None, tell: Listener, manager: Manager | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        only: str | None,
+        tell: Listener,
+        manager: Manager | None = None,
+        ready_file: Path | None = None,
+    ) -> None:
         """``only`` is the one cluster that is to be served, by default all are. ``tell`` gets what is to be logged.
+
+        ``ready_file`` is there while it serves; see :class:`proxyroute.sign.Sign`.
 
         Raises ConfigError when a secret cannot be read, or a cluster is served already.
         """
@@ -38,6 +49,7 @@ class Service:
         self._only = only
         self._log = tell
         self._manager = manager or Manager()
+        self._sign = Sign(ready_file)
         self._end = threading.Event()
         self._again = threading.Event()
         self._reloading: threading.Thread | None = None
@@ -65,6 +77,7 @@ class Service:
         with self._web.served() if self._web is not None else contextlib.nullcontext():
             self._daemon.start()
             self._manager.ready()
+            self._sign.ready()
             while not self._end.wait(_HEARKEN):
                 self._reload_if_asked()
                 self._sign_of_life()
@@ -75,6 +88,7 @@ class Service:
     def _come_to_an_end(self) -> bool:
         """First nothing is begun any more; what has begun is brought to its end while those who wait for it can ask."""
         self._manager.stopping()
+        self._sign.gone()
         web, deadline = self._web, Deadline.after(END)
         if web is not None:
             web.refuse_commands()
@@ -95,6 +109,7 @@ class Service:
         stuck = self._daemon.stuck
         if not stuck:
             self._manager.alive()
+            self._sign.alive()
         self._manager.status(f"{', '.join(stuck)}: does not go on" if stuck else self._daemon.line)
 
     def _reload_if_asked(self) -> None:

@@ -64,13 +64,15 @@ class Standing:
     """By server."""
     unreadable: str = ""
     """Why nobody knows what they are; then nothing is done by itself."""
+    withheld: str = ""
+    """Why nothing is done by itself although nobody has ordered that here: a cluster manager is in maintenance."""
 
     @property
     def idle(self) -> str:
         """Why ``serve`` does nothing by itself; empty: it does."""
         if self.unreadable:
             return f"the standing orders cannot be read: {self.unreadable}"
-        return f"paused ({self.paused})" if self.paused is not None else ""
+        return f"paused ({self.paused})" if self.paused is not None else self.withheld
 
     def policy(self, policy: Policy, rebuilt: Collection[str] = ()) -> Policy:
         """Returns ``policy`` with these orders in it; the servers ``rebuilt`` are left alone as well."""
@@ -92,6 +94,9 @@ class Standing:
         if self.paused is not None:
             text = f"ProxyRoute pauses: {self.paused}"
             return (Finding("failover.paused", Severity.ERROR, cluster, text, "proxyroute resume"),)
+        if self.withheld:
+            cure = "end the maintenance there: docs/guide/pacemaker.md"
+            return (Finding("failover.withheld", Severity.ERROR, cluster, self.withheld, cure),)
         return ()
 
     def lines(self) -> tuple[str, ...]:
@@ -100,10 +105,10 @@ class Standing:
         found += [f"{name} is in maintenance: {order}" for name, order in self.maintenance.items()]
         said = {"prefer": "is preferred", "never": "never becomes primary", "neither": "is a candidate like others"}
         found += [f"{name} {said[order.rank]}: {order}" for name, order in self.ranks.items()]
-        return (*found, *([self.idle] if self.unreadable else []))
+        return (*found, *([self.idle] if self.unreadable else []), *([self.withheld] if self.withheld else []))
 
 
-FINDINGS = ("failover.paused", "failover.orders")
+FINDINGS = ("failover.paused", "failover.orders", "failover.withheld")
 """Codes of everything that comes from here."""
 
 

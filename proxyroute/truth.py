@@ -45,7 +45,8 @@ def truth(
         elif proxy.held:
             warn.append(f"proxy {proxy.proxy} holds newcomers")
     if standing is not None and standing.idle:
-        warn.append("serve pauses" if standing.paused is not None else "the standing orders cannot be read")
+        orders = "serve pauses" if standing.paused is not None else "the standing orders cannot be read"
+        warn.append(f"serve does nothing: {standing.withheld}" if standing.idle == standing.withheld else orders)
     if unfinished:
         warn.append("something is left to do, type 'proxyroute heal'")
     level = "bad" if bad else "warn" if warn else "good"

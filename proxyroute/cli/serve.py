@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import signal
 import sys
+from pathlib import Path
 
 import click
 
@@ -13,9 +14,15 @@ from proxyroute.errors import ProxyRouteError
 
 
 @click.command(short_help="Keep the clusters in order, in the foreground.")
+@click.option(
+    "--ready-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Make FILE once it serves, and touch it while all goes round.",
+)
 @common_options
 @pass_context
-def serve(ctx: Context) -> None:
+def serve(ctx: Context, ready_file: Path | None) -> None:
     """Keep the clusters in order, in the foreground: all that are configured, or the one that --cluster names.
 
     Heals what a crash has left open, reads servers and proxies all the time, and brings back proxies that are not as
@@ -37,7 +44,7 @@ def serve(ctx: Context) -> None:
     faulthandler.enable()  # a watchdog that ends us learns where each thread stood
     style = "json" if ctx.as_json else logs.style_of(config.log)
     with logs.logging_to(sys.stdout, style):
-        service = Service(config, ctx.cluster_option, logs.tell)
+        service = Service(config, ctx.cluster_option, logs.tell, ready_file=ready_file)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.ask_to_end())
         signal.signal(signal.SIGHUP, lambda *_: service.ask_to_reload())

@@ -203,6 +203,9 @@ class DatabaseLease:
             return Holding("database")
         return Holding("database", held[0] if held else "", "")
 
+    def hands_off(self) -> str:
+        return ""
+
     def findings(self, deadline: Deadline) -> Sequence[Finding]:
         """Returns which servers do not answer, and that two are few."""
         found = []

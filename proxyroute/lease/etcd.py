@@ -315,6 +315,9 @@ class EtcdLease:
         text = text_of(found[0])
         return Holding("etcd", str(text.get("holder")), str(text.get("purpose")), max(0.0, float(left)))
 
+    def hands_off(self) -> str:
+        return ""
+
     def findings(self, deadline: Deadline) -> Sequence[Finding]:
         """Returns what is wrong with each member."""
         try:

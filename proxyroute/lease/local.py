@@ -26,8 +26,10 @@ class LocalLease:
     distributed = False
     automatic = False
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "lease.lock") -> None:
+        """``name`` is that of the lock file in ``folder``."""
         self._folder = folder
+        self._lock = folder / name
         self._claims = Claims(folder / "epochs")
         self._file: int | None = None
         self._term = 0
@@ -42,7 +44,7 @@ class LocalLease:
             return self._term
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = os.open(self._folder / "lease.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise JournalError(f"{self._folder}: {error.strerror}; state_dir must be writable") from error
         try:
@@ -69,10 +71,10 @@ class LocalLease:
             raise LeaseLost("the lease is not held")
         with contextlib.suppress(OSError):
             mine = os.fstat(self._file)
-            now = (self._folder / "lease.lock").stat()
+            now = self._lock.stat()
             if (mine.st_dev, mine.st_ino) == (now.st_dev, now.st_ino):
                 return
-        raise LeaseLost(f"{self._folder}/lease.lock was replaced or removed while it was held")
+        raise LeaseLost(f"{self._lock} was replaced or removed while it was held")
 
     def lost(self, deadline: Deadline) -> bool:
         """Never: a file that was replaced is a person's doing, and what has begun is still for us to undo."""
@@ -103,7 +105,7 @@ class LocalLease:
     def holding(self, deadline: Deadline) -> Holding:
         """Returns who holds it, by trying to take the lock for a moment."""
         try:
-            file = os.open(self._folder / "lease.lock", os.O_RDWR | os.O_CLOEXEC)
+            file = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             return Holding("local")
         try:
@@ -113,6 +115,9 @@ class LocalLease:
             return Holding("local", str(text.get("holder", "")), str(text.get("purpose", "")))
         finally:
             os.close(file)
+
+    def hands_off(self) -> str:
+        return ""
 
     def findings(self, deadline: Deadline) -> Sequence[Finding]:
         return ()

@@ -363,6 +363,9 @@ class FakeLease:
     def holding(self, deadline: Deadline) -> Holding:
         return Holding("fake")
 
+    def hands_off(self) -> str:
+        return ""
+
     def findings(self, deadline: Deadline) -> Sequence[Finding]:
         return ()
 

@@ -14,6 +14,7 @@ from proxyroute.config_secrets import Secret
 from proxyroute.lease.database import DatabaseLease
 from proxyroute.lease.etcd import EtcdLease
 from proxyroute.lease.local import LocalLease
+from proxyroute.lease.pacemaker import PacemakerLease
 
 FILE = """\
 version: 1
@@ -55,13 +56,21 @@ def test_a_snapshot_carries_it_without_its_secret(tmp_path: Path) -> None:
     assert from_snapshot(json.loads(json.dumps(snapshot(shop)))) == shop
 
 
+def test_that_of_a_cluster_manager_has_the_name_of_its_resource(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "lease: {type: pacemaker}").lease == LeaseConfig("pacemaker")
+    shop = loaded(tmp_path, "lease: {type: pacemaker, resource: engine, node: n1, time: 5s}")
+    assert shop.lease == LeaseConfig("pacemaker", 5.0, resource="engine", node="n1")
+    assert from_snapshot(json.loads(json.dumps(snapshot(shop)))) == shop
+
+
 def test_each_type_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P", "secret")
     monkeypatch.setenv("ENGINE_PASSWORD", "secret")
-    built = {text: build_lease(loaded(tmp_path, text)) for text in ("", ETCD, "lease: {type: database}")}
-    assert [type(lease) for lease in built.values()] == [LocalLease, EtcdLease, DatabaseLease]
-    assert [lease.distributed for lease in built.values()] == [False, True, True]
-    assert [lease.automatic for lease in built.values()] == [False, True, False]
+    texts = ("", ETCD, "lease: {type: database}", "lease: {type: pacemaker, node: n1}")
+    built = {text: build_lease(loaded(tmp_path, text)) for text in texts}
+    assert [type(lease) for lease in built.values()] == [LocalLease, EtcdLease, DatabaseLease, PacemakerLease]
+    assert [lease.distributed for lease in built.values()] == [False, True, True, True]
+    assert [lease.automatic for lease in built.values()] == [False, True, False, False]
 
 
 def test_files_and_secrets_are_looked_for(tmp_path: Path) -> None:
@@ -73,7 +82,7 @@ def test_files_and_secrets_are_looked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lease", "told"),
     [
-        ("{type: raft}", "clusters.shop.lease.type: must be 'local', 'etcd' or 'database'"),
+        ("{type: raft}", "clusters.shop.lease.type: must be 'local', 'etcd', 'database' or 'pacemaker'"),
         ("{type: etcd}", "has no endpoints; write endpoints: ['https://10.0.0.1:2379'"),
         ('{type: etcd, endpoints: ["10.0.0.1"]}', "'10.0.0.1' is not an address of etcd"),
         ('{type: etcd, endpoints: ["http://a:2379"], ca: x}', "does not use TLS, and ca or cert is given"),
@@ -81,6 +90,10 @@ def test_files_and_secrets_are_looked_for(tmp_path: Path) -> None:
         ('{type: etcd, endpoints: ["https://a:2379"], user: x}', "user and password come together"),
         ('{type: etcd, endpoints: ["https://a:2379"], user: x, password: y}', "a secret is never written"),
         ('{type: database, endpoints: ["https://a:2379"]}', "endpoints is for type: etcd only"),
+        ("{type: etcd, endpoints: [https://a:1], node: n1}", "node is for type: pacemaker only; this is type: etcd"),
+        ("{type: local, resource: engine}", "resource is for type: pacemaker only"),
+        ("{type: pacemaker, user: x}", "user is for type: etcd only"),
+        ("{type: pacemaker, resource: 'a b'}", "is no name of a resource; crm_resource --list names them"),
         ("{type: database, time: 1500ms}", "whole seconds, from 2s to 600s"),
         ("{type: database, time: 1s}", "whole seconds, from 2s to 600s"),
         ("{type: database, tiem: 5s}", "did you mean time?"),

@@ -28,6 +28,7 @@ CASES = {
     "failover.manual": told(policy=replace(AUTOMATIC, mode="manual")),
     "failover.lease": told(guarding=Guarding(distributed=False)),
     "failover.two_servers": told(guarding=Guarding(True, counts_servers=True), servers=2),
+    "failover.no_fencing": told(guarding=Guarding(True, lets_go=False)),
     "failover.unfenced": told(guarding=Guarding(True, closes=False)),
     "failover.quiet": told(past(599.0)),
     "failover.per_day": told(past(DAY - 1), past(700.0)),
@@ -45,6 +46,7 @@ def test_every_limit_has_a_case_and_nothing_forbids_without_a_reason() -> None:
     assert told() == []
     assert told(policy=replace(AUTOMATIC, single_engine=True), guarding=Guarding(distributed=False)) == []
     assert told(past(600.0), past(DAY)) == []
+    assert told(policy=replace(AUTOMATIC, single_engine=True), guarding=Guarding(True, lets_go=False)) == []
     assert told(policy=replace(AUTOMATIC, accept_unfenced=True), guarding=Guarding(True, closes=False)) == []
 
 

@@ -255,6 +255,22 @@ def test_what_was_refused_is_tried_anew_when_a_server_is_back_or_an_order_was_gi
     assert served._act.due
 
 
+def test_while_a_cluster_manager_is_in_maintenance_nothing_is_done_by_itself_and_that_is_told() -> None:
+    told: list[str] = []
+    engine: Any = SimpleNamespace(close_strays=lambda names: "closed")
+    sentry: Any = SimpleNamespace(standing=Standing(withheld="the cluster manager is in maintenance mode"))
+    config: Any = SimpleNamespace(name="shop", failover=SimpleNamespace(mode="automatic"))
+    served = keeper.Keeper(config, engine, sentry, lambda notice: told.append(notice.text))
+    served._tell_orders()
+    stray = Diagnosis("StrayWritable", "", Action.CLOSE, "db1", ("db2",))
+    assert not served._acted(stray)
+    assert sentry.standing.idle == "the cluster manager is in maintenance mode"
+    assert [f.code for f in sentry.standing.findings("shop")] == ["failover.withheld"]
+    sentry.standing = Standing()
+    served._tell_orders()
+    assert told == ["the cluster manager is in maintenance mode", "no more: the cluster manager is in maintenance mode"]
+
+
 def test_whoever_is_in_the_way_for_long_is_named_and_what_was_before_does_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,0 +1,209 @@
+"""The OCF agent as Pacemaker calls it, one action after the other, with the real engine; and by ocf-tester."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.lab import CLUSTER_NAME, PROGRAM, end_all, processes_of
+from tests.support.load import ROOT_FOLDER
+from tests.support.process import find_program, free_port, is_stopped, search_path, workspace
+from tests.support.wait import until
+
+AGENT = ROOT_FOLDER / "scripts" / "ocf" / "proxyroute"
+OCF_ROOT = Path("/usr/lib/ocf")
+FUNCTIONS = OCF_ROOT / "lib" / "heartbeat" / "ocf-shellfuncs"
+OK, GENERIC, ARGS, UNIMPLEMENTED, INSTALLED, CONFIGURED, NOT_RUNNING = 0, 1, 2, 3, 5, 6, 7
+
+
+class Resource:
+    """One resource on one node: its parameters, and what the actions answer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "serve.log"
+        (folder / "run").mkdir()
+        (folder / "state").mkdir()
+        (folder / "password").write_text("secret")
+        secret = {"file": str(folder / "password")}
+        nobody = f"127.0.0.1:{free_port()}"
+        shop = {
+            "account": {"user": "proxyroute", "password": secret},
+            "replication": {"user": "repl", "password": secret},
+            "servers": {"db1": nobody, "db2": nobody.replace("127.0.0.1", "127.0.0.2")},
+        }
+        self.values = {"version": 1, "state_dir": str(folder / "state"), "clusters": {CLUSTER_NAME: shop}}
+        self.config = folder / "proxyroute.yml"
+        self.configure()
+        self.parameters = {
+            "binary": str(PROGRAM),
+            "config": str(self.config),
+            "user": "root",
+            "state_dir": str(folder / "state"),
+            "logfile": str(self.log),
+        }
+
+    def configure(self, **changes: object) -> None:
+        self.config.write_text(yaml.safe_dump(self.values | changes))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        told = {f"OCF_RESKEY_{name}": value for name, value in self.parameters.items()}
+        fixed = {"OCF_ROOT": str(OCF_ROOT), "OCF_RESOURCE_INSTANCE": "engine", "HA_RSCTMP": str(self.folder / "run")}
+        return {**os.environ, "PATH": search_path(), **fixed, **told}
+
+    def act(self, action: str, timeout: float = 60.0) -> tuple[int, str]:
+        """Returns what the agent answers within ``timeout``, and its words."""
+        environment = {**self.environment, "OCF_RESKEY_CRM_meta_timeout": f"{timeout * 1000:.0f}"}
+        # the engine has its output in the log, so nobody else keeps these pipes open
+        done = subprocess.run(
+            [str(AGENT), action], capture_output=True, text=True, env=environment, timeout=timeout, cwd="/"
+        )
+        return done.returncode, done.stderr
+
+    @property
+    def pid(self) -> int:
+        return int((self.folder / "run" / "proxyroute-engine.pid").read_text())
+
+    @property
+    def ready(self) -> Path:
+        return self.folder / "run" / "proxyroute-engine" / "ready"
+
+
+@pytest.fixture
+def resource() -> Iterator[Resource]:
+    if os.geteuid() != 0:
+        pytest.skip("only root runs resources of a cluster")
+    if not FUNCTIONS.exists():
+        pytest.skip("resource-agents is not installed; run scripts/setup --for test")
+    with_folder = workspace()
+    try:
+        yield Resource(with_folder)
+    finally:
+        end_all(with_folder)
+        subprocess.run(["rm", "-rf", str(with_folder)], check=True)
+
+
+def test_it_starts_is_there_and_stops_however_often_it_is_told(resource: Resource) -> None:
+    assert resource.act("monitor") == (NOT_RUNNING, "")
+    assert resource.act("stop")[0] == OK
+    assert resource.act("start")[0] == OK
+    first = resource.pid
+    assert resource.ready.read_text() == f"{first}\n"
+    assert resource.act("monitor") == (OK, "")
+    assert resource.act("start")[0] == OK
+    assert resource.pid == first
+    assert '"serving"' in resource.log.read_text()
+    assert resource.act("stop")[0] == OK
+    assert processes_of(resource.folder) == []
+    assert resource.act("monitor") == (NOT_RUNNING, "")
+    assert resource.act("stop")[0] == OK
+
+
+def test_what_it_says_of_itself_is_valid(resource: Resource) -> None:
+    done = subprocess.run([str(AGENT), "meta-data"], capture_output=True, text=True, env=resource.environment)
+    assert done.returncode == OK
+    told = resource.folder / "meta-data.xml"
+    told.write_text(done.stdout.replace("ra-api-1.dtd", "/usr/share/resource-agents/ra-api-1.dtd"))
+    subprocess.run([find_program("xmllint"), "--noout", "--valid", str(told)], check=True)
+
+
+def test_an_action_that_there_is_not(resource: Resource) -> None:
+    assert resource.act("promote")[0] == UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("name", ["binary", "config", "user", "state_dir"])
+def test_what_is_missing_on_this_node_is_named_and_no_reason_for_a_probe_or_a_stop_to_fail(
+    resource: Resource, name: str
+) -> None:
+    assert resource.act("validate-all") == (OK, "")
+    resource.parameters[name] = "/nowhere/to-be-found"
+    status, words = resource.act("validate-all")
+    assert (status, "/nowhere/to-be-found" in words) == (INSTALLED, True)
+    assert resource.act("start")[0] == INSTALLED
+    assert resource.act("monitor")[0] == NOT_RUNNING
+    assert resource.act("stop")[0] == OK
+
+
+def test_a_configuration_with_a_mistake_keeps_this_node_from_it_and_says_which(resource: Resource) -> None:
+    resource.configure(state_directory="x")
+    status, words = resource.act("start")
+    assert status == ARGS
+    assert "state_directory" in words
+    assert resource.act("monitor")[0] == NOT_RUNNING
+
+
+def test_a_process_that_was_killed_is_not_there_and_its_number_is_nobodys(resource: Resource) -> None:
+    assert resource.act("start")[0] == OK
+    killed = resource.pid
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: resource.act("monitor")[0] == NOT_RUNNING, "monitor to notice")
+    # another program has got the number meanwhile
+    (resource.folder / "run" / "proxyroute-engine.pid").write_text(f"{os.getpid()}\n")
+    assert resource.act("monitor")[0] == NOT_RUNNING
+    assert resource.act("stop")[0] == OK
+
+
+def test_one_that_gives_no_sign_of_life_is_told_from_one_that_is_gone(resource: Resource) -> None:
+    assert resource.act("start")[0] == OK
+    os.kill(resource.pid, signal.SIGSTOP)
+    until(lambda: is_stopped(resource.pid), "it to stand still")
+    hours_ago = time.time() - 7200
+    os.utime(resource.ready, (hours_ago, hours_ago))
+    status, words = resource.act("monitor")
+    assert status == GENERIC
+    assert "no sign of life" in words
+    os.kill(resource.pid, signal.SIGCONT)
+    until(lambda: resource.ready.stat().st_mtime > hours_ago + 3600, "a sign of life")
+    assert resource.act("monitor") == (OK, "")
+
+
+def test_a_stop_ends_within_its_time_out_though_the_engine_does_not(resource: Resource) -> None:
+    assert resource.act("start")[0] == OK
+    os.kill(resource.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    status, words = resource.act("stop", timeout=12.0)
+    assert status == OK
+    assert time.monotonic() - began < 12.0
+    assert "killed" in words
+    assert processes_of(resource.folder) == []
+
+
+def test_one_that_is_started_while_another_serves_here_is_refused(resource: Resource) -> None:
+    other = subprocess.Popen(
+        [str(PROGRAM), "--config", str(resource.config), "serve"], stdout=subprocess.PIPE, text=True, cwd="/"
+    )
+    assert other.stdout is not None
+    try:
+        assert "serving" in other.stdout.readline()
+        status, words = resource.act("start")
+        assert status == ARGS
+        assert f"served already by process {other.pid}" in words
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+
+
+def test_ocf_tester_is_content(resource: Resource) -> None:
+    try:
+        tester = find_program("ocf-tester")
+    except FileNotFoundError as reason:
+        pytest.skip(str(reason))
+    words = [word for name, value in resource.parameters.items() for word in ("-o", f"{name}={value}")]
+    done = subprocess.run(
+        [tester, "-n", "engine", *words, str(AGENT)],
+        capture_output=True,
+        text=True,
+        env={**resource.environment, "OCF_RESKEY_CRM_meta_timeout": "60000"},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed all tests" in done.stdout
