@@ -25,6 +25,7 @@ POINTS: dict[str, str] = {
     "mariadb.block_writes": "FLUSH TABLES WITH READ LOCK / BACKUP STAGE BLOCK_COMMIT",
     "mariadb.mark_session": "GET_LOCK that marks a session that may change something",
     "mariadb.end_other": "KILL of a session of the engine that had the lease before",
+    "mariadb.bound_lock": "SET SESSION wait_timeout, after which the server ends a lock that nobody speaks for",
     "mariadb.name_lock": "GET_LOCK that names a session that holds writes back",
     "mariadb.arm": "the statement that holds writes back and then refuses them by itself",
     "mariadb.unblock_writes": "UNLOCK TABLES / BACKUP STAGE END",

@@ -1,25 +1,25 @@
 """The MariaDB driver: what it does to one server. How it reads one is in ``mariadb_read`` and ``mariadb_inspect``.
 
-Tried on MariaDB 10.11. Connections: *control* for everything, *lock* for the one session in which the write lock
-lives, *switch* for the dead man's switch, and a short side connection to end a statement whose reply does not come.
+Tried on MariaDB 10.11. Connections: *control* for everything, those of ``mariadb_freeze`` while writes are held back,
+and a short side connection to end a statement whose reply does not come.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from proxyroute.db.acting import READ_MARKS, marked
 from proxyroute.db.mariadb_events import set_event_status
+from proxyroute.db.mariadb_freeze import HOLDERS, LOCK_TIMEOUTS, Freeze, lock_name
 from proxyroute.db.mariadb_inspect import blockers, inspect
 from proxyroute.db.mariadb_read import read_position, read_status
 from proxyroute.db.mariadb_replication import Replication, ReplicationLogin
 from proxyroute.db.mariadb_statements import statements
 from proxyroute.db.session import Login, Session
-from proxyroute.errors import GaveWay, LostReply, Refused, ServerError, StatementError, TimedOut, Unreachable
+from proxyroute.errors import GaveWay, Refused, ServerError, StatementError, TimedOut
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.model import (
     Address,
@@ -32,16 +32,10 @@ from proxyroute.model import (
     WriteState,
 )
 
-HOLDERS = ("engine", "armed")
-_SESSIONS = ("engine", "switch")
-"""Names of the sessions in which writes are held back; ``armed`` is a second name of the latter, once it holds."""
-_LOCK_TIMEOUTS = frozenset({1205, 1969, 1317, 3024})
 _NO_SUCH_THREAD = 1094
 _TOO_MANY_CONNECTIONS = 1040
 _POLL = 0.002
 _ATTEMPT = 0.5
-_REPLY = 0.5
-"""Seconds for an answer beyond the time that the server itself was given."""
 _SLICE = 0.25
 _QUICK = 0.7
 """Seconds in which a server answers that is worth waiting for."""
@@ -71,12 +65,9 @@ class MariaDB:
         self._login = login
         self._permit = permit
         self._control = self._session()
-        self._lock = self._session()
-        self._switch = self._session()
+        self._freeze = Freeze(name, self._session)
         self._excluded = (login.user, *monitor_users)
         self._replication = Replication(self._open, replication)
-        self._stage_held = False
-        self._switching: threading.Thread | None = None
 
     def _session(self) -> Session:
         return Session(self.name, self.address, self._login, self._permit)
@@ -90,11 +81,7 @@ class MariaDB:
         """Opens the control connection; for an ``operation`` also those of the lock and of the dead man's switch."""
         self._open(deadline).mark(deadline)
         if operation:
-            self._lock.open(deadline)
-            self._switch.open(deadline)
-            # named before they are used: a statement that is still on its way when we die can be found and ended
-            for session, name in ((self._lock, "engine"), (self._switch, "switch")):
-                session.change("mariadb.name_lock", "SELECT GET_LOCK(%s, 0)", deadline, (_lock_name(operation, name),))
+            self._freeze.connect(operation, deadline)
 
     def look(self, deadline: Deadline) -> Status:
         return read_status(self._open(deadline), self.name, self.address, deadline)
@@ -121,7 +108,7 @@ class MariaDB:
             "SELECT @@global.read_only AS ro, @@global.gtid_binlog_state AS state, @@global.gtid_slave_pos AS applied,"
             " IS_USED_LOCK(%s) AS engine, IS_USED_LOCK(%s) AS armed",
             deadline,
-            tuple(_lock_name(operation, holder) for holder in HOLDERS),
+            tuple(lock_name(operation, holder) for holder in HOLDERS),
         )
         position = MariaDBPosition.parse(row["state"]).merge(MariaDBPosition.parse(row["applied"]))
         # MariaDB 12 names the levels of read_only; before that it is 0 or 1
@@ -170,29 +157,7 @@ class MariaDB:
         return frozenset(int(row["id"]) for row in rows)
 
     def block_writes(self, operation: str, deadline: Deadline, policy: Policy) -> None:
-        """FLUSH TABLES WITH READ LOCK (or BACKUP STAGE BLOCK_COMMIT) in the lock session.
-
-        Bounded attempts with pauses between them: while the lock is pending, everybody's writes stall.
-        """
-        while True:
-            attempt = min(policy.lock_attempt, deadline.require(f"the write lock on {self.name}"))
-            bound = f"SET STATEMENT max_statement_time={max(attempt, 0.01):.3f} FOR "
-            reply_by = Deadline.after(attempt + _REPLY)
-            try:
-                if policy.freeze == "backup_stage":
-                    self._lock.change("mariadb.block_writes", bound + "BACKUP STAGE START", reply_by)
-                    self._stage_held = True
-                    self._lock.change("mariadb.block_writes", bound + "BACKUP STAGE BLOCK_COMMIT", reply_by)
-                else:
-                    self._lock.change("mariadb.block_writes", bound + "FLUSH TABLES WITH READ LOCK", reply_by)
-                break
-            except StatementError as error:
-                self._leave_stage(reply_by)
-                if error.errno not in _LOCK_TIMEOUTS:
-                    raise
-            if deadline.left <= policy.lock_pause:
-                raise TimedOut(f"{self.name}: no write lock within the budget: {self._blockers(policy)}")
-            time.sleep(policy.lock_pause)
+        self._freeze.block(deadline, policy, lambda: self._blockers(policy))
 
     def _blockers(self, policy: Policy) -> str:
         deadline = Deadline.after(_ATTEMPT)
@@ -201,55 +166,10 @@ class MariaDB:
         return "something holds writes open"
 
     def arm(self, operation: str, seconds: float, deadline: Deadline) -> None:
-        """One statement that the server goes on with after its client is gone (10.11.19: after kill -9 of the client).
-
-        It takes the lock, sleeps, sets read_only, and only then lets the lock go. Ending its session disarms it.
-        """
-        name = _lock_name(operation, "armed")
-        statement = (
-            "BEGIN NOT ATOMIC DO RELEASE_LOCK(%s); FLUSH TABLES WITH READ LOCK; DO GET_LOCK(%s, 0);"
-            " DO SLEEP(%s); SET GLOBAL read_only=1; END"
-        )
-        until = Deadline.after(seconds + 2.0)
-        switch = self._switch
-        # once it is armed it must outlive us: the next holder of the lease ends it by its name, or not at all
-        mark = switch.mark_name or "none"
-
-        def run() -> None:
-            with contextlib.suppress(ServerError, TimedOut):  # ended by unblock_writes, as it should be
-                switch.change("mariadb.arm", statement, until, (mark, name, seconds))
-
-        self._switching = threading.Thread(target=run, name=f"switch-{self.name}", daemon=True)
-        self._switching.start()
-        while "armed" not in self.write_state(deadline, operation).holders:
-            deadline.require(f"{self.name} to arm")
-            if not self._switching.is_alive():
-                raise LostReply(self.name, "the session that arms it is gone")
-
-    def _leave_stage(self, deadline: Deadline) -> None:
-        if self._stage_held:
-            self._lock.change("mariadb.unblock_writes", "BACKUP STAGE END", deadline)
-            self._stage_held = False
+        self._freeze.arm(operation, seconds, deadline, lambda: "armed" in self.write_state(deadline, operation).holders)
 
     def unblock_writes(self, operation: str, deadline: Deadline) -> None:
-        for session in _SESSIONS:
-            name = _lock_name(operation, session)
-            while True:
-                owner = self._open(deadline).one("SELECT IS_USED_LOCK(%s) AS id", deadline, (name,))["id"]
-                if owner is None or int(owner) == self._lock.id:
-                    break
-                deadline.require(f"session {owner}, which holds writes back on {self.name}, to end")
-                self._kill("mariadb.end_holder", int(owner), deadline)
-                time.sleep(_POLL)
-        if not self._lock.is_open:
-            return
-        try:
-            self._leave_stage(deadline)
-            self._lock.change("mariadb.unblock_writes", "UNLOCK TABLES", deadline)
-            name = _lock_name(operation, "engine")
-            self._lock.change("mariadb.unblock_writes", "SELECT RELEASE_LOCK(%s)", deadline, (name,))
-        except (LostReply, Unreachable):
-            self._lock.abandon()  # the lock dies with its session
+        self._freeze.end(operation, deadline, self._open(deadline), self._kill)
 
     def limit_connections(self, limit: int, deadline: Deadline) -> None:
         """To no less than the connections there are: below them not even the extra privileged one gets in.
@@ -304,7 +224,7 @@ class MariaDB:
                 )
                 return
             except StatementError as error:
-                if error.errno not in _LOCK_TIMEOUTS:
+                if error.errno not in LOCK_TIMEOUTS:
                     raise
 
     def accept_writes(self, deadline: Deadline) -> None:
@@ -402,14 +322,8 @@ class MariaDB:
 
     @property
     def _own(self) -> set[int]:
-        return {session.id for session in (self._control, self._lock, self._switch)}
+        return {self._control.id, *self._freeze.ids}
 
     def close(self) -> None:
         self._control.close()
-        self._lock.close()
-        if self._switching is None or not self._switching.is_alive():  # else its thread waits for the answer
-            self._switch.abandon()
-
-
-def _lock_name(operation: str, holder: str) -> str:
-    return f"proxyroute/{operation}/{holder}"
+        self._freeze.close()

@@ -55,7 +55,8 @@ def stopped_at(site: Lab, point: str, words: Sequence[str]) -> Iterator[subproce
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as engine:
         guard = None
         try:
-            until(lambda: is_stopped(engine.pid), f"the engine to stop at {point}")
+            until(lambda: is_stopped(engine.pid) or engine.poll() is not None, f"the engine to stop at {point}")
+            assert engine.returncode is None, f"it ended before {point}: {engine.communicate()[0]}"
             guard = _guard_of(site)
             if guard is not None:
                 os.kill(guard, signal.SIGSTOP)
