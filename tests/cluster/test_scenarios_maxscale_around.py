@@ -45,7 +45,7 @@ def refused(site: MaxScaleLab, code: str, text: str) -> None:
     assert [o["outcome"] for o in site.json("history")[1]["operations"] if o["outcome"] == "open"] == []
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["driving", pytest.param("following", marks=pytest.mark.full)])
 def test_over_https_there_and_back(begin: Callable[..., MaxScaleLab], tmp_path: Path, mode: str) -> None:
     certificate = make_certificate(tmp_path)
     site = begin(mode, tls=Tls(certificate.cert, certificate.key), proxy={"ca": str(certificate.ca)})

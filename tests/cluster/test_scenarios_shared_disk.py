@@ -161,7 +161,7 @@ def lose(disk: Gluster, how: str) -> None:
         disk.freeze()
 
 
-@pytest.mark.parametrize("how", ["cut", "frozen"])
+@pytest.mark.parametrize("how", [pytest.param("cut", marks=pytest.mark.full), "frozen"])
 def test_disk_lost_at_the_hold_aborts_and_the_old_primary_takes_writes(site: Lab, disk: Gluster, how: str) -> None:
     old, routes = site.cluster.primary.name, [host.route() for host in site.hosts]
     with stopped(site, "share.publish:after:2", code={4}):
@@ -171,7 +171,7 @@ def test_disk_lost_at_the_hold_aborts_and_the_old_primary_takes_writes(site: Lab
     assert site.cluster.primary.name == old
 
 
-@pytest.mark.parametrize("how", ["cut", "frozen"])
+@pytest.mark.parametrize("how", ["cut", pytest.param("frozen", marks=pytest.mark.full)])
 def test_disk_lost_while_the_freeze_is_waited_for_is_no_reason_to_keep_anything_frozen(
     site: Lab, disk: Gluster, how: str
 ) -> None:
@@ -184,7 +184,7 @@ def test_disk_lost_while_the_freeze_is_waited_for_is_no_reason_to_keep_anything_
     assert {beat(site, host.write) for host in site.hosts} == {old}
 
 
-@pytest.mark.parametrize("how", ["cut", "frozen"])
+@pytest.mark.parametrize("how", ["cut", pytest.param("frozen", marks=pytest.mark.full)])
 def test_disk_lost_at_the_commit_is_unknown_and_the_route_settles_when_it_is_back(
     site: Lab, disk: Gluster, how: str
 ) -> None:

@@ -119,7 +119,6 @@ def healed(pair: Pair) -> None:
 
 
 QUICK = {
-    ("switchover", "before", "haproxy"),
     ("switchover", "during", "keepalived"),
     ("switchover", "after", "host"),
     ("failover", "during", "cable"),
