@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.swept import swept
 from tests.chaos.test_sigkill import SETTINGS, _points, _sweep
 from tests.chaos.world import assert_legal, await_closed, limits_of
 from tests.contract.test_agents_sigkill import MOMENTS
@@ -28,7 +29,7 @@ def lab() -> Iterator[Lab]:
 def published(lab: Lab, trace: Path) -> list[str]:
     """Returns every moment around what the engine puts into the shared folder in a switchover."""
     points = [p for p in _points(lab, trace) if p.startswith("engine/share.")]
-    assert {p.split("/")[1].split(":")[0] for p in points} >= {"share.release", "share.claim", "share.publish"}
+    swept("switchover with agents", points)
     return points
 
 
@@ -47,6 +48,10 @@ def test_the_engine_is_killed_before_and_after_everything_it_publishes(lab: Lab,
 
 SOME = ("agent.remember:after", "haproxy.runtime:before", "share.receipt:before")
 """One of each kind: what it keeps, what it changes, what it answers."""
+
+
+def test_every_act_of_an_agent_is_one_at_which_it_is_killed() -> None:
+    swept("an agent", [f"agent/{moment}" for moment in MOMENTS])
 
 
 @pytest.mark.timeout(600)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.swept import swept
 from tests.chaos.test_sigkill_failover import FAILOVER, MISSED, assert_moved, die_at, heal, put_in_order
 from tests.chaos.world import EACH, assert_legal, limits_of
 from tests.support.broken import ready
@@ -140,6 +141,9 @@ def sweep(lab: Lab, faults: Sequence[str], mode: str) -> None:
 def test_killed_around_the_binary_log_of_the_dead(tmp_path: Path, mode: str, each: int) -> None:
     with site(mode) as lab:
         points = points_of(lab, tmp_path / "trace")
-        assert any(point.startswith("engine/archive.write") for point in points)
-        assert any(point.startswith("engine/archive.replay") for point in points) == (mode == "apply")
+        if mode == "apply":
+            swept("failover with what only the dead has", points)
+        else:
+            assert any(point.startswith("engine/archive.write") for point in points)
+            assert not any(point.startswith("engine/archive.replay") for point in points)
         sweep(lab, points[::each], mode)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.chaos.swept import swept
 from tests.chaos.test_sigkill import SETTINGS, _points, _sweep
 from tests.chaos.world import EACH
 from tests.support.accounts import Account
@@ -60,6 +61,6 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 @pytest.mark.parametrize("step", EACH)
 def test_killed_around_acts_of_force_and_hooks(lab: Lab, tmp_path: Path, step: int) -> None:
     points = [p for p in _points(lab, tmp_path / "trace") if p.removeprefix("engine/").startswith(ACTS)]
-    assert {p.removeprefix("engine/").split(":")[0] for p in points} == set(ACTS)
+    swept("switchover by force", points)
     _sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points[::step])])
     assert [node.name for node in lab.cluster if node.sql(LOCKED)] == [], "the account is left locked"

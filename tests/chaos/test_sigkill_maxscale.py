@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.swept import swept
 from tests.chaos.test_sigkill import SETTINGS, _points, _sweep
 from tests.support.load import create_table
 from tests.support.maxscale.bits import Bit
@@ -28,8 +29,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[MaxScaleLab]:
 @pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.full)])
 def test_killed_around_every_act_at_maxscale(lab: MaxScaleLab, tmp_path: Path, step: int) -> None:
     points = [p for p in _points(lab, tmp_path / "trace") if p.startswith("engine/maxscale.")]
-    assert any(p.startswith("engine/maxscale.object:before") for p in points)
-    assert any(p.startswith("engine/maxscale.state:after") for p in points)
+    swept("switchover behind MaxScale", points)
     _sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points[::step])])
     assert_one_master_and_one_epoch(lab)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.swept import swept
 from tests.chaos.test_sigkill_failover import FAILOVER, OPTIONS, acknowledged_by_all, bring_back, sweep
 from tests.chaos.world import EACH
 from tests.support.load import create_table
@@ -54,6 +55,7 @@ def test_killed_when_the_dead_one_is_cleared_and_when_the_new_one_is_set(lab: Ma
 @pytest.mark.timeout(900)
 def test_killed_around_every_act_at_maxscale(lab: MaxScaleLab, tmp_path: Path) -> None:
     points = [p for p in points_of(lab, tmp_path / "trace") if p.startswith("engine/maxscale.")]
+    swept("failover behind MaxScale", points)
     assert len(points) >= 12, points
     sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points)])
     assert_one_master(lab)
