@@ -269,7 +269,10 @@ class Engine:
     ) -> Iterator[tuple[Operation, Parts]]:
         """An operation under the lease, with its journal and its guard. ``plan`` is asked once the lease is ours."""
         operation = self._caller.operation or new_id()
-        self._take_lease(f"{kind} {operation}", patience)
+        try:
+            self._take_lease(f"{kind} {operation}", patience)
+        except JournalError as error:  # the lease of this host is a file beside the journal
+            raise Refused(f"{error}; nothing was touched") from error
         guard: Guard | None = None
         op: Operation | None = None
         try:

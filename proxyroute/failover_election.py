@@ -290,7 +290,10 @@ class _Contest:
             rest = self.reference.minus(goal)
             count = self.reference.distance(goal)
             number = f" ({count} at the most)" if count is not None else ""
-            missing.append(f"{self.primary} has executed {rest}{number}, which nobody who answers has received")
+            missing.append(
+                f"{self.primary} had executed {rest}{number} when it was last seen, which nobody who answers has "
+                "received; what it wrote after that comes on top"
+            )
             cure = f"if the binary logs of {self.primary} can be reached, they are saved; or --force does without them"
             findings.append(self._finding("failover.lost", self.primary, missing[-1], cure))
         return FailoverElection(winner.name, source, ranking, goal, tuple(missing), lossless, tuple(findings))

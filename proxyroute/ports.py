@@ -243,8 +243,8 @@ class Rebuilder(LogSource, Protocol):
     def undo_statements(self, files: Sequence[Path], start: int, deadline: Deadline) -> Sequence[str]:
         """Returns the statements that undo everything in ``files`` from offset ``start`` of the first one on."""
 
-    def data_size(self, deadline: Deadline) -> int:
-        """Returns about how many bytes the data of the applications take."""
+    def data_size(self, deadline: Deadline, *, physical: bool) -> int:
+        """Returns about how many bytes a dump has, or a ``physical`` copy: indexes and free pages as well."""
 
     def cannot_dump(self, deadline: Deadline) -> Sequence[str]:
         """Returns why no consistent dump can be taken here, in words."""

@@ -25,7 +25,7 @@ from proxyroute.errors import (
 )
 from proxyroute.finish import finish
 from proxyroute.gtid import Containment, from_json
-from proxyroute.model import Deadline, Epoch, Reader, ReceiptState, RouteTable, Undo
+from proxyroute.model import Deadline, Epoch, Reader, ReceiptState, Receiver, RouteTable, Undo
 from proxyroute.opening import Standing, must_answer, read_standing, refuse_unless_closed
 from proxyroute.operation import Operation
 from proxyroute.parts import LOOK, Parts, peer
@@ -36,6 +36,8 @@ _RETRY = 0.2
 _EXPECT = 3
 _RECOVER = 8
 _SETTLE, _REPLICATES = "settle_replay", ("start_receiver", "follow")
+_TRIES = 1.0
+"""Seconds in which a receiver whose source is gone has begun to try to reach it."""
 _ROUTES_BACK = 5.0
 """Seconds for the proxies when a failover is undone: one that was silent before is likely to be so again."""
 
@@ -220,14 +222,16 @@ def _stop_unless_it_still_holds(parts: Parts, op: Operation, standing: Standing)
     """What an ended operation left to do is done only while the roles are those it ended with.
 
     Raises Superseded when they are not (the record is closed and nothing is touched), Unfinished when the server that
-    should take writes is silent.
+    should take writes is silent. That a failover was undone for may still be gone: then nobody takes writes.
     """
     primary, other = op.plan.candidate, op.plan.primary
     if op.outcome == "aborted":
         primary, other = other, primary
-    state = must_answer(standing, primary)
+    gone = op.outcome == "aborted" and primary in op.gone and primary not in standing.states
+    state = must_answer(standing, other if gone else primary)
     taking = [name for name, s in standing.states.items() if s.writable and name != primary]
-    if not state.writable or [name for name in taking if name != other] or (taking and op.outcome == "aborted"):
+    closed = not gone and not state.writable
+    if closed or [name for name in taking if name != other] or (taking and op.outcome == "aborted"):
         text = f"{primary} was the primary when {op.id} ended, and it is not alone in taking writes now"
         op.end("superseded", text)
         raise Superseded(f"somebody else acted since: {text}; the record is closed and nothing was touched")
@@ -398,10 +402,19 @@ def _start_receiver(parts: Parts, op: Operation, undo: Undo, deadline: Deadline)
 
 
 def _follow(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
-    """The candidate, or the replica that was moved below it, follows the old primary again."""
-    source = peer(parts, op, undo.arguments["source"])
+    """The candidate, or the replica that was moved below it, follows the old primary again.
+
+    It is not waited for that one which is gone answers: its receiver goes on trying.
+    """
+    source, server = peer(parts, op, undo.arguments["source"]), parts.site[undo.server]
     left = peer(parts, op, undo.arguments["instead_of"]) if undo.arguments.get("instead_of") else None
-    parts.site[undo.server].follow(source, deadline, instead_of=left)
+    gone = source.name in op.gone
+    try:
+        server.follow(source, deadline.within(_TRIES) if gone else deadline, instead_of=left)
+    except TimedOut:
+        channels = (s for s in server.look(deadline).sources if s.address == source.address) if gone else ()
+        if not any(s.applier and s.receiver is not Receiver.STOPPED for s in channels):
+            raise
 
 
 _REPLICATE = ("start_receiver", "follow")

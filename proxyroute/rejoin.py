@@ -110,7 +110,7 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
         obstacles += flashback_obstacles(means, name, primary, archive)
     else:
         source = primary
-        way, found = reseed_way(means, name, source)
+        way, no_copy, found = reseed_way(means, name, source)
         obstacles += found
     if obstacles:
         raise Refused(f"{name} cannot rejoin by {method}; it is left read-only", (*findings, *obstacles))
@@ -120,6 +120,8 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
         op.keep("method", "flashback", wait=True)
         op.commit(archive.state)
     else:
+        if no_copy:
+            op.note(f"the old data of {name} are not kept: {'; '.join(no_copy)}")
         op.keep("reseed", {"source": source, "way": way})
         op.keep("method", "reseed", wait=True)
         op.commit(known)

@@ -93,7 +93,7 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
     physical = values["way"] == "copy"
     if op.kept("loaded") is None:
         before = means.parts.site[values["source"]].position(Deadline.after(LOOK))
-        total = source.data_size(Deadline.after(_BRIEF))
+        total = source.data_size(Deadline.after(_BRIEF), physical=physical)
         with op.step("copy" if physical else "dump and load") as note:
             watch = Progress(op, total)
             deadline = Deadline.after(_COPY)

@@ -129,13 +129,14 @@ def _short(statements: Sequence[str]) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def reseed_way(means: Means, name: str, source: str) -> tuple[str, list[Finding]]:
+def reseed_way(means: Means, name: str, source: str) -> tuple[str, tuple[str, ...], list[Finding]]:
+    """Returns ``copy`` or ``dump``, why it is no copy, and why it is neither."""
     deadline = Deadline.after(_TIME)
-    no_copy = means.rebuild[name].cannot_copy(means.rebuild[source], deadline)
+    no_copy = tuple(means.rebuild[name].cannot_copy(means.rebuild[source], deadline))
     if not no_copy:
-        return "copy", []
+        return "copy", (), []
     no_dump = means.rebuild[source].cannot_dump(deadline)
     cure = f"give the servers a host: with mariabackup, or build {name} anew by hand"
     texts = [f"no copy: {text}" for text in no_copy] + [f"no dump: {text}" for text in no_dump]
     found = [Finding("rejoin.reseed", Severity.ERROR, name, text, cure) for text in texts]
-    return "dump", found if no_dump else []
+    return "dump", no_copy, found if no_dump else []

@@ -76,6 +76,8 @@ def _claimed(config: ClusterConfig, server: str, purpose: str, patience: float =
         claim.acquire(f"{purpose} {server}", Deadline.after(patience))
     except Busy as error:
         raise Busy(str(error).replace("the cluster is busy", f"{server} is worked on already", 1)) from error
+    except JournalError as error:
+        raise Refused(f"{error}; nothing was touched") from error
     try:
         yield claim
     finally:
@@ -252,18 +254,21 @@ def _begin(
     config: ClusterConfig, lease: Lease, server: str, primary: str, by: str, listener: Listener | None
 ) -> Operation:
     operation = new_id()
-    return Operation.create(
-        Journal(journal_folder(config) / f"{operation}.jsonl", listener),
-        lease,
-        operation,
-        KIND,
-        # no epoch is claimed: no route changes, and an operation that waits for heal must not look superseded
-        lease.highest(),
-        Plan(config.name, primary, server, (), policy=config.policy),
-        config=snapshot(config),
-        engine={"host": socket.gethostname(), "pid": os.getpid(), "version": __version__},
-        by=by,
-    )
+    try:
+        return Operation.create(
+            Journal(journal_folder(config) / f"{operation}.jsonl", listener),
+            lease,
+            operation,
+            KIND,
+            # no epoch is claimed: no route changes, and an operation that waits for heal must not look superseded
+            lease.highest(),
+            Plan(config.name, primary, server, (), policy=config.policy),
+            config=snapshot(config),
+            engine={"host": socket.gethostname(), "pid": os.getpid(), "version": __version__},
+            by=by,
+        )
+    except JournalError as error:
+        raise Refused(f"{error}; nothing was touched") from error
 
 
 def _readable(config: ClusterConfig) -> Iterator[tuple[Path, list[Record]]]:

@@ -13,7 +13,7 @@ from proxyroute.db.mariadb_read import read_channels
 from proxyroute.db.mariadb_rebuild import SYSTEM_SCHEMAS
 from proxyroute.db.owning import COMPARE, DEAD_MAN, Permit, own
 from proxyroute.db.session import Login, Session
-from proxyroute.errors import ServerError, TimedOut
+from proxyroute.errors import Refused, ServerError, StatementError, TimedOut
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.model import Address, Deadline, Source
 from proxyroute.verify import Key, Place, Shape, Sum
@@ -122,6 +122,7 @@ class MariaDBCompare:
 
     def tables(self, deadline: Deadline) -> Mapping[Table, Shape]:
         session = self._control.open(deadline)
+        self._require_sight(session, deadline)
         engines = session.read(
             "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS t, ENGINE AS e FROM information_schema.TABLES"
             " WHERE TABLE_TYPE='BASE TABLE' AND TABLE_SCHEMA NOT IN %s",
@@ -153,6 +154,16 @@ class MariaDBCompare:
                 obstacle = "a percent sign in its name, or in that of a column"
             found[table] = Shape(tuple(types), tuple(str(k["c"]) for k in key) if plain else (), obstacle)
         return found
+
+    def _require_sight(self, session: Session, deadline: Deadline) -> None:
+        """Whoever may not read a table is not even told that there is one: all that is left would be equal."""
+        try:
+            session.read("SELECT 1 FROM mysql.gtid_slave_pos LIMIT 0", deadline)
+        except StatementError as error:
+            raise Refused(
+                f"{self.name}: {self._login.user} may not read every table (SELECT on *.*), and what it cannot see "
+                "cannot be compared; set rejoin.account, whose privileges 'proxyroute grants' prints"
+            ) from error
 
     def open_reading(self, deadline: Deadline) -> Place:
         session = self._reading.open(deadline)

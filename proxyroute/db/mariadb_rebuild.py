@@ -217,13 +217,18 @@ class MariaDBRebuild:
         rows = session.read("SELECT SCHEMA_NAME AS name FROM information_schema.SCHEMATA", deadline)
         return [str(row["name"]) for row in rows if str(row["name"]).lower() not in SYSTEM_SCHEMAS]
 
-    def data_size(self, deadline: Deadline) -> int:
+    def data_size(self, deadline: Deadline, *, physical: bool) -> int:
         with self._session(deadline) as session:
-            row = session.one(
-                "SELECT SUM(DATA_LENGTH) AS size FROM information_schema.TABLES WHERE TABLE_SCHEMA NOT IN %s",
-                deadline,
-                (SYSTEM_SCHEMAS,),
-            )
+            if physical:  # what is copied are files
+                row = session.one(
+                    "SELECT SUM(FILE_SIZE) AS size FROM information_schema.INNODB_SYS_TABLESPACES", deadline
+                )
+            else:
+                row = session.one(
+                    "SELECT SUM(DATA_LENGTH) AS size FROM information_schema.TABLES WHERE TABLE_SCHEMA NOT IN %s",
+                    deadline,
+                    (SYSTEM_SCHEMAS,),
+                )
         return int(row["size"] or 0)
 
     def cannot_dump(self, deadline: Deadline) -> tuple[str, ...]:

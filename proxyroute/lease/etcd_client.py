@@ -113,6 +113,11 @@ class EtcdClient:
         try:
             answer = json.loads(content)
         except ValueError:
+            if b"CommonName" in content:
+                raise ConfigError(
+                    f"{endpoint}: with accounts etcd takes no client certificate that has a common name at its JSON "
+                    "gateway; make one for lease.cert without a CN in its subject"
+                ) from None
             raise _Silent(f"answered {status}, and not as etcd does; is that the address of its clients?") from None
         if not isinstance(answer, dict):
             raise _Silent(f"answered {status}, and not as etcd does")

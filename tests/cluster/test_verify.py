@@ -15,6 +15,7 @@ from tests.support.broken import ready
 from tests.support.lab import Lab
 from tests.support.load import Load, create_table
 from tests.support.mariadb import Node
+from tests.support.scene import configured
 from tests.support.wait import until
 
 
@@ -78,6 +79,18 @@ def test_one_server_and_one_table(lab: Lab) -> None:
         assert lab.run("verify", "--table", "app.u").returncode == 0
         assert len(differences(lab, "--server", "db3", "--table", "app.t")) == 1
     assert lab.run("verify", "--server", "db1").returncode == 3
+
+
+def test_an_account_that_does_not_see_the_tables_proves_nothing(lab: Lab) -> None:
+    """The engine's own may not read them, so that to its eyes there are none."""
+    with configured(lab, rejoin=None):
+        done = lab.run("verify", "--server", "db2")
+        assert done.returncode == 3, done.stdout + done.stderr
+        assert "may not read every table" in " ".join(done.stderr.split())
+        assert "rejoin.account" in done.stderr
+        status, value = lab.json("verify")
+    assert status == 7, value
+    assert {c["verdict"] for c in value["comparisons"]} == {"UNKNOWN"}
 
 
 def test_under_writes(lab: Lab) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from proxyroute.db.grants import password_of, rebuild_statements
 from tests.support.accounts import Account
 from tests.support.lab import CLUSTER_NAME, Lab
+from tests.support.load import TABLE, RowId
 from tests.support.mariadb import Node
 from tests.support.wait import until
 
@@ -128,3 +130,13 @@ def archive_of(lab: Lab) -> Path:
     """Returns the latest archive."""
     folders = (lab.folder / "state" / CLUSTER_NAME / "archive").iterdir()
     return max(folders, key=lambda f: f.name)
+
+
+def archived_rows(lab: Lab) -> set[RowId]:
+    """Returns every row of the writers (tests.support.load) that is in an archive."""
+    schema, table = TABLE.split(".")
+    row = re.compile(rf"### INSERT INTO `{schema}`\.`{table}`\n### SET\n###   @1=(\d+).*\n###   @2=(\d+)")
+    found: set[RowId] = set()
+    for file in (lab.folder / "state" / CLUSTER_NAME / "archive").glob("*/decoded.sql"):
+        found |= {(int(writer), int(n)) for writer, n in row.findall(file.read_text())}
+    return found

@@ -112,7 +112,10 @@ class Etcd:
 
 
 class Tls:
-    """An authority of its own, with a certificate for the members and one for their clients."""
+    """An authority of its own, with a certificate for the members and one for their clients.
+
+    ``anonymous`` is another one for clients, without a common name: all that etcd takes where it has accounts as well.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,11 +123,12 @@ class Tls:
         _openssl("req", "-x509", *_NEW_KEY, "-keyout", self._ca_key, "-out", self.ca, "-subj", "/CN=a test's authority")
         self._server = self._sign(folder, "server")
         self.cert, self.key = self._sign(folder, "client")
+        self.anonymous = self._sign(folder, "anonymous", "/O=engines")
 
-    def _sign(self, folder: Path, name: str) -> tuple[Path, Path]:
+    def _sign(self, folder: Path, name: str, subject: str = "") -> tuple[Path, Path]:
         key, request, cert, names = (folder / f"{name}.{end}" for end in ("key", "csr", "pem", "ext"))
         names.write_text("subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
-        _openssl("req", *_NEW_KEY, "-keyout", key, "-out", request, "-subj", f"/CN={name}")
+        _openssl("req", *_NEW_KEY, "-keyout", key, "-out", request, "-subj", subject or f"/CN={name}")
         ca = ("-CA", self.ca, "-CAkey", self._ca_key, "-CAcreateserial")
         _openssl("x509", "-req", "-in", request, *ca, "-out", cert, "-days", "2", "-extfile", names)
         return cert, key
@@ -136,7 +140,8 @@ class Tls:
 
     @property
     def client_flags(self) -> tuple[str, ...]:
-        return ("--cacert", str(self.ca), "--cert", str(self.cert), "--key", str(self.key))
+        cert, key = map(str, self.anonymous)
+        return ("--cacert", str(self.ca), "--cert", cert, "--key", key)
 
 
 _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")

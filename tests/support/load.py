@@ -63,6 +63,11 @@ class Records:
     def __add__(self, other: Records) -> Records:
         return Records(self.acknowledged + other.acknowledged, self.failed + other.failed)
 
+    @property
+    def misread(self) -> tuple[str, ...]:
+        """What was read and was not what had been written, in words; by writers in the mode ``values``."""
+        return tuple(f"writer {f.writer}, write {f.n}: {f.text}" for f in self.failed if f.phase == "value")
+
     def between(self, begin: float, end: float) -> Records:
         """Returns the writes that ended within ``begin`` … ``end``."""
         return Records(
@@ -79,6 +84,30 @@ def create_table(primary: Node, *, unique: bool = True) -> None:
     key = "PRIMARY KEY (writer, n)" if unique else "KEY (writer, n)"
     primary.sql(f"DROP TABLE IF EXISTS {TABLE}")
     primary.sql(f"CREATE TABLE {TABLE} (writer INT NOT NULL, n INT NOT NULL, server INT NOT NULL, {key}) ENGINE=InnoDB")
+
+
+def create_values(primary: Node) -> None:
+    """Makes the empty table of the values that writers in the mode ``values`` update; after ``create_table``."""
+    primary.sql(f"CREATE OR REPLACE TABLE {TABLE}_values (writer INT PRIMARY KEY, n INT NOT NULL) ENGINE=InnoDB")
+
+
+def wrong_values(records: Records, node: Node) -> list[str]:
+    """Returns which values on a server are not what their writers wrote last, or have no row of the same write."""
+    told = {w: max((a.n for a in records.acknowledged if a.writer == w), default=0) for w in _writers(records)}
+    values = {row["writer"]: row["n"] for row in node.sql(f"SELECT writer, n FROM {TABLE}_values")}
+    written = {(row["writer"], row["n"]) for row in node.sql(f"SELECT writer, n FROM {TABLE}")}
+    wrong = []
+    for writer, value in values.items():
+        in_doubt = {f.n for f in records.failed if f.writer == writer and f.n > told[writer] and f.phase == "statement"}
+        if value != told[writer] and value not in in_doubt:
+            wrong.append(f"the value of writer {writer} is {value}; {told[writer]} was acknowledged last")
+        if (writer, value) not in written:
+            wrong.append(f"writer {writer} has the value {value}, and not its row: half a transaction")
+    return wrong
+
+
+def _writers(records: Records) -> set[int]:
+    return {write.writer for write in records.acknowledged} | {failure.writer for failure in records.failed}
 
 
 def doubled(node: Node) -> dict[RowId, int]:
@@ -130,9 +159,10 @@ class Load:
         Of several addresses each writer has one as its home, in turn, and goes to the next when that does not let it
         in. A failure to connect counts even when the next place takes the write.
 
-        ``rate`` is in writes per second and writer; ``mode`` is ``pooled``, ``fresh`` or ``transactions``. A second
-        load at the same time needs another ``first`` writer number. The table must exist. After ``patience`` seconds
-        without an answer a client gives its connection up. A ``launcher`` is an argv that becomes the program after it.
+        ``rate`` is in writes per second and writer; ``mode`` is ``pooled``, ``fresh``, ``transactions`` or ``values``
+        (after ``create_values``). A second load at the same time needs another ``first`` writer number. The table must
+        exist. After ``patience`` seconds without an answer a client gives its connection up. A ``launcher`` is an argv
+        that becomes the program after it.
         """
         places = [(a.host, a.port) for a in ([address] if isinstance(address, Address) else address)]
         to = (places, account.user, account.password, TABLE)

@@ -26,7 +26,7 @@ PATIENCE = 60.0
 Acknowledged = tuple[int, int, float, float]
 """writer, number, sent, acknowledged"""
 Failed = tuple[int, int, float, float, str, int, str]
-"""writer, number, begun, ended, phase (``connect`` or ``statement``), error number, text"""
+"""writer, number, begun, ended, phase (``connect``, ``statement`` or ``value``), error number, text"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Writer(threading.Thread):
     """One client. ``pooled`` keeps its session until an error, ``fresh`` connects for each write.
 
     ``transactions`` keeps its session as well, and each write is a transaction of its own: BEGIN, INSERT, COMMIT.
+    ``values`` updates a value of its own in such a transaction, and reads it before and after that. It must be what
+    was acknowledged last, or what has been in doubt since; anything else is a failure of the phase ``value``.
     """
 
     def __init__(self, number: int, orders: Orders, phase: float, stop: threading.Event) -> None:
@@ -67,6 +69,11 @@ class Writer(threading.Thread):
         self._phase = phase
         self._stop_asked = stop
         self._insert = f"INSERT INTO {orders.table} (writer, n, server) VALUES (%s, %s, @@server_id)"
+        self._update = f"INSERT INTO {orders.table}_values VALUES (%s, %s) ON DUPLICATE KEY UPDATE n=%s"
+        self._read = f"SELECT n FROM {orders.table}_values WHERE writer=%s"
+        self._value = 0
+        """What was acknowledged last."""
+        self._in_doubt: set[int] = set()
         self._connection: pymysql.Connection[pymysql.cursors.Cursor] | None = None
         home = (number - orders.first) % len(orders.places)
         self._places = (*orders.places[home:], *orders.places[:home])
@@ -96,15 +103,32 @@ class Writer(threading.Thread):
         sent = time.monotonic()
         try:
             with connection.cursor() as cursor:
-                if self._orders.mode == "transactions":
+                if self._orders.mode == "values":
+                    self._check(cursor, n, sent)
+                    self._in_doubt.add(n)
+                if self._orders.mode in ("transactions", "values"):
                     cursor.execute("BEGIN")
                 cursor.execute(self._insert, (self.number, n))
-                if self._orders.mode == "transactions":
+                if self._orders.mode == "values":
+                    cursor.execute(self._update, (self.number, n, n))
+                if self._orders.mode in ("transactions", "values"):
                     cursor.execute("COMMIT")
-            self.acknowledged.append((self.number, n, sent, time.monotonic()))
+                self.acknowledged.append((self.number, n, sent, time.monotonic()))
+                if self._orders.mode == "values":
+                    self._value = n
+                    self._in_doubt.clear()  # whatever of them was done has been done before: they wait for one row
+                    self._check(cursor, n, sent)
         except (pymysql.err.Error, OSError) as error:
             self._fail(n, sent, "statement", error)
             self._drop()
+
+    def _check(self, cursor: pymysql.cursors.Cursor, n: int, sent: float) -> None:
+        cursor.execute(self._read, (self.number,))
+        row = cursor.fetchone()
+        value = row[0] if row else 0
+        if value not in (self._value, *self._in_doubt):
+            wanted = " or ".join(map(str, sorted({self._value, *self._in_doubt})))
+            self._fail(n, sent, "value", ValueError(f"read {value}, not {wanted}"))
 
     def _connect_somewhere(self, n: int) -> pymysql.Connection[pymysql.cursors.Cursor] | None:
         """Tries one place after the other, at home first; every place that does not let us in is a failure."""
