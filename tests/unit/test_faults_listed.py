@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 
@@ -55,6 +56,7 @@ def _called(call: ast.Call) -> str:
     return call.func.id if isinstance(call.func, ast.Name) else ""
 
 
+@functools.cache
 def _takers() -> dict[str, int]:
     """Functions that take a fault point, with its place among the arguments of a call."""
     takers = {"act": 0}
