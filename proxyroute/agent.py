@@ -7,6 +7,7 @@ serving; what cannot be said there is said in a status file on this host (``prox
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 import time
@@ -80,7 +81,8 @@ class Agent:
         self._handled = ""
         self._announced = -_ANNOUNCED
         self._hold_ends = 0.0
-        self._heard = time.monotonic()
+        self._heard = -math.inf
+        """When the folder was read last: never, so far; one that is started when it is gone closes writes at once."""
         self._shut = False
         self._confirmed = 0
         self._confirm_again = 0.0

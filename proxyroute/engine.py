@@ -477,7 +477,8 @@ class Engine:
         past = [
             Past(s.operation, s.started, s.automatic, s.outcome != "open", s.started <= seen)
             for s in self.history()
-            if s.kind == "failover" and s.outcome in ("done", "aborted", "open")
+            # one that was undone has moved nobody; it is tried again, ever more seldom
+            if s.kind == "failover" and s.outcome in ("done", "open")
         ]
         guarding = Guarding(
             self._lease.distributed,

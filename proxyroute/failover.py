@@ -192,6 +192,7 @@ def _fence(parts: Parts, op: Operation, orders: Orders) -> Fencing:
         return Fencing.FENCED
     if not parts.hooks.configured("fence"):
         return Fencing.NONE
+    op.lease.check()  # whoever has it now may have made this very host the primary again
     try:
         parts.run_script("fence", op, Deadline.after(_FENCE))
     except ScriptFailed as error:
@@ -227,7 +228,8 @@ def _close_routes(
             op.note(f"{receipt.proxy} has not closed its route to the fenced {op.plan.primary}: {receipt.detail}")
         return fencing, ()
     for receipt in (r for r in silent if r.proxy not in orders.fenced_proxies):
-        seconds = parts.routes.silence(receipt.proxy)
+        # one that answers hears us: its timer does not run, whatever it could not do
+        seconds = parts.routes.silence(receipt.proxy) if receipt.state is ReceiptState.UNKNOWN else None
         if seconds is None:
             raise Unfinished(
                 f"{receipt.proxy} may still send writes to {op.plan.primary}: {receipt.detail or receipt.state}; when "

@@ -60,6 +60,7 @@ def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost
         with op.step("cut routes") as note:
             note.detail = _settle_routes(parts, op, Deadline.after(2 * _TELL))
     with op.step("address up"), op.attempt("address_up", plan.candidate):
+        op.still_ours()  # closing may have taken long, and a script asks for no lease
         parts.run_script("address_up", op, Deadline.after(policy.settle))
     _await_first_writes(parts, op)
     with op.step("repoint") as note:

@@ -25,7 +25,7 @@ from proxyroute.errors import (
 )
 from proxyroute.finish import finish
 from proxyroute.gtid import Containment, from_json
-from proxyroute.model import Deadline, Epoch, Reader, ReceiptState, Receiver, RouteTable, Undo
+from proxyroute.model import Deadline, Epoch, Reader, ReceiptState, Receiver, RouteTable, Undo, WriteState
 from proxyroute.opening import Standing, must_answer, read_standing, refuse_unless_closed
 from proxyroute.operation import Operation
 from proxyroute.parts import LOOK, Parts, peer
@@ -61,6 +61,8 @@ def way(op: Operation, standing: Standing, lost: Collection[str] = (), *, contin
     failover   closed          back, open, lacking      forward: it is closed first
     no         closed, silent  any                      back
     no         open or beyond  closed or locked         forward: somebody finished it
+    failover   open            silent                   forward: somebody finished it
+    failover   beyond, closed  silent                   back, if not committed: it may be fed by the old primary
     no         open            open, nothing holds it   nobody but a person: SplitBrain
     =========  ==============  =======================  ==========================================
 
@@ -78,10 +80,12 @@ def way(op: Operation, standing: Standing, lost: Collection[str] = (), *, contin
     # what the old primary has as well, it may have replicated from there
     known = op.goal if op.goal is None or old is None else op.goal.merge(old.position)
     opened = new.writable or standing.beyond(op.plan.candidate, known)
+    if op.gone and old is None and not op.committed:
+        # one that is only silent to us may be feeding the candidate: what that has received since is no sign
+        opened = new.writable
     old_open = old is not None and old.writable and not old.holders
     if op.committed:
-        if op.gone and old is not None and op.goal is not None:  # it came back: what counts is what it has
-            old_open = old_open and old.position.contains(op.goal) is Containment.YES
+        old_open = old_open and old is not None and _complete(op, old)
         return Way.FORWARD if opened or not old_open else Way.BACK
     if not opened:
         return Way.BACK
@@ -91,6 +95,11 @@ def way(op: Operation, standing: Standing, lost: Collection[str] = (), *, contin
             "make one of them read-only, then type 'proxyroute heal'"
         )
     return Way.BACK if old_open else Way.FORWARD
+
+
+def _complete(op: Operation, old: WriteState) -> bool:
+    """An old primary that came back may go on only with all that anybody has received; one that never left has it."""
+    return not op.gone or op.goal is None or old.position.contains(op.goal) is Containment.YES
 
 
 def finish_or_recover(
@@ -192,7 +201,9 @@ def _may_turn(parts: Parts, op: Operation, reason: ProxyRouteError) -> bool:
     closed = new is not None and not new.writable and not standing.beyond(op.plan.candidate, op.goal)
     never_told = new is None and not op.may_have_opened and parts.continuous
     old = standing.states.get(op.plan.primary)
-    if not (closed or never_told) or old is None or (op.gone and not old.writable):
+    if not (closed or never_told) or old is None:
+        return False
+    if op.gone and not (old.writable and _complete(op, old)):
         return False
     if op.committed:
         op.turn(op.lease.claim(op.route_epoch, op.id), str(reason))

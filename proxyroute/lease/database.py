@@ -9,6 +9,7 @@ every epoch that was claimed in ``state_dir`` and, by ``claim``, above those tha
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import threading
 import time
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from proxyroute.errors import Busy, LeaseLost, ProxyRouteError, Refused, TimedOut
+from proxyroute.errors import Busy, LeaseLost, ProxyRouteError, Refused, Silence, TimedOut, Unreachable
 from proxyroute.lease.claims import Claims
 from proxyroute.lease.clock import now
 from proxyroute.model import Deadline, Epoch, Finding, Holding, Severity
@@ -129,12 +130,19 @@ class DatabaseLease:
 
     def _keep(self, place: _Place, end: threading.Event) -> None:
         """Speaks to one server until ``end``, and leaves it; one that is lost is not taken again in this term."""
-        with contextlib.suppress(ProxyRouteError):
-            while not end.wait(self._seconds / 3):
+        held = True
+        try:
+            while held and not end.wait(self._seconds / 3):
                 sent = now()
-                if not place.seat.holds(Deadline.after(self._seconds / 3)):
-                    break
-                place.sent = sent
+                held = place.seat.holds(Deadline.after(self._seconds / 3))
+                if held:
+                    place.sent = sent
+        except Unreachable as error:
+            held = error.kind is not Silence.RESET  # the lock has ended with its connection
+        except ProxyRouteError:
+            pass  # nobody knows: it is ours for as long as was promised last
+        if not held:
+            place.sent = -math.inf  # anybody may have it by now
         place.seat.leave()
 
     def check(self) -> None:

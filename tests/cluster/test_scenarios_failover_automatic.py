@@ -21,6 +21,7 @@ from tests.support.death import (
     mourning,
     remembered,
     semi_sync,
+    table_locked,
     waits_for_acknowledgements,
 )
 from tests.support.lab import CLUSTER_NAME, Lab
@@ -200,6 +201,31 @@ def _copy(node: Node, folder: Path) -> None:
 def _put_back(node: Node, folder: Path) -> None:
     shutil.rmtree(node.folder / "data")
     folder.rename(node.folder / "data")
+
+
+def test_one_that_was_undone_does_not_count_and_is_tried_again(acknowledged: Lab) -> None:
+    """With the limits as they are by default: what was given up in time must not leave the site without a primary."""
+    site, old = acknowledged, acknowledged.cluster.primary
+    first, second = (node for node in site.cluster if node is not old)
+    create_table(old)
+    site.cluster.await_synced()
+    limits = {"quiet_period": "10m", "per_day": 1, "policy": "lossless", "apply": "1s"}
+    with configured(site, failover=limits), serving(site) as served:
+        with table_locked(first), table_locked(second):
+            old.sql(f"INSERT INTO app.load_rows VALUES {', '.join(f'({n}, 1, 1)' for n in range(20))}")
+            goal = old.gtid()
+            until(lambda: all(n.replication()["Gtid_IO_Pos"] == goal for n in (first, second)), "all to be received")
+            old.kill9()
+            assert goal in served.await_told("blocked", "no server takes writes", 60), "it says for what it has waited"
+        assert "PROVEN" in served.await_told("acted", "failover", 60)
+        assert count(first) == count(second) == 20
+        old.start()
+        await_back(site, old)
+    assert [s["outcome"] for s in site.json("history")[1]["operations"] if s["kind"] == "failover"][:2] == [
+        "done",
+        "aborted",
+    ]
+    assert_order(site)
 
 
 def test_only_the_appliers_are_stopped_nothing_is_done(acknowledged: Lab) -> None:

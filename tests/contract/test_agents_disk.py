@@ -351,5 +351,18 @@ def test_a_host_that_is_to_close_on_silence_does_and_opens_again_when_it_hears_o
     assert host.client().server == "db1"
 
 
+def test_one_that_is_started_while_the_folder_is_gone_closes_at_once(host: AgentsSubject) -> None:
+    """It cannot know for how long nothing was heard; the engine may have waited for its time already."""
+    host.host.kill_agent()
+    host.host.write_agent_file(on_silence="close_writes", silence="1h", disk_timeout="200ms")
+    away = host.shared.with_name("away")
+    host.shared.rename(away)
+    assert host.client().server == "db1"
+    host.host.start_agent()
+    until(lambda: host.host.route() == "!closed/1.1", "the route to be closed")
+    away.rename(host.shared)
+    until(lambda: host.host.route() == "db1/1.1", "the route to open again")
+
+
 def test_a_host_that_keeps_its_route_keeps_it_however_long_nothing_is_heard(host: AgentsSubject) -> None:
     assert host.adapter().closes_when_silent is None

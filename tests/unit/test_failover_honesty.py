@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from proxyroute.contingency import Contingency
-from proxyroute.errors import Aborted, ScriptFailed
+from proxyroute.errors import Aborted, LeaseLost, Refused, ScriptFailed, Unfinished
 from proxyroute.failover import Orders, failover
 from proxyroute.failover_limits import unfenced
 from proxyroute.history import report_from, summarize
 from proxyroute.journal import read
-from proxyroute.model import Action, Deadline, Diagnosis, Epoch, Severity
+from proxyroute.model import Action, Deadline, Diagnosis, Epoch, Receipt, ReceiptState, RouteTable, Severity
 from proxyroute.moment import Moment
 from proxyroute.operation import Operation
 from proxyroute.parts import Parts
@@ -182,3 +183,72 @@ def test_where_nothing_is_closed_a_plan_does_not_say_that_nothing_may_be_lost() 
     (told,) = alone.may_be_missing
     assert "no proxy to close and no fence" in told
     assert list(contingency_json(alone)["may_be_missing"]) == [told]
+
+
+class Stubborn(FakeProxy):
+    """Closes by itself when it hears nothing; it hears, and does not do it."""
+
+    closes_when_silent = 0.0
+    state = ReceiptState.FAILED
+
+    def settle(self, table: RouteTable, deadline: Deadline) -> Receipt:
+        return Receipt(self.name, self.state, self.epoch, "its socket does not answer")
+
+
+class Silent(Stubborn):
+    state = ReceiptState.UNKNOWN
+
+
+def test_the_timer_of_a_proxy_that_answers_does_not_run(tmp_path: Path) -> None:
+    world, first = dead_world()
+    stubborn = Stubborn(world, primary="db1", epoch=first.epoch)
+    with pytest.raises(Aborted, match="edge1 may still send writes to db1: its socket does not answer"):
+        run(world, Routes([stubborn]), tmp_path / "failed.jsonl", ORDERS)
+    assert [s.name for s in world.servers.values() if s.writable and s.alive] == []
+    run(world, Routes([Silent(world, primary="db1", epoch=first.epoch)]), tmp_path / "silent.jsonl", ORDERS)
+    assert [s.name for s in world.servers.values() if s.writable and s.alive] == ["db2"]
+
+
+class Scripts(NoHooks):
+    """All that a site can have; those that were run."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def configured(self, moment: str) -> Sequence[str]:
+        return (moment,)
+
+    def run(self, moment: str, environment: Mapping[str, str], deadline: Deadline) -> None:
+        self.ran.append(moment)
+
+
+class Deposed(FakeLease):
+    """Somebody else has it as soon as ``moment`` has passed in the world."""
+
+    def __init__(self, world: World, moment: str) -> None:
+        super().__init__([])
+        self._passed, self._moment = world.trace, moment
+
+    def check(self) -> None:
+        if not self._moment or self._moment in self._passed:
+            raise LeaseLost("another engine has it")
+
+    def lost(self, deadline: Deadline) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("moment", "ran"),
+    [("nothing of the kind", ["fence", "address_up"]), ("", []), ("db2 accept writes: after", ["fence"])],
+)
+def test_no_script_is_run_for_whom_the_lease_has_left(tmp_path: Path, moment: str, ran: list[str]) -> None:
+    """The host that a stale engine would fence, or give the address to, may be the primary of another one by now."""
+    world, proxy = dead_world()
+    lease, hooks, file = Deposed(world, moment), Scripts(), tmp_path / "op.jsonl"
+    op = Operation.create(MortalJournal(world, file), lease, file.stem, "failover", Epoch(1, 1), PLAN)
+    try:
+        with contextlib.suppress(Refused, Unfinished, LeaseLost):
+            failover(Parts(Site("shop", dict(world.servers)), Routes([proxy]), hooks, continuous=True), op, ORDERS)
+    finally:
+        op.journal.close()
+    assert hooks.ran == ran

@@ -291,3 +291,23 @@ def test_way(
                 way(op, standing)
     finally:
         op.journal.close()
+
+
+@pytest.mark.parametrize(("writable", "expected"), [(False, Way.BACK), (True, Way.FORWARD)])
+def test_what_a_silent_primary_may_have_fed_is_no_sign_that_somebody_has_opened_the_candidate(
+    tmp_path: Path, writable: bool, expected: Way
+) -> None:
+    """A failover that died while it was undone: the candidate receives again, from one that only we do not hear."""
+    world, _ = make_world()
+    view = Site("shop", dict(world.servers)).look(Deadline.after(1.0))
+    plan = make_plan(view, "db1", elect(view, "db1", POLICY, "db2"), POLICY)
+    goal = world.servers["db1"].executed
+    op = Operation.create(Journal(tmp_path / "j"), FakeLease([]), "op", "failover", Epoch(1, 1), plan)
+    op.keep("goal", goal.to_json())
+    world.servers["db1"].write()
+    beyond = world.servers["db1"].executed
+    standing = Standing({"db2": WriteState(writable, frozenset(), beyond)}, {"db1": "no answer"})
+    try:
+        assert way(op, standing) is expected
+    finally:
+        op.journal.close()
