@@ -14,9 +14,9 @@ and when a driver changes something outside an ``act``.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -115,7 +115,8 @@ POINTS: dict[str, str] = {
     "guard.end_engine": "SIGKILL of an engine that hangs while writes are blocked",
 }
 
-_seen: Counter[str] = Counter()
+_numbers: dict[str, Iterator[int]] = {}
+"""Servers are told side by side, and each passing has a number of its own: a step of ``count`` is not divisible."""
 role = "engine"
 """Set once by the guard, by heal and by an agent."""
 owner: int | None = None
@@ -123,19 +124,19 @@ owner: int | None = None
 
 
 def _pass(point: str) -> None:
-    _seen[point] += 1
+    number = next(_numbers.setdefault(point, itertools.count(1)))
     trace = os.environ.get("PROXYROUTE_FAULT_TRACE")
     if trace:
         with open(trace, "a", encoding="utf-8") as file:
-            file.write(f"{role}/{point}:{_seen[point]}\n")
+            file.write(f"{role}/{point}:{number}\n")
     for wanted in os.environ.get("PROXYROUTE_FAULT", "").split(","):
         where, _, name = wanted.partition("@")
-        if where in (f"{role}/{point}", f"{role}/{point}:{_seen[point]}"):
-            number = signal.Signals[f"SIG{name or 'KILL'}"]
+        if where in (f"{role}/{point}", f"{role}/{point}:{number}"):
+            ends = signal.Signals[f"SIG{name or 'KILL'}"]
             if owner is not None:
-                os.kill(owner, number)
-            if owner is None or number is signal.SIGKILL:  # a helper does not act for the dead
-                os.kill(os.getpid(), number)
+                os.kill(owner, ends)
+            if owner is None or ends is signal.SIGKILL:  # a helper does not act for the dead
+                os.kill(os.getpid(), ends)
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def heal(lab: Lab) -> str:
 def assert_as_before(lab: Lab, old: Node) -> None:
     """Nobody takes writes, the routes go to the dead one and hold nobody, and the receivers wait for it."""
     shown = lab.shown(old)  # before it is asked: a monitor has to look first
-    _, status = lab.json("status")
+    status = lab.look()
     assert not status["open_operations"], status["open_operations"]
     for proxy in status["proxies"]:
         assert (proxy["primary"], proxy["held"], proxy["drift"]) == (shown, False, []), proxy
@@ -112,7 +112,7 @@ def assert_moved(lab: Lab, old: Node) -> None:
     """Another server takes writes, all routes go there, and whoever is there follows it."""
     new = lab.cluster.primary
     assert new is not old
-    _, status = lab.json("status")
+    status = lab.look()
     for proxy in status["proxies"]:
         assert (proxy["primary"], proxy["held"], proxy["drift"]) == (new.name, False, []), proxy
     for node in lab.cluster:
@@ -173,7 +173,7 @@ def sweep(lab: Lab, faults: list[tuple[str, str]]) -> None:
     lab.cluster.await_synced()
     verdict = judge(records, read_rows(lab.cluster), lab.cluster.primary.name)
     assert not wrong, "\n".join(wrong)
-    assert len(missed) <= 1 + len(faults) // 20, f"never reached: {missed}"
+    assert len(set(missed)) <= 1 + len(faults) // 20, f"never reached: {missed}"
     assert not verdict.lost, verdict
     assert not verdict.unexplained, verdict
     assert not verdict.diverged, verdict
@@ -228,7 +228,7 @@ def test_the_old_primary_is_back_and_takes_writes_before_it_is_healed(tmp_path: 
                 wrong += [] if trouble == MISSED else [f"{fault}: {trouble}"]
                 put_in_order(lab, old)
                 continue
-            over = bool(lab.cluster.writable) and not lab.json("status")[1]["open_operations"]
+            over = bool(lab.cluster.writable) and not lab.look()["open_operations"]
             old.start()
             trouble = heal(lab)
             try:

@@ -1,4 +1,8 @@
-"""SIGKILL during a failover behind MaxScale, driven and followed, healed by the guard and by heal."""
+"""SIGKILL during a failover behind MaxScale, driven and followed, healed by the guard and by heal.
+
+The quick suite kills at a fixed few of the moments between MaxScale and the servers; the whole sweep takes each point
+once, with the healers in turn, and those at MaxScale with both.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,29 @@ import pytest
 
 from tests.chaos.swept import swept
 from tests.chaos.test_sigkill_failover import FAILOVER, OPTIONS, acknowledged_by_all, bring_back, sweep
-from tests.chaos.world import EACH
+from tests.chaos.world import PARTS, healed_in_turn, part_of
 from tests.support.load import create_table
 from tests.support.maxscale.bits import Bit
 from tests.support.maxscale.site import MaxScaleLab
 
 POLICY = {"freeze_budget": "3s", "settle": "10s", "prove": "2s"}
+AT_MAXSCALE = "engine/maxscale."
+MOMENTS = {
+    "driving": [
+        ("engine/maxscale.state:after:1", "guard"),  # the dead one's Master bit is gone, and nobody is open
+        ("engine/maxscale.state:before:3", "heal"),  # the new one is open, and writes still go to nobody
+    ],
+    "following": [
+        ("engine/lease.claim:before:1", "heal"),  # the monitor has not been made to look
+        ("engine/mariadb.accept_writes:after:1", "guard"),  # the new one is open, and the monitor does not show it
+    ],
+}
 
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest) -> Iterator[MaxScaleLab]:
     more = {"failover": {"profile": "aggressive"}}
-    mode = getattr(request, "param", "driving")
-    lab = MaxScaleLab.begin(mode, policy=POLICY, semi_sync=True, options=OPTIONS, more=more)
+    lab = MaxScaleLab.begin(request.param, policy=POLICY, semi_sync=True, options=OPTIONS, more=more)
     try:
         create_table(lab.cluster.primary)
         lab.cluster.await_synced()
@@ -45,35 +59,20 @@ def points_of(lab: MaxScaleLab, trace: Path) -> list[str]:
 
 
 @pytest.mark.timeout(300)
-def test_killed_when_the_dead_one_is_cleared_and_when_the_new_one_is_set(lab: MaxScaleLab) -> None:
-    """The first act at MaxScale takes the dead one's Master bit, the third gives the new one its own."""
-    sweep(lab, [("engine/maxscale.state:after:1", "guard"), ("engine/maxscale.state:before:3", "heal")])
+@pytest.mark.parametrize(("lab", "mode"), [(mode, mode) for mode in MOMENTS], indirect=["lab"])
+def test_killed_in_the_moments_between_maxscale_and_the_servers(lab: MaxScaleLab, mode: str) -> None:
+    sweep(lab, MOMENTS[mode])
     assert_one_master(lab)
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
-def test_killed_around_every_act_at_maxscale(lab: MaxScaleLab, tmp_path: Path) -> None:
-    points = [p for p in points_of(lab, tmp_path / "trace") if p.startswith("engine/maxscale.")]
-    swept("failover behind MaxScale", points)
-    assert len(points) >= 12, points
-    sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points)])
-    assert_one_master(lab)
-
-
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize(
-    ("lab", "step"),
-    [
-        ("following", EACH[0]),
-        pytest.param("following", 1, marks=pytest.mark.full),
-        pytest.param("driving", 1, marks=pytest.mark.full),
-    ],
-    indirect=["lab"],
-)
-def test_killed_at_every_point_of_a_failover(lab: MaxScaleLab, tmp_path: Path, step: int) -> None:
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("lab", list(MOMENTS), indirect=True)
+def test_killed_at_every_point_of_a_failover(lab: MaxScaleLab, tmp_path: Path, part: int) -> None:
     points = points_of(lab, tmp_path / "trace")
+    swept("failover behind MaxScale", points)
     for decisive in ("journal", "mariadb.stop_receiver", "mariadb.accept_writes", "maxscale.state", "guard.start"):
         assert any(p.startswith(f"engine/{decisive}") for p in points), decisive
-    sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points[::step])])
+    sweep(lab, healed_in_turn(part_of(points, part), AT_MAXSCALE))
     assert_one_master(lab)

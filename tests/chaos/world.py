@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 
 from tests.support.lab import Lab, processes_of
@@ -12,6 +14,27 @@ LIMIT = "@@global.max_connections"
 
 EACH = (7, pytest.param(1, marks=pytest.mark.full))
 """Which moments a sweep takes: every seventh, before and after in turn, or all of them."""
+
+PARTS = 4
+
+
+def part_of(points: list[str], part: int) -> list[str]:
+    """Returns one of ``PARTS`` parts of the points, each once.
+
+    A point's own name tells its part: each part is run by itself, and no two runs pass exactly the same points.
+    """
+    return [point for point in dict.fromkeys(points) if zlib.crc32(point.encode()) % PARTS == part]
+
+
+def healed_in_turn(points: list[str], twice: str) -> list[tuple[str, str]]:
+    """Returns each point with guard or heal, in turn; points that begin with ``twice`` with both."""
+    faults = []
+    for number, point in enumerate(points):
+        first, second = ("guard", "heal")[:: 1 if number % 2 == 0 else -1]
+        faults.append((point, first))
+        if point.startswith(twice):
+            faults.append((point, second))
+    return faults
 
 
 def await_closed(lab: Lab, seconds: float = 30.0) -> None:
@@ -36,7 +59,7 @@ def _is_ours(pid: int) -> bool:
 
 def assert_legal(lab: Lab, limits: dict[str, int]) -> Node:
     """Asserts a legal state and returns the primary: one writable, nothing frozen or lowered, all proxies there."""
-    _, status = lab.json("status")
+    status = lab.look()
     writable = lab.cluster.writable
     assert len(writable) == 1, f"writable: {writable}"
     primary = lab.cluster[writable[0]]

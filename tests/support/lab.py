@@ -217,6 +217,20 @@ class Lab:
         """
         return printed_object(self.run(*arguments, "--json", environment=environment))
 
+    def look(self) -> dict[str, Any]:
+        """Returns what ``status --json`` prints, without a process of its own: a sweep asks hundreds of times.
+
+        Raises RuntimeError with its words when it printed no object.
+        """
+        from click.testing import CliRunner
+
+        from proxyroute.cli import main
+
+        argv = self.command("status", "--json")
+        done = CliRunner().invoke(main, argv[1:])
+        words = done.stderr + (repr(done.exception) if done.exception else "")
+        return printed_object(subprocess.CompletedProcess(argv, done.exit_code, done.stdout, words))[1]
+
     # Who is where
 
     def shown(self, dead: Node) -> str | None:
