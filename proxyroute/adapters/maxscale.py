@@ -290,11 +290,12 @@ class MaxScaleAdapter:
             try:
                 self._poke(self._rest, known, until)
                 known = match(self._servers, states(self._rest, until))
-            except (TimedOut, AdapterError):
+            except (TimedOut, AdapterError) as error:
                 if deadline.passed:
                     raise TimedOut(f"{self.name}: {'; '.join(wrong)}") from None
-                if not until.passed:
+                if not until.passed and not isinstance(error, TimedOut):
                     raise
+                time.sleep(min(_AGAIN, until.left))  # an answer that was lost: it is asked, and made to look, again
         return known
 
     def _await_readers(self, table: RouteTable, known: Known, deadline: Deadline) -> Known:

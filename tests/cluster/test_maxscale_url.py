@@ -47,6 +47,15 @@ def test_the_contract_of_every_adapter_runs_there_and_leaves_nothing(url: str) -
     assert objects(url) == []
 
 
+def test_scenarios_with_real_servers_run_there_and_leave_nothing(url: str) -> None:
+    file = "tests/cluster/test_scenarios_maxscale_apart.py"
+    done = ran(url, sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", "real", file)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "skipped" not in done.stdout
+    assert " passed" in done.stdout
+    assert objects(url) == []
+
+
 def test_the_bench_measures_there_and_leaves_nothing(url: str) -> None:
     argv = ("--proxy", "maxscale", "--count", "2", "--writers", "2", "--rate", "20", "--json")
     done = ran(url, "scripts/bench", "switchover", *argv)

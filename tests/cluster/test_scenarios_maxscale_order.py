@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxyroute.db.mariadb import _lock_name
+from proxyroute.journal import read
 from tests.chaos.world import await_closed
 from tests.cluster.test_scenarios_maxscale import begin, roles
 from tests.support.clients import Clients
 from tests.support.maxscale.answers import Request
 from tests.support.maxscale.site import MaxScaleLab
 from tests.support.scene import assert_order, other, switched
+from tests.support.wait import until
 
 __all__ = ["begin"]
 RETRY = {"delayed_retry": True, "transaction_replay": True}
@@ -120,6 +126,40 @@ def test_not_armed_the_masters_overlap_where_a_service_would_let_writes_fail(
         Moment("set new master", new_open=True, old_refuses=True, session=False),
         Moment("clear old master", new_open=True, old_refuses=True, session=False),
     ], "the new Master is set before the old one is cleared"
+    assert_order(site, new)
+
+
+@pytest.mark.parametrize("service", [RETRY, {}], ids=["retry", "none"])
+def test_where_arming_fails_the_order_is_that_of_a_primary_that_is_not_armed(
+    begin: Callable[..., MaxScaleLab], service: dict[str, Any]
+) -> None:
+    """It was planned to lock early. The session that arms the old primary is ended before its statement arrives."""
+    site = begin("driving", policy=LOCK_EARLY, service_parameters=service)
+    old, new = site.cluster.primary, other(site)
+    environment = {**os.environ, "PROXYROUTE_FAULT": "engine/mariadb.arm:before@STOP"}
+    argv = site.command("switchover", "--yes", "--to", new)
+    with (
+        watched(site, new) as seen,
+        subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as engine,
+    ):
+        try:
+            until(lambda: Path(f"/proc/{engine.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "the stop")
+            (file,) = (site.folder / "state").rglob("journal/*.jsonl")
+            arming = old.value(f"IS_USED_LOCK('{_lock_name(file.stem, 'switch')}')")
+            old.sql(f"KILL {arming}")
+        finally:
+            engine.send_signal(signal.SIGCONT)
+        output, _ = engine.communicate(timeout=60)
+    assert engine.returncode == 0, output
+    assert "not armed" in {r["name"]: r["detail"] for r in read(file) if r["kind"] == "stepped"}["arm"]
+    first, then = seen[:2]
+    if service:  # writes wait in MaxScale meanwhile
+        assert first == Moment("clear old master", new_open=False, old_refuses=False, session=True)
+        assert then == Moment("set new master", new_open=True, old_refuses=True, session=False)
+    else:
+        assert first == Moment("set new master", new_open=True, old_refuses=True, session=False)
+        assert then == Moment("clear old master", new_open=True, old_refuses=True, session=False)
+    assert site.bits() == roles(site, new)
     assert_order(site, new)
 
 

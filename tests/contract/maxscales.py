@@ -6,10 +6,8 @@ behind it is made up, and moves as the engine would have moved it before it tell
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,13 +16,11 @@ from proxyroute.adapters import find_adapter
 from proxyroute.config_secrets import Secret
 from proxyroute.model import NO_EPOCH, Address, Deadline, Endpoint, Receipt, RouteTable
 from tests.contract.subjects import CLUSTER, NAME, soon, table
-from tests.support.containers import find_image
 from tests.support.maxscale.backends import MadeUp
 from tests.support.maxscale.bits import Bit
 from tests.support.maxscale.double import Double
-from tests.support.maxscale.real import URL_VARIABLE, ask
+from tests.support.maxscale.real import ask
 from tests.support.process import free_port
-from tests.support.wait import until
 
 
 def password(folder: Path, text: str = "mariadb") -> Secret:
@@ -117,35 +113,6 @@ def _with_an_engine(adapter: Any, subject: MaxScaleSubject) -> Any:
 
 
 # -- The real thing ---------------------------------------------------------------------------------------------
-
-IMAGES = ("mariadb/maxscale:24.02", "mariadb/maxscale:23.08", "mariadb/maxscale:latest")
-
-
-@contextlib.contextmanager
-def real_maxscale() -> Iterator[str]:
-    """The URL, with user and password, of a running MaxScale: the one that is named, else one in a container.
-
-    Raises LookupError with the reason when there is neither. No image is ever pulled.
-    """
-    if url := os.environ.get(URL_VARIABLE):
-        yield url
-        return
-    image = find_image(IMAGES)
-    from testcontainers.core.config import testcontainers_config
-    from testcontainers.core.container import DockerContainer
-
-    testcontainers_config.ryuk_disabled = True
-    with DockerContainer(image).with_exposed_ports(8989) as container:
-        url = f"http://admin:mariadb@{container.get_container_host_ip()}:{container.get_exposed_port(8989)}"
-        until(lambda: _answers(url), "MaxScale in its container to answer", 60)
-        yield url
-
-
-def _answers(url: str) -> bool:
-    with contextlib.suppress(OSError):
-        ask(url, "GET", "maxscale")
-        return True
-    return False
 
 
 class RealSubject:

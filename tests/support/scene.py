@@ -54,9 +54,11 @@ def beat(lab: Lab, address: Address | None = None) -> str:
     """Writes a row through the proxy, or that at ``address``, and returns the name of the server that took it."""
     with contextlib.closing(connect(address or lab.write)) as session, session.cursor() as cursor:
         cursor.execute("CREATE TABLE IF NOT EXISTS app.beat (id INT PRIMARY KEY, server INT)")
+        cursor.execute("BEGIN")  # as a whole at one server, also where a proxy reads statements
         cursor.execute("REPLACE INTO app.beat VALUES (1, @@server_id)")
         cursor.execute("SELECT server FROM app.beat WHERE id=1")
         (row,) = cursor.fetchall()
+        cursor.execute("COMMIT")
     return next(node.name for node in lab.cluster if node.server_id == row["server"])
 
 

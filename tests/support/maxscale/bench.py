@@ -14,7 +14,7 @@ import json
 import os
 import statistics
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,17 +42,20 @@ class MaxScaleBench(Lab):
 
     @classmethod
     @contextlib.contextmanager
-    def behind(cls, url: str) -> Iterator[MaxScaleBench]:
+    def behind(
+        cls, url: str, *, policy: Mapping[str, Any] | None = None, more: Mapping[str, Any] | None = None
+    ) -> Iterator[MaxScaleBench]:
+        """``policy`` and ``more`` as in :meth:`Lab.start`."""
         options: Any = UNDER_LOAD
         lab = cls(LocalCluster.start(3, options=options))
         try:
-            lab._set_up(url)
+            lab._set_up(url, policy, more)
             yield lab
         finally:
             lab._take_down(url)
             lab.close()
 
-    def _set_up(self, url: str) -> None:
+    def _set_up(self, url: str, policy: Mapping[str, Any] | None, more: Mapping[str, Any] | None) -> None:
         user, password = _ACCOUNT
         primary = self.cluster.primary
         primary.sql(f"CREATE USER '{user}'@'%' IDENTIFIED BY '{password}'")
@@ -84,9 +87,16 @@ class MaxScaleBench(Lab):
             "verify": False,
             "write_address": str(self.write),
         }
-        values = site_config(self.cluster, self.folder, proxies=[proxy])
+        values = site_config(self.cluster, self.folder, proxies=[proxy], policy=policy, more=more)
         self.config.write_text(yaml.safe_dump(values, sort_keys=False))
         self.run("publish", check=True)
+
+    @staticmethod
+    def states(url: str) -> dict[str, set[str]]:
+        """Returns what the MaxScale shows of each server of ours, by our name."""
+        found = {item["id"]: item["attributes"]["state"] for item in ask(url, "GET", "servers")["data"]}
+        ours = {name.removeprefix(f"{_NAME}-"): text for name, text in found.items() if name.startswith(f"{_NAME}-")}
+        return {name: set(text.split(", ")) for name, text in ours.items()}
 
     @staticmethod
     def _make(
