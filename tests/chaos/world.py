@@ -15,7 +15,7 @@ LIMIT = "@@global.max_connections"
 EACH = (7, pytest.param(1, marks=pytest.mark.full))
 """Which moments a sweep takes: every seventh, before and after in turn, or all of them."""
 
-PARTS = 4
+PARTS = 6
 
 
 def part_of(points: list[str], part: int) -> list[str]:
