@@ -89,7 +89,7 @@ def foresee(
         fetch_patience=policy.fetch,
         may_lack=force or policy.policy == "most_advanced",
         may_be_missing=() if election.lossless else _doubts(election),
-        seen_writing=known.at if known is not None and known.primary == primary else 0.0,
+        seen_writing=known.moment if known is not None and known.primary == primary else None,
         in_sync_until=_in_sync_until(known),
         server_ids=dict(known.server_ids) if known is not None else {},
         events=tuple(events),

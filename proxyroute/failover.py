@@ -64,8 +64,8 @@ class Orders:
     """The candidate may be opened although it lacks events that another server has received."""
     may_be_missing: tuple[str, ...] = ()
     """Why something that the old primary had acknowledged may be lost; nothing when it is not, if closed in time."""
-    seen_writing: float = 0.0
-    """Unix time of the last good sight of the old primary taking writes; 0: there was none."""
+    seen_writing: Moment | None = None
+    """When the old primary was last seen well, taking writes. None: nobody knows."""
     in_sync_until: Moment | None = None
     """Until then the old primary certainly waited for acknowledgements; it must be closed by then. None: unknown."""
     server_ids: Mapping[str, int] = field(default_factory=dict)
@@ -154,13 +154,13 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
 def _begin_blackout(op: Operation, orders: Orders) -> None:
     """It began after the last good sight of the primary taking writes; without one nobody knows, and we count from now.
 
-    So what is measured is the most, or the least, for which writes stood still: the report says which.
+    So what is measured is the most, or the least, for which writes stood still: the report says which. A sight of
+    before this host's start is as good as none: only a clock that nobody sets can tell how long ago.
     """
-    seen = bool(orders.seen_writing)
-    lead = max(0.0, time.time() - orders.seen_writing) if seen else 0.0
-    op.mark("frozen", lead)
-    op.keep("blackout_lead", lead)
-    op.keep("blackout_from", "seen" if seen else "begun")
+    lead = orders.seen_writing.ago() if orders.seen_writing is not None else None
+    op.mark("frozen", max(0.0, lead or 0.0))
+    op.keep("blackout_lead", max(0.0, lead or 0.0))
+    op.keep("blackout_from", "begun" if lead is None else "seen")
 
 
 # -- it closes before it opens --

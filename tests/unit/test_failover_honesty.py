@@ -154,12 +154,34 @@ def test_a_proxy_that_is_declared_absent_and_silent_is_no_closed_way(tmp_path: P
 
 def test_the_blackout_is_counted_from_the_last_sight_of_the_old_primary_taking_writes(tmp_path: Path) -> None:
     file = tmp_path / "seen.jsonl"
-    start(*dead_world(), file, [], replace(ORDERS, seen_writing=time.time() - 30.0))
+    now = Moment.now()
+    assert now is not None
+    start(*dead_world(), file, [], replace(ORDERS, seen_writing=now.after(-30.0)))
     summary = summarize(read(file))
     assert summary.blackout_from == "seen"
     assert summary.blackout_seconds is not None
     assert 30.0 <= summary.blackout_seconds < 60.0
     assert "at most 30" in report_from(read(file))["clients"]
+
+
+def test_a_clock_that_jumps_between_the_sight_and_the_failover_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, now, wall = tmp_path / "jumped.jsonl", Moment.now(), time.time
+    assert now is not None
+    for hours in (-5, 5):
+        monkeypatch.setattr(time, "time", lambda: wall() + hours * 3600)  # noqa: B023 - called before the next round
+        start(*dead_world(), file, [], replace(ORDERS, seen_writing=now.after(-30.0)))
+        blackout = summarize(read(file)).blackout_seconds
+        assert blackout is not None
+        assert 30.0 <= blackout < 60.0
+        file.unlink()
+
+
+def test_a_sight_of_before_this_start_of_the_host_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "other.jsonl"
+    start(*dead_world(), file, [], replace(ORDERS, seen_writing=Moment("another start", 5.0)))
+    assert summarize(read(file)).blackout_from == "begun"
 
 
 def test_where_nobody_saw_it_alive_it_is_counted_from_the_first_step_and_told_as_the_least(tmp_path: Path) -> None:
