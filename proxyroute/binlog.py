@@ -34,6 +34,10 @@ class Table(NamedTuple):
         return f"{self.schema}.{self.name}"
 
 
+HALF_BUILT = 4294967295
+"""A domain that nobody writes in. A server that has something of it is not whole, and follows nobody by itself."""
+
+
 @dataclass(frozen=True)
 class Logged:
     """One transaction in a binary log."""

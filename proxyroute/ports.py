@@ -270,14 +270,19 @@ class Rebuilder(LogSource, Protocol):
     def commit_undo(self, operation: str, deadline: Deadline) -> None:
         """Commits the undo that waits."""
 
-    def begin_history(self, position: Position, state: Position, deadline: Deadline) -> None:
+    def begin_history(
+        self, position: Position, state: Position, deadline: Deadline, channel: Mapping[str, Any] | None = None
+    ) -> None:
         """Replication stands still, and this server is at ``position`` with the history ``state``, whatever it was.
 
-        Its binary log begins anew.
+        Its binary log begins anew. A ``channel`` that ``load_from`` has forgotten is made again, and not started.
         """
 
     def load_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
-        """Replaces the data of the applications by a consistent dump of ``source``; returns the dump's position."""
+        """Replaces the data of the applications by a consistent dump of ``source``; returns the dump's position.
+
+        Its channels are forgotten first, and until ``begin_history`` its position is one that nobody else contains.
+        """
 
     def copy_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
         """Prepares a physical copy of ``source`` beside the data of this server, which goes on; returns its position.
@@ -290,6 +295,9 @@ class Rebuilder(LogSource, Protocol):
 
     def swap_in(self, operation: str, deadline: Deadline) -> str:
         """Stops the server, puts the copy in place of its data, starts it; returns where the old data are kept."""
+
+    def still_ours(self, deadline: Deadline) -> None:
+        """Returns when nobody else has worked on the data on the host since we began. Raises ScriptFailed otherwise."""
 
     def discard_old(self, operation: str, deadline: Deadline) -> None:
         """Removes the data that ``swap_in`` kept."""

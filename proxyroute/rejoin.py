@@ -33,8 +33,10 @@ from proxyroute.rejoin_look import (
     common_obstacles,
     contained,
     flashback_obstacles,
+    half_built,
     own,
     reseed_way,
+    unapplied,
 )
 from proxyroute.site import shut
 
@@ -89,6 +91,8 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
             Containment.NO: f"{primary} lacks {own(status, known).minus(known)}",
             Containment.UNKNOWN: f"{primary} knows nothing of {own(status, known).minus(known)}",
         }[held]
+    if method != "reseed" and (half := half_built(status)):
+        raise Refused(f"{name} cannot follow {primary}; it is left as it is", tuple(half))
     if held is Containment.YES and method in (None, "follow"):
         op.commit(known)
         op.keep("method", "follow", wait=True)
@@ -111,7 +115,7 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
     else:
         source = primary
         way, no_copy, found = reseed_way(means, name, source)
-        obstacles += found
+        obstacles += [*found, *unapplied(means, name, primary)]
     if obstacles:
         raise Refused(f"{name} cannot rejoin by {method}; it is left read-only", (*findings, *obstacles))
     if method == "flashback":

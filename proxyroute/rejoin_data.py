@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute.archive import Archive
-from proxyroute.errors import Diverged, LeaseLost, Refused, ScriptFailed, StatementError, Unfinished
+from proxyroute.errors import Busy, Diverged, LeaseLost, Refused, ScriptFailed, StatementError, TimedOut, Unfinished
 from proxyroute.gtid import Containment, MariaDBPosition, Position, from_json
 from proxyroute.model import Deadline
 from proxyroute.operation import Operation
@@ -79,7 +79,7 @@ def _begin_history(means: Means, op: Operation, name: str, primary: str, positio
     known = means.parts.site[primary].position(Deadline.after(LOOK))
     if known.contains(position) is not Containment.YES:
         raise Diverged(name, f"would stand at {position}, and it cannot be shown that {primary} has all of that")
-    means.rebuild[name].begin_history(position, state, Deadline.after(_BRIEF))
+    means.rebuild[name].begin_history(position, state, Deadline.after(_BRIEF), op.kept("channel"))
     op.keep("begun", True, wait=True)
 
 
@@ -94,6 +94,8 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
     if op.kept("loaded") is None:
         before = means.parts.site[values["source"]].position(Deadline.after(LOOK))
         total = source.data_size(Deadline.after(_BRIEF), physical=physical)
+        if not physical:
+            _keep_channel(means, op, name)
         with op.step("copy" if physical else "dump and load") as note:
             watch = Progress(op, total)
             deadline = Deadline.after(_COPY)
@@ -116,6 +118,7 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
             op.keep("old_data", old, wait=True)
             note.detail = f"the old data are kept in {old}" if old else "no room for the old data: they are gone"
         # a lease on the servers themselves may have needed the one that was stopped for a moment
+        _claim_again(means, op, target)
         primary = _regain(means, op, name)
     if not op.kept("begun"):
         with op.step("begin history") as note:
@@ -143,6 +146,31 @@ def still_claimed(means: Means) -> None:
             if deadline.passed:
                 raise
         time.sleep(_POLL)
+
+
+def _keep_channel(means: Means, op: Operation, name: str) -> None:
+    """On disk before the channel is forgotten: its delay and its filters belong to the server. Once, for good."""
+    channels = means.parts.site[name].look(Deadline.after(LOOK)).sources
+    if op.kept("channel") is None and channels:
+        op.keep("channel", {"name": channels[0].channel, "options": dict(channels[0].options)}, wait=True)
+
+
+def _claim_again(means: Means, op: Operation, target: Rebuilder) -> None:
+    """A claim on the servers themselves may have ended with the one that we have stopped: it is taken again.
+
+    Between the two anybody might have had it: the host says whether somebody has. Raises LeaseLost when it is so.
+    """
+    try:
+        means.claim.commit(f"{op.id}-restarted", Deadline.after(_CLAIM))
+        return
+    except (LeaseLost, TimedOut):
+        pass
+    try:
+        means.claim.release()
+        means.claim.acquire(f"rejoin {op.id}", Deadline.after(_CLAIM))
+        target.still_ours(Deadline.after(_BRIEF))
+    except (Busy, Refused, ScriptFailed) as error:
+        raise LeaseLost(f"{target.name} was restarted, and its claim could not be had again: {error}") from error
 
 
 def _regain(means: Means, op: Operation, name: str) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute.archive import Archive
-from proxyroute.binlog import Table
+from proxyroute.binlog import HALF_BUILT, Table
 from proxyroute.errors import Refused
-from proxyroute.gtid import Containment, Position
+from proxyroute.gtid import Containment, MariaDBPosition, Position
 from proxyroute.model import Deadline, Finding, Severity, Status, View
 from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Lease, Rebuilder
@@ -89,6 +89,30 @@ def common_obstacles(means: Means, name: str) -> Iterable[Finding]:
             if status is not None and other.name != name and source.source_id == status.server_id:
                 text = f"{other.name} follows it, and would be left without the history it needs"
                 yield Finding("rejoin.below", Severity.ERROR, name, text, f"proxyroute rejoin {other.name} first")
+
+
+def half_built(status: Status) -> list[Finding]:
+    """Says so of a server whose data somebody has begun to replace: it looks like one that has fallen behind."""
+    position = status.executed
+    if not isinstance(position, MariaDBPosition) or all(g.domain != HALF_BUILT for g in position.entries):
+        return []
+    text = "is half built: somebody, perhaps another engine, has begun to replace its data, and they are not whole"
+    cure = f"let that rejoin end, or begin anew: proxyroute rejoin {status.name} --method reseed"
+    return [Finding("rejoin.half_built", Severity.ERROR, status.name, text, cure)]
+
+
+def unapplied(means: Means, name: str, primary: str) -> list[Finding]:
+    """New data take the relay logs along: what is nowhere else must not go with them."""
+    status = means.parts.site.look(Deadline.after(LOOK)).status(name)
+    known = means.parts.site[primary].position(Deadline.after(LOOK))
+    found = []
+    for channel in status.sources if status is not None else ():
+        only = channel.received.minus(status.executed).minus(known) if status is not None else known
+        if not only.empty:
+            text = f"has received {only}, has not applied it, and {primary} lacks it: it is in its relay logs alone"
+            cure = f"START SLAVE SQL_THREAD on {name}, then again; or RESET SLAVE there, if nobody needs it"
+            found.append(Finding("rejoin.received", Severity.ERROR, name, text, cure))
+    return found
 
 
 def flashback_obstacles(means: Means, name: str, primary: str, archive: Archive | None) -> list[Finding]:

@@ -117,7 +117,19 @@ class Ownership:
         Raises LeaseLost.
         """
         self.take(host, data_dir, deadline)
+        return self.begun(host, text, data_dir, *arguments)
+
+    def begun(self, host: Host, text: str, data_dir: str, *arguments: str) -> Program:
+        """The same for what must not end midway, once it was ours: only over there it is asked whose work it is.
+
+        A server that we have stopped may have been one of those that the claim was held on.
+        """
         return host.script(text, data_dir, self._token, *arguments)
+
+    def still_ours(self, host: Host, data_dir: str, deadline: Deadline) -> None:
+        """Raises ScriptFailed when another owner has been there since ``take``, or nobody can tell."""
+        with act("rejoin.own_host"):
+            stream(self.begun(host, _OURS, data_dir), lambda _: None, deadline)
 
 
 def cannot_copy(source: Host, source_dir: str, target: Host, target_dir: str, deadline: Deadline) -> list[str]:
@@ -175,10 +187,10 @@ def swap(target: Host, target_dir: str, ownership: Ownership, operation: str, de
     stop = ownership.script(target, _SERVICE, target_dir, *target.stop, deadline=deadline)
     with act("rejoin.stop_server"):
         stream(stop, lambda _: None, deadline)
-    rename = ownership.script(target, _SWAP, target_dir, old, deadline=deadline)
+    rename = ownership.begun(target, _SWAP, target_dir, old)
     with act("rejoin.swap"):
         stream(rename, lambda _: None, deadline)
-    start = ownership.script(target, _SERVICE, target_dir, *target.start, deadline=deadline)
+    start = ownership.begun(target, _SERVICE, target_dir, *target.start)
     with act("rejoin.start_server"):
         stream(start, lambda _: None, deadline)
     return old

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute.binlog import Table
-from proxyroute.db import mariadb_copy, mariadb_flashback
+from proxyroute.db import mariadb_channels, mariadb_copy, mariadb_flashback
 from proxyroute.db.mariadb_read import parse_version, read_channels
 from proxyroute.db.mariadb_remains import decode_log
 from proxyroute.db.owning import COMPARE, DEAD_MAN, FILL_UNLOGGED, LOAD, REBUILD, Permit, own
@@ -193,21 +193,25 @@ class MariaDBRebuild:
 
     # -- history --
 
-    def begin_history(self, position: Position, state: Position, deadline: Deadline) -> None:
+    def begin_history(
+        self, position: Position, state: Position, deadline: Deadline, channel: Mapping[str, Any] | None = None
+    ) -> None:
         if not isinstance(position, MariaDBPosition) or not isinstance(state, MariaDBPosition):
             raise TypeError(f"{self.name} is a MariaDB server")
         with self._alone(deadline) as session:
             own(session, REBUILD, (DEAD_MAN,), self._claim, deadline)  # it would start an applier in the midst
             session.change("rejoin.stop_replication", "STOP ALL SLAVES", deadline)
-            for channel in read_channels(session, deadline):
+            for old in read_channels(session, deadline):
                 # what it has received is of the old history
-                name = channel.channel.replace("\\", "\\\\").replace("'", "''")
+                name = old.channel.replace("\\", "\\\\").replace("'", "''")
                 session.change("rejoin.stop_replication", f"RESET SLAVE '{name}'", deadline)
             if int(session.one("SELECT @@global.log_bin AS log", deadline)["log"]):
                 session.change("rejoin.reset", "RESET MASTER", deadline)
                 session.change("rejoin.set_state", "SET GLOBAL gtid_binlog_state=%s", deadline, (str(state),))
             session.change("rejoin.set_position", "SET GLOBAL gtid_slave_pos=%s", deadline, (position.latest_text,))
             row = session.one("SELECT @@global.gtid_slave_pos AS pos", deadline)
+            if channel is not None:
+                mariadb_channels.make(session, channel, deadline)
         if MariaDBPosition.parse(row["pos"] or "") != position.latest():
             raise ServerError(self.name, f"stands at {row['pos']!r} although it was told {position}")
 
@@ -255,7 +259,7 @@ class MariaDBRebuild:
         with self._alone(deadline, leased=False) as here:
             # what it would still apply belongs to the old data, or is in the dump already
             own(here, REBUILD, (DEAD_MAN,), self._claim, deadline)
-            here.change("rejoin.stop_replication", "STOP ALL SLAVES", deadline)
+            mariadb_channels.forget(here, deadline)
             here.change("rejoin.drop_schema", f"SET SESSION foreign_key_checks=0, wait_timeout={_IDLE:d}", deadline)
             for schema in self._schemas(here, deadline):
                 quoted = schema.replace("`", "``")
@@ -317,6 +321,9 @@ class MariaDBRebuild:
             except Unreachable:
                 deadline.require(f"{self.name} to start with the copy")
                 time.sleep(_POLL)
+
+    def still_ours(self, deadline: Deadline) -> None:
+        self._copying.still_ours(self._host(), self.data_dir(deadline), deadline)
 
     def discard_old(self, operation: str, deadline: Deadline) -> None:
         mariadb_copy.discard(self._host(), self.data_dir(deadline), self._copying, operation, deadline)

@@ -179,10 +179,10 @@ class Replication:
         if channel is not None and channel.uses_gtid:
             if channel.running:
                 return
-            if not channel.error:
+            if channel.user and not channel.error:
                 self._start(channel.channel, deadline)
                 return
-            # with the login and the options of now: what was set once may be what is wrong
+            # with the login and the options of now: what was set once may be wrong, or not set yet after a load
             self._repoint(channel, source, has, deadline)
             return
         channel = channel_of(status.sources, instead_of) if instead_of is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.world import await_closed
 from tests.support.broken import ERRANT, await_equal, diverge, ready, rows, run
-from tests.support.lab import Lab
+from tests.support.lab import Lab, run_to_end
 from tests.support.load import Load, create_table
 from tests.support.mariadb import Node
 from tests.support.scene import assert_order
@@ -171,3 +173,78 @@ def test_hosts_are_tried_by_check(hosted: Lab) -> None:
     found = [f for f in hosted.json("check")[1]["findings"] if f["code"] == "host.command"]
     assert [f["subject"] for f in found] == ["db1"]
     assert "/nowhere/ssh" in found[0]["text"]
+
+
+# -- while it is half built ---------------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_half_built_has_no_channel_that_starts_with_it_and_nobody_lets_it_follow(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """It is delayed, and has a filter: both are there again in the end."""
+    replica, primary = lab.cluster["db3"], lab.cluster.primary
+    primary.sql("CREATE TABLE app.zzz (id INT PRIMARY KEY)")
+    lab.cluster.await_synced()
+    replica.sql("STOP SLAVE")
+    replica.sql("CHANGE MASTER TO MASTER_DELAY=3, IGNORE_DOMAIN_IDS=(7,9)")
+    replica.sql("START SLAVE")
+    with primary.session() as session, session.cursor() as cursor:
+        cursor.execute("LOCK TABLES app.zzz WRITE")  # there the dump stands still
+        argv = lab.command("rejoin", replica.name, "--method", "reseed", "--yes")
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as rejoin:
+            until(lambda: "t" in tables(replica) and "zzz" not in tables(replica), "the first tables to be loaded")
+            rejoin.kill()
+        await_closed(lab)
+        cursor.execute("UNLOCK TABLES")
+    assert replica.replication() == {}
+    replica.kill9()
+    replica.start()
+    assert replica.replication() == {}, "nothing has started with it"
+    assert "zzz" not in tables(replica), "it is not whole"
+    # an engine that knows nothing of this rejoin
+    elsewhere = tmp_path / "proxyroute.yaml"
+    text = lab.config.read_text()
+    state = re.search(r"state_dir: (\S+)", text)
+    assert state is not None
+    elsewhere.write_text(text.replace(state[1], str(tmp_path / "state")))
+    words = lab.command("rejoin", replica.name)
+    words[words.index(str(lab.config))] = str(elsewhere)
+    refused = run_to_end(words)
+    assert refused.returncode == 3, refused.stdout + refused.stderr
+    assert "half built" in refused.stderr, refused.stderr
+    assert replica.replication() == {}
+    # the one that has begun it goes on
+    value = lab.json("rejoin", replica.name, "--method", "reseed", "--yes")
+    assert value[0] in (0, 7), value
+    await_equal(replica, primary)
+    channel = replica.replication()
+    assert (channel["SQL_Delay"], channel["Replicate_Ignore_Domain_Ids"].replace(" ", "")) == (3, "7,9")
+    assert replica.replicates()
+    assert "4294967295" not in replica.value("@@global.gtid_slave_pos")
+
+
+def tables(node: Node) -> set[str]:
+    """The tables of the schema app."""
+    found = node.sql("SELECT TABLE_NAME AS name FROM information_schema.TABLES WHERE TABLE_SCHEMA='app'")
+    return {str(row["name"]) for row in found}
+
+
+def test_what_only_its_relay_logs_hold_does_not_go_with_its_old_data(lab: Lab) -> None:
+    replica, old = lab.cluster["db3"], lab.cluster.primary
+    replica.sql("STOP SLAVE SQL_THREAD")
+    lab.cluster["db2"].sql("STOP SLAVE")
+    old.sql("INSERT INTO app.t VALUES (7001, 'received, and nowhere else')")
+    until(lambda: old.gtid() in replica.replication()["Gtid_IO_Pos"], "it to be received")
+    old.sql("SET GLOBAL read_only=1")
+    new = lab.cluster["db2"]
+    new.sql("RESET SLAVE ALL")
+    new.sql("SET GLOBAL read_only=0")
+    new.sql("INSERT INTO app.t VALUES (7002, 'of the new one')")
+    status, value = lab.json("rejoin", replica.name, "--method", "reseed", "--yes")
+    assert status == 3, value
+    (found,) = [f for f in value["error"]["findings"] if f["code"] == "rejoin.received"]
+    assert "relay logs alone" in found["text"]
+    replica.sql("START SLAVE SQL_THREAD")
+    assert replica.sql("SELECT * FROM app.t WHERE id=7001") or until(
+        lambda: replica.sql("SELECT * FROM app.t WHERE id=7001"), "it to be applied: nothing was taken away"
+    )

@@ -6,9 +6,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from proxyroute import journal
 from tests.chaos.world import await_closed
+from tests.support.broken import await_equal, diverge, ready
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.scene import assert_order, books, other, switched
 from tests.support.serving import serving
@@ -81,3 +83,24 @@ def test_of_two_servers_the_one_that_is_left_is_not_opened_by_itself() -> None:
         assert not left.is_writable()
         assert served.texts("acted") == []
         old.start()
+
+
+def test_with_two_servers_a_reseed_by_a_copy_ends_in_one_go() -> None:
+    """The server that is restarted for it takes the lease and the claim along: both are had again."""
+    more = {"lease": {"type": "database", "time": "3s"}}
+    with Lab.start(2, policy=POLICY, more=more) as lab:
+        ready(lab, hosts=True)
+        old, new = diverge(lab)
+        slow = lab.folder / "slow"
+        slow.write_text('#!/bin/sh\n"$@" && sleep 4\n')  # longer than the lease's time
+        slow.chmod(0o755)
+        values = yaml.safe_load(lab.config.read_text())
+        host = values["clusters"][CLUSTER_NAME]["servers"][old.name]["host"]
+        host["stop"] = [str(slow), *host["stop"]]
+        lab.config.write_text(yaml.safe_dump(values, sort_keys=False))
+        status, value = lab.json("rejoin", old.name, "--method", "reseed", "--yes")
+        assert status == 0, value
+        assert value["verdict"] == "PROVEN", value
+        await_equal(old, new)
+        assert old.replicates()
+        assert sorted(p.name for p in old.folder.iterdir() if p.is_dir()) == ["data"], "the old data are gone"
