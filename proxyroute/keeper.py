@@ -106,6 +106,7 @@ class Keeper:
             self._tell_diagnosis(diagnosis)
             self._tell_orders()
             self._try_anew(view)
+            self._undo_what_is_left(diagnosis)
             if self._acted(diagnosis) or diagnosis.action is Action.WAIT:
                 return
             self._ask_at = 0.0
@@ -317,6 +318,23 @@ class Keeper:
         if self._chores.due and wanting() and not self._urgent():
             self._try_to_heal(self._chores, wanting)
 
+    def _undo_what_is_left(self, diagnosis: Diagnosis) -> None:
+        """A failover that was undone but for something stands in its own way: by receivers that it has stopped, say.
+
+        Only once it is said to be blocked: looking for what is left must not delay one that can be done.
+        """
+        blocked = Action.FAILOVER in (diagnosis.action, diagnosis.wanted) and "blocked" in self._told
+        if not blocked or not self._chores.due:
+            return
+
+        def left() -> bool:
+            found = waiting_for_heal(self._engine.history())
+            return any(s.kind == "failover" and s.outcome == "aborted" and s.left_at for s in found)
+
+        if left():
+            self._try_to_heal(self._chores, left, gives_way=False)
+            self._act.reset()
+
     def _rejoin_who_returned(self, sightings: Sightings) -> None:
         """A member that is back, refuses writes and follows nobody: it follows, if it has nothing of its own.
 
@@ -352,10 +370,10 @@ class Keeper:
                 told = "; ".join([str(error), *(f.text for f in getattr(error, "findings", ()))])
                 self._say("blocked", f"{server.name} does not rejoin by itself: {told}", "warn")
 
-    def _try_to_heal(self, retry: Retry, still: Callable[[], bool]) -> None:
+    def _try_to_heal(self, retry: Retry, still: Callable[[], bool], *, gives_way: bool = True) -> None:
         """``still`` tells whether what it was for is left afterwards."""
         try:
-            for result in self._engine.heal(patience=_PATIENCE, urgent=self._urgent):
+            for result in self._engine.heal(patience=_PATIENCE, urgent=self._urgent if gives_way else None):
                 self._tell_healed(result)
         except Busy:
             return  # somebody is at work on it
@@ -365,7 +383,7 @@ class Keeper:
             return
         if not still():
             retry.reset()
-        elif not self._urgent():
+        elif not gives_way or not self._urgent():
             retry.failed()
 
     def _tell_healed(self, result: Result) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-from tests.support.death import brought_back, count, failed_over, remembered
+from tests.support.death import await_back, brought_back, count, failed_over, remembered
 from tests.support.engines import stopped_at
-from tests.support.lab import Lab
+from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import create_table
 from tests.support.mariadb import Node
 from tests.support.scene import configured
+from tests.support.serving import serving
 from tests.support.wait import until
 
 SITE = {
@@ -158,3 +161,57 @@ def test_a_sibling_that_hangs_when_it_is_to_follow_is_left_to_do(site: Lab, deat
     assert death.sibling.name in said
     assert site.cluster.primary is death.candidate
     assert told_of(site, death.sibling)
+
+
+# -- serve tries again by itself ----------------------------------------------------------------------------------
+
+
+def known(site: Lab) -> dict[str, Any]:
+    """What serve remembers of the cluster in order."""
+    file = site.folder / "state" / CLUSTER_NAME / "known.json"
+    found: dict[str, Any] = json.loads(file.read_text())["known"]
+    return found
+
+
+AUTOMATIC = {"mode": "automatic", "single_engine": True, "quiet_period": "0s", "per_day": 100}
+SERVE = {"period": "200ms", "proxies_period": "400ms"}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("point", "fetching"), [("mariadb.stop_receiver:before", False), ("mariadb.change_source:before", True)]
+)
+def test_serve_takes_up_what_it_could_not_undo_and_fails_over_once_whoever_hung_is_back(
+    site: Lab, point: str, fetching: bool
+) -> None:
+    old = site.cluster.primary
+    candidate, sibling = (node for node in site.cluster if node is not old)
+    hung = sibling if fetching else candidate
+    create_table(old)
+    site.cluster.await_synced()
+    choice = {"never": [sibling.name]} if fetching else {"prefer": [candidate.name]}
+    stops = {"PROXYROUTE_FAULT": f"serve/{point}:1@STOP"}
+    with (
+        configured(site, failover=AUTOMATIC, serve=SERVE, switchover=choice),
+        serving(site, environment=stops) as served,
+    ):
+        served.await_told("state", "2 of 2 replicas follow")
+        until(lambda: len(known(site)["replicas"]) == 2, "serve to know both replicas")
+        if fetching:
+            candidate.sql("STOP SLAVE IO_THREAD")
+            old.sql("INSERT INTO app.load_rows VALUES (1, 1, 1)")
+            until(lambda: count(sibling) == 1, "one replica to have the row")
+        old.kill9()
+        if fetching:
+            candidate.sql("START SLAVE IO_THREAD")
+        until(lambda: served.daemon.stopped, "serve to come there", 60)
+        hung.sigstop()
+        served.daemon.go_on()
+        served.await_told("blocked", hung.name, 60)
+        hung.sigcont()
+        served.await_told("acted", "failover", 90)
+        assert site.cluster.primary is candidate
+        assert count(candidate) == int(fetching)
+        old.start()
+        await_back(site, old)
+    assert site.run("failover", "--acknowledge").returncode == 0
