@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import getpass
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Caller:
     """Why, in his words."""
     operation: str = ""
     """The id that the operation gets; empty: a new one."""
+    called_off: Callable[[], str] = field(default=lambda: "", compare=False, repr=False)
+    """Returns who does not want it any more, in words; an empty string while it is wanted. Any thread may ask."""
 
 
 def user() -> str:

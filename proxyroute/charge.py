@@ -6,6 +6,7 @@ import os
 import threading
 import time
 
+from proxyroute import logs
 from proxyroute.config_secrets import fingerprint
 from proxyroute.config_values import ClusterConfig
 from proxyroute.engine import open_engine
@@ -129,6 +130,7 @@ class Charge:
 
     def _recorded(self, record: Record) -> None:
         self._turned_at = time.monotonic()
+        logs.tell_record(self.config.name, record)
 
     def _hear(self, notice: Notice) -> None:
         """Keeps what there is to say, and tells it on."""

@@ -297,6 +297,7 @@ class Engine:
                 force=force,
                 **more,
             )
+            op.called_off = self._caller.called_off
             yield op, replace(self._parts, guard=guard)
         except JournalError as error:
             if op is None:

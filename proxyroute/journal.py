@@ -133,7 +133,7 @@ class Journal:
             self._unsynced.set()
         faults.recorded()
         if self._listener is not None:
-            self._listener(record)
+            self._listener({**record, "operation": self.path.stem})
         return record
 
     def _append(self, line: bytes) -> None:

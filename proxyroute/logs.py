@@ -2,7 +2,7 @@
 
 Writing is done by a thread of its own: a terminal that is stopped, or a full pipe, must not keep a keeper back.
 Lines of libraries (the web server's, warnings) come out in the same form. A line knows its cluster, and the operation
-that it is about.
+that it is about; what operations do is told record by record.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from structlog.typing import EventDict, Processor
 from proxyroute.config_secrets import without_secrets
 from proxyroute.jsonable import dump
 from proxyroute.notify_message import Notice
+from proxyroute.shown import record_text
 
 STYLES = ("console", "json")
 _WAITING = 10_000
@@ -34,6 +35,9 @@ _HIDDEN_KEYS = re.compile(r"password|passwd|secret|token|authorization|cookie|ap
 _TOKEN = re.compile(r"\bpr_([0-9A-Za-z]+)_[0-9A-Za-z_-]{8,}")
 """A token of ours; who it belongs to may be read, the rest may not."""
 _NOTICE = structlog.get_logger("proxyroute.notice")
+_JOURNAL = structlog.get_logger("proxyroute.journal")
+_TOLD = frozenset({"begin", "resumed", "stepped", "commit", "turned", "back", "note", "leftover", "proof", "end"})
+"""Kinds of records that are told; the others are for whoever goes on after a crash."""
 
 
 def tell(notice: Notice) -> None:
@@ -45,6 +49,16 @@ def tell(notice: Notice) -> None:
         _LEVELS.get(notice.level, logging.INFO), notice.text, notice=notice, cluster=notice.cluster,
         kind=notice.kind, **({"operation": operation} if operation else {}),
     )  # fmt: skip
+
+
+def tell_record(cluster: str, record: Mapping[str, Any]) -> None:
+    """Writes what an operation has just done, as its journal has it; nothing where no log is kept."""
+    if record["kind"] in _TOLD and structlog.is_configured():
+        text, level = record_text(record)
+        _JOURNAL.log(
+            _LEVELS.get(level, logging.INFO), text, cluster=cluster, kind="record", record=record["kind"],
+            operation=record.get("operation", ""),
+        )  # fmt: skip
 
 
 @contextmanager
@@ -158,7 +172,7 @@ def _as_json(_: Any, __: str, event: EventDict) -> str:
     logger = event.pop("logger", "")
     if isinstance(notice, Notice):
         told |= {"id": notice.id, "level": notice.level, "at": notice.at, "details": notice.details}
-    else:
+    elif "kind" not in event:
         told |= {"kind": "log", "logger": logger}
     return dump(told | dict(event), indent=None)
 
@@ -173,6 +187,10 @@ def _for_people(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapp
         cluster = event.pop("cluster", "")
         if cluster and notice.kind != "state":
             event["event"] = f"{cluster}: {event['event']}"
+    elif event.get("kind") == "record":
+        for key in ("logger", "kind", "record"):
+            event.pop(key, None)
+        event["event"] = f"{event.pop('cluster')}: {event['event']}"
     return event
 
 

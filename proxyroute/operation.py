@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from proxyroute.deadline import give_way, more_urgent
-from proxyroute.errors import LeaseLost, ProxyRouteError, TimedOut
+from proxyroute.errors import LeaseLost, ProxyRouteError, Refused, TimedOut
 from proxyroute.gtid import Position, from_json
 from proxyroute.journal import Journal, Record, first, last_term, outcome, read
 from proxyroute.model import Deadline, Epoch, Plan, Policy, Proof, Undo
@@ -136,6 +136,9 @@ class Operation:
         self.begin = begin
         self.marks: dict[str, float] = {}
         """Moments on the monotonic clock, by name: the blackout is measured between two of them."""
+        self.called_off: Callable[[], str] = lambda: ""
+        """Says who does not want it any more; heeded in what is ``revocable`` only."""
+        self._revocable = False
 
     @classmethod
     def create(
@@ -214,9 +217,11 @@ class Operation:
     def step(self, name: str) -> Iterator[StepNote]:
         """Shows and records one step with its duration; the body may set ``detail`` on what it gets.
 
-        Raises GaveWay before it begins when this is a chore and something more urgent has come up.
+        Raises GaveWay before it begins when this is a chore and something more urgent has come up, Refused when it was
+        called off where that is heeded.
         """
         give_way()
+        self.heed()
         note = StepNote()
         self.journal.write("step", name=name, wait=False)
         started = time.monotonic()
@@ -231,6 +236,27 @@ class Operation:
             raise
         seconds = round(time.monotonic() - started, 6)
         self.journal.write("stepped", name=name, seconds=seconds, detail=note.detail, wait=False)
+
+    @contextmanager
+    def revocable(self) -> Iterator[None]:
+        """For a ``with`` block, all of which can be undone: whoever asked for it may call it off."""
+        self._revocable = True
+        try:
+            yield
+        finally:
+            self._revocable = False
+
+    def heed(self) -> None:
+        """Raises Refused when it was called off, in what is ``revocable``; what was begun is undone as after an error.
+
+        Asked before each step, and by what waits for long while writes flow.
+        """
+        if self._revocable and (said := self.called_off()):
+            raise Refused(said)
+
+    def patience(self, seconds: float) -> Deadline:
+        """Returns the deadline of a wait that also ends once it was called off: then call :meth:`heed`."""
+        return Deadline(time.monotonic() + seconds, self.called_off if self._revocable else None)
 
     def on_abort(self, undo: Undo) -> None:
         """Registers ``undo``; it is on disk when this returns, before the act that it takes back."""

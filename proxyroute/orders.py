@@ -70,6 +70,11 @@ class Orders:
         """Drops all orders, when they cannot be read; returns the file that has what was there, if there was one."""
         return self._book.reset()
 
+    def reset_in_words(self) -> str:
+        """Does :meth:`reset`, and returns what came of it in words."""
+        kept = self.reset()
+        return f"no orders stand; what was there is in {kept}" if kept else "there were no orders"
+
     def _give(
         self,
         kind: Kind,

@@ -18,7 +18,7 @@ from proxyroute.words import seconds
 Told = tuple[str, str]
 """A text and its level."""
 
-_SAID = ("v", "n", "t", "kind")
+_SAID = ("v", "n", "t", "kind", "operation")
 """What of a record is no part of its words."""
 
 

@@ -36,9 +36,11 @@ def switchover(parts: Parts, op: Operation, *, force: bool = False, kill_long: b
     """Moves the primary as ``op.plan`` says and closes the record.
 
     Raises Refused (nothing was touched), Aborted (everything was undone) or Unfinished (``proxyroute heal`` goes on).
+    Until the commit ``op.called_off`` is heeded.
     """
     try:
-        table = _until_commit(parts, op, force=force, kill_long=kill_long)
+        with op.revocable():
+            table = _until_commit(parts, op, force=force, kill_long=kill_long)
     except BaseException as error:
         parts.expect(2 * op.plan.policy.undo + _GRACE)
         if end_uncommitted(parts, op, error):
@@ -70,7 +72,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
     with op.step("connect"):
         _connect(parts, op, view)
     with op.step("warm up") as note:
-        note.detail = _warm_up(old, new, Deadline.after(policy.warm_up))
+        note.detail = _warm_up(old, new, op)
     if plan.attach:
         with op.step("attach semi-sync replica") as note:
             op.on_abort(Undo("follow", plan.attach, {"source": old.name, "instead_of": new.name}))
@@ -101,7 +103,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
         until = Deadline.after(policy.drain + policy.freeze_budget + 2 * _ANSWER)
         note.detail = _receipts(parts, routes.hold(op.id, until, Deadline.after(_ANSWER)))
     with op.step("drain") as note:
-        note.detail = _drain(old, pooled, Deadline.after(policy.drain))
+        note.detail = _drain(old, pooled, op)
 
     budget = Deadline.after(policy.freeze_budget)
     with op.step("freeze") as note:
@@ -182,6 +184,7 @@ def _await_long_transactions(old: Server, op: Operation, *, kill: bool) -> str:
     """Waits for writing transactions that are older than the limit; readers block nothing and are left alone."""
     policy, deadline, killed = op.plan.policy, Deadline.after(op.plan.policy.long_wait), set[int]()
     while True:
+        op.heed()
         found = [
             t for t in old.inspect(Deadline.after(LOOK), policy).transactions if _is_long(t, policy.long_transaction)
         ]
@@ -250,18 +253,21 @@ def _connect(parts: Parts, op: Operation, view: View) -> None:
 # -- while writes still flow --
 
 
-def _warm_up(old: Server, new: Server, deadline: Deadline) -> str:
+def _warm_up(old: Server, new: Server, op: Operation) -> str:
     """The candidate reaches a position that the primary has now: a slow one shows while writes still flow.
 
     Then again for a while, until it is there at once; one that keeps up, but never at once, goes on all the same.
     """
+    deadline = op.patience(op.plan.policy.warm_up)
     polish: Deadline | None = None
     while True:
+        op.heed()
         goal = old.position(deadline)
         started = time.monotonic()
         try:
             new.wait_for(goal, deadline)
         except TimedOut as error:
+            op.heed()
             raise Refused(f"{new.name} did not catch up while writes were flowing: {error}") from error
         behind = time.monotonic() - started
         polish = polish or deadline.within(_POLISH)
@@ -276,9 +282,11 @@ def _receipts(parts: Parts, receipts: Iterable[Receipt]) -> str:
     return ", ".join(f"{r.proxy}: {r.detail or r.state}" for r in receipts) or "no proxies are configured"
 
 
-def _drain(old: Server, pooled: frozenset[int], deadline: Deadline) -> str:
+def _drain(old: Server, pooled: frozenset[int], op: Operation) -> str:
     """Sessions that came lately are short ones: they end by themselves now that newcomers wait at the proxy."""
+    deadline = Deadline.after(op.plan.policy.drain)
     while True:
+        op.heed()
         short = old.client_sessions(Deadline.after(_ANSWER)) - pooled
         if not short:
             return "quiet"

@@ -7,6 +7,7 @@ import click
 from proxyroute import __version__
 from proxyroute.cli import (
     agent,
+    calling_off,
     check,
     failover,
     grants,
@@ -63,6 +64,7 @@ for _command in (
     plan.plan,
     switchover.switchover,
     failover.failover,
+    calling_off.call_off,
     switchover.heal,
     rejoin.rejoin,
     rejoin.verify,

@@ -64,6 +64,21 @@ def plan(ctx: Context, target: str | None, *, force: bool, gone: bool) -> None:
         raise SystemExit(Refused.exit_code)
 
 
+def check(ctx: Context) -> dict[str, Any]:
+    """Returns what would stand in the way, as the daemon finds it: from its host, with its secrets."""
+    with daemon(ctx) as (remote, path):
+        told: dict[str, Any] = remote.get(f"{path}/check")
+    told["findings"] = [finding_of(f) for f in told["findings"]]
+    return told
+
+
+def orders(ctx: Context) -> dict[str, Any]:
+    """Returns the standing orders, and the last changes."""
+    with daemon(ctx) as (remote, path):
+        told: dict[str, Any] = remote.get(f"{path}/orders")
+        return told
+
+
 def history(ctx: Context, limit: int) -> list[Summary]:
     """Returns the operations of the cluster, the latest first; a thousand at the most."""
     with daemon(ctx) as (remote, path):
@@ -113,6 +128,29 @@ def move(ctx: Context, kind: str, question: str, *, yes: bool, target: str | Non
     _show(ctx, [result])
 
 
+def call_off(ctx: Context, operation: str | None, why: str) -> None:
+    """Calls off what goes on; waits until it has ended, and says how. Raises Refused when it was too late."""
+    with daemon(ctx) as (remote, path):
+        if operation is None:
+            cluster = path.rpartition("/")[2]
+            going = [told for told in remote.get("/v1/operations", cluster=cluster) if not told["over"]]
+            if len(going) != 1:
+                names = "; name one of: " + ", ".join(f"{o['id']} ({o['kind']})" for o in going) if going else ""
+                raise Refused(f"{len(going) or 'no'} commands go on{names}")
+            operation = going[0]["id"]
+        place = f"/v1/operations/{operation}"
+        told: dict[str, Any] = remote.post(f"{place}/call-off", {}, "", reason=why)
+        while not told["over"]:
+            time.sleep(_EVERY)
+            told = _patiently(lambda: remote.get(place))
+    if ctx.as_json:
+        ctx.out.json(told)
+    if told["state"] in ("done", "unchanged"):
+        raise Refused(f"it was too late: {told['text']}")
+    if not ctx.as_json:
+        ctx.out.line(f"{told['kind']} {told['state']}: {told['text']}")
+
+
 def heal(ctx: Context, lost: Sequence[str]) -> None:
     with daemon(ctx) as (remote, path):
         ended = _done(ctx, remote, path, {"kind": "heal", "declare_lost": list(lost)})
@@ -129,6 +167,18 @@ def heal(ctx: Context, lost: Sequence[str]) -> None:
 def rejoin(ctx: Context, server: str, method: str | None) -> None:
     with daemon(ctx) as (remote, path):
         ended = _done(ctx, remote, path, {"kind": "rejoin", "server": server, "method": method})
+    result = result_of(ended["results"][-1])
+    if ctx.as_json:
+        ctx.out.json({"result": result, "verdict": str(result.proof.verdict) if result.proof else None})
+        raise SystemExit(_code(result))
+    _show(ctx, [result])
+
+
+def verify(ctx: Context, server: str | None, tables: Sequence[str], seconds: float) -> None:
+    """Compares data there; the evidence says what differs."""
+    wanted = {"kind": "verify", "server": server, "tables": list(tables), "seconds": seconds}
+    with daemon(ctx) as (remote, path):
+        ended = _done(ctx, remote, path, wanted)
     result = result_of(ended["results"][-1])
     if ctx.as_json:
         ctx.out.json({"result": result, "verdict": str(result.proof.verdict) if result.proof else None})

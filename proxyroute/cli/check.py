@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from proxyroute.cli.context import Context, common_options, pass_context
-from proxyroute.errors import ConfigError, Refused
-from proxyroute.model import Finding, Severity
+from proxyroute.errors import Refused
 
 
 @click.command(short_help="Look for everything that would stand in the way of a switchover.")
@@ -24,40 +26,29 @@ def check(ctx: Context) -> None:
       2  the configuration is wrong: nothing else could be looked at
       3  there are errors
     """
-    cluster = ctx.cluster
-    try:
-        with ctx.engine() as engine:
-            findings = list(engine.check())
-        looked = True
-    except ConfigError:  # without its secrets the engine cannot start; its findings say the same with their cures
-        findings = list(cluster.findings())
-        looked = False
-        if not any(f.severity is Severity.ERROR for f in findings):
-            raise
-    errors, warnings = (_count(findings, s) for s in (Severity.ERROR, Severity.WARNING))
+    if ctx.url:
+        from proxyroute.cli import afar  # what nobody needs who is on the engine's host
+
+        _show(ctx, afar.check(ctx))
+        return
+    from proxyroute.checkup import checkup  # what a mere --help need not wait for
+
+    _show(ctx, checkup(ctx.cluster, ctx.engine).to_json())
+
+
+def _show(ctx: Context, told: Mapping[str, Any]) -> None:
+    errors, warnings = told["errors"], told["warnings"]
     if ctx.as_json:
-        ctx.out.json(
-            {
-                "cluster": cluster.name,
-                "errors": errors,
-                "warnings": warnings,
-                "servers_looked_at": looked,
-                "findings": findings,
-            }
-        )
+        ctx.out.json(told)
     else:
         level = "bad" if errors else "warn" if warnings else "good"
-        ctx.out.line(f"{cluster.name}: {_many(errors, 'error')}, {_many(warnings, 'warning')}", level)
-        ctx.out.findings(findings)
-        if not looked:
+        ctx.out.line(f"{told['cluster']}: {_many(errors, 'error')}, {_many(warnings, 'warning')}", level)
+        ctx.out.findings(told["findings"])
+        if not told["servers_looked_at"]:
             ctx.out.line()
             ctx.out.line("Servers and proxies were not looked at: correct these first.", "warn")
     if errors:
         raise SystemExit(Refused.exit_code)
-
-
-def _count(findings: list[Finding], severity: Severity) -> int:
-    return sum(1 for f in findings if f.severity is severity)
 
 
 def _many(number: int, what: str) -> str:

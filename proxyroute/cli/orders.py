@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -109,22 +109,37 @@ def never(ctx: Context, server: str, state: str, why: str, duration: str | None)
 @pass_context
 def orders(ctx: Context, reset: bool) -> None:
     """Show the standing orders, and the last changes: who, when, why."""
+    if ctx.url:
+        from proxyroute.cli import afar  # what nobody needs who is on the engine's host
+
+        if reset:
+            afar.order(ctx, "reset_orders", "")
+        else:
+            _show(ctx, afar.orders(ctx))
+        return
     with ctx.engine() as engine:
         if reset:
-            kept = engine.orders.reset()
-            ctx.out.line(f"no orders stand; what was there is in {kept}" if kept else "there were no orders")
+            text = engine.orders.reset_in_words()
+            ctx.out.json({"text": text}) if ctx.as_json else ctx.out.line(text)
             return
         standing, changes = engine.standing, engine.orders.changes()
+    _show(ctx, {"standing": standing, "lines": standing.lines(), "changes": list(changes)})
+
+
+def _show(ctx: Context, told: Mapping[str, Any]) -> None:
     if ctx.as_json:
-        ctx.out.json({"standing": standing, "changes": list(changes)})
+        ctx.out.json(told)
         return
-    for line in standing.lines() or ("no orders stand",):
+    for line in told["lines"] or ("no orders stand",):
         ctx.out.line(line)
-    if changes:
+    if told["changes"]:
         ctx.out.heading("Last changes")
         ctx.out.table(
             ("When", "Who", "What", "Why"),
-            [(time.strftime("%F %T", time.localtime(c["at"])), c["by"], c["what"], c["why"]) for c in changes[-20:]],
+            [
+                (time.strftime("%F %T", time.localtime(c["at"])), c["by"], c["what"], c["why"])
+                for c in told["changes"][-20:]
+            ],
         )
 
 

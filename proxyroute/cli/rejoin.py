@@ -94,6 +94,11 @@ def verify(ctx: Context, server: str | None, tables: Sequence[str], within: str)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--within") from error
     wanted = [_table(text) for text in tables] or None
+    if ctx.url:
+        from proxyroute.cli import afar  # what nobody needs who is on the engine's host
+
+        afar.verify(ctx, server, tables, deadline.left)
+        return
     shown = sys.stderr.isatty() and not ctx.as_json
 
     def watch(text: str) -> None:

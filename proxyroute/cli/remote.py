@@ -66,9 +66,9 @@ class Remote:
         """Returns what is at ``path``. Raises what the local engine would, and NoAnswer."""
         return self._ask("GET", path, params=parameters)
 
-    def post(self, path: str, body: Mapping[str, Any], key: str) -> Any:
+    def post(self, path: str, body: Mapping[str, Any], key: str, **parameters: Any) -> Any:
         """Asks for something to be done; the same ``key`` asks for it once, however often it is sent."""
-        return self._ask("POST", path, json=dict(body), headers={"Idempotency-Key": key})
+        return self._ask("POST", path, json=dict(body), headers={"Idempotency-Key": key}, params=parameters)
 
     def cluster(self, name: str | None) -> str:
         """Returns the cluster that is meant: ``name``, or the only one. Raises ConfigError."""

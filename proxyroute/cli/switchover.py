@@ -154,7 +154,8 @@ def show_result(out: Output, result: Result) -> None:
         told = stood_still(result.proof.blackout_seconds, result.proof.blackout_from)
         line.append(f"; {told}", style="default")
     out.line(line)
-    out.line(f"The whole story: proxyroute show {result.operation}", "quiet")
+    if result.operation:
+        out.line(f"The whole story: proxyroute show {result.operation}", "quiet")
 
 
 def _show_proof(out: Output, proof: Proof) -> None:

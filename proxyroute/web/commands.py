@@ -9,17 +9,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from proxyroute.caller import Caller
-from proxyroute.errors import ProxyRouteError, Refused
+from proxyroute.errors import GaveWay, ProxyRouteError, Refused
 from proxyroute.journal import Listener, Record
 from proxyroute.jsonable import jsonable
 from proxyroute.model import Finding, Result
 from proxyroute.operation import new_id
 from proxyroute.web.audit import Actor
 
-ORDERS = ("maintenance", "pause", "resume", "rank")
-KINDS = ("switchover", "failover", "heal", "rejoin", "publish", "acknowledge", *ORDERS)
-QUICK = frozenset({"acknowledge", *ORDERS})
-"""What touches no server and no proxy, and so does not wait for what does."""
+ORDERS = ("maintenance", "pause", "resume", "rank", "reset_orders")
+KINDS = ("switchover", "failover", "heal", "rejoin", "publish", "acknowledge", "verify", *ORDERS)
+BESIDE = frozenset({"acknowledge", "verify", *ORDERS})
+"""What moves nothing and is in nobody's way, and so neither waits for what does, nor keeps it waiting."""
+ENDS_EARLY = ("switchover", "rejoin", "heal", "verify")
+"""What may be called off: a switchover before its commit, and what can be taken up again at any time."""
 _KEPT = 500
 _ENDING = "the daemon is ending"
 
@@ -31,7 +33,8 @@ class Command:
     ``switchover``: target, force, kill_long · ``failover``: target, force, fenced_by, fenced_proxies,
     apply_dead_binlog · ``heal``: declare_lost · ``rejoin``: server, method · ``publish``, ``acknowledge``,
     ``resume``: none · ``maintenance``: server, on, seconds · ``pause``: seconds · ``rank``: server, rank (``prefer``,
-    ``never``, ``neither`` or empty), seconds
+    ``never``, ``neither`` or empty), seconds · ``verify``: server, tables (each ``schema.table``), seconds ·
+    ``reset_orders``: none
     """
 
     kind: str
@@ -66,6 +69,22 @@ class Ticket:
     results: tuple[Result, ...] = ()
     exit_code: int | None = None
     """With which the command line would have ended, when it ended with an error."""
+    called_off: str = ""
+    """Who does not want it any more, in words; what became of that its end tells."""
+    committed: bool = False
+    """A switchover that is not undone any more."""
+
+    @property
+    def stays(self) -> str:
+        """Why it cannot be called off; empty: it can."""
+        kind = self.command.kind
+        if self.over:
+            return f"{kind} {self.id} is over: {self.text or self.state}"
+        if kind not in ENDS_EARLY:
+            return f"a {kind} is not called off: it comes to its end as quickly as it can"
+        if self.committed and kind == "switchover":
+            return f"{kind} {self.id} is committed: it is finished now, not undone"
+        return ""
 
     @property
     def over(self) -> bool:
@@ -84,7 +103,7 @@ class KeyReused(Refused):
 
 class Desk:
     """Takes the commands of one cluster: one at a time, each in a thread of its own. A second one is refused, for
-    whoever asked for it has not seen what the first one will leave behind. What is ``QUICK`` is done beside it."""
+    whoever asked for it has not seen what the first one will leave behind. What is in ``BESIDE`` is done beside it."""
 
     def __init__(self, perform: Perform, told: Told, earlier: Sequence[Ticket] = ()) -> None:
         """``earlier`` are tickets of former runs of the daemon, oldest first: their keys count."""
@@ -136,13 +155,28 @@ class Desk:
     def _refuse(self, command: Command) -> None:
         if self._closed:
             raise Refused(f"{self._closed}; nothing was touched")
-        first = next((t for t in self._tickets.values() if not t.over and t.command.kind not in QUICK), None)
-        if first is not None and command.kind not in QUICK:
+        first = next((t for t in self._tickets.values() if not t.over and t.command.kind not in BESIDE), None)
+        if first is not None and command.kind not in BESIDE:
             asked = first.command
             raise Refused(
                 f"{asked.kind} {first.id}, asked for by {asked.actor}, is under way; nothing was touched: "
                 f"ask again when GET /v1/operations/{first.id} says that it is over"
             )
+
+    def call_off(self, id: str, said: str) -> Ticket:
+        """Asks that a command ends early, ``said`` tells who does; returns at once. Twice does no harm.
+
+        Raises Refused when it cannot, KeyError when there is none.
+        """
+        with self._lock:
+            ticket = self._tickets[id]
+            if why := ticket.stays:
+                raise Refused(why)
+            if ticket.called_off:
+                return ticket
+            ticket = self._tickets[id] = replace(ticket, called_off=said)
+        self._told(ticket, None)
+        return ticket
 
     def tickets(self) -> tuple[Ticket, ...]:
         """Returns the commands that are remembered, oldest first."""
@@ -183,19 +217,23 @@ class Desk:
             if record["kind"] == "begin" and record["operation"] not in journals:
                 journals.append(record["operation"])
                 self._alter(id, journals=tuple(journals))
+            if record["kind"] == "commit":
+                self._alter(id, committed=True)
             if record["kind"] == "step":
                 with self._lock:
                     self._tickets[id] = replace(self._tickets[id], step=str(record["name"]))
             self._told(self._tickets[id], record)
 
         command = ticket.command
-        caller = Caller(str(command.actor), command.why, id)
+        caller = Caller(str(command.actor), command.why, id, lambda: self._tickets[id].called_off)
         try:
+            if ticket.called_off:
+                raise Refused(f"{ticket.called_off}; nothing was touched")
             results = self._perform(command, caller, listen)
         except ProxyRouteError as error:
             findings = error.findings if isinstance(error, Refused) else ()
             self._alter(
-                id, state=state_of_error(error), text=str(error), findings=findings, exit_code=error.exit_code,
+                id, state=_state_of(command, error), text=str(error), findings=findings, exit_code=error.exit_code,
                 ended_at=time.time(),
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - a mistake of ours in one command must not end all commands
@@ -226,6 +264,13 @@ def _same(one: Command, other: Command) -> bool:
     return (one.kind, jsonable(one.arguments), one.why) == (other.kind, jsonable(other.arguments), other.why)
 
 
+def _state_of(command: Command, error: ProxyRouteError) -> str:
+    """A chore that ended early has left nothing behind, or what it has begun is on record, and is taken up again."""
+    if isinstance(error, GaveWay):
+        return "aborted" if command.kind == "verify" else "unfinished"
+    return state_of_error(error)
+
+
 def state_of_error(error: ProxyRouteError) -> str:
     """Returns the state of a command that ended with ``error``."""
     return {3: "refused", 4: "aborted", 5: "unfinished", 6: "refused"}.get(error.exit_code, "failed")
@@ -251,6 +296,7 @@ def ticket_json(ticket: Ticket) -> dict[str, Any]:
         "step": ticket.step,
         "text": ticket.text,
         "exit_code": ticket.exit_code,
+        "called_off": ticket.called_off,
         "findings": jsonable(ticket.findings),
         "results": [jsonable(r) | {"verdict": str(r.proof.verdict) if r.proof else None} for r in ticket.results],
     }

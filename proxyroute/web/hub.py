@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from proxyroute import journal
-from proxyroute.assembly import journal_folder
+from proxyroute import journal, logs
+from proxyroute.assembly import journal_folder, standing_file
 from proxyroute.caller import Caller
+from proxyroute.checkup import Checkup, checkup
 from proxyroute.config_values import ClusterConfig
 from proxyroute.contingency import Contingency
-from proxyroute.deadline import Urgent, giving_way
 from proxyroute.engine import open_engine
 from proxyroute.errors import JournalError, Refused
 from proxyroute.glance import Glance
@@ -30,12 +30,13 @@ from proxyroute.journal import Listener, Record
 from proxyroute.lookout import foreseer
 from proxyroute.model import Deadline, Result
 from proxyroute.notify_message import Notice, payload
-from proxyroute.orders import Orders
 from proxyroute.prospect import Prospect
 from proxyroute.sentry import Sentry
+from proxyroute.standing import Book, Standing
 from proxyroute.web import earlier
 from proxyroute.web.audit import Actor, Audit
-from proxyroute.web.commands import ORDERS, Command, Desk, Perform, Ticket, ticket_json
+from proxyroute.web.commands import Command, Desk, Perform, Ticket, ticket_json
+from proxyroute.web.performing import perform
 from proxyroute.web.ring import Ring
 from proxyroute.web.samples import Curve, Samples
 from proxyroute.web.shown import summary_json
@@ -218,6 +219,19 @@ class Hub:
         finally:
             engine.close()
 
+    def check(self, cluster: str) -> Checkup:
+        """Returns everything that would stand in the way. Takes up to some seconds. Raises Refused, ConfigError."""
+        config = self._of(cluster).config
+        return checkup(config, lambda: contextlib.closing(open_engine(config)))
+
+    def orders(self, cluster: str) -> tuple[Standing, tuple[Mapping[str, Any], ...]]:
+        """Returns the standing orders, and the last changes, oldest first. Raises Refused."""
+        book = Book(standing_file(self._of(cluster).config))
+        try:
+            return book.read(), book.changes()
+        except JournalError:  # the orders say why they cannot be read
+            return book.read(), ()
+
     # -- commands --
 
     def ask(self, command: Command) -> Ticket:
@@ -238,6 +252,16 @@ class Hub:
                 arguments=dict(command.arguments), text=str(error),
             )  # fmt: skip
             raise
+
+    def call_off(self, id: str, actor: Actor, why: str = "") -> Ticket:
+        """Asks that a command ends early; returns at once. It stands in the audit. Raises Refused when it cannot."""
+        desk = next((d for d in self._desks() if d.ticket(id) is not None), None)
+        ticket = desk.ticket(id) if desk is not None else None
+        if desk is None or ticket is None:
+            raise Refused(f"{id} was not asked for here; whoever has typed it interrupts it there, by Ctrl-C")
+        command = ticket.command
+        self.audit.write(actor, f"{command.kind}.call_off", cluster=command.cluster, why=why, operation=id)
+        return desk.call_off(id, f"called off by {actor}{f': {why}' if why else ''}")
 
     # -- helpers --
 
@@ -262,6 +286,7 @@ class Hub:
         cluster = ticket.command.cluster
         if record is not None:
             told = {k: v for k, v in record.items() if k not in _HIDDEN}
+            logs.tell_record(cluster, told)
             self.events.publish("record", cluster, {"command": ticket.id, "record": told})
             return
         if ticket.over:
@@ -290,55 +315,4 @@ class Hub:
             self.events.publish("cluster", cluster, told)
 
 
-def perform(
-    config: ClusterConfig, command: Command, caller: Caller, listener: Listener, urgent: Urgent = lambda: ""
-) -> tuple[Result, ...]:
-    """Does a command with an engine of its own, as the command line does. Raises ProxyRouteError.
-
-    What can be taken up later (a rejoin, leftovers) ends once ``urgent`` says something.
-    """
-    arguments = dict(command.arguments)
-    engine = open_engine(config, listener, caller)
-    try:
-        if command.kind == "switchover":
-            return (engine.switchover(
-                arguments.get("target"), force=bool(arguments.get("force")),
-                kill_long=bool(arguments.get("kill_long")), confirm=lambda _: True,
-            ),)  # fmt: skip
-        if command.kind == "failover":
-            force = bool(arguments.get("force"))
-            with Sentry(config) as sentry:
-                look = foreseer(
-                    config, sentry, arguments.get("target"), force=force,
-                    fenced_by=arguments.get("fenced_by", ""), fenced_proxies=arguments.get("fenced_proxies", ()),
-                    apply_dead_binlog=bool(arguments.get("apply_dead_binlog")),
-                )  # fmt: skip
-                return (engine.failover(look, force=force, automatic=False, confirm=lambda _: True),)
-        if command.kind == "heal":
-            return engine.heal(tuple(arguments.get("declare_lost", ())), urgent=urgent)
-        if command.kind == "rejoin":
-            with giving_way(urgent):
-                return (engine.rejoin(arguments["server"], arguments.get("method")),)
-        if command.kind == "publish":
-            receipts = engine.publish()
-            return (Result("", "publish", "done", text="; ".join(f"{r.proxy}: {r.state}" for r in receipts)),)
-        if command.kind == "acknowledge":
-            engine.acknowledge_failovers()
-            return (Result("", "acknowledge", "done", text="no failover so far counts for the limits any more"),)
-        if command.kind in ORDERS:
-            return (Result("", command.kind, "done", text=_order(engine.orders, command.kind, arguments)),)
-    finally:
-        engine.close()
-    raise Refused(f"there is no command {command.kind!r}")
-
-
-def _order(orders: Orders, kind: str, arguments: Mapping[str, Any]) -> str:
-    seconds = arguments.get("seconds")
-    if kind == "maintenance":
-        return orders.maintenance(arguments["server"], bool(arguments.get("on", True)), seconds=seconds)
-    if kind == "rank":
-        return orders.rank(arguments["server"], arguments.get("rank", ""), seconds=seconds)
-    return orders.pause(seconds=seconds) if kind == "pause" else orders.resume()
-
-
-__all__ = ["Actor", "Command", "Hub", "Ticket", "perform", "summary_json"]
+__all__ = ["Actor", "Command", "Hub", "Ticket", "summary_json"]

@@ -146,6 +146,8 @@ def test_a_request_is_accepted_and_proven_and_a_second_meanwhile_is_refused_by_n
             ("heal.refused", "operate"),
             ("switchover", "operate"),
         ]
+        steps = {n["record"] for n in served.told if n["kind"] == "record" and n["operation"] == first}
+        assert {"begin", "stepped", "commit", "proof", "end"} <= steps
         assert_no_secret(site, api, served)
 
 
@@ -202,6 +204,22 @@ class Listener:
         assert self._over.wait(20)
         self._thread.join(20)
         self._answer.close()
+
+
+def test_one_that_waits_is_called_off_and_nothing_was_touched(site: Lab, api: Api) -> None:
+    before = standing(site)
+    with serving(site), books(site):
+        api.await_primary(site.cluster.primary.name)
+        with long_transaction(site):
+            until(lambda: "transaction.long" in {f["code"] for f in api.plan()["findings"]}, "it", pause=0.3)
+            asked = api.ask("POST", api.operations, json={"kind": "switchover", "target": other(site)}).json()["id"]
+            until(lambda: api.get(f"/v1/operations/{asked}")["step"] == "long transactions", "it to wait")
+            typed = site.run("call-off", "--url", api.url, environment={"PROXYROUTE_TOKEN": api.tokens["operate"]})
+            assert typed.returncode == 0, typed.stderr
+        told = api.ended(asked)
+        assert (told["state"], "called off by operate" in told["text"]) == ("refused", True), told
+    assert standing(site) == before
+    assert_order(site)
 
 
 def test_mistakes_get_a_clear_error_and_change_nothing(site: Lab, api: Api) -> None:

@@ -55,7 +55,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("guard", "outlet", "rejoining", "salvage_check", "foretold", "logs"),
     ("orders",),
     ("engine", "sentry"),
-    ("glance", "lookout"),
+    ("glance", "lookout", "checkup"),
     ("retry", "serve_lock"),
     ("keeper",),
     ("charge",),

@@ -41,6 +41,31 @@ def test_a_notice_is_an_object_with_its_cluster_and_operation() -> None:
     }  # fmt: skip
 
 
+def test_what_an_operation_does_is_told_with_its_id_and_what_is_for_others_is_not() -> None:
+    at = {"v": 1, "n": 2, "t": 1.0, "operation": "7"}
+    stepped = at | {"kind": "stepped", "name": "catch up", "seconds": 0.25, "detail": "at once"}
+    failed = at | {"kind": "stepped", "name": "freeze", "seconds": 1.0, "error": "db1: no"}
+    left = at | {"kind": "keep", "name": "settings", "value": {"password": "x"}}
+    stream = io.StringIO()
+    with logs.logging_to(stream, "json"):
+        for record in (stepped, failed, left):
+            logs.tell_record("shop", record)
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    first.pop("time")
+    assert first == {
+        "severity": "info", "text": "catch up: 250 ms  at once", "cluster": "shop", "kind": "record",
+        "record": "stepped", "operation": "7",
+    }  # fmt: skip
+    assert (second["severity"], second["operation"]) == ("error", "7")
+    stream = io.StringIO()
+    with logs.logging_to(stream, "console"):
+        logs.tell_record("shop", stepped)
+    (line,) = stream.getvalue().splitlines()
+    assert "shop: catch up: 250 ms  at once" in line
+    assert line.endswith("operation=7")
+    logs.tell_record("shop", stepped)  # no log is kept, e.g. by a command: nothing is written
+
+
 @pytest.mark.parametrize(("level", "severity"), [("bad", "error"), ("warn", "warning"), ("good", "info"), ("", "info")])
 def test_severity_follows_the_level(level: str, severity: str) -> None:
     assert written(Notice("shop", "state", "x", level))[0]["severity"] == severity

@@ -220,3 +220,46 @@ def test_commands_are_limited_for_each_who_asks(web: Web) -> None:
     assert {a.status_code for a in answers[:30]} == {202}
     assert answers[30].status_code == 429
     assert int(answers[30].headers["retry-after"]) >= 1
+
+
+def test_what_goes_on_is_called_off_and_what_is_committed_or_over_or_a_failover_is_not(tmp_path: Path) -> None:
+    said: list[str] = []
+    commit, go = threading.Event(), threading.Event()
+
+    def perform(command: Command, caller: Caller, listener: Listener) -> tuple[Result, ...]:
+        if commit.is_set():
+            listener({"n": 1, "t": 1.0, "kind": "commit"})
+        until(lambda: caller.called_off() or go.is_set(), "somebody to end it")
+        if why := caller.called_off():
+            said.append(why)
+            raise Refused(why)
+        return (Result(caller.operation, command.kind, "done"),)
+
+    web = make_web(tmp_path, perform)
+    client, reader = web.client(Scope.OPERATE), web.client(Scope.READ)
+    first = client.post(ASK, json=MOVE).json()["id"]
+    assert reader.post(f"/v1/operations/{first}/call-off").status_code == 403
+    answer = client.post(f"/v1/operations/{first}/call-off", params={"reason": "wrong day"})
+    assert (answer.status_code, answer.json()["called_off"]) == (
+        202,
+        "called off by operate from testclient: wrong day",
+    )
+    assert ended(client, first)["state"] == "refused"
+    assert said == ["called off by operate from testclient: wrong day"]
+    told = [(e.what, e.why) for e in web.hub.audit.last(cluster="shop")]
+    assert ("switchover.call_off", "wrong day") in told
+    again = client.post(f"/v1/operations/{first}/call-off")
+    assert (again.status_code, "is over" in again.json()["detail"]) == (409, True)
+    assert client.post("/v1/operations/20990101T000000-abcdef/call-off").status_code == 404
+    commit.set()
+    second = client.post(ASK, json=MOVE).json()["id"]
+    until(lambda: web.hub.ticket(second).committed, "the commit")  # type: ignore[union-attr]
+    late = client.post(f"/v1/operations/{second}/call-off")
+    assert (late.status_code, "is committed" in late.json()["detail"]) == (409, True)
+    go.set()
+    assert ended(client, second)["state"] == "done"
+    go.clear()
+    gone = client.post(ASK, json={"kind": "failover"}).json()["id"]
+    assert client.post(f"/v1/operations/{gone}/call-off").status_code == 409
+    go.set()
+    ended(client, gone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from click.testing import CliRunner
 from click.testing import Result as Outcome
 
 from proxyroute.caller import Caller
+from proxyroute.checkup import Checkup
 from proxyroute.cli import main
 from proxyroute.config_web import WebConfig
+from proxyroute.engine import open_engine
 from proxyroute.errors import Aborted, Busy, LeaseLost, ProxyRouteError, Refused, Unfinished
 from proxyroute.journal import Listener
 from proxyroute.model import Address, Evidence, Finding, Proof, Result, Severity, Verdict
@@ -24,6 +27,7 @@ from proxyroute.web.tokens import Scope
 from tests.support.builders import replica, server, view
 from tests.support.certificates import make_certificate
 from tests.support.process import free_port
+from tests.support.wait import until
 from tests.support.web import Web, listening, make_web
 
 PROVEN = Proof((Evidence("db2", "takes writes", Verdict.PROVEN, "it does"),), 0.25)
@@ -117,7 +121,7 @@ def test_what_was_asked_for_arrives_with_its_arguments(far: Far) -> None:
     for words in (
         ("rejoin", "db3", "--method", "flashback", "--yes"), ("publish",), ("pause", "--why", "work", "--for", "2h"),
         ("resume",), ("maintenance", "db3", "on"), ("maintenance", "db3", "off"), ("never", "db3"),
-        ("failover", "--acknowledge"),
+        ("failover", "--acknowledge"), ("orders", "--reset"), ("verify", "--table", "shop.orders", "--within", "1h"),
     ):  # fmt: skip
         done = far.run(*words)
         assert done.exit_code == 0, (words, done.output)
@@ -126,8 +130,59 @@ def test_what_was_asked_for_arrives_with_its_arguments(far: Far) -> None:
         ("rejoin", {"server": "db3", "method": "flashback"}, ""), ("publish", {}, ""),
         ("pause", {"seconds": 7200.0}, "work"), ("resume", {}, ""), ("maintenance", {"server": "db3", "on": True}, ""),
         ("maintenance", {"server": "db3", "on": False}, ""), ("rank", {"server": "db3", "rank": "never"}, ""),
-        ("acknowledge", {}, ""),
+        ("acknowledge", {}, ""), ("reset_orders", {}, ""),
+        ("verify", {"tables": ["shop.orders"], "seconds": pytest.approx(3600, abs=60)}, ""),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("errors", "code"), [(1, 3), (0, 0)])
+def test_check_is_what_the_daemon_finds(far: Far, monkeypatch: pytest.MonkeyPatch, errors: int, code: int) -> None:
+    found = (FINDING,) * errors
+    monkeypatch.setattr(far.web.hub, "check", lambda cluster: Checkup(cluster, found, looked=True))
+    done = far.run("check")
+    assert done.exit_code == code, done.output
+    assert f"shop: {'1 error' if errors else 'no errors'}, no warnings" in done.output
+    assert ("→ wait" in done.output) is bool(errors)
+    told = json.loads(far.run("--json", "check").output)
+    assert [f["code"] for f in told["findings"]] == [f.code for f in found]
+
+
+def test_orders_are_those_that_the_daemon_heeds_with_who_and_why(far: Far) -> None:
+    assert "no orders stand" in far.run("orders").output
+    orders = open_engine(far.web.config.clusters["shop"], caller=Caller("ann", "new disk")).orders
+    orders.rank("db3", "never")
+    done = far.run("orders")
+    assert done.exit_code == 0, done.output
+    assert "db3 never becomes primary: new disk, ann" in done.output
+    told = json.loads(far.run("--json", "orders").output)
+    assert [(c["by"], c["why"]) for c in told["changes"]] == [("ann", "new disk")]
+
+
+def test_a_comparison_shows_what_differs(far: Far) -> None:
+    proof = Proof((Evidence("db3", "has the data of db1", Verdict.NOT_PROVEN, "1 row"),))
+    far.performer.ends = lambda command, caller: (Result("", "verify", "done", "db1", proof, text="they differ"),)
+    done = far.run("verify")
+    assert done.exit_code == 7, done.output
+    assert "has the data of db1" in done.output
+    assert "they differ" in done.output
+
+
+def test_what_goes_on_there_is_called_off(far: Far) -> None:
+    began = threading.Event()
+
+    def wait(command: Command, caller: Caller) -> tuple[Result, ...]:
+        began.set()
+        raise Aborted(f"everything was undone: {until(caller.called_off, 'it to be called off')}")
+
+    assert far.run("call-off").exit_code == 3, "nothing goes on"
+    far.performer.ends = wait
+    client = far.web.client(headers={"Authorization": f"Bearer {far.token}"})
+    client.post("/v1/clusters/shop/operations", json={"kind": "switchover"})
+    assert began.wait(10)
+    done = far.run("call-off", "--why", "wrong day")
+    assert done.exit_code == 0, done.output
+    assert "switchover aborted: everything was undone: called off by operate from 127.0.0.1: wrong day" in done.output
+    assert CliRunner().invoke(main, ["call-off"]).exit_code == 2
 
 
 def test_history_is_read_there(far: Far) -> None:
@@ -146,7 +201,7 @@ def test_history_is_read_there(far: Far) -> None:
         (("status",), {"url": "https://a:b@db.example"}, 2, "no secret"),
         (("status",), {"url": "engine:8480"}, 2, "is not a URL"),
         (("status",), {"url": "http://127.0.0.1:1"}, 1, "does not answer"),
-        (("check",), {}, 2, "not done by the API"),
+        (("token", "list"), {}, 2, "not done by the API"),
         (("serve",), {}, 2, "not done by the API"),
         (("maintenance", "db9"), {}, 2, "has no server 'db9'"),
         (("switchover",), {}, 3, "nobody is here to be asked"),

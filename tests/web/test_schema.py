@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, strategies
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.generation import GenerationMode
 
+from proxyroute.checkup import Checkup
 from proxyroute.contingency import Contingency
 from proxyroute.failover import Orders
 from proxyroute.model import Action, Diagnosis, Epoch, Observed
@@ -38,6 +39,7 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     made.see(GOOD, [Observed("edge", True, Epoch(1, 1), "db1")])
     journal(made, "20261101T000000-abcdef", 1000.0)
     finding = Diagnosis("NoProblem", "all is well", Action.NONE, "db1")
+    monkeypatch.setattr(made.hub, "check", lambda name: Checkup(name, (), looked=True))
     monkeypatch.setattr(made.hub, "plan_switchover", lambda *_, **__: Prospect(GOOD, None, None, ()))
     monkeypatch.setattr(
         made.hub, "plan_failover", lambda *_, **__: Contingency(GOOD, finding, None, None, Orders(), ())

@@ -45,10 +45,13 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("GET", f"{CLUSTER}/archives"): Scope.READ,
     ("GET", f"{CLUSTER}/plan/switchover"): Scope.READ,
     ("GET", f"{CLUSTER}/plan/failover"): Scope.READ,
+    ("GET", f"{CLUSTER}/check"): Scope.READ,
+    ("GET", f"{CLUSTER}/orders"): Scope.READ,
     ("POST", f"{CLUSTER}/operations"): Scope.OPERATE,
     ("GET", "/v1/operations"): Scope.READ,
     ("GET", "/v1/operations/{operation}"): Scope.READ,
     ("GET", "/v1/operations/{operation}/records"): Scope.READ,
+    ("POST", "/v1/operations/{operation}/call-off"): Scope.OPERATE,
     ("GET", HISTORY): Scope.READ,
     ("GET", f"{HISTORY}/{{operation}}"): Scope.READ,
     ("GET", f"{HISTORY}/{{operation}}/records"): Scope.READ,
@@ -99,6 +102,7 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
             "maintenance",
             "rank",
             "pause",
+            "operations/{operation}/call-off",
         )
     },
 }
@@ -124,6 +128,7 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Web:
 
     monkeypatch.setattr(made.hub, "plan_switchover", nothing)
     monkeypatch.setattr(made.hub, "plan_failover", nothing)
+    monkeypatch.setattr(made.hub, "check", nothing)
     made.app.state.streams.most = 0  # a stream would not end
     return made
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from proxyroute.drift import differences
 from proxyroute.history import Summary
+from proxyroute.jsonable import jsonable
 from proxyroute.web import shown
 from proxyroute.web.api.common import ClusterName, Reader, ServerName, TheHub, problems
 from proxyroute.web.api.shapes import (
@@ -15,6 +16,7 @@ from proxyroute.web.api.shapes import (
     ProxyShape,
     ReceiptShape,
     ServerShape,
+    StandingShape,
     SummaryShape,
     TopologyShape,
 )
@@ -82,6 +84,16 @@ def receipts(cluster: ClusterName, hub: TheHub, _: Reader) -> Any:
     moved = next((s for s in reversed(state.history) if s.ended_with is not None), None)
     evidence = hub.report(cluster, moved.operation)["evidence"] if moved is not None else []
     return [_receipt(state, proxy.name, moved, evidence) for proxy in state.config.proxies]
+
+
+@router.get(
+    "/clusters/{cluster}/orders", summary="Its standing orders", response_model=StandingShape, responses=_MISSING
+)
+def orders(cluster: ClusterName, hub: TheHub, _: Reader) -> Any:
+    """What people have ordered, and the last changes: who, when, why. As `proxyroute orders --json`."""
+    state_of(hub, cluster)
+    standing, changes = hub.orders(cluster)
+    return jsonable({"standing": standing, "lines": standing.lines(), "changes": changes})
 
 
 def _receipt(state: ClusterState, proxy: str, moved: Summary | None, evidence: list[dict[str, Any]]) -> dict[str, Any]:

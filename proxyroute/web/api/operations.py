@@ -39,6 +39,8 @@ _EXAMPLES: dict[str, Any] = {
     "pause": {"summary": "Do nothing by itself", "value": {"kind": "pause", "reason": "network works"}},
     "resume": {"summary": "Act by itself again", "value": {"kind": "resume"}},
     "rank": {"summary": "Prefer a server", "value": {"kind": "rank", "server": "db2", "rank": "prefer"}},
+    "reset_orders": {"summary": "Drop all standing orders", "value": {"kind": "reset_orders"}},
+    "verify": {"summary": "Compare data", "value": {"kind": "verify", "server": "db2", "tables": ["shop.orders"]}},
 }
 Key = Annotated[
     str,
@@ -112,6 +114,26 @@ def operation(operation: OperationId, hub: TheHub, _: Reader) -> Any:
     return _of_record(cluster, summary, hub.report(cluster, operation))
 
 
+@router.post(
+    "/operations/{operation}/call-off", summary="Call it off", status_code=202, response_model=OperationShape,
+    responses=problems(404, 409),
+)  # fmt: skip
+def call_off(
+    operation: OperationId,
+    hub: TheHub,
+    principal: Operator,
+    reason: Annotated[str, Query(max_length=500, description="Why; it stands in the audit.")] = "",
+) -> Any:
+    """A switchover before its commit is undone; `rejoin`, `verify` and what `heal` has left to do end early.
+
+    Answers at once: the state tells what became of it. Refused (409) when it is over or committed, for a failover,
+    and for what was not asked for over HTTP.
+    """
+    if hub.ticket(operation) is None:
+        _recorded(hub, operation)
+    return ticket_json(hub.call_off(operation, principal.actor, reason))
+
+
 @router.get(
     "/operations/{operation}/records", summary="What it does, record by record", response_model=RecordsShape,
     responses=problems(404),
@@ -175,6 +197,7 @@ def _of_record(cluster: str, summary: Summary, report: dict[str, Any]) -> dict[s
         "journals": [summary.operation],
         "step": next((r["name"] for r in reversed(report["story"]) if r["kind"] == "stepped"), ""),
         "text": report["text"],
+        "called_off": "",
         "findings": [],
         "results": [report],
     }

@@ -10,6 +10,7 @@ from proxyroute.web.tokens import Scope
 
 _NAME = Field(min_length=1, max_length=100)
 Name = Annotated[str, _NAME]
+TableName = Annotated[str, Field(max_length=200, pattern=r"^[^.]+\..+$", examples=["shop.orders"])]
 Seconds = Annotated[
     float | None, Field(gt=0, le=366 * 86400, description="It ends by itself after this time; without it never.")
 ]
@@ -119,7 +120,33 @@ class Rank(_Order):
     seconds: Seconds = None
 
 
+class ResetOrders(_Order):
+    """Drop all standing orders, also when they cannot be read; the file is kept."""
+
+    kind: Literal["reset_orders"]
+
+
+class Verify(_Order):
+    """Compare the data of replicas with the primary; what moves the primary goes on beside it."""
+
+    kind: Literal["verify"]
+    server: Name | None = Field(None, description="This replica only; else all, one after the other.")
+    tables: list[TableName] = Field(default_factory=list, max_length=1000, description="These only; else all.")
+    seconds: Seconds = Field(None, description="Give up after this time; by default after a day.")
+
+
 Order = Annotated[
-    Switchover | Failover | Heal | Rejoin | Publish | Acknowledge | Maintenance | Pause | Resume | Rank,
+    Switchover
+    | Failover
+    | Heal
+    | Rejoin
+    | Publish
+    | Acknowledge
+    | Maintenance
+    | Pause
+    | Resume
+    | Rank
+    | ResetOrders
+    | Verify,
     Field(discriminator="kind"),
 ]

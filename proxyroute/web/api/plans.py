@@ -1,4 +1,4 @@
-"""What a switchover or a failover would do. Servers and proxies are asked, nothing is touched."""
+"""What a switchover or a failover would do, and what would stand in the way. All are asked, nothing is touched."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from proxyroute.jsonable import jsonable
 from proxyroute.planned import contingency_json, prospect_json
 from proxyroute.web.api.clusters import state_of
 from proxyroute.web.api.common import ClusterName, Reader, TheHub, problems
+from proxyroute.web.api.shapes import CheckShape
 from proxyroute.web.problems import too_many
 
 router = APIRouter(prefix="/v1", tags=["plans"])
@@ -49,6 +50,20 @@ def failover(
     state_of(hub, cluster)
     with _turn():
         told: dict[str, Any] = jsonable(contingency_json(hub.plan_failover(cluster, target, force)))
+    return told
+
+
+@router.get(
+    "/clusters/{cluster}/check", summary="Would everything work", response_model=CheckShape, responses=problems(404)
+)
+def check(cluster: ClusterName, hub: TheHub, _: Reader) -> dict[str, Any]:
+    """Everything that would stand in the way: configuration, secrets, servers, privileges, proxies.
+
+    As `proxyroute check --json`. Changes nothing.
+    """
+    state_of(hub, cluster)
+    with _turn():
+        told: dict[str, Any] = jsonable(hub.check(cluster).to_json())
     return told
 
 

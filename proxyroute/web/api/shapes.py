@@ -239,6 +239,7 @@ class OperationShape(BaseModel):
     journals: list[str] = Field(description="Operations whose records it has written.")
     step: str = Field(description="What it is at.")
     text: str = Field(description="How it ended, with what to type next.")
+    called_off: str = Field("", description="Who does not want it any more; the state tells what became of that.")
     exit_code: int | None = Field(None, description="Of an error: with which the command line would have ended.")
     findings: list[FindingShape]
     results: list[dict[str, Any]]
@@ -288,6 +289,24 @@ class EntryShape(BaseModel):
     why: str
     operation: str
     details: dict[str, Any]
+
+
+class CheckShape(BaseModel):
+    """Whether everything would work if it had to."""
+
+    cluster: str
+    errors: int
+    warnings: int
+    servers_looked_at: bool = Field(description="Not without the secrets: then correct those first.")
+    findings: list[FindingShape]
+
+
+class StandingShape(BaseModel):
+    """What people have ordered until they say otherwise."""
+
+    standing: dict[str, Any] = Field(description="The orders: `maintenance` and `ranks` by server, `paused`.")
+    lines: list[str] = Field(description="The same in words.")
+    changes: list[dict[str, Any]] = Field(description="The last changes: `at`, `by`, `what`, `why`; oldest first.")
 
 
 ClusterShape.model_rebuild()

@@ -165,6 +165,22 @@ def rejoin(request: Request, hub: TheHub, principal: Operator, form: TheForm, cl
     return _ask(request, hub, principal, cluster, "rejoin", form, server=server, method=method or None)
 
 
+# -- calling off ----------------------------------------------------------------------------------------------
+
+
+@router.post("/clusters/{cluster}/operations/{operation}/call-off")
+def call_off(
+    request: Request, hub: TheHub, principal: Operator, form: TheForm, cluster: str, operation: str
+) -> Response:
+    """Asks that what goes on ends early, as far as it can."""
+    named(hub, cluster)
+    ticket = hub.ticket(operation)
+    if ticket is None or ticket.command.cluster != cluster:
+        raise Problem(404, f"{cluster} has no command {operation!r}", cure="the list of operations shows all")
+    hub.call_off(operation, principal.actor, form.get("why", "")[:500])
+    return see(f"/clusters/{segment(cluster)}/operations/{segment(operation)}")
+
+
 # -- heal, and the rest ----------------------------------------------------------------------------------------
 
 
