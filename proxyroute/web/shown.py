@@ -158,7 +158,9 @@ def proxies_json(state: ClusterState) -> list[dict[str, Any]]:
 def _proxy_json(state: ClusterState, proxy: ProxyConfig, seen: Observed | None) -> dict[str, Any]:
     told: dict[str, Any] = {"proxy": proxy.name, "type": proxy.type}
     if seen is None:
-        empty: dict[str, Any] = {"readers": [], "sessions": {}, "held": False, "drift": [], "aside": []}
+        empty: dict[str, Any] = {
+            "readers": [], "sessions": {}, "held": False, "drift": [], "aside": [], "addresses": {},
+        }  # fmt: skip
         return told | empty | {
             "reachable": None, "primary": None, "epoch": None, "published": None, "detail": "not asked yet",
         }  # fmt: skip
@@ -172,6 +174,7 @@ def _proxy_json(state: ClusterState, proxy: ProxyConfig, seen: Observed | None) 
         "held": seen.held,
         "drift": list(drift_of(state, seen)),
         "aside": list(seen.aside),
+        "addresses": dict(seen.addresses),
         "detail": seen.detail,
     }
 

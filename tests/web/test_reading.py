@@ -18,7 +18,7 @@ from tests.web.test_metrics import journal
 
 @pytest.fixture
 def get(web: Web) -> Any:
-    client = web.client(Scope.READ)
+    client = web.client(Scope.OPERATE)
 
     def get(path: str) -> Any:
         answer = client.get(f"/v1{path}")

@@ -42,7 +42,7 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("GET", f"{CLUSTER}/proxies"): Scope.READ,
     ("GET", f"{CLUSTER}/receipts"): Scope.READ,
     ("GET", f"{CLUSTER}/aside"): Scope.READ,
-    ("GET", f"{CLUSTER}/archives"): Scope.READ,
+    ("GET", f"{CLUSTER}/archives"): Scope.OPERATE,
     ("GET", f"{CLUSTER}/plan/switchover"): Scope.READ,
     ("GET", f"{CLUSTER}/plan/failover"): Scope.READ,
     ("GET", f"{CLUSTER}/check"): Scope.READ,
@@ -88,7 +88,7 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("POST", "/login"): OPEN,
     **{
         ("GET", f"/clusters/{{cluster}}/{what}"): Scope.OPERATE
-        for what in ("switchover", "failover", "rejoin", "heal", "more")
+        for what in ("switchover", "failover", "rejoin", "heal", "more", "archives")
     },
     **{
         ("POST", f"/clusters/{{cluster}}/{what}"): Scope.OPERATE

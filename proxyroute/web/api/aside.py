@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
 
 from proxyroute.assembly import archive_folder
 from proxyroute.web.api.clusters import state_of
-from proxyroute.web.api.common import ClusterName, Reader, TheHub, problems
+from proxyroute.web.api.common import ClusterName, Operator, Reader, TheHub, problems
 from proxyroute.web.api.shapes import ArchiveShape, AsideShape
+from proxyroute.web.archives import archives_of
 
 router = APIRouter(prefix="/v1", tags=["clusters"])
-_MOST = 100
-_LONGEST = 4_000_000
-_SHOWN = 200
-"""So many transactions of an archive are told; its folder has all of them."""
 
 
 @router.get(
@@ -37,33 +31,9 @@ def aside(cluster: ClusterName, hub: TheHub, _: Reader) -> Any:
     "/clusters/{cluster}/archives", summary="What only one server had", response_model=list[ArchiveShape],
     responses=problems(404),
 )  # fmt: skip
-def archives(cluster: ClusterName, hub: TheHub, _: Reader) -> Any:
-    """Errant transactions that were kept before a server rejoined or was left aside, the latest first."""
-    return list(_archives(archive_folder(state_of(hub, cluster).config)))
+def archives(cluster: ClusterName, hub: TheHub, _: Operator) -> Any:
+    """Errant transactions that were kept before a server rejoined or was left aside, the latest first.
 
-
-def _written(file: Path) -> float:
-    try:
-        return file.stat().st_mtime
-    except OSError:  # somebody has removed it just now
-        return 0.0
-
-
-def _archives(folder: Path) -> Iterator[dict[str, Any]]:
-    found = [f for f in folder.glob("*/summary.json") if not f.parent.name.startswith(".")]
-    for file in sorted(found, key=_written, reverse=True)[:_MOST]:
-        try:
-            if file.stat().st_size > _LONGEST:
-                raise ValueError("it is too long to be told here")
-            kept = json.loads(file.read_bytes())
-            transactions = list(kept["transactions"])
-            yield {
-                "name": file.parent.name, "folder": str(file.parent), "server": kept["server"], "told": kept["told"],
-                "executed": kept["executed"], "missing": kept["missing"], "rows": kept["rows"],
-                "count": len(transactions), "transactions": transactions[:_SHOWN], "trouble": "",
-            }  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            yield {
-                "name": file.parent.name, "folder": str(file.parent), "server": "", "told": "", "executed": "",
-                "missing": "", "rows": {}, "count": 0, "transactions": [], "trouble": f"it cannot be read: {error}",
-            }  # fmt: skip
+    Rows of the applications may be read from them: they need the scope operate.
+    """
+    return archives_of(archive_folder(state_of(hub, cluster).config))

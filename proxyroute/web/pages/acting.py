@@ -112,6 +112,7 @@ def _failover(
         request, "failover.html", 422 if wrong else 200, principal=principal, cluster=cluster, prospect=prospect,
         to=to, force=force, wrong=wrong, key=secrets.token_urlsafe(16),
         proxies=[p.name for p in state.config.proxies],
+        may_salvage=prospect.plan is not None and prospect.plan.primary in state.config.with_hosts,
     )  # fmt: skip
 
 
@@ -126,6 +127,7 @@ def failover(request: Request, hub: TheHub, principal: Operator, form: TheForm, 
     return _ask(
         request, hub, principal, cluster, "failover", form,
         target=target, force=force, fenced_by=form.get("fenced_by", ""), fenced_proxies=fenced,
+        apply_dead_binlog=bool(form.get("apply_dead_binlog")),
     )  # fmt: skip
 
 

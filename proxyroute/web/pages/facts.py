@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from proxyroute import shown, topology
+from proxyroute.addresses import address_findings, holders
 from proxyroute.drift import differences
 from proxyroute.model import Finding, Observed, Severity, Silent, Source, Status, View
 from proxyroute.web.shown import lag_of
@@ -270,6 +271,31 @@ def _proxy(proxy: Observed, intended: str | None) -> ProxyFacts:
         sessions=tuple((name, count) for name, count in proxy.sessions.items() if count),
         differences=tuple(found),
     )
+
+
+# -- virtual addresses -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AddressFacts:
+    """A virtual address as the pages show it."""
+
+    address: str
+    level: str
+    text: str
+    cure: str = ""
+
+
+def addresses(state: ClusterState) -> list[AddressFacts]:
+    """Returns who has each virtual address that is watched on a proxy's host, or should be; what is wrong first."""
+    vrrp = state.config.vrrp
+    wrong = {f.subject: f for f in address_findings(state.observed, vrrp.plain if vrrp is not None else ())}
+    found = [AddressFacts(address, "warn", f.text, f.cure) for address, f in wrong.items()]
+    for address, hosts in holders(state.observed).items():
+        if address not in wrong:
+            told = f"is at {hosts[0]}" if hosts else "nobody knows where it is: a host that may have it does not answer"
+            found.append(AddressFacts(address, "good" if hosts else "warn", told))
+    return found
 
 
 # -- what stands in the way -------------------------------------------------------------------------------------

@@ -96,6 +96,7 @@ def cluster_parts(hub: Hub, cluster: str, may_operate: bool) -> Mapping[str, str
         "line": facts.line(state),
         "servers": servers,
         "proxies": proxies,
+        "addresses": facts.addresses(state),
         "may_operate": may_operate,
         "lags": lags,
         "writes": writes,

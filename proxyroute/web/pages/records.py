@@ -16,6 +16,7 @@ from proxyroute.assembly import archive_folder
 from proxyroute.errors import JournalError, Refused
 from proxyroute.history import Summary
 from proxyroute.journal import Record
+from proxyroute.web.archives import archives_of
 from proxyroute.web.auth import Principal, require
 from proxyroute.web.hub import Hub, Ticket
 from proxyroute.web.pages.live import live
@@ -26,6 +27,8 @@ from proxyroute.web.problems import Problem
 from proxyroute.web.tokens import Scope
 
 router = APIRouter(include_in_schema=False)
+
+Operator = Annotated[Principal, Depends(require(Scope.OPERATE))]
 
 _SHOWN = 100
 """Operations, and lines of the audit, on one page."""
@@ -191,6 +194,14 @@ def _errant(hub: Hub, cluster: str, story: Story) -> Errant | None:
     told = str(summary.get("told", ""))
     cut = len(text) > _DECODED
     return Errant(str(path), told, transactions[:_SHOWN], summary.get("rows", {}), text[:_DECODED], cut)
+
+
+@router.get("/clusters/{cluster}/archives")
+def archives(request: Request, hub: TheHub, principal: Operator, cluster: str) -> Response:
+    """All that only one server had, and was kept."""
+    named(hub, cluster)
+    found = archives_of(archive_folder(hub.config(cluster)))
+    return page(request, "archives.html", principal=principal, cluster=cluster, archives=found)
 
 
 # -- the audit -------------------------------------------------------------------------------------------------

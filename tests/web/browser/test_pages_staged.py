@@ -16,14 +16,27 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
+from proxyroute.assembly import archive_folder
 from proxyroute.caller import Caller
 from proxyroute.contingency import Contingency
 from proxyroute.failover import Orders
 from proxyroute.journal import Listener
-from proxyroute.model import Action, Diagnosis, FailoverElection, Finding, Plan, Ranked, Result, Severity
+from proxyroute.model import (
+    Action,
+    Address,
+    Diagnosis,
+    FailoverElection,
+    Finding,
+    Plan,
+    Ranked,
+    Result,
+    Severity,
+    Silent,
+    Status,
+)
 from proxyroute.web.commands import Command
 from proxyroute.web.tokens import Scope
-from tests.support.builders import silent
+from tests.support.builders import channel, replica, server, silent
 from tests.unit.cli import samples
 from tests.web.browser.look import Tab
 from tests.web.browser.stage import Stage, journals, proxies, staged, three, token
@@ -291,6 +304,52 @@ def full(tmp_path: Path) -> Iterator[Stage]:
         yield stage
 
 
+LONG = "a-server-in-the-second-computing-centre-with-a-name-of-sixty"
+assert len(LONG) == 60
+
+
+@pytest.fixture
+def crowded(tmp_path: Path) -> Iterator[Stage]:
+    """Thirteen servers with names as long as they may be, most in trouble, and whatever else takes much room."""
+    names = [f"{LONG[:-2]}{n:02}" for n in range(1, 14)]
+    servers = {name: f"127.0.0.{n}:1" for n, name in enumerate(names, 1)}
+    with staged(tmp_path, "shop", f"cluster-{LONG}", servers=servers) as stage:
+        at = "0-1-12345678901,1-2-98765432109,17-4000000000-123456789"
+        seen: list[Status | Silent] = [replace(server(1, at), name=names[0])]
+        for n, name in enumerate(names[1:], 2):
+            below = channel(received=at, lag_seconds=float(n * 1000), error=f"Error 1032 on table {LONG}.t" * (n % 3))
+            seen.append(replace(replica(n, below, executed=at), name=name))
+        seen[3] = Silent(names[3], Address("127.0.0.4", 1), f"connection refused by {LONG}: " * 3)
+        vips = {"10.0.0.100": True, "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff": False}
+        edges = [replace(o, proxy=f"proxy{n}-{LONG}"[:60], addresses=vips) for n, o in enumerate(proxies(names[0]))]
+        stage.show("shop", seen, [replace(o, drift=(f"the map differs: {LONG}",)) for o in edges])
+        planned(stage)
+        done, _ = journals(stage, "shop")
+        file = stage.state_dir / "shop" / "journal" / f"{done}.jsonl"
+        told = f"the binary log of {LONG} could not be read: {LONG}"
+        salvage = {"state": "unread", "told": told, "found": 3, "applied": 0, "path": f"/var/lib/proxyroute/{LONG}"}
+        record = {"v": 1, "n": 999, "t": time.time(), "kind": "keep", "name": "salvage", "value": salvage}
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join([*lines[:-1], json.dumps(record) + "\n", lines[-1]]))
+        archive = archive_folder(stage.hub.config("shop"))
+        (archive / "one").mkdir(parents=True)
+        (archive / "two").mkdir()
+        one = {"gtid": at, "time": "2026-11-28 10:00:00", "tables": [f"{LONG}.t"], "statements": [f"UPDATE {LONG}.t"]}
+        kept = {"server": names[0], "told": f"1 transaction of {LONG}", "executed": at, "missing": at}
+        kept |= {"rows": {f"{LONG}.t": {"inserted": 1, "updated": 20000}}, "transactions": [one]}
+        (archive / "one" / "summary.json").write_text(json.dumps(kept))
+        (archive / "two" / "summary.json").write_text("{")
+        yield stage
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("scheme", "size"), [("light", DESK), ("dark", PHONE), ("light", SMALLEST)])
+def test_long_names_and_many_servers_leave_every_page_whole(
+    crowded: Stage, chromium: Browser, tmp_path: Path, scheme: Any, size: Any
+) -> None:
+    _look_at_every_page(crowded, chromium, tmp_path, scheme, size, "crowded-")
+
+
 def looks(stage: Stage, context: BrowserContext) -> Iterator[tuple[str, Tab]]:
     """Yields every page there is, with a name for its picture."""
     tab = Tab(context.new_page())
@@ -318,14 +377,20 @@ def looks(stage: Stage, context: BrowserContext) -> Iterator[tuple[str, Tab]]:
 def test_every_page_is_legible_named_and_whole(
     full: Stage, chromium: Browser, tmp_path: Path, scheme: Any, size: Any
 ) -> None:
+    _look_at_every_page(full, chromium, tmp_path, scheme, size)
+
+
+def _look_at_every_page(
+    stage: Stage, chromium: Browser, tmp_path: Path, scheme: Any, size: Any, called: str = ""
+) -> None:
     folder = Path(os.environ.get(KEPT) or tmp_path / "screenshots")
     folder.mkdir(parents=True, exist_ok=True)
     context = chromium.new_context(color_scheme=scheme, viewport=size)
     seen = 0
-    for name, tab in looks(full, context):
+    for name, tab in looks(stage, context):
         for details in tab.page.locator("details").all():
             details.evaluate("d => d.open = true")
-        tab.page.screenshot(path=folder / f"{name}-{scheme}-{size['width']}.png", full_page=True)
+        tab.page.screenshot(path=folder / f"{called}{name}-{scheme}-{size['width']}.png", full_page=True)
         texts, pale = tab.measure("pale")
         assert texts > 3
         assert pale == [], f"{name}: too little contrast"
