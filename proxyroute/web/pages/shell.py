@@ -39,7 +39,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(seconds=seconds, clock=clock, ago=ago, segment=segment)
+    made.filters.update(seconds=seconds, clock=clock, ago=ago, segment=segment, short=short)
     made.globals.update(
         words=WORDS, grouped=grouped, static=static_url, product_version=__version__, spark=spark, Scope=Scope
     )
@@ -59,6 +59,14 @@ def ago(at: float) -> str:
             count = int(past // size)
             return f"{count} {word}{'' if count == 1 else 's'} ago"
     return "just now"
+
+
+def short(text: str, most: int) -> str:
+    """Returns ``text`` with at most ``most`` characters: names that are alike differ at their ends, so both stay."""
+    if len(text) <= most:
+        return text
+    tail = most // 2
+    return f"{text[: most - tail - 1]}…{text[-tail:]}"
 
 
 def segment(text: str) -> str:

@@ -312,26 +312,27 @@ assert len(LONG) == 60
 def crowded(tmp_path: Path) -> Iterator[Stage]:
     """Thirteen servers with names as long as they may be, most in trouble, and whatever else takes much room."""
     names = [f"{LONG[:-2]}{n:02}" for n in range(1, 14)]
-    servers = {name: f"127.0.0.{n}:1" for n, name in enumerate(names, 1)}
-    with staged(tmp_path, "shop", f"cluster-{LONG}", servers=servers) as stage:
+    servers = {called: f"127.0.0.{n}:1" for n, called in enumerate(names, 1)}
+    name = f"cluster-{LONG}"[:60]
+    with staged(tmp_path, name, servers=servers) as stage:
         at = "0-1-12345678901,1-2-98765432109,17-4000000000-123456789"
         seen: list[Status | Silent] = [replace(server(1, at), name=names[0])]
-        for n, name in enumerate(names[1:], 2):
+        for n, called in enumerate(names[1:], 2):
             below = channel(received=at, lag_seconds=float(n * 1000), error=f"Error 1032 on table {LONG}.t" * (n % 3))
-            seen.append(replace(replica(n, below, executed=at), name=name))
+            seen.append(replace(replica(n, below, executed=at), name=called))
         seen[3] = Silent(names[3], Address("127.0.0.4", 1), f"connection refused by {LONG}: " * 3)
         vips = {"10.0.0.100": True, "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff": False}
         edges = [replace(o, proxy=f"proxy{n}-{LONG}"[:60], addresses=vips) for n, o in enumerate(proxies(names[0]))]
-        stage.show("shop", seen, [replace(o, drift=(f"the map differs: {LONG}",)) for o in edges])
+        stage.show(name, seen, [replace(o, drift=(f"the map differs: {LONG}",)) for o in edges])
         planned(stage)
-        done, _ = journals(stage, "shop")
-        file = stage.state_dir / "shop" / "journal" / f"{done}.jsonl"
+        done, _ = journals(stage, name)
+        file = stage.state_dir / name / "journal" / f"{done}.jsonl"
         told = f"the binary log of {LONG} could not be read: {LONG}"
         salvage = {"state": "unread", "told": told, "found": 3, "applied": 0, "path": f"/var/lib/proxyroute/{LONG}"}
         record = {"v": 1, "n": 999, "t": time.time(), "kind": "keep", "name": "salvage", "value": salvage}
         lines = file.read_text().splitlines(keepends=True)
         file.write_text("".join([*lines[:-1], json.dumps(record) + "\n", lines[-1]]))
-        archive = archive_folder(stage.hub.config("shop"))
+        archive = archive_folder(stage.hub.config(name))
         (archive / "one").mkdir(parents=True)
         (archive / "two").mkdir()
         one = {"gtid": at, "time": "2026-11-28 10:00:00", "tables": [f"{LONG}.t"], "statements": [f"UPDATE {LONG}.t"]}
