@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from proxyroute.assembly import archive_folder
 from proxyroute.model import Result
+from proxyroute.web.shown import _proxy_json
 from proxyroute.web.tokens import Scope
 from tests.support.wait import until
 from tests.web.browser.stage import journals, proxies, three
@@ -39,9 +41,8 @@ def test_a_virtual_address_is_shown_with_its_host_and_what_is_wrong_with_the_cur
     assert f"{OTHER} edge1, edge2 have it at once" in text
     assert "ip addr; systemctl status keepalived" in text
     assert text.index(OTHER) < text.index(f"{VIP} is at"), "what is wrong comes first"
-    token = site.tokens.create("program", Scope.READ)[0]
-    told = site.client.get("/v1/clusters/shop/proxies", headers={"Authorization": f"Bearer {token}"}).json()
-    assert [p["addresses"][VIP] for p in told] == [True, False]
+    configured: Any = SimpleNamespace(name="edge1", type="haproxy")
+    assert _proxy_json(site.hub.state("shop"), configured, seen[0])["addresses"] == {VIP: True, OTHER: True}
     down = replace(two, reachable=False, addresses={})
     site.show("shop", three(), [replace(one, addresses={VIP: False}), down])
     assert f"{VIP} nobody knows where it is" in site.client.get("/clusters/shop").text

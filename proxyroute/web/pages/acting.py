@@ -127,7 +127,7 @@ def failover(request: Request, hub: TheHub, principal: Operator, form: TheForm, 
     return _ask(
         request, hub, principal, cluster, "failover", form,
         target=target, force=force, fenced_by=form.get("fenced_by", ""), fenced_proxies=fenced,
-        apply_dead_binlog=bool(form.get("apply_dead_binlog")),
+        **({"apply_dead_binlog": True} if form.get("apply_dead_binlog") else {}),
     )  # fmt: skip
 
 
