@@ -8,12 +8,12 @@ from pathlib import Path
 from proxyroute.adapters import find_adapter
 from proxyroute.config_receivers import EmailNotices, NoticeConfig, ScriptNotices, WebhookNotices
 from proxyroute.config_values import ClusterConfig
-from proxyroute.db.mariadb import MariaDB
 from proxyroute.db.mariadb_compare import MariaDBCompare
 from proxyroute.db.mariadb_heir import MariaDBHeir
 from proxyroute.db.mariadb_rebuild import MariaDBRebuild
 from proxyroute.db.mariadb_remains import MariaDBRemains
 from proxyroute.db.probe import RowProbe
+from proxyroute.db.recognised import recognised
 from proxyroute.db.seat import LockSeat
 from proxyroute.history import Ledger, rebuilt
 from proxyroute.hooks import Scripts
@@ -28,7 +28,7 @@ from proxyroute.notify import Ended, Notifier
 from proxyroute.notify_choice import kinds_of
 from proxyroute.notify_receivers import Mail, Receiver, Script, Webhook
 from proxyroute.parts import Parts, Salvage
-from proxyroute.ports import Adapter, Lease
+from proxyroute.ports import Adapter, Lease, Server
 from proxyroute.routes import Routes
 from proxyroute.site import Site
 from proxyroute.standing import Book
@@ -61,11 +61,11 @@ def _aside(config: ClusterConfig) -> tuple[str, ...] | None:
     return None if standing.unreadable else tuple(standing.maintenance)
 
 
-def build_servers(config: ClusterConfig, permit: Callable[[], None] | None = None) -> dict[str, MariaDB]:
+def build_servers(config: ClusterConfig, permit: Callable[[], None] | None = None) -> dict[str, Server]:
     """Returns a driver for each server; nothing is connected yet. Raises ConfigError when a secret cannot be read."""
     login = config.account.login()
     return {
-        s.name: MariaDB(
+        s.name: recognised(
             s.name,
             s.address,
             login,

@@ -15,7 +15,7 @@ from proxyroute.config_secrets import Secret
 from proxyroute.config_vrrp import VrrpConfig
 from proxyroute.config_web import WebConfig
 from proxyroute.config_yaml import suggest
-from proxyroute.db.mariadb_replication import ReplicationLogin
+from proxyroute.db.replication import ReplicationLogin
 from proxyroute.db.session import Login
 from proxyroute.errors import ConfigError
 from proxyroute.host import Host

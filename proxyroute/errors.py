@@ -18,6 +18,7 @@
     │   ├── Unreachable    no connection; nothing was sent
     │   ├── LostReply      sent, but no answer came: the outcome is *unknown*, look again
     │   ├── StatementError the server answered with an error
+    │   ├── OtherFlavour   it is a server of another flavour than it was
     │   └── Diverged       it has executed events that its source does not have
     ├── AdapterError       a proxy could not be asked or told
     ├── ShareError         what lies in the shared folder cannot be used, or it cannot be written
@@ -171,6 +172,10 @@ class StatementError(ServerError):
     def __init__(self, server: str, errno: int, text: str) -> None:
         super().__init__(server, f"error {errno}: {text}")
         self.errno = errno
+
+
+class OtherFlavour(ServerError):
+    """Where a server of one flavour was there is one of another now."""
 
 
 class Diverged(ServerError):

@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 POINTS: dict[str, str] = {
-    # database servers: one per statement that changes something
+    # database servers: one per statement that changes something. They have their names from the flavour that came
+    # first, and MySQL's statements have the same: it is the same act
     "mariadb.block_writes": "FLUSH TABLES WITH READ LOCK / BACKUP STAGE BLOCK_COMMIT",
     "mariadb.mark_session": "GET_LOCK that marks a session that may change something",
     "mariadb.end_other": "KILL of a session of the engine that had the lease before",
@@ -31,8 +32,10 @@ POINTS: dict[str, str] = {
     "mariadb.unblock_writes": "UNLOCK TABLES / BACKUP STAGE END",
     "mariadb.end_holder": "KILL of another holder's lock session",
     "mariadb.limit_connections": "SET GLOBAL max_connections",
-    "mariadb.kill_client": "KILL HARD CONNECTION of a client",
-    "mariadb.refuse_writes": "SET GLOBAL read_only=1",
+    "mariadb.kill_client": "KILL CONNECTION of a client, or of all of them",
+    "mariadb.end_attempt": "KILL QUERY of an attempt to take the write lock, where the server does not end it (MySQL)",
+    "mariadb.forget_persisted": "RESET PERSIST of what would open a server again that restarts (MySQL)",
+    "mariadb.refuse_writes": "SET GLOBAL read_only=1, or super_read_only=1",
     "mariadb.accept_writes": "SET GLOBAL read_only=0",
     "mariadb.lock_account": "ALTER USER … ACCOUNT LOCK",
     "mariadb.unlock_account": "ALTER USER … ACCOUNT UNLOCK",

@@ -29,6 +29,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+MATRIX: dict[str, type[LocalCluster]] = {"mysql": MySQLCluster}
+"""What ``scripts/test --matrix`` runs the scenarios on, besides the servers of this machine's packages."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Scenarios of a module that says ``FLAVOURS = (…)`` run on each of these as well, with --matrix on them alone."""
+    named: tuple[str, ...] = getattr(metafunc.module, "FLAVOURS", ())
+    if "flavour" in metafunc.fixturenames and named and metafunc.config.getoption("--matrix"):
+        marked = [pytest.param(name, marks=pytest.mark.matrix) for name in MATRIX if name in named]
+        metafunc.parametrize("flavour", marked, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def flavour(request: pytest.FixtureRequest) -> str:
+    """What the servers of a scenario are: ``mariadb``, or with --matrix one of the names in ``MATRIX``."""
+    return getattr(request, "param", "mariadb")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--matrix"):
         return
@@ -76,6 +94,11 @@ def start_mysql() -> Iterator[Callable[..., MySQLCluster]]:
     yield start
     for cluster in started:
         cluster.close()
+
+
+def provider_of(flavour: str, config: pytest.Config) -> type[LocalCluster]:
+    """Returns the kind of cluster for a flavour as the fixture tells it."""
+    return MATRIX.get(flavour) or provider(config.getoption("--provider"))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from proxyroute.db.mariadb_read import read_status
+from proxyroute.db.reading import read_status
 from proxyroute.db.session import Login, Session
 from proxyroute.errors import ServerError, StatementError, Unreachable
 from proxyroute.model import Address, Deadline, Status
@@ -57,10 +57,11 @@ def discover(start: Iterable[Address], login: Login) -> Discovery:
 def possible_replicas(session: Session, address: Address, deadline: Deadline) -> list[Address]:
     """Returns where the replicas of the server at ``address`` probably are.
 
-    Without the privilege for SHOW SLAVE HOSTS, they are taken to listen on their hosts at their source's own port.
+    Without the privilege for that question, they are taken to listen on their hosts at their source's own port.
     """
     try:
-        rows = session.read("SHOW SLAVE HOSTS", deadline)
+        asked = "SHOW REPLICAS" if session.flavour == "mysql" else "SHOW SLAVE HOSTS"
+        rows = session.read(asked, deadline)
         return [Address(str(row["Host"]), int(row["Port"])) for row in rows if row["Host"]]
     except StatementError:
         hosts = {str(row["host"]).rpartition(":")[0] for row in session.read(_DUMPS, deadline)}

@@ -149,38 +149,44 @@ def account_statements(
     A user name that is empty leaves its account out. ``probe_schema`` is the schema of the proof's row. Passwords are
     the placeholders of :func:`password_of`. ``scheduler`` and ``force`` as for :func:`engine_privileges`.
     """
-    engine = _account(engine_user, engine_host)
-    statements = [_create(engine_user, engine)]
+    engine = account_name(engine_user, engine_host)
+    statements = [create_account(engine_user, engine)]
     needed = engine_privileges(version, scheduler=scheduler, force=force)
     globally = ", ".join(p.name for p in needed if p.on == "*.*")
     statements.append(f"GRANT {globally} ON *.* TO {engine}")
     statements += [f"GRANT {p} TO {engine}" for p in needed if p.on != "*.*"]
     if replication_user:
-        account = _account(replication_user, replication_host)
-        statements += [_create(replication_user, account), f"GRANT REPLICATION SLAVE ON *.* TO {account}"]
+        account = account_name(replication_user, replication_host)
+        statements += [create_account(replication_user, account), f"GRANT REPLICATION SLAVE ON *.* TO {account}"]
     if probe_user:
-        account, schema = _account(probe_user, probe_host), "`" + probe_schema.replace("`", "``") + "`"
-        statements += [
-            f"CREATE SCHEMA IF NOT EXISTS {schema}",
-            f"CREATE TABLE IF NOT EXISTS {schema}.{TABLE} ({COLUMNS}) ENGINE=InnoDB",
-            _create(probe_user, account),
-            f"GRANT SELECT, INSERT, UPDATE ON {schema}.{TABLE} TO {account}",
-        ]
+        statements += probe_statements(probe_user, probe_host, probe_schema)
     return statements
+
+
+def probe_statements(user: str, host: str, schema: str) -> list[str]:
+    """Returns the statements that make the account of the proof, its schema and its table."""
+    account, place = account_name(user, host), "`" + schema.replace("`", "``") + "`"
+    return [
+        f"CREATE SCHEMA IF NOT EXISTS {place}",
+        f"CREATE TABLE IF NOT EXISTS {place}.{TABLE} ({COLUMNS}) ENGINE=InnoDB",
+        create_account(user, account),
+        f"GRANT SELECT, INSERT, UPDATE ON {place}.{TABLE} TO {account}",
+    ]
 
 
 def rebuild_statements(version: Version, user: str, host: str = "%") -> list[str]:
     """Returns the statements that make the account of ``rejoin``, as :func:`account_statements` does the others."""
-    account = _account(user, host)
+    account = account_name(user, host)
     names = [p.name for p in REBUILD if p.name != "SLAVE MONITOR" or version >= _SLAVE_MONITOR_SINCE]
-    return [_create(user, account), f"GRANT {', '.join(names)} ON *.* TO {account}"]
+    return [create_account(user, account), f"GRANT {', '.join(names)} ON *.* TO {account}"]
 
 
-def _create(user: str, account: str) -> str:
+def create_account(user: str, account: str) -> str:
     return f"CREATE USER {account} IDENTIFIED BY {_string(password_of(user))}"
 
 
-def _account(user: str, host: str) -> str:
+def account_name(user: str, host: str) -> str:
+    """Returns an account as statements name it."""
     return f"{_string(user)}@{_string(host)}"
 
 

@@ -1,4 +1,4 @@
-"""Scheduled events of a MariaDB server: read, and switched on and off without changing anything else about them.
+"""Scheduled events of a server of either flavour: read, and switched on and off, nothing else about them changed.
 
 ALTER EVENT stores more than it is told: the definer becomes the current account unless it is named, and the session's
 charset, collation and sql_mode become the event's. So they are set to the event's own beforehand. (10.11.19 keeps body,
@@ -16,8 +16,14 @@ from proxyroute.db.session import Session
 from proxyroute.errors import ServerError, StatementError, TimedOut
 from proxyroute.model import Deadline, Event
 
-_STATUS = {"ENABLED": "enabled", "DISABLED": "disabled", "SLAVESIDE_DISABLED": "replica side"}
+_STATUS = {
+    "ENABLED": "enabled",
+    "DISABLED": "disabled",
+    "SLAVESIDE_DISABLED": "replica side",
+    "REPLICA_SIDE_DISABLED": "replica side",
+}
 _CLAUSE = {"enabled": "ENABLE", "disabled": "DISABLE", "replica side": "DISABLE ON SLAVE"}
+_CLAUSE_MYSQL = {**_CLAUSE, "replica side": "DISABLE ON REPLICA"}
 _NO_SUCH_EVENT = 1539
 
 _EVENTS = (
@@ -46,7 +52,8 @@ def set_event_status(session: Session, event: Event, status: str, deadline: Dead
     settings are put back. Does nothing when the status is right already. Raises StatementError when the event does
     not exist here, or when a privilege is missing (EVENT, SET USER, BINLOG ADMIN; READ_ONLY ADMIN on a replica).
     """
-    clause = _CLAUSE[status]
+    mysql = session.flavour == "mysql"
+    clause = (_CLAUSE_MYSQL if mysql else _CLAUSE)[status]
     key = (event.schema, event.name)
     here = next((e for e in read_events(session, deadline) if (e.schema, e.name) == key), None)
     if here is None:
@@ -59,6 +66,9 @@ def set_event_status(session: Session, event: Event, status: str, deadline: Dead
         # character_set_client is the event's by now and our bytes are UTF-8; a variable keeps its own charset
         # (before 10.6 ALTER EVENT cannot be executed that way)
         statement = sql if sql.isascii() else "EXECUTE IMMEDIATE @proxyroute_alter"
+        if mysql and not sql.isascii():
+            session.change("mariadb.alter_event", "PREPARE proxyroute_alter FROM @proxyroute_alter", deadline)
+            statement = "EXECUTE proxyroute_alter"
         session.change("mariadb.alter_event", statement, deadline)
 
 

@@ -49,7 +49,7 @@ FROM information_schema.PROCESSLIST
 WHERE COMMAND NOT IN ('Binlog Dump', 'Binlog Dump GTID', 'Daemon', 'Slave_IO', 'Slave_SQL', 'Slave_worker')
 AND USER NOT IN %s AND COALESCE(STATE, '') NOT LIKE 'Waiting for %%' AND TIME_MS >= %s * 1000 ORDER BY TIME_MS DESC
 """
-_MOST_BLOCKERS = 5
+MOST_BLOCKERS = 5
 
 
 def inspect(session: Session, deadline: Deadline, policy: Policy) -> Inspection:
@@ -77,7 +77,7 @@ def inspect(session: Session, deadline: Deadline, policy: Policy) -> Inspection:
         missing_privileges=missing_privileges(version, grants, scheduler=row["scheduler"] == "ON"),
         privileged_writers=_allowed(lambda: _privileged_writers(session, version, clients, deadline)),
         prepared_xa=_allowed(lambda: _prepared(session, deadline)),
-        transactions=_transactions(clients, _lock_holders(session, deadline), policy.long_transaction),
+        transactions=transactions(clients, _lock_holders(session, deadline), policy.long_transaction),
         events=_allowed(lambda: read_events(session, deadline)),
         binlog_filters=_allowed(lambda: _binlog_filters(session, deadline)),
     )
@@ -95,7 +95,7 @@ def blockers(session: Session, users: Sequence[str], seconds: float, deadline: D
     doing = {int(r["session"]): str(r["statement"] or holders.get(int(r["session"]), ("", ""))[1]) for r in rows}
     guilty = [r for r in rows if int(r["session"]) in holders or is_writing(doing[int(r["session"])])]
     found = guilty or [r for r in rows if not doing[int(r["session"])]]
-    names = [f"session {r['session']} of {r['user']}@{r['host']}" for r in found[:_MOST_BLOCKERS]]
+    names = [f"session {r['session']} of {r['user']}@{r['host']}" for r in found[:MOST_BLOCKERS]]
     if len(found) > len(names):
         names.append(f"{len(found) - len(names)} more")
     if guilty:
@@ -144,7 +144,7 @@ def _privileged_writers(
 # -- Transactions ---------------------------------------------------------------------------------------------
 
 
-def _transactions(
+def transactions(
     clients: Sequence[dict[str, Any]], holders: dict[int, tuple[str, str]], limit: float
 ) -> tuple[Transaction, ...]:
     """Returns what has been going on for ``limit`` seconds or more, oldest first.

@@ -32,8 +32,11 @@ _GREETING_SECONDS = 2.0
 """For the greeting and the login in a chore, which cannot leave that wait: a server that hangs sends none."""
 _GONE, _LOST = 2006, 2013
 T = TypeVar("T")
-_OURS = "SET SESSION sql_mode='', max_statement_time=0, wait_timeout=600"
-"""What a site sets for everybody must not change what our statements mean, nor end them or an idle lock."""
+_OURS = "SET SESSION sql_mode='', /*M! max_statement_time=0, */ /*!80000 max_execution_time=0, */ wait_timeout=600"
+"""What a site sets for everybody must not change what our statements mean, nor end them or an idle lock.
+
+The first comment is read by MariaDB alone, the second by MySQL alone: MariaDB skips those that name 5.7 to 9.x.
+"""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Session:
         self._in_use = threading.Lock()
         self.id = 0
         """The server's id of this connection; 0 when not open."""
+        self.flavour = ""
+        """``mariadb`` or ``mysql``, by the greeting of the server that was last connected to."""
 
     @property
     def is_open(self) -> bool:
@@ -127,6 +132,7 @@ class Session:
             raise Unreachable(self.server, f"cannot connect to {self.address}: {error}", _kind(error)) from error
         self._connection = connection
         self.id = connection.thread_id()  # type: ignore[no-untyped-call]
+        self.flavour = flavour_of(connection.get_server_info())  # type: ignore[no-untyped-call]
         return self
 
     def _connect_error(self, error: pymysql.err.Error) -> ServerError:
@@ -170,6 +176,16 @@ class Session:
         self.mark(deadline)
         with act(point):
             return self._run(sql, args, deadline, sent_is_unknown=True)
+
+    def change_all(self, point: str, statements: Sequence[str], deadline: Deadline) -> None:
+        """Runs several statements without a result, sent in one piece, as the one fault point ``point``.
+
+        Raises as :meth:`change` does; StatementError of the first that was refused, when the others have been run.
+        """
+        deadline.require(f"{self.server}: {statements[0][:60]}")
+        self.mark(deadline)
+        with act(point):
+            self._alone(lambda connection: ask(connection, statements, deadline), deadline, sent_is_unknown=True)
 
     def mark(self, deadline: Deadline) -> None:
         """Makes this a session that may change something. Raises LeaseLost when that is not for us to do any more.
@@ -249,7 +265,7 @@ class Session:
             side.open(Deadline.firm(1.0))
             try:
                 with act("mariadb.end_stuck"):
-                    side._run(f"KILL HARD CONNECTION {session:d}", (), Deadline.firm(1.0), sent_is_unknown=True)
+                    side._run(f"KILL /*M! HARD */ CONNECTION {session:d}", (), Deadline.firm(1.0), sent_is_unknown=True)
             finally:
                 side.close()
 
@@ -274,6 +290,11 @@ class Session:
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.close()
+
+
+def flavour_of(version: str) -> str:
+    """Returns the flavour of a server from the version that it greets with."""
+    return "mariadb" if "mariadb" in version.lower() else "mysql"
 
 
 def _kind(error: BaseException) -> Silence:

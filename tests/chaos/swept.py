@@ -83,6 +83,12 @@ LEFT_OUT: Mapping[str, str] = {
         "only heal comes to it, when a replay outlives the engine that was killed at archive.replay: that sweep has it"
     ),
     "mariadb.set_position": "only where a server follows for the first time: the rejoin sweeps set theirs another way",
+    "mariadb.end_attempt": (
+        "MySQL only, when an attempt on the lock fails: dying there leaves one that the server ends within a second"
+    ),
+    "mariadb.forget_persisted": (
+        "MySQL only, where somebody has persisted a role: what closes that server does it again when it is healed"
+    ),
     "mariadb.end_stuck": "ends our own statement that hangs; dying there is dying before its reply, which is unknown",
 }
 """Fault points at which no sweep dies, and why that is no gap."""

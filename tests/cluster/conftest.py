@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import provider_of
 from tests.support.clients import Clients
 from tests.support.disk import Disk
 from tests.support.disk import small_disk as mounted
@@ -35,8 +36,8 @@ class Keeper:
 
 
 @pytest.fixture(scope="module")
-def keeper(request: pytest.FixtureRequest) -> Iterator[Keeper]:
-    kept = Keeper(dict(getattr(request.module, "SITE", {})))
+def keeper(request: pytest.FixtureRequest, flavour: str) -> Iterator[Keeper]:
+    kept = Keeper({"provider": provider_of(flavour, request.config), **getattr(request.module, "SITE", {})})
     yield kept
     kept.drop()
 

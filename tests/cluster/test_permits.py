@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from proxyroute.db.mariadb import MariaDB
-from proxyroute.db.mariadb_replication import ReplicationLogin
+from proxyroute.db.replication import ReplicationLogin
 from proxyroute.db.session import Login
 from proxyroute.errors import LeaseLost, LostReply, Unreachable
 from proxyroute.model import Deadline, Policy
@@ -72,7 +72,7 @@ def test_the_next_holder_ends_who_may_act_and_leaves_alone_who_only_reads(
     first.block_writes("op", soon(), Policy())
     permits[0].ours = False  # it does not know yet
     assert second.end_others(soon()) == 3, "its control, its lock and its switch"
-    assert cluster["db1"].sql("CREATE OR REPLACE TABLE app.free (id INT)") == [], "the lock is gone with its session"
+    cluster["db1"].make_table("app.free", "id INT"), "the lock is gone with its session"
     with pytest.raises((LostReply, Unreachable)):
         first.refuse_writes(soon())
     assert first.look(soon()).writable, "reading goes on, by a new connection"

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from proxyroute.db.mariadb import MariaDB
-from proxyroute.db.mariadb_replication import ReplicationLogin
+from proxyroute.db.replication import ReplicationLogin
 from proxyroute.db.session import Login
 from proxyroute.diagnosis import diagnose
 from proxyroute.errors import Silence

@@ -111,7 +111,7 @@ def test_a_replica_follows_somebody_else(site: Lab, look: Prove) -> None:
 
 def test_an_errant_row_is_written_on_a_replica(site: Lab, look: Prove) -> None:
     db3 = site.cluster["db3"]
-    site.cluster["db2"].sql("CREATE OR REPLACE TABLE app.t (id INT PRIMARY KEY)")
+    site.cluster["db2"].make_table("app.t", "id INT PRIMARY KEY")
     goal = site.cluster.await_synced()
     db3.sql("INSERT INTO app.t VALUES (3)")
     proof = look()

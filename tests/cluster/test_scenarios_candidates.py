@@ -32,7 +32,7 @@ def test_candidate_down(site: Lab) -> None:
 def lagging(site: Lab, node: Node) -> Iterator[None]:
     """For a ``with`` block the applier of ``node`` waits for a lock, more than a second behind."""
     old = site.cluster.primary
-    old.sql("CREATE OR REPLACE TABLE app.t (id INT PRIMARY KEY)")
+    old.make_table("app.t", "id INT PRIMARY KEY")
     site.cluster.await_synced()
     with node.session() as holding, holding.cursor() as cursor:
         cursor.execute("LOCK TABLES app.t READ")
@@ -66,7 +66,7 @@ def test_candidate_forced_that_never_catches_up_is_refused_while_writes_flow(sit
 
 def test_candidate_whose_sql_thread_is_broken(site: Lab) -> None:
     node, old = candidate(site), site.cluster.primary
-    old.sql("CREATE OR REPLACE TABLE app.t (id INT PRIMARY KEY)")
+    old.make_table("app.t", "id INT PRIMARY KEY")
     site.cluster.await_synced()
     with node.session() as session, session.cursor() as cursor:
         cursor.execute("SET sql_log_bin=0")

@@ -49,7 +49,7 @@ def test_other_ways_to_freeze_there_and_back_under_load(site: Lab, policy: dict[
 
 def test_the_catch_up_wait_fails_and_writes_are_open_again_on_the_old_primary(site: Lab) -> None:
     old, new = site.cluster.primary, site.cluster[other(site)]
-    old.sql("CREATE OR REPLACE TABLE app.held (id INT PRIMARY KEY)")
+    old.make_table("app.held", "id INT PRIMARY KEY")
     site.cluster.await_synced()
     before = standing(site)
     with contextlib.ExitStack() as ends, books(site) as kept:

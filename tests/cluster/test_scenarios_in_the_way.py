@@ -39,7 +39,7 @@ BATCH = Account("batch", "lab-batch")
 @pytest.fixture
 def table(site: Lab) -> str:
     """A table with ten rows on every server."""
-    site.cluster.primary.sql("CREATE OR REPLACE TABLE app.t (id INT PRIMARY KEY, v INT NOT NULL DEFAULT 0)")
+    site.cluster.primary.make_table("app.t", "id INT PRIMARY KEY, v INT NOT NULL DEFAULT 0")
     site.cluster.primary.sql("INSERT INTO app.t (id) SELECT seq FROM app.seq_1_to_10")
     site.cluster.await_synced()
     return "app.t"

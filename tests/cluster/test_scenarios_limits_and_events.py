@@ -57,7 +57,7 @@ def test_the_connection_limit_is_exhausted_by_the_application(site: Lab, direct:
 def test_the_limit_of_the_old_primary_is_restored_when_a_switchover_is_undone(site: Lab) -> None:
     primary = site.cluster.primary
     with primary.session(APPLICATION) as session, session.cursor() as cursor:
-        primary.sql("CREATE OR REPLACE TABLE app.t (id INT PRIMARY KEY)")
+        primary.make_table("app.t", "id INT PRIMARY KEY")
         cursor.execute("LOCK TABLES app.t WRITE")
         switched(site, code=4)
     assert_order(site, primary.name)
@@ -81,7 +81,7 @@ def events(site: Lab) -> Iterator[None]:
     primary = site.cluster.primary
     for node in site.cluster:
         node.sql("SET GLOBAL event_scheduler=ON")
-    primary.sql("CREATE OR REPLACE TABLE app.ticks (id INT AUTO_INCREMENT PRIMARY KEY, server INT, at TIMESTAMP(6))")
+    primary.make_table("app.ticks", "id INT AUTO_INCREMENT PRIMARY KEY, server INT, at TIMESTAMP(6)")
     with primary.session(charset="latin1") as session, session.cursor() as cursor:
         cursor.execute("SET SESSION sql_mode='ANSI_QUOTES', collation_connection='latin1_german1_ci'")
         cursor.execute(EVENT.format(name="running", state="ENABLE"))

@@ -109,7 +109,7 @@ def test_what_is_aborted_before_the_commit_leaves_the_bits_as_they_were(
 ) -> None:
     site = begin(mode, policy={**POLICY, "freeze_budget": "400ms", "long_wait": "100ms", "long_transaction": "60s"})
     old, before = site.cluster.primary, site.bits()
-    old.sql("CREATE OR REPLACE TABLE app.in_the_way (id INT PRIMARY KEY)")
+    old.make_table("app.in_the_way", "id INT PRIMARY KEY")
     with contextlib.ExitStack() as ends:
         Clients(old, ends).idle("LOCK TABLES app.in_the_way WRITE")
         done = site.run("switchover", "--yes")

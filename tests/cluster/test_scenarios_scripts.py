@@ -126,7 +126,7 @@ def test_a_script_that_does_not_end_in_time_is_ended_and_counts_as_failed(site: 
 
 def test_the_new_primary_accepts_writes_before_anything_is_done_that_can_wait(site: Lab) -> None:
     """The script itself writes through the proxy: were the route not open by then, it would fail."""
-    site.cluster.primary.sql("CREATE OR REPLACE TABLE app.first (id INT PRIMARY KEY, server INT)")
+    site.cluster.primary.make_table("app.first", "id INT PRIMARY KEY, server INT")
     new = site.cluster[other(site)]
     argv = [sys.executable, "-c", WRITE, site.write.host, str(site.write.port), APPLICATION.user, APPLICATION.password]
     with configured(site, scripts={"address_up": argv}):

@@ -67,7 +67,7 @@ def test_a_replica_down_gets_everything_by_itself_through_the_old_primary(site: 
     odd.stop()
     old = site.cluster.primary
     switched(site, code=7)
-    site.cluster.primary.sql("CREATE OR REPLACE TABLE app.after_it (id INT PRIMARY KEY)")
+    site.cluster.primary.make_table("app.after_it", "id INT PRIMARY KEY")
     odd.start()
     until(lambda: odd.sql("SHOW TABLES IN app LIKE 'after_it'"), "the row that was written meanwhile")
     assert odd.source_port() == old.port

@@ -124,7 +124,7 @@ def switch(site: Site, phase: str, fault: str, new: str) -> int:
         mend()
         return done.returncode
     primary = lab.cluster.primary
-    primary.sql("CREATE OR REPLACE TABLE app.in_the_way (id INT PRIMARY KEY)")
+    primary.make_table("app.in_the_way", "id INT PRIMARY KEY")
     with contextlib.ExitStack() as ends, lab.inside("engine1"), engine(lab) as reading:
         clients = Clients(primary, ends)
         holder = clients.idle("LOCK TABLES app.in_the_way WRITE")

@@ -307,7 +307,7 @@ def test_a_switchover_takes_the_address_along(site: NetLab) -> None:
 
 def test_a_switchover_that_is_undone_brings_the_address_back(site: NetLab) -> None:
     old = site.cluster.primary
-    old.sql("CREATE OR REPLACE TABLE app.in_the_way (id INT PRIMARY KEY)")
+    old.make_table("app.in_the_way", "id INT PRIMARY KEY")
     with behind(site), contextlib.ExitStack() as ends:
         clients = Clients(old, ends)
         holder = clients.idle("LOCK TABLES app.in_the_way WRITE")

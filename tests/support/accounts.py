@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from proxyroute.db import mysql_grants
 from proxyroute.db.grants import Version, account_statements, password_of
 
 
@@ -24,11 +25,20 @@ PROBE = Account("proxyroute_probe", "lab-probe")
 APPLICATION_SCHEMA = "app"
 PROBE_SCHEMA = "proxyroute"
 
+_NAMES = {"replication_user": REPLICATION.user, "probe_user": PROBE.user, "probe_schema": PROBE_SCHEMA}
+
 
 def product_statements(version: Version, *, scheduler: bool = False, force: bool = False) -> list[str]:
     """Returns what ``proxyroute grants`` prints for ``version``, with the passwords put in, and nothing else."""
-    accounts = {"replication_user": REPLICATION.user, "probe_user": PROBE.user, "probe_schema": PROBE_SCHEMA}
-    statements = account_statements(version, ENGINE.user, **accounts, scheduler=scheduler, force=force)
+    return _with_passwords(account_statements(version, ENGINE.user, **_NAMES, scheduler=scheduler, force=force))
+
+
+def mysql_statements(version: Version, *, force: bool = False) -> list[str]:
+    """Returns the same for MySQL."""
+    return _with_passwords(mysql_grants.account_statements(version, ENGINE.user, **_NAMES, force=force))
+
+
+def _with_passwords(statements: list[str]) -> list[str]:
     for account in (ENGINE, REPLICATION, PROBE):
         statements = [s.replace(password_of(account.user), account.password) for s in statements]
     return statements

@@ -132,15 +132,16 @@ class Lab:
         outlive: bool = False,
         hosts: int = 0,
         shared: Path | Mapping[str, Path] | None = None,
+        provider: type[LocalCluster] | None = None,
         **cluster: Any,
     ) -> Lab:
-        """Starts everything; returns when clients can write. ``cluster`` goes to :meth:`LocalCluster.start`.
+        """Starts everything; returns when clients can write. ``cluster`` goes to ``start`` of its ``provider``.
 
         With ``hosts``, so many proxy hosts edge1, edge2 … follow a ``shared`` folder, by default one in the site's
         folder; a mapping names it for each host and for the engine (ENGINE_SEES), who see it under mounts of their
         own. Without, an HAProxy stands beside the engine.
         """
-        made = LocalCluster.start(n, outlive=outlive, **cluster)
+        made = (provider or LocalCluster).start(n, outlive=outlive, **cluster)
         try:
             lab = cls(made, outlive=outlive, hosts=hosts, shared=shared)
         except BaseException:

@@ -63,6 +63,10 @@ class Node:
 
     section = "mariadbd"
     """Of its option file."""
+    settings: tuple[str, ...] = ("read_only", "max_connections", "rpl_semi_sync_master_enabled", "event_scheduler")
+    """Variables that a switchover may change, and a refused one must not."""
+    replica_privilege = "REPLICATION SLAVE ADMIN"
+    """What an account needs to start, stop and repoint replication."""
 
     def __init__(
         self, name: str, server_id: int, folder: Path, options: Options, place: Place | None = None, *, outlive: bool
@@ -244,6 +248,11 @@ class Node:
             cursor.execute(statement, args or None)
             return list(cursor.fetchall())
 
+    def make_table(self, name: str, columns: str) -> None:
+        """Makes an empty table, in place of one that may be there."""
+        self.sql(f"DROP TABLE IF EXISTS {name}")
+        self.sql(f"CREATE TABLE {name} ({columns})")
+
     def value(self, expression: str, account: Account = ROOT) -> Any:
         """Returns the value of an expression, e.g. ``@@read_only`` or ``(SELECT COUNT(*) FROM app.t)``."""
         return self.sql(f"SELECT {expression} AS value", account=account)[0]["value"]
@@ -286,6 +295,11 @@ class Node:
         """The first row of SHOW ALL SLAVES STATUS; empty for a server that follows nobody."""
         rows = self.sql("SHOW ALL SLAVES STATUS")
         return rows[0] if rows else {}
+
+    def channels(self) -> list[tuple[Any, ...]]:
+        """Name, port of the source and delay of each replication channel."""
+        rows = self.sql("SHOW ALL SLAVES STATUS")
+        return [(c["Connection_name"], c["Master_Port"], c["SQL_Delay"]) for c in rows]
 
     def follow(self, source: Node, options: str = "") -> None:
         """Replicates from ``source``, with more CHANGE MASTER ``options``; returns when both threads run."""

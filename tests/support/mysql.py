@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute.model import Address
-from tests.support.accounts import APPLICATION, APPLICATION_SCHEMA, REPLICATION, ROOT
+from tests.support.accounts import APPLICATION, APPLICATION_SCHEMA, REPLICATION, ROOT, mysql_statements
 from tests.support.mariadb import LocalCluster, Node, Options
 from tests.support.netns import Place
 from tests.support.process import Daemon
@@ -68,6 +68,8 @@ class MySQLNode(Node):
 
     root: Root
     section = "mysqld"
+    settings = ("super_read_only", "max_connections", "rpl_semi_sync_source_enabled", "event_scheduler")
+    replica_privilege = "REPLICATION_SLAVE_ADMIN"
 
     def _base(self, folder: Path, server_id: int) -> None:
         super()._base(folder, server_id)
@@ -125,6 +127,10 @@ class MySQLNode(Node):
         row = self.replication()
         return row.get("Replica_IO_Running") == "Yes" and row.get("Replica_SQL_Running") == "Yes"
 
+    def channels(self) -> list[tuple[Any, ...]]:
+        rows = self.sql("SHOW REPLICA STATUS")
+        return [(c["Channel_Name"], c["Source_Port"], c["SQL_Delay"]) for c in rows]
+
     def follow(self, source: Node, options: str = "") -> None:
         self.sql("STOP REPLICA")
         self.sql(
@@ -160,7 +166,7 @@ class MySQLCluster(LocalCluster):
     flavour = "mysql"
 
     def make_template(self, *, scheduler: bool, force: bool) -> Path:
-        return _template(mysql_root(), scheduler=scheduler, force=force)
+        return _template(mysql_root(), force=force)
 
     def run_program(self, argv: Sequence[str], folder: Path) -> str:
         return _run([mysql_root().program(argv[0]), *argv[1:]])
@@ -180,26 +186,25 @@ def _run(argv: Sequence[str]) -> str:
     return done.stdout
 
 
-def account_statements(version: tuple[int, int, int], *, scheduler: bool, force: bool) -> list[str]:
+def _accounts(version: tuple[int, int, int], *, force: bool) -> list[str]:
     """Returns everything a fresh data folder is given before it is first used."""
     return [
         f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{ROOT.password}'",
-        f"CREATE USER '{REPLICATION.user}'@'%' IDENTIFIED BY '{REPLICATION.password}'",
-        f"GRANT REPLICATION SLAVE ON *.* TO '{REPLICATION.user}'@'%'",
+        *mysql_statements(version, force=force),
         f"CREATE SCHEMA {APPLICATION_SCHEMA}",
         f"CREATE USER '{APPLICATION.user}'@'%' IDENTIFIED BY '{APPLICATION.password}'",
         f"GRANT ALL ON {APPLICATION_SCHEMA}.* TO '{APPLICATION.user}'@'%'",
     ]
 
 
-def _template(root: Root, *, scheduler: bool, force: bool) -> Path:
+def _template(root: Root, *, force: bool) -> Path:
     """Returns a data folder with system tables and accounts, never started, without a server's own UUID."""
     told = _run([root.program("mysqld"), "--no-defaults", "--version"])
     match = re.search(r"Ver (\d+)\.(\d+)\.(\d+)", told)
     if not match:
         raise RuntimeError(f"mysqld does not tell its version: {told!r}")
     version = (int(match[1]), int(match[2]), int(match[3]))
-    statements = account_statements(version, scheduler=scheduler, force=force)
+    statements = _accounts(version, force=force)
     key = hashlib.sha256("\n".join((told, *statements)).encode()).hexdigest()[:16]
     return install(f"mysql-{'.'.join(map(str, version))}-{key}", lambda aside: _initialize(root, statements, aside))
 

@@ -124,9 +124,7 @@ def standing(lab: Lab) -> dict[str, Any]:
 
 
 def _standing(node: Node) -> tuple[Any, ...]:
-    channels = [(c["Connection_name"], c["Master_Port"], c["SQL_Delay"]) for c in node.sql("SHOW ALL SLAVES STATUS")]
-    settings = ("read_only", "max_connections", "rpl_semi_sync_master_enabled", "event_scheduler")
-    return (channels, *(str(node.value(f"@@global.{name}")) for name in settings))
+    return (node.channels(), *(str(node.value(f"@@global.{name}")) for name in node.settings))
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,7 @@ def in_its_midst(lab: Lab, *words: str, code: int = 0) -> Iterator[str]:
     The policy must leave enough of ``freeze_budget`` for it.
     """
     primary = lab.cluster.primary
-    primary.sql("CREATE OR REPLACE TABLE app.in_the_way (id INT PRIMARY KEY)")
+    primary.make_table("app.in_the_way", "id INT PRIMARY KEY")
     with contextlib.ExitStack() as ends, engine(lab) as reading:
         clients = Clients(primary, ends)
         holder = clients.idle("LOCK TABLES app.in_the_way WRITE")

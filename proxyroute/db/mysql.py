@@ -1,0 +1,160 @@
+"""The MySQL driver: what it does to one server. How it reads one is in ``mysql_read`` and ``mysql_inspect``.
+
+Tried on MySQL 9.7. Writes are refused by ``super_read_only``: it stops everybody but replication.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from proxyroute.db.freeze import HOLDERS, Freeze, lock_name
+from proxyroute.db.mariadb_events import set_event_status
+from proxyroute.db.mysql_freeze import BOUNDED, LOCK_TIMEOUTS, MySQLFreeze
+from proxyroute.db.mysql_inspect import blockers, inspect
+from proxyroute.db.mysql_read import read_position, read_status
+from proxyroute.db.mysql_replication import MySQLReplication
+from proxyroute.db.mysql_statements import statements
+from proxyroute.db.replication import Replication, ReplicationLogin
+from proxyroute.db.server import ATTEMPT, NO_SUCH_THREAD, DatabaseServer
+from proxyroute.db.session import Session
+from proxyroute.errors import ServerError, StatementError, TimedOut
+from proxyroute.gtid import MySQLPosition, Position
+from proxyroute.model import Deadline, Event, Inspection, Peer, Policy, Status, WriteState
+
+_CLIENTS = """
+SELECT ID AS id FROM information_schema.PROCESSLIST
+WHERE COMMAND NOT IN ('Binlog Dump', 'Binlog Dump GTID', 'Daemon')
+AND USER NOT IN ('system user', 'event_scheduler', 'unauthenticated user'{excluded})
+"""
+_PERSISTED_OPEN = (
+    "SELECT VARIABLE_NAME AS name FROM performance_schema.persisted_variables"
+    " WHERE VARIABLE_NAME IN ('read_only', 'super_read_only') AND VARIABLE_VALUE IN ('OFF', '0')"
+)
+
+
+class MySQL(DatabaseServer):
+    """One MySQL server, as :class:`proxyroute.ports.Server`."""
+
+    flavour = "mysql"
+    kill = "KILL CONNECTION"
+
+    _semi_sync_words: tuple[str, str] | None = None
+
+    def _channels(self, login: ReplicationLogin) -> Replication:
+        return MySQLReplication(self._open, login)
+
+    def _make_freeze(self) -> Freeze:
+        return MySQLFreeze(self.name, self._session)
+
+    # -- Reading --
+
+    def look(self, deadline: Deadline) -> Status:
+        return read_status(self._open(deadline), self.name, self.address, deadline)
+
+    def _inspect(self, session: Session, deadline: Deadline, policy: Policy) -> Inspection:
+        return inspect(session, deadline, policy)
+
+    def position(self, deadline: Deadline) -> Position:
+        return read_position(self._open(deadline), deadline)
+
+    def write_state(self, deadline: Deadline, operation: str) -> WriteState:
+        """Returns it in one round trip, so that its parts belong together."""
+        row = self._open(deadline).one(
+            "SELECT @@global.read_only AS ro, @@global.gtid_executed AS executed,"
+            " IS_USED_LOCK(%s) AS engine, IS_USED_LOCK(%s) AS armed",
+            deadline,
+            tuple(lock_name(operation, holder) for holder in HOLDERS),
+        )
+        held = frozenset(h for h in HOLDERS if row[h] is not None)
+        return WriteState(not int(row["ro"]), held, MySQLPosition.parse(str(row["executed"])))
+
+    def wait_for(self, goal: Position, deadline: Deadline) -> None:
+        """Waits by WAIT_FOR_EXECUTED_GTID_SET."""
+        if not isinstance(goal, MySQLPosition):
+            raise TypeError(f"{self.name} is a MySQL server and cannot wait for a {goal.flavour} position")
+        self._wait(str(goal), "SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s) AS waited", deadline)
+
+    # -- Freezing --
+
+    def _clients(self, excluded: Sequence[str]) -> str:
+        return _CLIENTS.format(excluded="".join(", %s" for _ in excluded))
+
+    def _blockers(self, policy: Policy) -> str:
+        deadline = Deadline.after(ATTEMPT)
+        with contextlib.suppress(ServerError, TimedOut):
+            return blockers(self._open(deadline), self._excluded, policy.lock_attempt, deadline)
+        return "something holds writes open"
+
+    def limit_connections(self, limit: int, deadline: Deadline) -> None:
+        """To no less than the connections there are: below them only the extra privileged one gets in, once."""
+        self._open(deadline).change(
+            "mariadb.limit_connections",
+            "SET GLOBAL max_connections = GREATEST(%s, (SELECT CAST(VARIABLE_VALUE AS SIGNED) FROM"
+            " performance_schema.global_status WHERE VARIABLE_NAME = 'Threads_connected'))",
+            deadline,
+            (limit,),
+        )
+
+    def _end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
+        """Several statements in one piece: MySQL has no compound one outside of a stored program."""
+        try:
+            kills = [f"{self.kill} {session:d}" for session in sessions]
+            self._open(deadline).change_all("mariadb.kill_client", kills, deadline)
+        except StatementError as error:
+            if error.errno != NO_SUCH_THREAD:
+                raise
+
+    def refuse_writes(self, deadline: Deadline) -> None:
+        """In bounded attempts: while it waits for a statement or a table lock, everybody's writes stall."""
+        control = self._open(deadline)
+        while True:
+            deadline.require(f"{self.name} to refuse writes")
+            try:
+                control.change("mariadb.refuse_writes", f"{BOUNDED}, GLOBAL super_read_only=1", deadline)
+                break
+            except StatementError as error:
+                if error.errno not in LOCK_TIMEOUTS:
+                    raise
+        # what was persisted for the primary that it was would open it again when it restarts
+        for row in control.read(_PERSISTED_OPEN, deadline):
+            control.change("mariadb.forget_persisted", f"RESET PERSIST IF EXISTS {row['name']}", deadline)
+
+    # -- Roles --
+
+    def semi_sync(self, deadline: Deadline, *, primary: bool | None = None, replica: bool | None = None) -> None:
+        for variable, wanted in zip(self._semi_sync_variables(deadline), (primary, replica), strict=True):
+            if wanted is not None:
+                self._open(deadline).change("mariadb.semi_sync", f"SET GLOBAL {variable}={int(wanted)}", deadline)
+
+    def _semi_sync_variables(self, deadline: Deadline) -> tuple[str, str]:
+        """By the names that the plugins have which are loaded here."""
+        if self._semi_sync_words is None:
+            sql = "SELECT COUNT(*) AS n FROM performance_schema.global_variables WHERE VARIABLE_NAME = %s"
+            old = "rpl_semi_sync_master_enabled"
+            has_old = int(self._open(deadline).one(sql, deadline, (old,))["n"]) > 0
+            new = ("rpl_semi_sync_source_enabled", "rpl_semi_sync_replica_enabled")
+            self._semi_sync_words = (old, "rpl_semi_sync_slave_enabled") if has_old else new
+        return self._semi_sync_words
+
+    def set_events(self, events: Sequence[Event], status: str, deadline: Deadline) -> None:
+        """Where ``super_read_only`` is set it gives way to ``read_only`` meanwhile, which ordinary accounts still obey.
+
+        It is back when this ends, however it ends; after our death ``heal`` closes the server once more.
+        """
+        if not events:
+            return
+        with self._session().open(deadline) as session:
+            refused = bool(int(session.one("SELECT @@global.super_read_only AS now", deadline)["now"]))
+            if refused:
+                session.change("mariadb.alter_event", "SET GLOBAL super_read_only=0", deadline)
+            try:
+                for event in events:
+                    set_event_status(session, event, status, deadline)
+            finally:
+                if refused:
+                    self.refuse_writes(Deadline.after(ATTEMPT + 1.0))
+
+    @staticmethod
+    def statements(verb: str, policy: Policy, peer: Peer) -> Sequence[str]:
+        return statements(verb, policy, peer)

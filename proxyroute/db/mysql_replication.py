@@ -1,0 +1,61 @@
+"""Replication channels in MySQL's words, by GTID (SOURCE_AUTO_POSITION)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from proxyroute.db.mysql_read import SOURCE_OPTIONS, read_channels, read_status
+from proxyroute.db.replication import APPLIER, RECEIVER, Replication, quoted
+from proxyroute.model import Deadline, Peer, Source, Status
+
+_THREADS = {RECEIVER: "IO_THREAD", APPLIER: "SQL_THREAD"}
+
+
+class MySQLReplication(Replication):
+    """The channels of one MySQL server."""
+
+    copied = tuple(key for key in SOURCE_OPTIONS if key != "delay")
+
+    def _status(self, deadline: Deadline) -> Status:
+        session = self._session(deadline)
+        return read_status(session, session.server, session.address, deadline)
+
+    def _channels(self, deadline: Deadline) -> tuple[Source, ...]:
+        return read_channels(self._session(deadline), deadline)
+
+    def _stop_sql(self, channel: str, thread: str = "") -> str:
+        return _words("STOP REPLICA", _THREADS.get(thread, ""), channel)
+
+    def _start_sql(self, channel: str, threads: Sequence[str] = ()) -> str:
+        return _words("START REPLICA", ", ".join(_THREADS[t] for t in threads), channel)
+
+    def _forget_sql(self, channel: str) -> str:
+        return _words("RESET REPLICA ALL", "", channel)
+
+    def _source_sql(
+        self, channel: str, source: Peer, options: Mapping[str, Any], *, demoted: bool
+    ) -> tuple[str, tuple[Any, ...]]:
+        clauses = ["SOURCE_HOST=%s", "SOURCE_PORT=%s", "SOURCE_USER=%s", "SOURCE_PASSWORD=%s"]
+        args: list[Any] = [source.address.host, source.address.port, self._login.user, self._login.password]
+        wanted = dict(options)
+        # the usual authentication wants TLS, or the source's public key; asking for it is the least that works
+        if not wanted.get("ssl") and not wanted.get("public_key"):
+            wanted["get_public_key"] = True
+        for key in self.copied:
+            if wanted.get(key) is not None:
+                clauses.append(f"{SOURCE_OPTIONS[key][1]}=%s")
+                args.append(int(wanted[key]) if isinstance(wanted[key], bool) else wanted[key])
+        clauses.append("SOURCE_AUTO_POSITION=1")
+        return _words(f"CHANGE REPLICATION SOURCE TO {', '.join(clauses)}", "", channel), tuple(args)
+
+    def _prepare_position(self, status: Status, deadline: Deadline) -> bool:
+        return False  # what it has executed is its position
+
+    def _receiver_patience(self) -> tuple[str, str]:
+        return "", ""
+
+
+def _words(statement: str, rest: str, channel: str) -> str:
+    """Returns a statement about one channel. Without its name STOP, START and RESET would mean all there are."""
+    return " ".join(word for word in (statement, rest, f"FOR CHANNEL {quoted(channel)}") if word)
