@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from proxyroute.db.mariadb import _lock_name
+from proxyroute.db.freeze import lock_name
 from proxyroute.journal import read
 from tests.chaos.world import await_closed
 from tests.cluster.test_scenarios_maxscale import begin, roles
@@ -145,7 +145,7 @@ def test_where_arming_fails_the_order_is_that_of_a_primary_that_is_not_armed(
         try:
             until(lambda: Path(f"/proc/{engine.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "the stop")
             (file,) = (site.folder / "state").rglob("journal/*.jsonl")
-            arming = old.value(f"IS_USED_LOCK('{_lock_name(file.stem, 'switch')}')")
+            arming = old.value(f"IS_USED_LOCK('{lock_name(file.stem, 'switch')}')")
             old.sql(f"KILL {arming}")
         finally:
             engine.send_signal(signal.SIGCONT)
