@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from proxyroute.failover import Orders
-from proxyroute.failover_election import elect_failover
+from proxyroute.failover_election import elect_failover, reference
 from proxyroute.known import Known
 from proxyroute.model import (
     Action,
@@ -88,6 +88,8 @@ def foresee(
         patience=policy.apply,
         fetch_patience=policy.fetch,
         may_lack=force or policy.policy == "most_advanced",
+        acknowledgers=_acknowledgers(primary, known),
+        reference=reference(sightings, primary, known),
         may_be_missing=() if election.lossless else _doubts(election),
         seen_writing=known.moment if known is not None and known.primary == primary else None,
         in_sync_until=_in_sync_until(known),
@@ -152,6 +154,12 @@ def _not_gone(diagnosis: Diagnosis, asked: bool) -> Iterator[Finding]:
     severity = Severity.ERROR if lives or not asked else Severity.WARNING
     text = f"{diagnosis.name}: {diagnosis.text}"
     yield Finding("failover.diagnosis", severity, diagnosis.primary or "cluster", text, cure, forceable=not lives)
+
+
+def _acknowledgers(primary: str, known: Known | None) -> tuple[str, ...]:
+    if known is None or known.primary != primary or known.semi_sync is None:
+        return ()
+    return known.semi_sync.acknowledgers
 
 
 def _in_sync_until(known: Known | None) -> Moment | None:

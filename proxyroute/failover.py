@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from proxyroute import salvage
 from proxyroute.errors import Refused, ScriptFailed, Unfinished
+from proxyroute.failover_stock import add_doubt, keep_goal, take_stock
 from proxyroute.gtid import Containment, Position
 from proxyroute.model import Deadline, Event, Peer, ReceiptState, Receiver, RouteTable, Undo, View
 from proxyroute.moment import Moment
@@ -64,6 +65,10 @@ class Orders:
     """The candidate may be opened although it lacks events that another server has received."""
     may_be_missing: tuple[str, ...] = ()
     """Why something that the old primary had acknowledged may be lost; nothing when it is not, if closed in time."""
+    acknowledgers: tuple[str, ...] = ()
+    """Who may have acknowledged what the old primary told its clients: what only such a one has must not be lost."""
+    reference: Position | None = None
+    """The best that is known of what the old primary has executed."""
     seen_writing: Moment | None = None
     """When the old primary was last seen well, taking writes. None: nobody knows."""
     in_sync_until: Moment | None = None
@@ -123,10 +128,9 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
         for name in _receiving(op, view, orders):
             # the candidate is detached later: its applier has to be started as well
             op.on_abort(Undo("start_receiver", name, {"source": old.name, "applier": name == plan.candidate}))
-        note.detail = _stop_receivers(parts, op, old, orders.participants)
+        note.detail, restless = _stop_receivers(parts, op, old, orders.participants)
     with op.step("apply what was received") as note:
         goal = _received(parts, op, orders)
-        op.keep("goal", goal.to_json())
         for name in filter(None, (plan.candidate, orders.fetch_from)):
             _apply(parts, name, Deadline.after(orders.patience))
         note.detail = f"{new.name} is at {new.position(Deadline.after(_ANSWER))}"
@@ -134,8 +138,10 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
         with op.step("fetch") as note:
             op.on_abort(Undo("follow", new.name, {"source": old.name, "instead_of": orders.fetch_from}))
             op.keep("fetched_from", orders.fetch_from, wait=True)
-            note.detail = _fetch(parts, op, old, orders)
+            note.detail = _fetch(parts, op, old, orders, goal)
     with op.step("compare") as note:
+        if restless:
+            goal = goal.merge(_stop_again(parts, op, orders, restless, fencing))
         note.detail = _compare(parts, op, goal, orders)
     with op.step("detach"):
         new.detach(peer(parts, op, orders.fetch_from or old.name), Deadline.after(_ANSWER))
@@ -287,31 +293,53 @@ def _receiving(op: Operation, view: View, orders: Orders) -> list[str]:
     return [name for name in orders.participants if name == op.plan.candidate or name not in stopped]
 
 
-def _stop_receivers(parts: Parts, op: Operation, old: Peer, participants: Collection[str]) -> str:
-    """A primary that comes back feeds nobody any more. Raises what went wrong at the candidate."""
+def _stop_receivers(parts: Parts, op: Operation, old: Peer, participants: Collection[str]) -> tuple[str, list[str]]:
+    """A primary that comes back feeds nobody any more. Raises what went wrong at the candidate.
+
+    Returns those who stopped, in words, and those of whom nobody knows it: what they have may still grow.
+    """
     outcomes = each(parts.site.pick(participants), lambda s: s.stop_receiver(old, Deadline.after(_ANSWER)), _soon())
     for name, found in outcomes.items():
         if found.error is not None and name == op.plan.candidate:
             found.get()
         if found.error is not None:
             op.note(f"the receiver of {name} could not be stopped: {found.error}")
-    return ", ".join(name for name, found in outcomes.items() if found.error is None)
+    restless = [name for name, found in outcomes.items() if found.error is not None]
+    return ", ".join(name for name in outcomes if name not in restless), restless
 
 
 def _received(parts: Parts, op: Operation, orders: Orders) -> Position:
-    """Returns everything that any participant has, applied or not: nothing of it may be dropped."""
-    outcomes = each(parts.site.pick(orders.participants), lambda s: s.look(Deadline.after(_ANSWER)), _soon())
-    goal = outcomes[op.plan.candidate].get().executed
-    for name, found in outcomes.items():
-        if found.value is None:
-            op.note(f"{name} fell silent: what only it has received is not counted")
-            continue
-        ours = found.value.executed.alongside(goal) if len(found.value.sources) > 1 else found.value.executed
-        goal = goal.merge(ours)
-        for source in found.value.sources:
-            if source.source_id in (None, op.kept("server_ids", {}).get(op.plan.primary)):
-                goal = goal.merge(source.received)
-    return goal
+    """Returns, and keeps, everything that is left of the cluster's history, applied or not: nothing may be dropped.
+
+    Raises Unfinished when somebody has fallen silent who may have what was acknowledged, and nothing may be lacking.
+    """
+    found = take_stock(parts, op, orders.reference)
+    for name in (n for n in orders.participants if n not in found.servers):
+        op.note(f"{name} fell silent: what only it has received is not counted")
+        if name in orders.acknowledgers:
+            _doubt(
+                op, orders, f"{name} may have acknowledged what nobody else has, and has fallen silent", f"start {name}"
+            )
+    return keep_goal(parts, op, found)
+
+
+def _stop_again(parts: Parts, op: Operation, orders: Orders, restless: list[str], fencing: Fencing) -> Position:
+    """Those whose receivers could not be stopped may have got more since, from a primary that is not gone after all.
+
+    Returns, and keeps, what there is now. Raises Unfinished when one may go on to acknowledge what nobody else gets.
+    """
+    _, still = _stop_receivers(parts, op, peer(parts, op, op.plan.primary), restless)
+    for name in (n for n in still if n in orders.acknowledgers and fencing is not Fencing.FENCED):
+        text = f"{name} goes on receiving: what {op.plan.primary} does when it wakes up would be acknowledged by it"
+        _doubt(op, orders, text, f"stop {name}, or fence {op.plan.primary} (--fenced-by NAME)")
+    return keep_goal(parts, op, take_stock(parts, op, orders.reference))
+
+
+def _doubt(op: Operation, orders: Orders, text: str, cure: str) -> None:
+    """Something acknowledged may be lost after all. Raises Unfinished when that may not be; else it is told."""
+    if not orders.may_lack:
+        raise Unfinished(f"{text}; {cure} and type 'proxyroute failover' again; with --force it may be lost")
+    add_doubt(op, text)
 
 
 def _apply(parts: Parts, name: str, deadline: Deadline) -> None:
@@ -321,10 +349,10 @@ def _apply(parts: Parts, name: str, deadline: Deadline) -> None:
         server.wait_for(source.received, deadline)
 
 
-def _fetch(parts: Parts, op: Operation, old: Peer, orders: Orders) -> str:
+def _fetch(parts: Parts, op: Operation, old: Peer, orders: Orders, goal: Position) -> str:
     """The candidate gets from a server that must not be promoted what that one has more."""
     new, ahead = parts.site[op.plan.candidate], parts.site[orders.fetch_from]
-    has = ahead.position(Deadline.after(_ANSWER))
+    has = ahead.position(Deadline.after(_ANSWER)).alongside(goal)
     new.follow(
         peer(parts, op, ahead.name), Deadline.after(orders.fetch_patience), instead_of=old,
         source_has=lambda: ahead.position(Deadline.after(_ANSWER)),
@@ -335,10 +363,15 @@ def _fetch(parts: Parts, op: Operation, old: Peer, orders: Orders) -> str:
 
 def _compare(parts: Parts, op: Operation, goal: Position, orders: Orders) -> str:
     """Says what the candidate lacks of everything that was received. Raises Unfinished when that may not be."""
-    reached = parts.site[op.plan.candidate].position(Deadline.after(_ANSWER))
-    has, lacks = reached.contains(goal), goal.minus(reached)
+    found = take_stock(parts, op, orders.reference)
+    new = found.servers.get(op.plan.candidate)
+    if new is None:
+        raise Unfinished(f"{op.plan.candidate} has fallen silent")
+    has, lacks = new.executed.contains(goal), goal.minus(new.executed)
+    if has is Containment.UNKNOWN and found.old_history(new, new.executed, lacks):
+        has = Containment.YES
     op.keep("reached", str(has))
-    if has is Containment.YES or lacks.empty:
+    if has is Containment.YES:
         return "it has everything that was received"
     op.keep("missing", str(lacks), wait=True)
     text = f"{op.plan.candidate} lacks {lacks}, which another server has received"

@@ -15,8 +15,9 @@ from proxyroute import conditions
 from proxyroute.conditions import Objection, Replica
 from proxyroute.election import Rejection, Rule, Waived
 from proxyroute.gtid import Containment, Position
+from proxyroute.holdings import Holdings
 from proxyroute.known import Known
-from proxyroute.model import FailoverElection, FailoverPolicy, Finding, Policy, Ranked, Severity, Silent, Source, Status
+from proxyroute.model import FailoverElection, FailoverPolicy, Finding, Policy, Ranked, Severity, Silent, Status
 from proxyroute.sight import Sightings
 
 
@@ -87,6 +88,14 @@ def elect_failover(
     return contest.decide()
 
 
+def reference(sightings: Sightings, primary: str, known: Known | None) -> Position | None:
+    """Returns the best that is known of what ``primary`` has executed; None when it was never seen."""
+    status = sightings.tracks[primary].status if primary in sightings.tracks else None
+    if status is not None:
+        return status.executed
+    return known.executed if known and known.primary == primary else None
+
+
 def rejections(
     sightings: Sightings,
     primary: str,
@@ -118,50 +127,13 @@ class _Contest:
     # -- What everybody has --
 
     @cached_property
+    def holdings(self) -> Holdings:
+        return Holdings.of(self.sightings, self.primary, reference(self.sightings, self.primary, self.known))
+
+    @property
     def servers(self) -> Mapping[str, Status]:
         """Those that answered, without the primary."""
-        return {s.name: s for s in self.sightings.view.seen if s.name != self.primary}
-
-    @cached_property
-    def reference(self) -> Position | None:
-        """The best that is known of what the primary has executed."""
-        status = self.sightings.tracks[self.primary].status if self.primary in self.sightings.tracks else None
-        if status is not None:
-            return status.executed
-        return self.known.executed if self.known and self.known.primary == self.primary else None
-
-    def channel(self, server: Status) -> Source | None:
-        return self.sightings.channel(server, self.primary) or server.source
-
-    def received(self, server: Status) -> Position:
-        """Everything that is on this server, in its relay logs too, without what it wrote itself and nobody knows."""
-        everything = self.everything(server)
-        own = server.executed.by(server.server_id)
-        return everything if own.empty or self.own_events(server) is Containment.YES else everything.minus(own)
-
-    def everything(self, server: Status) -> Position:
-        source = self.channel(server)
-        return server.executed.merge(source.received) if source else server.executed
-
-    def servable(self, server: Status) -> Position | None:
-        """What another one can fetch from this server; None when it can serve nobody."""
-        if not server.relays_updates or self.own_events(server) is not Containment.YES:
-            return None
-        source = self.channel(server)
-        return self.received(server) if source is not None and source.applier else server.executed
-
-    def own_events(self, server: Status) -> Containment:
-        """Tells whether what ``server`` wrote itself is part of the cluster's history."""
-        own = server.executed.by(server.server_id)
-        if own.empty:
-            return Containment.YES
-        others = [self.everything(s) for s in self.servers.values() if s.name != server.name]
-        if self.reference is not None:
-            others.append(self.reference)
-        if not others:
-            # written when it was the primary itself, unless it is the latest that there is
-            return Containment.YES if server.executed.minus(own).as_far_as(own) else Containment.NO
-        return _merged(others).contains(own)
+        return self.holdings.servers
 
     # -- Who may --
 
@@ -196,7 +168,7 @@ class _Contest:
         yield Rejection(code, f"replicates from {where}, not from {self.primary}", f"choose {where}" if above else "")
 
     def _history(self, server: Status, forced: bool) -> Iterator[Rejection]:
-        answer = self.own_events(server)
+        answer = self.holdings.own_events(server)
         own = server.executed.by(server.server_id)
         if answer is Containment.NO:
             text = f"has transactions of its own that nobody else has: {own}"
@@ -236,11 +208,15 @@ class _Contest:
 
     def _key(self, server: Status) -> tuple[bool, int, int, int, int]:
         prefer = self.policy.prefer
+
+        def applied(one: Status) -> Position:
+            return self.holdings.ours(one, one.executed)
+
         return (
             server.name != self.target,
-            self._behind(self.received(server), map(self.received, self.servers.values())),
+            self._behind(self.holdings.received(server), map(self.holdings.received, self.servers.values())),
             prefer.index(server.name) if server.name in prefer else len(prefer),
-            self._behind(server.executed, (s.executed for s in self.servers.values())),
+            self._behind(applied(server), map(applied, self.servers.values())),
             list(self.sightings.tracks).index(server.name),
         )
 
@@ -264,31 +240,38 @@ class _Contest:
     # -- What it lacks --
 
     def _complete(self, winner: Status, ranking: tuple[Ranked, ...]) -> FailoverElection:
-        mine = self.received(winner)
+        mine = self.holdings.received(winner)
         # what one that is being rebuilt has is about to be thrown away, and may be why
         whole = {n: s for n, s in self.servers.items() if n not in self.policy.rebuilt}
-        ahead = {n: s for n, s in whole.items() if mine.contains(self.received(s)) is Containment.NO}
+        ahead = {n: s for n, s in whole.items() if mine.contains(self.holdings.received(s)) is Containment.NO}
         source, goal = self._fetch(mine, ahead)
         findings: list[Finding] = []
         missing: list[str] = []
         for name, server in whole.items():
-            if name == winner.name or (answer := goal.contains(self.received(server))) is Containment.YES:
+            if name == winner.name or (answer := goal.contains(self.holdings.received(server))) is Containment.YES:
                 continue
-            rest = self.received(server).minus(goal)
+            rest = self.holdings.received(server).minus(goal)
             if answer is Containment.NO:
                 text = f"{name} has received {rest}, which {winner.name} lacks and cannot fetch"
-                missing.append(text)
                 cure = f"START SLAVE SQL_THREAD on {name} so that it can serve them, or --force does without them"
+                if self.holdings.foreign(server):
+                    text += f": {name} would give it what came from its other sources too"
+                    cure = f"--to {name} promotes it with all that it has, or --force does without them"
+                missing.append(text)
                 findings.append(self._finding("failover.unfetchable", name, text, cure))
-            elif not self._old_history(winner, goal, rest):
+            elif not self.holdings.old_history(winner, goal, rest):
                 text = f"nobody can tell whether {winner.name} has {rest}, which {name} has"
                 cure = f"compare both with mariadb-binlog; proxyroute failover --to {winner.name} --force accepts it"
                 findings.append(Finding("failover.history", Severity.ERROR, name, text, cure, forceable=True))
         findings += self._doubts()
         lossless = not findings
-        if self.reference is not None and goal.contains(self.reference) is Containment.NO and not lossless:
-            rest = self.reference.minus(goal)
-            count = self.reference.distance(goal)
+        if (
+            self.holdings.reference is not None
+            and goal.contains(self.holdings.reference) is Containment.NO
+            and not lossless
+        ):
+            rest = self.holdings.reference.minus(goal)
+            count = self.holdings.reference.distance(goal)
             number = f" ({count} at the most)" if count is not None else ""
             missing.append(
                 f"{self.primary} had executed {rest}{number} when it was last seen, which nobody who answers has "
@@ -300,17 +283,12 @@ class _Contest:
 
     def _fetch(self, mine: Position, ahead: Mapping[str, Status]) -> tuple[str | None, Position]:
         """Returns who gives most of what is lacking, or nobody, and what the winner has afterwards."""
-        offers = {n: offer for n, s in ahead.items() if (offer := self.servable(s)) is not None}
+        offers = {n: offer for n, s in ahead.items() if (offer := self.holdings.servable(s)) is not None}
         useful = {n: offer for n, offer in offers.items() if mine.contains(offer) is Containment.NO}
         if not useful:
             return None, mine
         best = min(useful, key=lambda n: (self._behind(useful[n], useful.values()), list(useful).index(n)))
         return best, mine.merge(useful[best])
-
-    def _old_history(self, winner: Status, goal: Position, rest: Position) -> bool:
-        """Something the primary had as well, from before the winner's own records begin: it has it by the order."""
-        known = self.reference is not None and self.reference.contains(rest) is Containment.YES
-        return known and winner.strict and goal.as_far_as(rest)
 
     # -- Whether nothing acknowledged can be missing --
 
@@ -353,10 +331,3 @@ class _Contest:
         strict = self.failover.policy == "lossless"
         severity = Severity.ERROR if strict else Severity.WARNING
         return Finding(code, severity, subject, text, cure, forceable=strict)
-
-
-def _merged(positions: list[Position]) -> Position:
-    first, *others = positions
-    for other in others:
-        first = first.merge(other)
-    return first

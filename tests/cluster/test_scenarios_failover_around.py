@@ -136,12 +136,18 @@ def test_delayed_filtered_and_multi_source_replicas_are_not_elected_and_stay_as_
         )
         several.sql("START SLAVE 'elsewhere'")
         until(lambda: several.sql("SHOW TABLES IN app LIKE 'elsewhere'"), "the second channel to deliver")
+        old.sql("CREATE TABLE app.ours (id INT PRIMARY KEY)")
+        for node in (second, several):
+            until(lambda at=node: at.sql("SHOW TABLES IN app LIKE 'ours'"), f"{node.name} to have it")  # type: ignore[misc]
         remembered(lab)
         old.kill9()
         value = failed_over(lab, code=7)
         assert value["plan"]["plan"]["candidate"] == second.name
         assert value["result"]["leftovers"] == []
-        assert_order(lab, second.name, aside=[delayed.name, several.name])
+        assert value["plan"]["election"]["fetch_from"] is None
+        assert not second.sql("SHOW TABLES IN app LIKE 'elsewhere'"), "another cluster's history is not fetched"
+        assert "7-77-" not in second.gtid()
+        assert_order(lab, second.name, aside=[delayed.name])
         assert delayed.source() == second.address
         assert delayed.replication()["SQL_Delay"] == 3600
         assert filtered.replication()["Replicate_Ignore_Table"] == "app.secret"

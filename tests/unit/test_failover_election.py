@@ -170,6 +170,45 @@ def test_one_that_serves_nobody_cannot_be_fetched_from() -> None:
     assert codes(election) == {"failover.unfetchable"}
 
 
+def several(received: str, executed: str, **changes: object) -> Status:
+    """A replica of db1 that replicates from another cluster as well."""
+    elsewhere = channel(9, executed, channel="other", address=address(9), source_id=77)
+    return replica(3, lost_channel(received), elsewhere, executed=executed, **changes)
+
+
+@pytest.mark.parametrize("known", [KNOWN, None, replace(KNOWN, executed=None)], ids=["seen", "unseen", "no position"])
+def test_what_another_cluster_gave_a_replica_of_several_sources_is_not_ours(known: Known | None) -> None:
+    """Its receivers tell of all domains, whatever the source: what it has of others makes it ahead of nobody."""
+    more = several("0-1-100,7-77-50", "0-1-100,7-77-50")
+    election = elect(lost(2), more, known=known)
+    assert (election.winner, election.fetch_from, str(election.goal)) == ("db2", None, "0-1-100")
+    assert election.missing == elect(lost(2), lost(3), known=known).missing
+
+
+def test_of_a_primary_that_had_written_nothing_everything_is_from_elsewhere() -> None:
+    new = replace(KNOWN, executed=position(""))
+    election = elect(lost(2, "", ""), several("7-77-50", "7-77-50"), known=new)
+    assert (election.winner, election.fetch_from, str(election.goal)) == ("db2", None, "")
+
+
+def test_a_replica_of_several_sources_that_is_ahead_gives_nothing_for_it_would_give_all() -> None:
+    more = several("0-1-105,7-77-50", "0-1-105,7-77-50")
+    election = elect(lost(2), more, failover=LOSSLESS)
+    assert (election.winner, election.fetch_from, str(election.goal)) == ("db2", None, "0-1-100")
+    (finding,) = election.findings
+    assert (finding.code, finding.forceable) == ("failover.unfetchable", True)
+    assert "db3 has received 0-1-105, which db2 lacks" in finding.text
+    assert finding.cure.startswith("--to db3 promotes it")
+    clean = several("0-1-105", "0-1-105")  # the other source has not given it anything
+    assert elect(lost(2), clean, failover=LOSSLESS).fetch_from == "db3"
+
+
+def test_two_sources_of_one_cluster_are_no_foreign_history() -> None:
+    ring = replica(3, lost_channel("0-1-105,5-1-3"), channel(2, "0-1-100"), executed="0-1-105,5-1-3")
+    election = elect(lost(2), ring)
+    assert (election.fetch_from, str(election.goal)) == ("db3", "0-1-105,5-1-3")
+
+
 def test_events_that_are_errant_are_not_fetched() -> None:
     election = elect(lost(2, executed="0-1-100,0-2-107"), lost(3))
     assert (election.winner, election.fetch_from, str(election.goal)) == ("db3", None, "0-1-100")

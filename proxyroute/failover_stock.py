@@ -1,0 +1,51 @@
+"""What a failover takes stock of: what the servers that are left hold, and what of it must be on the new primary."""
+
+from __future__ import annotations
+
+import time
+
+from proxyroute.errors import Unfinished
+from proxyroute.gtid import Containment, Position
+from proxyroute.holdings import Holdings
+from proxyroute.model import Deadline
+from proxyroute.opening import APART
+from proxyroute.operation import Operation
+from proxyroute.parts import Parts
+from proxyroute.sight import Sightings
+
+_ANSWER = 2.0
+_LOSS = "loss"
+
+
+def take_stock(parts: Parts, op: Operation, reference: Position | None) -> Holdings:
+    """Reads every server once more. ``reference`` is the best that is known of what the old primary has executed."""
+    view = parts.site.look(Deadline.after(_ANSWER), spared=op.gone)
+    sightings = Sightings.of(view, time.monotonic(), op.kept("server_ids"))
+    return Holdings.of(sightings, op.plan.primary, reference)
+
+
+def keep_goal(parts: Parts, op: Operation, found: Holdings) -> Position:
+    """Returns everything that the election counts, and keeps it as the position that the new primary must reach.
+
+    Who has something besides (errant transactions, another source's) is kept as well: that it has them is no sign later
+    that somebody has opened it. Raises Unfinished when the candidate is not among those ``found``.
+    """
+    new = found.servers.get(op.plan.candidate)
+    if new is None:
+        raise Unfinished(f"{op.plan.candidate} has fallen silent")
+    goal, rebuilt = found.everything(new), parts.rebuilt()
+    for name, server in found.servers.items():
+        if name not in rebuilt:
+            goal = goal.merge(found.received(server))
+    more = [n for n, s in found.servers.items() if goal.contains(s.executed) is Containment.NO]
+    op.keep(APART, [op.plan.primary, *more])
+    op.keep("goal", goal.to_json())
+    return goal
+
+
+def add_doubt(op: Operation, text: str) -> None:
+    """Keeps one more reason why something that the old primary had acknowledged may be lost, unless it is there."""
+    kept = op.kept(_LOSS, [])
+    if text not in kept:
+        op.note(text)
+        op.keep(_LOSS, [*kept, text], wait=True)

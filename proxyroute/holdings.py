@@ -1,0 +1,120 @@
+"""What each server that is left holds of the history of a cluster whose primary is gone. Pure.
+
+The election and the failover itself ask here, by the same rules: what one of them counts and the other does not would
+be promised and not kept, or waited for in vain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from proxyroute.gtid import Containment, Position
+from proxyroute.model import Source, Status
+from proxyroute.sight import Sightings
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What the servers hold that answered, applied or not; worked out once for one look at them."""
+
+    servers: Mapping[str, Status]
+    """Those that answered, by name, without the primary."""
+    channels: Mapping[str, Source]
+    """By which each of them gets, or got, the primary's events; none for a server that replicates from nobody."""
+    mixed: Collection[str]
+    """Those that replicate from elsewhere as well: the history of another cluster is on them, and is not ours."""
+    reference: Position | None
+    """The best that is known of what the primary has executed."""
+
+    @classmethod
+    def of(cls, sightings: Sightings, primary: str, reference: Position | None) -> Holdings:
+        """Returns what the last look tells; ``reference`` is the best that is known of ``primary``."""
+        servers = {s.name: s for s in sightings.view.seen if s.name != primary}
+        channels = {n: c for n, s in servers.items() if (c := sightings.channel(s, primary) or s.source) is not None}
+        members = list(sightings.tracks)
+        mixed = [
+            name
+            for name, server in servers.items()
+            if any(source not in [sightings.channel(server, m) for m in members] for source in server.sources)
+        ]
+        return cls(servers, channels, frozenset(mixed), reference)
+
+    # -- What everybody has --
+
+    def everything(self, server: Status) -> Position:
+        """Everything of the cluster's domains that is on this server, in its relay logs too."""
+        return self.ours(server, self._raw(server))
+
+    def received(self, server: Status) -> Position:
+        """The same without what the server wrote itself and nobody knows: what may not be dropped."""
+        everything = self.everything(server)
+        own = self._own(server)
+        return everything if own.empty or self.own_events(server) is Containment.YES else everything.minus(own)
+
+    def ours(self, server: Status, position: Position) -> Position:
+        """Returns what of ``position``, read on ``server``, can be the cluster's: what other sources gave it is not."""
+        if server.name not in self.mixed or self._domains is None:
+            return position
+        return position.alongside(self._domains)
+
+    def servable(self, server: Status) -> Position | None:
+        """What another one can fetch from this server; None when it can serve nobody.
+
+        One on which another cluster's history lies as well would give that too.
+        """
+        if not server.relays_updates or self.own_events(server) is not Containment.YES or self.foreign(server):
+            return None
+        source = self.channels.get(server.name)
+        executed = self.ours(server, server.executed)
+        return self.received(server) if source is not None and source.applier else executed
+
+    def foreign(self, server: Status) -> bool:
+        """Tells whether there is something on this server that other sources gave it."""
+        return self.everything(server) != self._raw(server)
+
+    def own_events(self, server: Status) -> Containment:
+        """Tells whether what ``server`` wrote itself is part of the cluster's history."""
+        own = self._own(server)
+        if own.empty:
+            return Containment.YES
+        others = [self.everything(s) for s in self.servers.values() if s.name != server.name]
+        if self.reference is not None:
+            others.append(self.reference)
+        if not others:
+            # written when it was the primary itself, unless it is the latest that there is
+            return Containment.YES if server.executed.minus(own).as_far_as(own) else Containment.NO
+        return _merged(others).contains(own)
+
+    def old_history(self, server: Status, reached: Position, rest: Position) -> bool:
+        """Tells whether ``server``, having reached that, has ``rest`` by the order, though its records do not say so.
+
+        It is something that the primary had as well, from before the server's own records begin: it was seeded from a
+        copy that had it already.
+        """
+        known = self.reference is not None and self.reference.contains(rest) is Containment.YES
+        return known and server.strict and reached.as_far_as(rest)
+
+    def _own(self, server: Status) -> Position:
+        return self.ours(server, server.executed.by(server.server_id))
+
+    def _raw(self, server: Status) -> Position:
+        source = self.channels.get(server.name)
+        return server.executed.merge(source.received) if source is not None else server.executed
+
+    @cached_property
+    def _domains(self) -> Position | None:
+        """A position with every domain of the cluster; None when nobody can tell which these are."""
+        known = [self._raw(s) for s in self.servers.values() if s.name not in self.mixed]
+        if self.reference is not None:
+            return _merged([self.reference, *known])  # perhaps none at all: then all that is there is from elsewhere
+        merged = _merged(known) if known else None
+        return None if merged is None or merged.empty else merged
+
+
+def _merged(positions: Iterable[Position]) -> Position:
+    first, *others = positions
+    for other in others:
+        first = first.merge(other)
+    return first

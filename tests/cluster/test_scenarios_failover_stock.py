@@ -1,0 +1,46 @@
+"""A failover among servers whose histories differ: what the election leaves out stands in nobody's way later."""
+
+from __future__ import annotations
+
+from proxyroute.journal import read
+from tests.support.death import LOSSLESS, evidence, failed_over, remembered, steps, waits_for_acknowledgements
+from tests.support.lab import Lab
+from tests.support.scene import beat
+from tests.support.wait import until
+
+
+def test_an_errant_sibling_and_a_seeded_candidate_are_no_hindrance_to_a_lossless_failover() -> None:
+    """The candidate's records begin after a server id that the others know, and one of these has a row of its own."""
+    with Lab.start(3, semi_sync=True, options=LOSSLESS, policy={"prove": "3s", "settle": "10s"}) as lab:
+        old, new, errant = lab.cluster
+        old.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
+        with old.session() as session, session.cursor() as cursor:
+            cursor.execute("SET SESSION server_id=9")
+            cursor.execute("INSERT INTO app.t VALUES (1)")
+        stands = lab.cluster.await_synced()
+        for statement in ("STOP SLAVE", "RESET MASTER", f"SET GLOBAL gtid_slave_pos='{stands}'", "START SLAVE"):
+            new.sql(statement)
+        until(new.replicates, f"{new.name} to follow again")
+        old.sql("INSERT INTO app.t VALUES (2)")
+        lab.cluster.await_synced()
+        assert "0-9-" not in str(new.value("@@global.gtid_binlog_state"))
+        assert "0-9-" in str(errant.value("@@global.gtid_binlog_state"))
+        until(lambda: waits_for_acknowledgements(lab.cluster), "acknowledgements")
+        remembered(lab)
+        old.kill9()
+        errant.sql("INSERT INTO app.t VALUES (3)")
+
+        value = failed_over(lab, code=7)
+        assert value["plan"]["plan"]["candidate"] == new.name
+        assert value["plan"]["election"]["lossless"] is True
+        said = steps(lab, value["result"]["operation"])
+        assert said["compare"] == "it has everything that was received"
+        assert "PROVEN nothing that it acknowledged is lost" in evidence(value)
+        assert beat(lab) == new.name
+        assert [row["id"] for row in new.sql("SELECT id FROM app.t ORDER BY id")] == [1, 2]
+        # its own row is kept where it is, for a person to decide
+        assert [row["id"] for row in errant.sql("SELECT id FROM app.t ORDER BY id")] == [1, 2, 3]
+        assert any(errant.name in left for left in value["result"]["leftovers"])
+        (file,) = (lab.folder / "state").rglob(f"{value['result']['operation']}.jsonl")
+        (commit,) = [r for r in read(file) if r["kind"] == "commit"]
+        assert "0-3-" not in commit["goal"]["text"]

@@ -1,0 +1,136 @@
+"""What a failover counts of what is left, at each step by the same rules as the election that promised it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from proxyroute.errors import Aborted, TimedOut
+from proxyroute.failover import Orders
+from proxyroute.gtid import Containment
+from proxyroute.history import report_from
+from proxyroute.journal import outcome, read
+from proxyroute.model import Deadline, Peer
+from proxyroute.operation import Operation
+from tests.support.builders import position
+from tests.support.fakeworld import FakeProxy, FakeServer, World
+from tests.unit.test_failover_honesty import claimed, lossless
+from tests.unit.test_failover_interrupted import dead_world, has, start
+
+ACKNOWLEDGED = ("db2", "db3")
+
+
+def orders(world: World, **more: object) -> Orders:
+    """Orders under ``lossless`` after a good sight of everybody."""
+    reference = world.servers["db1"].executed
+    return replace(lossless(), reference=reference, acknowledgers=ACKNOWLEDGED, **more)  # type: ignore[arg-type]
+
+
+def kept(file: Path, name: str) -> object:
+    return [r["value"] for r in read(file) if r["kind"] == "keep" and r["name"] == name][-1]
+
+
+def test_an_errant_transaction_of_a_sibling_is_no_part_of_what_the_new_primary_must_have(tmp_path: Path) -> None:
+    """The election left it out and said GO: so does the failover, and what it is committed with."""
+    world, proxy = dead_world()
+    sibling, file = world.servers["db3"], tmp_path / "errant.jsonl"
+    sibling.executed = sibling.executed.merge(position("0-3-107"))
+    start(world, proxy, file, [], orders(world))
+    assert [s.name for s in world.servers.values() if s.writable and s.alive] == ["db2"]
+    assert outcome(read(file)) == "done"
+    assert claimed(file) == ([], "PROVEN")
+    assert not has(world.servers["db2"].executed, (0, 3, 107))
+    assert ("follow", "db3") in Operation.leftovers_of(read(file)), "it has what nobody else has: a person decides"
+
+
+def test_a_candidate_that_was_seeded_has_by_the_order_what_came_before(tmp_path: Path) -> None:
+    world, proxy = dead_world()
+    file = tmp_path / "seeded.jsonl"
+    for name in ("db1", "db3"):
+        server = world.servers[name]
+        server.executed = server.executed.merge(position("0-9-1"))
+    world.servers["db1"].write()  # beyond it by the order
+    for name in ("db2", "db3"):
+        server = world.servers[name]
+        server.executed = server.executed.merge(world.servers["db1"].executed.by(1))
+    assert world.servers["db2"].executed.contains(position("0-9-1")) is Containment.UNKNOWN
+    start(world, proxy, file, [], orders(world))
+    assert world.servers["db2"].writable
+    assert (kept(file, "reached"), claimed(file)) == ("yes", ([], "PROVEN"))
+
+
+def test_a_history_that_the_primary_did_not_have_is_still_no_failover(tmp_path: Path) -> None:
+    world, proxy = dead_world()
+    reference = world.servers["db1"].executed
+    world.servers["db3"].executed = world.servers["db3"].executed.merge(position("0-9-1"))
+    with pytest.raises(Aborted, match="db2 lacks 0-9-1"):
+        start(world, proxy, tmp_path / "other.jsonl", [], replace(orders(world), reference=reference))
+    assert not world.servers["db2"].writable
+
+
+def claimed_last(file: Path) -> tuple[list[str], str]:
+    """Returns the doubts that were kept last, and what the proof says of a loss."""
+    proof = report_from(read(file))["evidence"]
+    (verdict,) = [e["verdict"] for e in proof if e["claim"] == "nothing that it acknowledged is lost"]
+    return list(kept(file, "loss")), verdict  # type: ignore[call-overload]
+
+
+# -- Silent, or not to be stopped --
+
+
+class Sibling(FakeServer):
+    """Falls silent, or gets more from a primary that wakes up, when its receiver is told to stop; ``turn`` does it."""
+
+    turn: Callable[[FakeServer], None]
+    stubborn: int = 0
+    """How often its receiver is told in vain."""
+
+    def stop_receiver(self, source: Peer, deadline: Deadline) -> None:
+        self.turn(self)
+        if self.stubborn:
+            self.stubborn -= 1
+            raise TimedOut(f"{self.name} did not stop in time")
+        super().stop_receiver(source, deadline)
+
+
+def sibling_world(turn: Callable[[FakeServer], None], stubborn: int = 0) -> tuple[World, FakeProxy]:
+    """A world whose primary is dead and whose db3 is such a one."""
+    world, proxy = dead_world()
+    plain = world.servers["db3"]
+    changed = Sibling(world, plain.name, plain.server_id, plain.address, executed=plain.executed, follows="db1")
+    changed.turn, changed.stubborn = turn, stubborn
+    world.servers["db3"] = changed
+    return world, proxy
+
+
+def dies(server: FakeServer) -> None:
+    server.alive = False
+
+
+def test_an_acknowledger_that_falls_silent_after_the_election_is_no_lossless_failover(tmp_path: Path) -> None:
+    world, proxy = sibling_world(dies)
+    file = tmp_path / "silent.jsonl"
+    with pytest.raises(Aborted, match=r"db3 may have acknowledged what nobody else has.*start db3"):
+        start(world, proxy, file, [], orders(world))
+    assert not world.servers["db2"].writable
+
+
+def test_where_it_may_be_lost_it_is_told(tmp_path: Path) -> None:
+    world, proxy = sibling_world(dies)
+    file = tmp_path / "forced.jsonl"
+    start(world, proxy, file, [], orders(world, may_lack=True))
+    assert world.servers["db2"].writable
+    doubts, verdict = claimed_last(file)
+    assert doubts[0] == "db3 may have acknowledged what nobody else has, and has fallen silent"
+    assert verdict == "UNKNOWN"
+
+
+def test_one_that_acknowledged_nothing_may_fall_silent(tmp_path: Path) -> None:
+    world, proxy = sibling_world(dies)
+    file = tmp_path / "bystander.jsonl"
+    start(world, proxy, file, [], replace(orders(world), acknowledgers=("db2",)))
+    assert world.servers["db2"].writable
+    assert claimed(file) == ([], "PROVEN")
