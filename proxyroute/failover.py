@@ -14,11 +14,11 @@ from enum import StrEnum
 
 from proxyroute import salvage
 from proxyroute.errors import Refused, ScriptFailed, Unfinished
-from proxyroute.failover_stock import add_doubt, keep_goal, take_stock
+from proxyroute.failover_stock import candidate_of, keep_goal, take_stock
 from proxyroute.gtid import Containment, Position
 from proxyroute.model import Deadline, Event, Peer, ReceiptState, Receiver, RouteTable, Undo, View
 from proxyroute.moment import Moment
-from proxyroute.opening import APART
+from proxyroute.opening import APART, add_doubt
 from proxyroute.operation import Operation, each
 from proxyroute.parts import Parts, peer
 from proxyroute.recovery import end_uncommitted, finish_or_recover
@@ -364,9 +364,7 @@ def _fetch(parts: Parts, op: Operation, old: Peer, orders: Orders, goal: Positio
 def _compare(parts: Parts, op: Operation, goal: Position, orders: Orders) -> str:
     """Says what the candidate lacks of everything that was received. Raises Unfinished when that may not be."""
     found = take_stock(parts, op, orders.reference)
-    new = found.servers.get(op.plan.candidate)
-    if new is None:
-        raise Unfinished(f"{op.plan.candidate} has fallen silent")
+    new = candidate_of(op, found)
     has, lacks = new.executed.contains(goal), goal.minus(new.executed)
     if has is Containment.UNKNOWN and found.old_history(new, new.executed, lacks):
         has = Containment.YES

@@ -7,14 +7,13 @@ import time
 from proxyroute.errors import Unfinished
 from proxyroute.gtid import Containment, Position
 from proxyroute.holdings import Holdings
-from proxyroute.model import Deadline
+from proxyroute.model import Deadline, Status
 from proxyroute.opening import APART
 from proxyroute.operation import Operation
 from proxyroute.parts import Parts
 from proxyroute.sight import Sightings
 
 _ANSWER = 2.0
-_LOSS = "loss"
 
 
 def take_stock(parts: Parts, op: Operation, reference: Position | None) -> Holdings:
@@ -30,10 +29,7 @@ def keep_goal(parts: Parts, op: Operation, found: Holdings) -> Position:
     Who has something besides (errant transactions, another source's) is kept as well: that it has them is no sign later
     that somebody has opened it. Raises Unfinished when the candidate is not among those ``found``.
     """
-    new = found.servers.get(op.plan.candidate)
-    if new is None:
-        raise Unfinished(f"{op.plan.candidate} has fallen silent")
-    goal, rebuilt = found.everything(new), parts.rebuilt()
+    goal, rebuilt = found.everything(candidate_of(op, found)), parts.rebuilt()
     for name, server in found.servers.items():
         if name not in rebuilt:
             goal = goal.merge(found.received(server))
@@ -43,9 +39,8 @@ def keep_goal(parts: Parts, op: Operation, found: Holdings) -> Position:
     return goal
 
 
-def add_doubt(op: Operation, text: str) -> None:
-    """Keeps one more reason why something that the old primary had acknowledged may be lost, unless it is there."""
-    kept = op.kept(_LOSS, [])
-    if text not in kept:
-        op.note(text)
-        op.keep(_LOSS, [*kept, text], wait=True)
+def candidate_of(op: Operation, found: Holdings) -> Status:
+    """Returns the reading of the candidate. Raises Unfinished when it is not among those ``found``."""
+    if op.plan.candidate not in found.servers:
+        raise Unfinished(f"{op.plan.candidate} has fallen silent; look again: proxyroute plan --failover")
+    return found.servers[op.plan.candidate]

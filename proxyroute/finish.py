@@ -14,7 +14,7 @@ from proxyroute import salvage
 from proxyroute.errors import LostReply, ProxyRouteError, TimedOut, Unfinished, Unreachable
 from proxyroute.gtid import Containment, Position
 from proxyroute.model import Deadline, Event, ReceiptState, RouteTable
-from proxyroute.opening import ARMED, must_answer, read_standing, refuse_unless_closed
+from proxyroute.opening import ARMED, Standing, add_doubt, must_answer, read_standing, refuse_unless_closed
 from proxyroute.operation import Operation, each
 from proxyroute.parts import LOOK, Parts, peer
 from proxyroute.ports import Server
@@ -98,6 +98,11 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
         standing = read_standing(parts, op, deadline.within(_LOOK_NOW), hurry=hurry)
         old = standing.states.get(plan.primary)
         if plan.primary in op.gone and old is not None and old.writable:
+            back = standing.states.get(new.name)
+            if back is not None and not back.writable:
+                # what forbids to open the new one is found before the only one that takes writes is closed
+                others = standing.without(plan.primary)
+                refuse_unless_closed(others, new.name, op.goal, excused=parts.excused(op, lost), lost=lost)
             cut = shut(parts.site[plan.primary], deadline)
             note.detail = f"{plan.primary} is back and was closed, {cut} sessions ended; "
             standing = read_standing(parts, op, deadline.within(_LOOK_NOW), hurry=hurry)
@@ -113,13 +118,23 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
                 _end_sessions(parts.site[plan.primary], op, deadline)
                 parts.site[plan.primary].refuse_writes(deadline)
                 standing = read_standing(parts, op, deadline.within(_LOOK_NOW), hurry=hurry)
-        refuse_unless_closed(standing, new.name, op.goal, excused=parts.excused(op, lost))
+        refuse_unless_closed(standing, new.name, op.goal, excused=parts.excused(op, lost), lost=lost)
+        _tell_what_was_fed(op, standing)
         op.lease.check()
         if plan.semi_sync:
             new.semi_sync(deadline, primary=True)
         _accept_writes(new, op, deadline)
         op.mark("opened")
         note.detail += f"{new.name} takes writes"
+
+
+def _tell_what_was_fed(op: Operation, standing: Standing) -> None:
+    """A replica whose receiver could not be stopped got more from an old primary that woke up: it is not waited for."""
+    if op.goal is None:
+        return
+    new = must_answer(standing, op.plan.candidate)
+    for name, more in standing.fed(op.goal.merge(new.position)).items():
+        add_doubt(op, f"{name} has received {more} from {op.plan.primary} since, and may have acknowledged it")
 
 
 def _make_wait(parts: Parts, op: Operation, table: RouteTable | None, deadline: Deadline) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxyroute.errors import ProxyRouteError, SplitBrain, Unfinished
 from proxyroute.gtid import Containment, Position
@@ -15,6 +15,8 @@ from proxyroute.parts import Parts
 ARMED = "armed"
 _HURRY = 0.1
 """Seconds for a replica that may be silent, while writes wait for its answer."""
+_LOSS = "loss"
+"""Under this name a failover keeps why something that was acknowledged may be lost."""
 APART = "apart"
 """Under this name the operation keeps the servers that ``Standing.apart`` means."""
 
@@ -28,13 +30,34 @@ class Standing:
     apart: frozenset[str] = frozenset()
     """Servers that had transactions of their own before we began (errant ones, another source's): what they have
     executed is no sign that somebody has opened them."""
+    feeder: int | None = None
+    """Of a failover: the server id of the old primary, if it is known. One that wakes up goes on feeding a replica
+    whose receiver could not be stopped: what that one has from there is no sign that somebody has opened it."""
 
     def beyond(self, name: str, goal: Position | None) -> bool:
         """Tells whether server ``name`` has executed something that is provably not in ``goal``."""
         state = self.states.get(name)
         if state is None or goal is None or name in self.apart:
             return False
-        return goal.contains(state.position) is Containment.NO
+        position = state.position
+        if self.feeder is not None:
+            position = position.minus(position.by(self.feeder))
+        return goal.contains(position) is Containment.NO
+
+    def fed(self, goal: Position | None) -> dict[str, Position]:
+        """Returns what the old primary of a failover still gave to others beyond ``goal``, by their names."""
+        if goal is None or self.feeder is None:
+            return {}
+        more = {n: s.position.by(self.feeder) for n, s in self.states.items() if n not in self.apart}
+        return {n: position.minus(goal) for n, position in more.items() if goal.contains(position) is Containment.NO}
+
+    def without(self, name: str) -> Standing:
+        """Returns the reading as if server ``name`` had not been asked."""
+        return replace(
+            self,
+            states={n: s for n, s in self.states.items() if n != name},
+            silent={n: s for n, s in self.silent.items() if n != name},
+        )
 
 
 def read_standing(parts: Parts, op: Operation, deadline: Deadline, *, hurry: Collection[str] = ()) -> Standing:
@@ -48,7 +71,8 @@ def read_standing(parts: Parts, op: Operation, deadline: Deadline, *, hurry: Col
         with contextlib.suppress(ProxyRouteError):
             states[name] = parts.site[name].write_state(deadline, op.id)
     silent = {name: str(found.error) for name, found in outcomes.items() if found.value is None}
-    return Standing(states, silent, frozenset(op.kept(APART, ())))
+    feeder = op.kept("server_ids", {}).get(op.plan.primary) if op.gone else None
+    return Standing(states, silent, frozenset(op.kept(APART, ())), feeder)
 
 
 def refuse_unless_closed(
@@ -57,11 +81,13 @@ def refuse_unless_closed(
     goal: Position | None,
     *,
     excused: Collection[str] = (),
+    lost: Collection[str] = (),
 ) -> None:
     """Raises unless every server but ``opening`` is closed and not beyond the frozen position.
 
     Closed is: refuses writes, or is armed, which ends in that whoever dies. ``excused`` names servers that may be
-    silent: those that are fenced or declared lost, and replicas that this very operation has seen closed.
+    silent: those that are fenced or declared lost, and replicas that this very operation has seen closed. Those that
+    are ``lost`` may be beyond it as well: somebody has said that what only they have is given up. Nobody may be open.
     Raises SplitBrain for a server that takes writes, and Unfinished for one that is silent or beyond.
     """
     for name, reason in standing.silent.items():
@@ -75,10 +101,11 @@ def refuse_unless_closed(
             continue
         if state.writable and ARMED not in state.holders:
             raise SplitBrain(f"{opening} is not opened: {name} takes writes, and nothing holds it for good")
-        if standing.beyond(name, goal):
+        if name not in lost and standing.beyond(name, goal):
             raise Unfinished(
                 f"{opening} is not opened: {name} has executed {state.position}, which is beyond the frozen "
-                f"position {goal}; look at 'proxyroute status'"
+                f"position {goal}; look at 'proxyroute status'; 'proxyroute heal --declare-lost {name}' opens "
+                f"{opening} all the same, and gives up what only {name} has"
             )
 
 
@@ -87,3 +114,11 @@ def must_answer(standing: Standing, name: str) -> WriteState:
     if name not in standing.states:
         raise Unfinished(f"{name} does not answer: {standing.silent.get(name, 'no reading')}")
     return standing.states[name]
+
+
+def add_doubt(op: Operation, text: str) -> None:
+    """Keeps one more reason why something that the old primary had acknowledged may be lost, unless it is there."""
+    kept = op.kept(_LOSS, [])
+    if text not in kept:
+        op.note(text)
+        op.keep(_LOSS, [*kept, text], wait=True)

@@ -319,7 +319,7 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
                 raise Unreachable(old.name, standing.silent.get(old.name, "does not answer"))
             if state.holders or not state.writable:
                 goal = state.position.merge(op.goal) if op.goal is not None else state.position
-                refuse_unless_closed(standing, old.name, goal, excused=excused)
+                refuse_unless_closed(standing, old.name, goal, excused=excused, lost=lost)
             old.restore(settings, deadline)
             old.unblock_writes(op.id, deadline)  # disarms it; only then can nothing close it again
             if was_open and not old.write_state(deadline, op.id).writable:

@@ -69,6 +69,7 @@ STOPS = {
     "_last_look: does not answer any more": "failover.candidate",
     "_close_routes: nothing keeps clients away": "failover.unfenced",
     "_close_routes: may still send writes": "failover.proxy",
+    "_doubt: with --force it may be lost": "failover.acknowledger",  # as soon as that one is silent
     "_compare: --force promotes it all the same": "failover.unfetchable",
 }
 """Every place in ``failover.py`` that gives up, by what it says, and the finding that tells of it beforehand."""

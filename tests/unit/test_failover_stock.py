@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from proxyroute.errors import Aborted, TimedOut
+from proxyroute.errors import Aborted, Superseded, TimedOut, Unfinished
 from proxyroute.failover import Orders
 from proxyroute.gtid import Containment
 from proxyroute.history import report_from
 from proxyroute.journal import outcome, read
 from proxyroute.model import Deadline, Peer
-from proxyroute.operation import Operation
+from proxyroute.operation import Operation, resume
+from proxyroute.recovery import recover
 from tests.support.builders import position
-from tests.support.fakeworld import FakeProxy, FakeServer, World
+from tests.support.fakeworld import FakeLease, FakeProxy, FakeServer, MortalJournal, World
 from tests.unit.test_failover_honesty import claimed, lossless
-from tests.unit.test_failover_interrupted import dead_world, has, start
+from tests.unit.test_failover_interrupted import dead_world, has, parts, start
 
 ACKNOWLEDGED = ("db2", "db3")
 
@@ -134,3 +135,135 @@ def test_one_that_acknowledged_nothing_may_fall_silent(tmp_path: Path) -> None:
     start(world, proxy, file, [], replace(orders(world), acknowledgers=("db2",)))
     assert world.servers["db2"].writable
     assert claimed(file) == ([], "PROVEN")
+
+
+# -- A primary that wakes up, and a sibling that cannot be stopped --
+
+
+def nothing(server: FakeServer) -> None: ...
+
+
+class Candidate(FakeServer):
+    """Something happens when it has been detached: after the comparison, before the commit."""
+
+    then: Callable[[], None]
+
+    def detach(self, source: Peer, deadline: Deadline) -> None:
+        super().detach(source, deadline)
+        self.then()
+
+
+def then(world: World, what: Callable[[], None]) -> None:
+    plain = world.servers["db2"]
+    changed = Candidate(world, plain.name, plain.server_id, plain.address, executed=plain.executed, follows="db1")
+    changed.then = what
+    world.servers["db2"] = changed
+
+
+def wakes(world: World) -> None:
+    """The old primary was only hung: it takes writes, and whoever still follows it gets them."""
+    world.servers["db1"].alive = True
+    world.live()
+
+
+def returns_with_its_own(world: World) -> None:
+    sibling = world.servers["db3"]
+    sibling.alive = True
+    sibling.executed = sibling.executed.merge(position("0-3-999"))
+
+
+def healed(world: World, proxy: FakeProxy, file: Path, lost: tuple[str, ...] = ()) -> None:
+    op = resume(file, FakeLease([]), "test", open_journal=lambda f, _: MortalJournal(world, f))
+    assert op is not None
+    try:
+        recover(parts(world, proxy, file.parent, continuous=False), op, lost)
+    finally:
+        op.journal.close()
+
+
+def test_what_a_primary_that_wakes_up_still_gives_to_a_sibling_keeps_nobody_from_opening(tmp_path: Path) -> None:
+    """Nobody can stop it, so nobody can wait for it: it is told, and the sibling is left for a rejoin."""
+    world, proxy = sibling_world(nothing, stubborn=9)
+    then(world, lambda: wakes(world))
+    file = tmp_path / "fed.jsonl"
+    start(world, proxy, file, [], replace(orders(world), acknowledgers=("db2",)))
+    taking = [s.name for s in world.servers.values() if s.writable]
+    assert (taking, world.most_open, outcome(read(file))) == (["db2"], 1, "done")
+    (doubt,), verdict = claimed_last(file)
+    assert doubt.startswith("db3 has received 0-1-"), doubt
+    assert "from db1 since, and may have acknowledged it" in doubt
+    assert verdict == "UNKNOWN"
+
+
+def test_what_it_got_before_the_comparison_is_missed(tmp_path: Path) -> None:
+    stops: list[int] = []
+
+    def wakes_at_the_second(server: FakeServer) -> None:
+        stops.append(1)
+        if len(stops) == 2:
+            wakes(server.world)
+            server.world.servers["db1"].alive = False
+
+    world, proxy = sibling_world(wakes_at_the_second, stubborn=1)
+    with pytest.raises(Aborted, match=r"db2 lacks 0-1-\d+, which another server has received"):
+        start(world, proxy, tmp_path / "more.jsonl", [], orders(world))
+    assert len(stops) == 2
+    assert not world.servers["db2"].writable
+
+
+def test_an_acknowledger_that_cannot_be_stopped_is_no_lossless_failover_unless_the_primary_is_fenced(
+    tmp_path: Path,
+) -> None:
+    for name, more in {"alone": {}, "forced": {"may_lack": True}, "fenced": {"fenced_by": "pacemaker"}}.items():
+        world, proxy = sibling_world(nothing, stubborn=9)
+        file = tmp_path / f"{name}.jsonl"
+        if name == "alone":
+            with pytest.raises(Aborted, match=r"db3 goes on receiving.*stop db3, or fence db1"):
+                start(world, proxy, file, [], orders(world))
+            assert not world.servers["db2"].writable
+            continue
+        start(world, proxy, file, [], orders(world, **more))
+        assert world.servers["db2"].writable
+        doubts, verdict = claimed_last(file)
+        assert (len(doubts), verdict) == ((0, "PROVEN") if name == "fenced" else (1, "UNKNOWN"))
+
+
+def test_one_that_answers_and_has_something_of_its_own_can_be_declared_lost(tmp_path: Path) -> None:
+    world, proxy = sibling_world(dies, stubborn=9)
+    then(world, lambda: returns_with_its_own(world))
+    file = tmp_path / "lost.jsonl"
+    with pytest.raises(Unfinished, match="--declare-lost db3"):
+        start(world, proxy, file, [], replace(orders(world), acknowledgers=("db2",)))
+    with pytest.raises(Unfinished, match=r"db3 has executed .* beyond the frozen position"):
+        healed(world, proxy, file)
+    assert not [s for s in world.servers.values() if s.writable and s.alive]
+    healed(world, proxy, file, ("db3",))
+    assert [s.name for s in world.servers.values() if s.writable and s.alive] == ["db2"]
+    assert outcome(read(file)) == "done"
+
+
+def test_one_that_takes_writes_cannot_be_declared_lost(tmp_path: Path) -> None:
+    world, proxy = sibling_world(dies, stubborn=9)
+    then(world, lambda: returns_with_its_own(world))
+    file = tmp_path / "open.jsonl"
+    with pytest.raises(Unfinished):
+        start(world, proxy, file, [], replace(orders(world), acknowledgers=("db2",)))
+    world.servers["db3"].writable = True
+    with pytest.raises(Superseded, match="db3 takes writes"):
+        healed(world, proxy, file, ("db3",))
+    assert [s.name for s in world.servers.values() if s.writable and s.alive] == ["db3"]
+
+
+def test_a_primary_that_is_back_is_not_closed_when_the_new_one_may_not_be_opened(tmp_path: Path) -> None:
+    """It was closed first: then nobody took writes, and nobody could be made to."""
+    world, proxy = sibling_world(dies, stubborn=9)
+
+    def both_are_back() -> None:
+        returns_with_its_own(world)
+        world.servers["db1"].alive = True
+
+    then(world, both_are_back)
+    with pytest.raises(Aborted, match="beyond the frozen position"):
+        start(world, proxy, tmp_path / "back.jsonl", [], replace(orders(world), acknowledgers=("db2",)))
+    taking = [s.name for s in world.servers.values() if s.writable]
+    assert (taking, world.most_open, proxy.primary) == (["db1"], 1, "db1")
