@@ -113,6 +113,7 @@ def snapshot(cluster: ClusterConfig) -> dict[str, Any]:
         s.name: {"address": str(s.address)}
         | ({"replication": _account_json(s.replication)} if s.replication else {})
         | ({"host": _host_json(s.host)} if s.host else {})
+        | ({"node": s.node} if s.node else {})
         for s in cluster.servers.values()
     }
     values: dict[str, Any] = {
@@ -318,6 +319,7 @@ class _Cluster:
                     s.address,
                     _account(s.replication, base, remote=True) if s.replication else None,
                     _host(name, s.address, s.host) if s.host else None,
+                    s.node,
                 )
                 for name, s in shape.servers.items()
             },

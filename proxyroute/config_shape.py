@@ -220,6 +220,7 @@ class ServerShape(Shape):
     address: Annotated[Address, BeforeValidator(_address)]
     replication: ReplicationShape | None = None
     host: HostShape | None = None
+    node: Text = ""
 
     @model_validator(mode="before")
     @classmethod

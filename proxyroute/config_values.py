@@ -98,6 +98,8 @@ class ServerConfig:
     address: Address
     replication: Account | None = None
     host: Host | None = None
+    node: str = ""
+    """The name of its host in the cluster manager; empty: its own."""
 
 
 @dataclass(frozen=True)

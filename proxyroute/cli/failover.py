@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Replace a primary that is gone, and move the traffic.")
 @click.option("--to", "target", metavar="SERVER", help="The server that takes over; else one is elected.")
-@click.option("--fenced-by", default="", metavar="NAME", help="Who has made sure that the old primary takes no writes.")
+@click.option(
+    "--fenced-by",
+    default="",
+    metavar="NAME",
+    help="Who has made sure that the old primary takes no writes; `pacemaker` is asked.",
+)
 @click.option(
     "--proxy-fenced",
     "fenced_proxies",

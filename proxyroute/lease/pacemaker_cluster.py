@@ -9,6 +9,7 @@ import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from proxyroute.argv import Finished, run
 from proxyroute.errors import ScriptFailed, TimedOut
@@ -64,8 +65,8 @@ class Fencing:
     action: str
     """``off``, ``reboot``, ``on``."""
     succeeded: bool
-    at: str
-    """When it ended, as the cluster writes it, e.g. ``2026-11-28 20:07:36Z``; by the clock of a node."""
+    at: float
+    """Unix time of its end, by the clock of a node."""
     by: str = ""
     """Who asked for it: a program and its node."""
 
@@ -87,7 +88,7 @@ class PacemakerCluster:
         except (LookupError, ValueError) as error:
             raise TimedOut(f"crm_mon answers what is not understood: {error}") from error
 
-    def fencings(self, node: str, deadline: Deadline) -> Sequence[Fencing]:
+    def fencings(self, node: str, deadline: Deadline) -> tuple[Fencing, ...]:
         """Returns every fencing of ``node`` on record, the latest first. Raises TimedOut."""
         root = _document(["stonith_admin", f"--history={node}", "--output-as=xml"], deadline)
         found = [event for event in root.iter("fence_event") if event.get("target") == node and event.get("completed")]
@@ -95,12 +96,20 @@ class PacemakerCluster:
             Fencing(
                 event.get("action", ""),
                 event.get("status") == "success",
-                event.get("completed", ""),
+                _moment(event.get("completed", "")),
                 f"{event.get('client', '')} at {event.get('origin', '')}",
             )
             for event in found
         ]
-        return sorted(told, key=lambda one: one.at, reverse=True)
+        return tuple(sorted(told, key=lambda one: one.at, reverse=True))
+
+
+def _moment(text: str) -> float:
+    """Returns the Unix time of ``2026-11-28 20:07:36Z``, with or without parts of a second. Raises TimedOut."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError as error:
+        raise TimedOut(f"stonith_admin tells a time that is not understood: {error}") from None
 
 
 def _said(argv: Sequence[str], deadline: Deadline) -> str:

@@ -192,6 +192,24 @@ def test_one_that_is_started_while_another_serves_here_is_refused(resource: Reso
         other.stdout.close()
 
 
+def test_it_runs_as_the_user_that_is_named(resource: Resource) -> None:
+    """With a stand-in for the engine: the real one may lie where nobody else than root may look."""
+    program = resource.folder / "engine"
+    program.write_text(
+        '#!/bin/sh\nfor file; do :; done\nid -un >"$file"\nid -Gn >>"$file"\nwhile :; do sleep 0.1; done\n'
+    )
+    for place, mode in ((program, 0o755), (resource.folder, 0o755), (resource.folder / "run", 0o755)):
+        place.chmod(mode)
+    resource.parameters |= {"binary": str(program), "user": "nobody"}
+    assert resource.act("start")[0] == OK
+    until(lambda: len(resource.ready.read_text().splitlines()) == 2, "it to say who it is")
+    user, groups = resource.ready.read_text().splitlines()
+    assert (user, "root" in groups.split()) == ("nobody", False)
+    assert resource.act("monitor") == (OK, "")
+    assert resource.act("stop")[0] == OK
+    assert resource.act("monitor")[0] == NOT_RUNNING
+
+
 def test_ocf_tester_is_content(resource: Resource) -> None:
     try:
         tester = find_program("ocf-tester")

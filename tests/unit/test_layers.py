@@ -52,7 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config*",),
     ("agent*", "vrrp"),
     ("assembly",),
-    ("guard", "outlet", "rejoining", "salvage_check", "foretold", "logs"),
+    ("guard", "outlet", "rejoining", "salvage_check", "foretold", "fenced", "logs"),
     ("orders",),
     ("engine", "sentry"),
     ("glance", "lookout", "checkup"),

@@ -354,4 +354,4 @@ def test_fencings_are_told_the_latest_first_and_only_those_that_have_ended(progr
     found = PacemakerCluster("n1").fencings("n2", soon())
     assert [(f.action, f.succeeded) for f in found] == [("off", True), ("reboot", False)]
     assert found[0].by == "pacemaker-controld.7 at n1"
-    assert PacemakerCluster("n1").fencings("n3", soon()) == []
+    assert PacemakerCluster("n1").fencings("n3", soon()) == ()
