@@ -90,7 +90,8 @@ class PacemakerCluster:
 
     def fencings(self, node: str, deadline: Deadline) -> tuple[Fencing, ...]:
         """Returns every fencing of ``node`` on record, the latest first. Raises TimedOut."""
-        root = _document(["stonith_admin", f"--history={node}", "--output-as=xml"], deadline)
+        # without --verbose it leaves out what a person has confirmed while a device was still being asked
+        root = _document(["stonith_admin", f"--history={node}", "--verbose", "--output-as=xml"], deadline)
         found = [event for event in root.iter("fence_event") if event.get("target") == node and event.get("completed")]
         told = [
             Fencing(

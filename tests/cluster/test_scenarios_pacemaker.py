@@ -219,7 +219,8 @@ def away_from(managed: ManagedLab) -> tuple[str, Node]:
 
 
 @full
-def test_where_the_cluster_manager_decides_its_confirmation_is_asked_for(managed: ManagedLab) -> None:
+@pytest.mark.parametrize("by", ["its device", "a person"])
+def test_where_the_cluster_manager_decides_its_confirmation_is_asked_for(managed: ManagedLab, by: str) -> None:
     """A person, or a program, fails over when the host of the primary is fenced; the word of the cluster counts."""
     site, (here, primary) = managed.site, away_from(managed)
     assert managed.run(here, "pause", "--why", "the cluster manager decides").returncode == 0
@@ -240,7 +241,10 @@ def test_where_the_cluster_manager_decides_its_confirmation_is_asked_for(managed
         assert (status, "nobody has confirmed yet" in words) == (3, True), words
         assert not [n for n in managed.lab.cluster if n.running and n.value("@@global.read_only") == "OFF"]
 
-        site.broken = False
+        if by == "a person":
+            site.any.run(["stonith_admin", f"--confirm={primary.name}"], check=True)
+        else:
+            site.broken = False
         until(lambda: primary.name not in site.unclean(), "it to be fenced", 60)
         status, words = asked()
         assert status in (0, 7), words

@@ -288,11 +288,14 @@ class PacemakerSite:
         self._switch_off(name)
 
     def mend_device(self) -> None:
-        """The fence device works again; what it was asked for in vain is forgotten, if its node was confirmed off."""
+        """The fence device works again, and says at once of a node that is off already that it is."""
         for asked in self.power.glob("*.asked"):
-            if asked.stem not in self.unclean():
+            if not self.nodes[asked.stem].running:
+                (self.power / f"{asked.stem}.off").touch()
                 asked.unlink(missing_ok=True)
         self.broken = False
+        history = ["stonith_admin", "--history=*", "--verbose", "--output-as=xml"]
+        until(lambda: "pending" not in self.any.run(history).stdout, "no fencing to be under way", 60, 0.2)
 
     def restore_power(self, name: str) -> None:
         """Switches a node on again."""
