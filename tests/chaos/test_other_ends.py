@@ -38,8 +38,8 @@ def _outcome(lab: Lab) -> str | None:
     ("fault", "status", "ended", "moved"),
     [
         (f"{BEFORE_COMMIT}@INT", 4, "aborted", False),
-        (f"{AFTER_COMMIT}@INT", 130, "done", True),
-        (f"{BEFORE_COMMIT}@TERM", -signal.SIGTERM, "aborted", False),
+        pytest.param(f"{AFTER_COMMIT}@INT", 130, "done", True, marks=pytest.mark.full),
+        pytest.param(f"{BEFORE_COMMIT}@TERM", -signal.SIGTERM, "aborted", False, marks=pytest.mark.full),
         (f"{AFTER_COMMIT}@TERM", -signal.SIGTERM, "done", True),
     ],
 )
@@ -54,7 +54,9 @@ def test_signals(lab: Lab, fault: str, status: int, ended: str, moved: bool) -> 
     assert (assert_legal(lab, limits) is not old) is moved
 
 
-@pytest.mark.parametrize(("point", "moved"), [(BEFORE_COMMIT, False), (AFTER_COMMIT, True)])
+@pytest.mark.parametrize(
+    ("point", "moved"), [(BEFORE_COMMIT, False), pytest.param(AFTER_COMMIT, True, marks=pytest.mark.full)]
+)
 def test_an_engine_that_hangs_is_ended_by_its_guard(lab: Lab, point: str, moved: bool) -> None:
     """SIGSTOP while writes wait: nobody is left to undo but the guard, and it may not act beside a living engine."""
     limits, old = limits_of(lab), lab.cluster.primary

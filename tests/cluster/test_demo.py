@@ -177,7 +177,7 @@ def bench(*arguments: str) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("transport", ["haproxy", "agents"])
+@pytest.mark.parametrize("transport", [pytest.param("haproxy", marks=pytest.mark.full), "agents"])
 def test_the_bench_prints_its_result_as_one_object(transport: str) -> None:
     result = bench("switchover", "--count", "2", "--writers", "2", "--transport", transport)
     assert result["transport"] == transport

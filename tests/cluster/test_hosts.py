@@ -102,6 +102,7 @@ def test_serve_brings_back_a_host_that_was_edited_by_hand_and_one_whose_haproxy_
     assert_order(site, primary)
 
 
+@pytest.mark.full
 def test_a_switchover_beside_serve_is_not_disturbed_by_its_questions(site: Lab) -> None:
     with configured(site, serve={"period": "200ms", "proxies_period": "200ms"}), serving(site) as served, books(site):
         for _ in range(3):

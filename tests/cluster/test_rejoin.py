@@ -122,9 +122,24 @@ def test_flashback(lab: Lab) -> None:
     ("setup", "errant", "reason"),
     [
         ((), ("ALTER TABLE app.t ADD COLUMN w INT",), "changed a definition"),
-        (("CREATE TABLE app.m (id INT PRIMARY KEY) ENGINE=MyISAM",), ("INSERT INTO app.m VALUES (1)",), "not transac"),
-        ((), ("SET SESSION binlog_row_image=MINIMAL; UPDATE app.t SET v='x' WHERE id=1",), "all columns"),
-        ((), ("SET SESSION binlog_format=STATEMENT; UPDATE app.t SET v='x' WHERE id=1",), "as a statement"),
+        pytest.param(
+            ("CREATE TABLE app.m (id INT PRIMARY KEY) ENGINE=MyISAM",),
+            ("INSERT INTO app.m VALUES (1)",),
+            "not transac",
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            (),
+            ("SET SESSION binlog_row_image=MINIMAL; UPDATE app.t SET v='x' WHERE id=1",),
+            "all columns",
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            (),
+            ("SET SESSION binlog_format=STATEMENT; UPDATE app.t SET v='x' WHERE id=1",),
+            "as a statement",
+            marks=pytest.mark.full,
+        ),
         (
             (
                 "CREATE TABLE app.child (id INT PRIMARY KEY, t INT, FOREIGN KEY (t) REFERENCES app.t (id)"

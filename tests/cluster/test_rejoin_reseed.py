@@ -79,6 +79,7 @@ def test_by_a_dump(lab: Lab) -> None:
     assert_order(lab, new.name)
 
 
+@pytest.mark.full
 def test_by_a_dump_under_writes(lab: Lab) -> None:
     create_table(lab.cluster.primary)
     old, new = diverge(lab, UNDOABLE)
@@ -117,6 +118,7 @@ def test_by_a_dump_of_a_replica_that_replicates_under_writes(lab: Lab) -> None:
     assert replica.replicates()
 
 
+@pytest.mark.full
 def test_purged_binary_logs_are_no_obstacle(lab: Lab) -> None:
     old, new = diverge(lab, [*UNDOABLE, "FLUSH BINARY LOGS"])
     old.sql("PURGE BINARY LOGS TO 'binlog.000002'")
@@ -124,6 +126,7 @@ def test_purged_binary_logs_are_no_obstacle(lab: Lab) -> None:
     assert_anew(lab, old, new)
 
 
+@pytest.mark.full
 def test_by_a_copy(hosted: Lab) -> None:
     old, new = diverge(hosted, UNDOABLE)
     value = reseeded(hosted, old)

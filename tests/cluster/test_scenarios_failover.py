@@ -139,6 +139,7 @@ def test_a_replica_whose_applier_stopped_with_an_error_is_never_promoted_for_bei
     brought_back(site, old)
 
 
+@pytest.mark.full
 def test_filtered_and_delayed_replicas_are_not_promoted(site: Lab) -> None:
     old = site.cluster.primary
     first, second = (node for node in site.cluster if node is not old)
