@@ -219,6 +219,31 @@ def away_from(managed: ManagedLab) -> tuple[str, Node]:
 
 
 @full
+def test_a_node_that_is_cut_off_may_not_act_and_nobody_else_does_before_it_is_fenced(managed: ManagedLab) -> None:
+    site, (here, primary) = managed.site, away_from(managed)
+    others = [name for name in site.nodes if name != here]
+    seen_by = site[others[0]]
+    site.broken = True
+    managed.lab.cut(here)
+    until(
+        lambda: site.look(seen_by).find(f"nodes/node[@name='{here}'][@unclean='true']") is not None,
+        "it to be missed",
+        30,
+    )
+    until(lambda: "no quorum" in managed.run(here, "check").stdout, "the node to know that it is alone", 60)
+    acting = managed.run(here, "switchover", "--yes")
+    assert acting.returncode == 3, acting.stdout
+    elsewhere = managed.run(others[0], "switchover", "--yes")
+    assert (elsewhere.returncode, "is not started here" in elsewhere.stdout + elsewhere.stderr) == (3, True)
+
+    site.broken = False
+    at = until(lambda: site.where(ENGINE, by=seen_by) in others and site.where(ENGINE, by=seen_by), "it to move", 60)
+    assert at in others
+    assert not site[here].running, "it was fenced first"
+    assert managed.lab.cluster.primary is primary
+
+
+@full
 @pytest.mark.parametrize("by", ["its device", "a person"])
 def test_where_the_cluster_manager_decides_its_confirmation_is_asked_for(managed: ManagedLab, by: str) -> None:
     """A person, or a program, fails over when the host of the primary is fenced; the word of the cluster counts."""

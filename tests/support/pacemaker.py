@@ -225,9 +225,9 @@ class PacemakerSite:
         """Returns, for crm, the fence device of this site."""
         return FENCING.format(nodes=" ".join(self.nodes), folder=self.power)
 
-    def look(self) -> ET.Element:
-        """Returns what crm_mon shows; an empty element when it shows nothing."""
-        done = self.any.run(["crm_mon", "--one-shot", "--output-as=xml"])
+    def look(self, by: PacemakerNode | None = None) -> ET.Element:
+        """Returns what crm_mon shows, on ``by`` or on any node; an empty element when it shows nothing."""
+        done = (by or self.any).run(["crm_mon", "--one-shot", "--output-as=xml"])
         return ET.fromstring(done.stdout) if done.returncode == 0 else ET.Element("nothing")
 
     def online(self) -> set[str]:
@@ -244,9 +244,9 @@ class PacemakerSite:
 
         until(together, f"{', '.join(names)} to be the members", _ONLINE, 0.2)
 
-    def where(self, resource: str, role: str = "Started") -> str:
-        """Returns the node where a resource is in a role; empty when it is nowhere."""
-        for found in self.look().iter("resource"):
+    def where(self, resource: str, role: str = "Started", by: PacemakerNode | None = None) -> str:
+        """Returns the node where a resource is in a role, as ``by`` or any node sees it; empty when it is nowhere."""
+        for found in self.look(by).iter("resource"):
             nodes = [node.get("name", "") for node in found.findall("node")]
             if found.get("id") == resource and found.get("role") == role and nodes:
                 return nodes[0]
