@@ -17,6 +17,7 @@ from typing import Any
 
 from proxyroute import faults
 from proxyroute.agent_addresses import Addresses
+from proxyroute.agent_doubt import Doubt
 from proxyroute.agent_folder import Folder
 from proxyroute.agent_haproxy import SealedHAProxy
 from proxyroute.agent_memory import Local
@@ -73,6 +74,7 @@ class Agent:
         recalled = self._local.recall()
         if recalled is not None:
             self._memory, self._release = recalled
+        self._doubt = Doubt(self._local.was_midway())
         self._folder = Folder(config, self._local)
         self.watch = Watch()
         self._addresses = Addresses(config.virtual_addresses)
@@ -91,6 +93,7 @@ class Agent:
         self._begun = self._watched = False
         self._trouble = {"folder": "", "receipt": "", "haproxy": "", "started": "", "memory": ""}
         self._told: dict[str, Any] = {}
+        self._priority: int | None = None
 
     @property
     def pause(self) -> float:
@@ -184,6 +187,7 @@ class Agent:
     def _handle(self, announcement: Announcement) -> None:
         over = announcement.phase in (Phase.SETTLE, Phase.RELEASE)
         self._announced = -_ANNOUNCED if over else time.monotonic()
+        self._doubt.told(announcement.phase)
         final = True
         try:
             receipt = self._obey(announcement)
@@ -359,6 +363,15 @@ class Agent:
         """Says on this host's disk how things are, when they have changed."""
         receipt = self._answer.receipt
         addresses = self._addresses.lately()
+        closed = self._memory is not None and self._memory.primary is None
+        doubt = self._doubt.since(silent=bool(self._trouble["folder"]), closed=closed)
+        text = "an operation had begun when the folder fell silent: another host may know how it ended"
+        self._trouble["doubt"] = text if doubt is not None else ""
+        priority = self._doubt.steps_back(addresses.values())
+        if priority != self._priority:
+            with contextlib.suppress(OSError):  # tried again with the next look
+                self._local.tell_priority(priority)
+                self._priority = priority
         self._trouble["addresses"], self._trouble["mount"] = self._addresses.trouble, self._folder.trouble
         status = {
             "host": self._config.host,
@@ -376,6 +389,8 @@ class Agent:
             "acknowledged": self._answer == self._written,
             "confirmed_pid": self._confirmed,
             "closed_by_silence": self._shut,
+            "midway": self._doubt.midway,
+            "doubt": doubt,
             "addresses": dict(addresses),
         }
         if status != self._told:

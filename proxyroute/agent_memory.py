@@ -21,6 +21,8 @@ _LASTING = "memory.json"
 _QUICK = "memory.last.json"
 """What was accepted while writes waited: nobody waited for the disk then, so it may be damaged after a power cut."""
 _MOUNT = "mount.json"
+_STATUS = "status.json"
+_PRIORITY = "priority"
 _LOCK = "agent.lock"
 _ROOM = 512
 """Bytes of the lock file, taken when there is room: something can still be said in them when the disk is full."""
@@ -150,15 +152,27 @@ class Local:
         except OSError as error:
             raise ShareError(f"could not remember a route in {self._folder}: {error.strerror}") from None
 
+    def was_midway(self) -> bool:
+        """Whether an operation had begun, and not ended, when an agent here last said something."""
+        try:
+            return bool(json.loads((self._folder / _STATUS).read_bytes())["midway"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
     def tell(self, status: Mapping[str, Any]) -> None:
         """Writes the status file, or where that says what is not true any more, why it cannot. Raises OSError then."""
         try:
             with act("agent.status"):
-                put(self._folder / "status.json", json.dumps(status, indent=1).encode(), lasting=False)
+                put(self._folder / _STATUS, json.dumps(status, indent=1).encode(), lasting=False)
         except OSError as error:
             self._mute(f"{error.strerror}")
             raise
         self._mute("")
+
+    def tell_priority(self, number: int) -> None:
+        """Says to keepalived what is to be added to this host's priority. Raises OSError."""
+        with act("agent.priority"):
+            put(self._folder / _PRIORITY, f"{number}\n".encode(), lasting=False)
 
     def _mute(self, why: str) -> None:
         if not why and not self._is_mute:

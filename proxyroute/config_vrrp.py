@@ -13,7 +13,6 @@ from proxyroute.config_yaml import Document, Where, suggest
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}")
 _WORD = re.compile(r"[^\s\"'\\#!{}]+")
-_FIRST_PRIORITY = 100
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class VrrpConfig:
     addresses: tuple[str, ...]
     """The virtual addresses with the length of their network, ``10.0.0.100/24``; they move together."""
     hosts: Mapping[str, str]
-    """The address of each proxy host in the same network, by its name; the first has it when all start at once."""
+    """The address of each proxy host in the same network, by its name; the highest has it when all start at once."""
     interface: str
     """The network interface that has the address."""
     router_id: int
@@ -34,6 +33,8 @@ class VrrpConfig:
     """Seconds between two signs of life; who hears none for about three times that takes the address."""
     check: tuple[str, ...] = ("/usr/local/lib/proxyroute/check",)
     """What says whether a host may hold the address, with its arguments."""
+    priority_file: str = "/var/lib/proxyroute-agent/priority"
+    """Where the agent of each host says by how much it steps back: ``priority`` in its state_dir."""
     script_user: str = "root"
     """Whom keepalived runs the check as: it reads HAProxy's socket and the agent's state_dir."""
     track_process: str = ""
@@ -67,7 +68,10 @@ class VrrpConfig:
             raise ValueError("check: is empty; write [/usr/local/lib/proxyroute/check]")
         if not self.check[0].startswith("/"):
             raise ValueError(f"check: {self.check[0]!r} must be an absolute path: keepalived has no search path")
-        for name, words in {"check": self.check, "script_user": [self.script_user]}.items():
+        if not self.priority_file.startswith("/"):
+            raise ValueError(f"priority_file: {self.priority_file!r} must be an absolute path")
+        named = {"check": self.check, "priority_file": [self.priority_file], "script_user": [self.script_user]}
+        for name, words in named.items():
             for word in words:
                 _require(_WORD.fullmatch(word) is not None, name, word, "a word without blanks and quotes")
         if self.track_process:
@@ -81,10 +85,6 @@ class VrrpConfig:
     def interface_of(self, host: str) -> str:
         """Returns the interface of ``host``."""
         return self.interfaces.get(host, self.interface)
-
-    def priority_of(self, host: str) -> int:
-        """Returns the priority of ``host``, lower for each one further down the file."""
-        return max(1, _FIRST_PRIORITY - list(self.hosts).index(host))
 
 
 def _require(fits: bool, field_name: str, text: str, example: str) -> None:

@@ -97,6 +97,7 @@ POINTS: dict[str, str] = {
     "share.prune": "removal of an old release, claim or question",
     "agent.remember": "rename of what an agent must never forget, on its own disk",
     "agent.status": "rename of what an agent says about itself, on its own disk",
+    "agent.priority": "rename of what an agent says to keepalived, on its own disk",
     # MaxScale, over its REST API
     "maxscale.state": "PUT that sets or clears one state of one server, or makes a monitor look",
     "maxscale.monitor": "PUT that stops a monitor",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,19 +124,28 @@ def switch(site: Site, phase: str, fault: str, new: str) -> int:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
         mend()
         return done.returncode
+    with while_held(site, new) as ended:
+        mend = FAULTS[fault](site)
+    mend()
+    return ended[0]
+
+
+@contextlib.contextmanager
+def while_held(site: Site, new: str) -> Iterator[list[int]]:
+    """A switchover stands still for a ``with`` block, with newcomers held, and ends; then its exit status is there."""
+    lab, ended = site.lab, list[int]()
     primary = lab.cluster.primary
     primary.make_table("app.in_the_way", "id INT PRIMARY KEY")
     with contextlib.ExitStack() as ends, lab.inside("engine1"), engine(lab) as reading:
         clients = Clients(primary, ends)
         holder = clients.idle("LOCK TABLES app.in_the_way WRITE")
+        argv = lab.command("switchover", "--yes", "--to", new)
         with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as command:
             until(lambda: under_way(lab), "the switchover to begin")
             until(lambda: reading.observe()[0].held, "newcomers to be held")
-            mend = FAULTS[fault](site)
+            yield ended
             clients.kill(holder)
-            code = command.wait(120)
-    mend()
-    return code
+            ended.append(command.wait(120))
 
 
 def in_reach(site: Site) -> None:
@@ -166,6 +176,71 @@ def test_nobody_behind_the_address_loses_anything(site: Site, phase: str, fault:
     if code != UNFINISHED:  # what it came to then, heal has decided
         assert primary == (old if code in (REFUSED, ABORTED) else new)
     assert through(site.pair) == primary
+
+
+def stays(site: Site, holder: str, seconds: float) -> None:
+    """The address is where it was, all the time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert site.pair.holders == (holder,)
+
+
+@pytest.mark.full
+def test_a_host_that_may_have_missed_the_end_of_a_switchover_lets_the_other_have_the_address(site: Site) -> None:
+    """It is cut off from the disk, and from nothing else, while newcomers are held: its route is the old one's."""
+    lab, pair, new = site.lab, site.pair, other(site.lab)
+    with behind(pair) as seen:
+        holder = pair.await_one()
+        (peer,) = pair.others(holder)
+        with while_held(site, new) as ended:
+            lab.cut(holder, SERVER)
+        assert ended[0] in (0, LEFT, UNFINISHED), ended
+        pair.await_one(peer)
+        assert through(pair) == new
+        seen.go_on()
+        assert "fell silent" in " ".join(pair[holder].status()["trouble"])
+        lab.mend()
+        in_reach(site)
+        healed(pair)
+        until(lambda: not pair.keepalived[holder].steps_back, f"{holder} to know what counts", 30)
+        stays(site, peer, 2.0)
+        seen.go_on()
+    # what the disk takes to be given up, the check to believe it, and VRRP to act: not as long as the disk is away
+    assert seen.longest_gap < 14, seen
+    assert {through(pair, each.write) for each in lab.hosts} == {new}
+
+
+@pytest.mark.full
+def test_the_address_stays_when_nobody_can_know_how_a_switchover_ended(site: Site) -> None:
+    pair = site.pair
+    with behind(pair) as seen:
+        holder = pair.await_one()
+        with while_held(site, other(site.lab)):
+            site.gluster.cut()
+        both = list(pair.keepalived.values())
+        until(lambda: all(one.steps_back for one in both), "both hosts to step back", 30)
+        assert pair.holders == (holder,)
+        stays(site, holder, 3.0)
+        site.gluster.restore()
+        in_reach(site)
+        healed(pair)
+        pair.await_one()
+        seen.go_on()
+
+
+@pytest.mark.full
+def test_a_host_that_loses_the_disk_while_nothing_is_going_on_keeps_the_address(site: Site) -> None:
+    lab, pair = site.lab, site.pair
+    with behind(pair) as seen:
+        holder = pair.await_one()
+        lab.cut(holder, SERVER)
+        until(lambda: pair[holder].status()["trouble"], f"{holder} to lose the disk", 30)
+        stays(site, holder, 4.0)
+        assert pair[holder].status()["doubt"] is None
+        lab.mend()
+        in_reach(site)
+        seen.go_on()
+    assert seen.longest_gap < 1, seen
 
 
 @pytest.mark.full

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute.model import Address
+from proxyroute.vrrp import PRIORITY
 from tests.support import netns
 from tests.support.accounts import APPLICATION
 from tests.support.hosts import ProxyHost
@@ -40,6 +41,7 @@ def vrrp_part(*hosts: str, advertisement: float = 0.2) -> dict[str, Any]:
         "router_id": 51,
         "advertisement": advertisement,
         "check": check,
+        "priority_file": f"{_HOME}/state/priority",
     }
 
 
@@ -105,8 +107,14 @@ class Keepalived:
     @property
     def unfit(self) -> bool:
         """Whether the check has said no, the last time that its word changed."""
-        words = re.findall(r"VRRP_Script\(\w+\) (succeeded|failed)", self._said())
+        words = re.findall(r"VRRP_Script\(route\) (succeeded|failed)", self._said())
         return words[-1:] == ["failed"]
+
+    @property
+    def steps_back(self) -> bool:
+        """Whether keepalived has been told that the host may know less than another one."""
+        priorities = re.findall(r"Changing effective priority from \d+ to (\d+)", self._said())
+        return bool(priorities) and int(priorities[-1]) < PRIORITY
 
     def _said(self) -> str:
         """What it has said since it was started."""

@@ -42,15 +42,18 @@ def lines(config: VrrpConfig, host: str) -> list[str]:
 def test_each_host_is_told_of_the_other_and_nobody_is_told_to_begin(tmp_path: Path) -> None:
     config = of(tmp_path, PART)
     one, two = lines(config, "edge1"), lines(config, "edge2")
-    for said, own, peer, interface, priority in (
-        (one, "10.0.0.11", "10.0.0.12", "eth0", 100),
-        (two, "10.0.0.12", "10.0.0.11", "ens3", 99),
+    for said, own, peer, interface in (
+        (one, "10.0.0.11", "10.0.0.12", "eth0"),
+        (two, "10.0.0.12", "10.0.0.11", "ens3"),
     ):
         assert f"unicast_src_ip {own}" in said
         assert said[said.index("unicast_peer {") + 1 : said.index("unicast_peer {") + 3] == [peer, "}"]
         assert f"interface {interface}" in said
-        assert f"priority {priority}" in said
-        assert {"state BACKUP", "nopreempt", "advert_int 1", "enable_script_security", "route"} <= set(said)
+        assert "priority 100" in said, "equal: who comes back takes the address away from nobody"
+        said_to_all = {"state BACKUP", "advert_int 1", "enable_script_security", "route", "current", "init_file 0"}
+        assert said_to_all <= set(said)
+        assert "nopreempt" not in said, "a host that steps back must be overtaken"
+        assert 'file "/var/lib/proxyroute-agent/priority"' in said
         assert {"10.0.0.100/24", "10.0.0.101/24"} <= set(said)
         assert "version 3" not in said
         assert not any("track_process" in line for line in said)
@@ -78,6 +81,7 @@ WRONG = {
     "advertisement: 1h": r"vrrp\.advertisement: must be from 50ms to 40s",
     "check: [check]": r"vrrp\.check: 'check' must be an absolute path",
     "check: ['/bin/check', 'a \" b']": r"vrrp\.check: .* is not a word without",
+    "priority_file: priority": r"vrrp\.priority_file: 'priority' must be an absolute path",
     "script_user: ''": r"vrrp\.script_user: '' is not a word",
     "prority: 3": r"vrrp\.prority: is not known here",
 }
