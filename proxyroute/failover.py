@@ -14,8 +14,9 @@ from enum import StrEnum
 
 from proxyroute import salvage
 from proxyroute.errors import Refused, ScriptFailed, Unfinished
-from proxyroute.failover_stock import candidate_of, keep_goal, take_stock
+from proxyroute.failover_stock import keep_goal, take_stock
 from proxyroute.gtid import Containment, Position
+from proxyroute.holdings import by_order
 from proxyroute.model import Deadline, Event, Peer, ReceiptState, Receiver, RouteTable, Undo, View
 from proxyroute.moment import Moment
 from proxyroute.opening import APART, add_doubt
@@ -130,7 +131,7 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
             op.on_abort(Undo("start_receiver", name, {"source": old.name, "applier": name == plan.candidate}))
         note.detail, restless = _stop_receivers(parts, op, old, orders.participants)
     with op.step("apply what was received") as note:
-        goal = _received(parts, op, orders)
+        goal = _received(parts, op, orders, view)
         for name in filter(None, (plan.candidate, orders.fetch_from)):
             _apply(parts, name, Deadline.after(orders.patience))
         note.detail = f"{new.name} is at {new.position(Deadline.after(_ANSWER))}"
@@ -308,12 +309,14 @@ def _stop_receivers(parts: Parts, op: Operation, old: Peer, participants: Collec
     return ", ".join(name for name in outcomes if name not in restless), restless
 
 
-def _received(parts: Parts, op: Operation, orders: Orders) -> Position:
+def _received(parts: Parts, op: Operation, orders: Orders, view: View) -> Position:
     """Returns, and keeps, everything that is left of the cluster's history, applied or not: nothing may be dropped.
 
     Raises Unfinished when somebody has fallen silent who may have what was acknowledged, and nothing may be lacking.
     """
-    found = take_stock(parts, op, orders.reference)
+    # those that were silent when it began are not waited for again
+    spared = [n for n in view.servers if view.status(n) is None and n not in orders.participants]
+    found = take_stock(parts, op, orders.reference, spared)
     for name in (n for n in orders.participants if n not in found.servers):
         op.note(f"{name} fell silent: what only it has received is not counted")
         if name in orders.acknowledgers:
@@ -329,10 +332,11 @@ def _stop_again(parts: Parts, op: Operation, orders: Orders, restless: list[str]
     Returns, and keeps, what there is now. Raises Unfinished when one may go on to acknowledge what nobody else gets.
     """
     _, still = _stop_receivers(parts, op, peer(parts, op, op.plan.primary), restless)
+    spared = [n for n in parts.site.names if n not in orders.participants or n in still]
     for name in (n for n in still if n in orders.acknowledgers and fencing is not Fencing.FENCED):
         text = f"{name} goes on receiving: what {op.plan.primary} does when it wakes up would be acknowledged by it"
         _doubt(op, orders, text, f"stop {name}, or fence {op.plan.primary} (--fenced-by NAME)")
-    return keep_goal(parts, op, take_stock(parts, op, orders.reference))
+    return keep_goal(parts, op, take_stock(parts, op, orders.reference, spared))
 
 
 def _doubt(op: Operation, orders: Orders, text: str, cure: str) -> None:
@@ -363,10 +367,9 @@ def _fetch(parts: Parts, op: Operation, old: Peer, orders: Orders, goal: Positio
 
 def _compare(parts: Parts, op: Operation, goal: Position, orders: Orders) -> str:
     """Says what the candidate lacks of everything that was received. Raises Unfinished when that may not be."""
-    found = take_stock(parts, op, orders.reference)
-    new = candidate_of(op, found)
+    new = parts.site[op.plan.candidate].look(Deadline.after(_ANSWER))
     has, lacks = new.executed.contains(goal), goal.minus(new.executed)
-    if has is Containment.UNKNOWN and found.old_history(new, new.executed, lacks):
+    if has is Containment.UNKNOWN and by_order(orders.reference, new, new.executed, lacks):
         has = Containment.YES
     op.keep("reached", str(has))
     if has is Containment.YES:

@@ -15,7 +15,7 @@ from proxyroute import conditions
 from proxyroute.conditions import Objection, Replica
 from proxyroute.election import Rejection, Rule, Waived
 from proxyroute.gtid import Containment, Position
-from proxyroute.holdings import Holdings
+from proxyroute.holdings import Holdings, by_order
 from proxyroute.known import Known
 from proxyroute.model import FailoverElection, FailoverPolicy, Finding, Policy, Ranked, Severity, Silent, Status
 from proxyroute.sight import Sightings
@@ -259,7 +259,7 @@ class _Contest:
                     cure = f"--to {name} promotes it with all that it has, or --force does without them"
                 missing.append(text)
                 findings.append(self._finding("failover.unfetchable", name, text, cure))
-            elif not self.holdings.old_history(winner, goal, rest):
+            elif not by_order(self.holdings.reference, winner, goal, rest):
                 text = f"nobody can tell whether {winner.name} has {rest}, which {name} has"
                 cure = f"compare both with mariadb-binlog; proxyroute failover --to {winner.name} --force accepts it"
                 findings.append(Finding("failover.history", Severity.ERROR, name, text, cure, forceable=True))

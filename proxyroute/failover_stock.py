@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 from proxyroute.errors import Unfinished
 from proxyroute.gtid import Containment, Position
 from proxyroute.holdings import Holdings
-from proxyroute.model import Deadline, Status
+from proxyroute.model import Deadline
 from proxyroute.opening import APART
 from proxyroute.operation import Operation
 from proxyroute.parts import Parts
@@ -16,9 +17,12 @@ from proxyroute.sight import Sightings
 _ANSWER = 2.0
 
 
-def take_stock(parts: Parts, op: Operation, reference: Position | None) -> Holdings:
-    """Reads every server once more. ``reference`` is the best that is known of what the old primary has executed."""
-    view = parts.site.look(Deadline.after(_ANSWER), spared=op.gone)
+def take_stock(parts: Parts, op: Operation, reference: Position | None, spared: Collection[str]) -> Holdings:
+    """Reads every server once more; those ``spared`` get little more time than the others take.
+
+    ``reference`` is the best that is known of what the old primary has executed.
+    """
+    view = parts.site.look(Deadline.after(_ANSWER), spared={*op.gone, *spared})
     sightings = Sightings.of(view, time.monotonic(), op.kept("server_ids"))
     return Holdings.of(sightings, op.plan.primary, reference)
 
@@ -29,7 +33,9 @@ def keep_goal(parts: Parts, op: Operation, found: Holdings) -> Position:
     Who has something besides (errant transactions, another source's) is kept as well: that it has them is no sign later
     that somebody has opened it. Raises Unfinished when the candidate is not among those ``found``.
     """
-    goal, rebuilt = found.everything(candidate_of(op, found)), parts.rebuilt()
+    if op.plan.candidate not in found.servers:
+        raise Unfinished(f"{op.plan.candidate} has fallen silent; look again: proxyroute plan --failover")
+    goal, rebuilt = found.everything(found.servers[op.plan.candidate]), parts.rebuilt()
     for name, server in found.servers.items():
         if name not in rebuilt:
             goal = goal.merge(found.received(server))
@@ -37,10 +43,3 @@ def keep_goal(parts: Parts, op: Operation, found: Holdings) -> Position:
     op.keep(APART, [op.plan.primary, *more])
     op.keep("goal", goal.to_json())
     return goal
-
-
-def candidate_of(op: Operation, found: Holdings) -> Status:
-    """Returns the reading of the candidate. Raises Unfinished when it is not among those ``found``."""
-    if op.plan.candidate not in found.servers:
-        raise Unfinished(f"{op.plan.candidate} has fallen silent; look again: proxyroute plan --failover")
-    return found.servers[op.plan.candidate]

@@ -87,15 +87,6 @@ class Holdings:
             return Containment.YES if server.executed.minus(own).as_far_as(own) else Containment.NO
         return _merged(others).contains(own)
 
-    def old_history(self, server: Status, reached: Position, rest: Position) -> bool:
-        """Tells whether ``server``, having reached that, has ``rest`` by the order, though its records do not say so.
-
-        It is something that the primary had as well, from before the server's own records begin: it was seeded from a
-        copy that had it already.
-        """
-        known = self.reference is not None and self.reference.contains(rest) is Containment.YES
-        return known and server.strict and reached.as_far_as(rest)
-
     def _own(self, server: Status) -> Position:
         return self.ours(server, server.executed.by(server.server_id))
 
@@ -118,3 +109,13 @@ def _merged(positions: Iterable[Position]) -> Position:
     for other in others:
         first = first.merge(other)
     return first
+
+
+def by_order(reference: Position | None, server: Status, reached: Position, rest: Position) -> bool:
+    """Tells whether ``server``, having reached that, has ``rest`` by the order, though its records do not say so.
+
+    It is something that the primary had as well, from before the server's own records begin: it was seeded from a copy
+    that had it already. ``reference`` is the best that is known of what the primary has executed.
+    """
+    known = reference is not None and reference.contains(rest) is Containment.YES
+    return known and server.strict and reached.as_far_as(rest)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import pytest
+
 from proxyroute.journal import read
 from tests.support.death import LOSSLESS, evidence, failed_over, remembered, steps, waits_for_acknowledgements
 from tests.support.lab import Lab
-from tests.support.scene import beat
+from tests.support.scene import assert_order, beat, configured
 from tests.support.wait import until
 
 
@@ -44,3 +49,30 @@ def test_an_errant_sibling_and_a_seeded_candidate_are_no_hindrance_to_a_lossless
         (file,) = (lab.folder / "state").rglob(f"{value['result']['operation']}.jsonl")
         (commit,) = [r for r in read(file) if r["kind"] == "commit"]
         assert "0-3-" not in commit["goal"]["text"]
+
+
+STOP = "import os, signal, sys; os.kill(int(sys.argv[1]), signal.SIGSTOP); sys.exit(3)"
+
+
+@pytest.mark.full  # undoing waits for the hung one
+def test_an_acknowledger_that_hangs_after_the_election_ends_a_lossless_failover() -> None:
+    """It may have acknowledged what nobody else has: a hung server still acknowledged until a moment ago."""
+    with Lab.start(3, semi_sync=True, options=LOSSLESS, policy={"prove": "3s", "settle": "10s"}) as lab:
+        old, new, hung = lab.cluster
+        until(lambda: waits_for_acknowledgements(lab.cluster), "acknowledgements")
+        remembered(lab)
+        pid = Path(str(hung.value("@@pid_file"))).read_text().strip()
+        old.kill9()
+        # a fence runs between the election and the look at what was received; this one is none, and hangs db3
+        fence = {"timeout": "2s", "fence": [sys.executable, "-c", STOP, pid]}
+        with configured(lab, scripts=fence):
+            status, value = lab.json("failover", "--yes", "--to", new.name)
+        assert (status, value["error"]["kind"]) == (4, "Aborted"), value
+        assert (
+            f"{hung.name} may have acknowledged what nobody else has, and has fallen silent" in value["error"]["text"]
+        )
+        hung.sigcont()
+        assert lab.cluster.writable == ()
+        assert lab.run("heal").returncode == 0  # the receiver that could not be started again meanwhile
+        failed_over(lab, "--to", new.name, code=7)
+        assert_order(lab, new.name)
