@@ -76,7 +76,7 @@ LEFT_OUT: Mapping[str, str] = {
         "a reload, which a move does not make: tests/contract/test_agents_sigkill.py kills the agent around one"
     ),
     "share.canary": "a file that an agent writes to learn about its own host; no route depends on it",
-    "agent.priority": "a number for keepalived on the host's own disk, told anew by an agent that starts; no route depends on it",
+    "agent.priority": "a number for keepalived on the host's own disk, told anew by an agent that starts",
     "share.prune": "removes what nobody names any more, after the operation is over; what is left goes the next time",
     "maxscale.monitor": "one PUT before anything is touched; a monitor that is stopped already is not stopped again",
     "verify.advance": "tests/cluster/test_verify.py kills a comparison there: it is only come to under writes",
