@@ -18,9 +18,10 @@ COPY pyproject.toml README.md LICENSE /src/
 COPY proxyroute /src/proxyroute
 COPY templates /src/templates
 RUN python3 -m venv /opt/proxyroute && /opt/proxyroute/bin/pip install --no-cache-dir /src
-COPY containers/haproxy.yml /src/
+COPY containers/haproxy.yml containers/maxscale.sql /src/
 RUN /opt/proxyroute/bin/proxyroute --config /src/haproxy.yml grants --version-of 10.11.6 --json > /src/grants.json \
-    && python3 -c 'import json; print(*(s + ";" for s in json.load(open("/src/grants.json"))["statements"]), sep="\n")' > /src/grants.sql
+    && python3 -c 'import json; print(*(s + ";" for s in json.load(open("/src/grants.json"))["statements"]), sep="\n")' > /src/grants.sql \
+    && cat /src/maxscale.sql >> /src/grants.sql
 
 FROM base AS program
 COPY --from=build /opt/proxyroute /opt/proxyroute

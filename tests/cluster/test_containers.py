@@ -19,6 +19,7 @@ import yaml
 from tests.support.compose import SERVICES, Composed, compose_command
 from tests.support.dockerd import container_engine
 from tests.support.images import Unavailable, docker, provide
+from tests.support.lab import PROGRAM
 from tests.support.load import ROOT_FOLDER
 from tests.support.wait import until
 
@@ -60,16 +61,18 @@ def test_what_compose_reads_holds_no_secret_and_no_default(tmp_path: Path) -> No
     done = composed.command("config")
     assert done.returncode == 0, done.stderr
     assert command
-    assert set(yaml.safe_load(done.stdout)["services"]) == set(SERVICES)
+    assert set(yaml.safe_load(done.stdout)["services"]) >= set(SERVICES)
+
+
+def secrets(folder: Path) -> str:
+    """Makes them in ``folder``; returns what is said."""
+    argv = [str(ROOT_FOLDER / "scripts" / "compose-secrets")]
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PROXYROUTE_SECRETS": str(folder)}
+    return subprocess.run(argv, capture_output=True, text=True, check=True, env=environment).stdout
 
 
 def test_the_secrets_are_made_once_and_for_their_owner_alone(tmp_path: Path) -> None:
-    def made() -> str:
-        argv = [str(ROOT_FOLDER / "scripts" / "compose-secrets")]
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PROXYROUTE_SECRETS": str(tmp_path / "s")}
-        return subprocess.run(argv, capture_output=True, text=True, check=True, env=environment).stdout
-
-    assert "made in" in made()
+    assert "made in" in secrets(tmp_path / "s")
     files = sorted((tmp_path / "s").iterdir())
     before = {file.name: file.read_bytes() for file in files}
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
@@ -78,10 +81,10 @@ def test_the_secrets_are_made_once_and_for_their_owner_alone(tmp_path: Path) -> 
     assert set(named) <= set(before)
     passwords = [text for name, text in before.items() if name.endswith(".password")]
     assert len(set(passwords)) == len(passwords)
-    assert "nothing was missing" in made()
+    assert "nothing was missing" in secrets(tmp_path / "s")
     assert {file.name: file.read_bytes() for file in files} == before
     (tmp_path / "s" / "repl.password").unlink()
-    assert "repl.password" in made()
+    assert "repl.password" in secrets(tmp_path / "s")
 
 
 @pytest.fixture(scope="module")
@@ -106,22 +109,35 @@ def status(site: Composed) -> dict[str, object]:
     return found
 
 
-@pytest.mark.full
-@pytest.mark.timeout(1500)  # images may have to be made first
-def test_a_switchover_under_a_writer_is_proven_and_loses_nothing(site: Composed) -> None:
-    checked = json.loads(site.run("engine", "proxyroute", "check", "--json"))
-    assert checked["findings"] == [], "nothing to complain of, as it comes"
+def switched(site: Composed, new: str) -> dict[str, object]:
+    """Makes ``new`` the primary and returns the report.
+
+    Seven containers on a busy machine: a server that does not answer within the second that it has is refused by its
+    name, with nothing touched, and that is how often it may be.
+    """
+    for attempt in range(4):
+        said = site.run("engine", "proxyroute", "switchover", "--to", new, "--yes", "--json", check=False)
+        report: dict[str, object] = json.loads(said)
+        if attempt == 3 or "error" not in report or "did not answer in time" not in said:
+            break
+        site.await_health("healthy")
+    assert "error" not in report, report
+    return report
+
+
+def moved_under_a_writer(site: Composed, address: str) -> None:
+    """A switchover while somebody writes through ``address``: proven, nothing lost, one error at the most."""
     old = str(status(site)["primary"])
     new = next(name for name in ("db1", "db2", "db3") if name != old)
-    site.sql(old, f"CREATE SCHEMA app; CREATE TABLE app.ticks (n INT PRIMARY KEY, server INT); "
-                  f"CREATE USER app@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON app.* TO app@'%'")  # fmt: skip
+    site.sql(old, f"CREATE USER IF NOT EXISTS app@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON app.* TO app@'%'")
+    site.sql(old, "CREATE SCHEMA IF NOT EXISTS app; CREATE OR REPLACE TABLE app.ticks (n INT PRIMARY KEY, server INT)")
     engine = site.container("engine").id
     argv = ["docker", "exec", "--user", "proxyroute", engine, "/opt/proxyroute/bin/python", "-c", WRITER]
-    with subprocess.Popen([*argv, "10.79.0.22", PASSWORD], stdout=subprocess.PIPE, text=True) as writer:
+    with subprocess.Popen([*argv, address, PASSWORD], stdout=subprocess.PIPE, text=True) as writer:
         try:
             assert writer.stdout is not None
             lines = [writer.stdout.readline() for _ in range(50)]
-            report = json.loads(site.run("engine", "proxyroute", "switchover", "--to", new, "--yes", "--json"))
+            report = switched(site, new)
             moved = time.time()
             while len(lines) < 20_000:
                 lines.append(writer.stdout.readline())
@@ -141,6 +157,14 @@ def test_a_switchover_under_a_writer_is_proven_and_loses_nothing(site: Composed)
     taken = [float(w[2]) for w in words if w and w[0] == "ok"]
     gap = max(b - a for a, b in itertools.pairwise(taken))
     print(f"{len(acknowledged)} rows acknowledged, none lost, {len(errors)} errors, longest gap {gap * 1000:.0f} ms")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1500)  # images may have to be made first
+def test_a_switchover_under_a_writer_is_proven_and_loses_nothing(site: Composed) -> None:
+    checked = json.loads(site.run("engine", "proxyroute", "check", "--json"))
+    assert checked["findings"] == [], "nothing to complain of, as it comes"
+    moved_under_a_writer(site, "10.79.0.22")
     site.await_health("healthy")
 
 
@@ -210,3 +234,38 @@ def test_no_secret_is_in_an_image_or_in_what_the_engine_tells_of_it(site: Compos
     for service in SERVICES:
         told = json.dumps(site.container(service).attrs["Config"])
         assert not [name for name, text in texts.items() if text in told], service
+
+
+def test_the_configuration_of_maxscale_is_what_the_product_renders(tmp_path: Path) -> None:
+    """Comments and all: the file is committed, so that a container needs no secret to get it."""
+    secrets(tmp_path)
+    text = (ROOT_FOLDER / "containers" / "maxscale.yml").read_text()
+    for path in ("/run/proxyroute/secrets", "/mnt/routes", "/var/lib/proxyroute"):
+        text = text.replace(path, str(tmp_path))
+    (tmp_path / "proxyroute.yml").write_text(text)
+    argv = [str(PROGRAM), "--config", str(tmp_path / "proxyroute.yml"), "render", "--proxy", "mxs1", "--json"]
+    rendered = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    assert rendered["mxs1"]["/etc/maxscale.cnf"] == (ROOT_FOLDER / "containers" / "maxscale.cnf").read_text()
+
+
+@pytest.mark.full
+@pytest.mark.timeout(400)
+def test_with_maxscale_a_switchover_is_proven_behind_it_and_its_first_account_is_gone(site: Composed) -> None:
+    """The last one of this file: the site has a MaxScale from now on."""
+    site.with_maxscale()
+    site.await_health("healthy", *SERVICES, "maxscale")
+    until(lambda: status(site)["level"] == "good", "everything to follow", 60, pause=0.5)
+    moved_under_a_writer(site, "10.79.0.41")
+    site.await_health("healthy", *SERVICES, "maxscale")
+    assert site.health_log("maxscale") == status(site)["primary"]
+    asked = [
+        "maxctrl",
+        "--secure",
+        "--tls-ca-cert=/run/proxyroute/admin.pem",
+        "--user",
+        "admin",
+        "--password",
+        "mariadb",
+    ]
+    with pytest.raises(RuntimeError, match="401"):
+        site.run("maxscale", *asked, "list", "users")

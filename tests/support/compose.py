@@ -41,7 +41,16 @@ class Composed:
         self.secrets = folder / "secrets"
         self.project = f"proxyroute{os.getpid()}"
         # any free port: nobody here comes from outside
-        ports = dict.fromkeys(("EDGE1_WRITE", "EDGE1_READ", "EDGE2_WRITE", "EDGE2_READ", "ENGINE_PAGES"), "0")
+        names = (
+            "EDGE1_WRITE",
+            "EDGE1_READ",
+            "EDGE2_WRITE",
+            "EDGE2_READ",
+            "ENGINE_PAGES",
+            "MAXSCALE_WRITE",
+            "MAXSCALE_READ",
+        )
+        ports = dict.fromkeys(names, "0")
         self.environment = {
             "PROXYROUTE_SECRETS": str(self.secrets),
             "COMPOSE_PROJECT_NAME": self.project,
@@ -61,6 +70,13 @@ class Composed:
             shim.chmod(0o755)
             command = [str(shim), "compose"]
         return DockerCompose(str(ROOT_FOLDER), build=False, wait=False, docker_command_path=command[0])
+
+    def with_maxscale(self) -> None:
+        """The profile of that name is up from now on, and the engine knows of it."""
+        more = {"COMPOSE_PROFILES": "maxscale", "PROXYROUTE_SITE": "maxscale"}
+        self.environment.update(more)
+        os.environ.update(more)
+        self._compose.start()
 
     def __enter__(self) -> Composed:
         made = [str(ROOT_FOLDER / "scripts" / "compose-secrets")]

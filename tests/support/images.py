@@ -7,7 +7,9 @@ that says so, is never made where the real image is, and the tests say which the
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,13 +22,17 @@ from tests.support.process import find_program
 LABEL = "net.proxyroute.stand-in"
 DEBIAN = "debian:bookworm-slim"
 MARIADB = "mariadb:10.11"
+MAXSCALE = "mariadb/maxscale:24.02"
+ALL = (DEBIAN, MARIADB, MAXSCALE)
 PACKAGES = ("ca-certificates", "python3", "python3-venv", "python3-pip", "haproxy", "mariadb-server")
 BUILD_NEEDS = ("hatchling",)
 """What building the package takes, beside what it needs itself."""
+NEEDS = hashlib.sha256((ROOT_FOLDER / "pyproject.toml").read_bytes()).hexdigest()[:12]
+"""What the package needs, as a label of the images that have it."""
 
 _DEBIAN = f"""\
 FROM proxyroute-stand-in-base
-LABEL {LABEL}=1
+LABEL {LABEL}={NEEDS}
 COPY wheels /wheels
 RUN printf '[global]\\nno-index = true\\nfind-links = /wheels\\n' > /etc/pip.conf \\
     && rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*
@@ -36,6 +42,19 @@ _MARIADB = f"""\
 FROM {DEBIAN}
 RUN rm -rf /var/lib/mysql /etc/mysql/mariadb.conf.d/* && install -d -o mysql -g mysql /var/lib/mysql
 VOLUME /var/lib/mysql
+ENTRYPOINT ["false"]
+"""
+# no MaxScale at all, but the double that was derived from recordings of one
+_MAXSCALE = f"""\
+FROM {DEBIAN}
+COPY src /opt/stand-in
+RUN python3 -m venv /opt/venv && /opt/venv/bin/pip install --quiet /opt/stand-in \\
+    && useradd --system maxscale && install -d -o maxscale /var/lib/maxscale \\
+    && for name in maxscale maxctrl; do \\
+        printf '#!/bin/sh\\nPYTHONPATH=/opt/stand-in exec /opt/venv/bin/python -m %s %s "$@"\\n' \\
+            tests.support.maxscale.standin $name > /usr/bin/$name && chmod 0755 /usr/bin/$name; \\
+    done
+VOLUME /var/lib/maxscale
 ENTRYPOINT ["false"]
 """
 
@@ -68,9 +87,22 @@ def exists(image: str) -> bool:
     return bool(docker("images", "--quiet", image).strip())
 
 
+def _made_for(image: str) -> str:
+    """Returns what a stand-in was made for, empty for a real image."""
+    return docker("image", "inspect", "--format", f'{{{{index .Config.Labels "{LABEL}"}}}}', image).strip()
+
+
 def is_stand_in(image: str) -> bool:
     """Whether it is one of ours."""
-    return docker("image", "inspect", "--format", f'{{{{index .Config.Labels "{LABEL}"}}}}', image).strip() == "1"
+    return bool(_made_for(image))
+
+
+def _usable(image: str) -> bool:
+    """Whether it is here, and if it is one of ours, has what it needs today.
+
+    A MaxScale has our code in it: it is built again, which costs nothing where that is the same.
+    """
+    return exists(image) and _made_for(image) in ("", NEEDS if image != MAXSCALE else "")
 
 
 def provide() -> list[str]:
@@ -78,16 +110,16 @@ def provide() -> list[str]:
 
     None is ever pulled. Raises Unavailable with the reason when they cannot be had.
     """
-    missing = [image for image in (DEBIAN, MARIADB) if not exists(image)]
+    missing = [image for image in ALL if not _usable(image)]
     if missing:
         with tempfile.TemporaryDirectory(prefix="proxyroute-images-") as name:
             _make(Path(name), missing)
-    return [image for image in (DEBIAN, MARIADB) if is_stand_in(image)]
+    return [image for image in ALL if is_stand_in(image)]
 
 
 def _make(folder: Path, missing: Sequence[str]) -> None:
-    if exists(DEBIAN) and not is_stand_in(DEBIAN):
-        raise Unavailable(f"the real {DEBIAN} is here, and {MARIADB} is not: docker pull {MARIADB}")
+    if DEBIAN not in missing and not is_stand_in(DEBIAN):
+        raise Unavailable(f"the real {DEBIAN} is here, and not all the others: docker pull {' and '.join(missing)}")
     if DEBIAN in missing:
         base = folder / "base.tar"
         argv = ["--variant=minbase", f"--include={','.join(PACKAGES)}", "bookworm", str(base)]
@@ -98,7 +130,15 @@ def _make(folder: Path, missing: Sequence[str]) -> None:
         _run([*wheels, str(ROOT_FOLDER), *BUILD_NEEDS], 300)
         _build(folder, DEBIAN, _DEBIAN)
         docker("rmi", "--no-prune", "proxyroute-stand-in-base")
-    _build(folder, MARIADB, _MARIADB)
+    if MARIADB in missing:
+        _build(folder, MARIADB, _MARIADB)
+    if MAXSCALE in missing:
+        for name in ("proxyroute", "templates", "tests/__init__.py", "tests/support", "pyproject.toml", "README.md"):
+            target = folder / "src" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy = shutil.copytree if (ROOT_FOLDER / name).is_dir() else shutil.copy
+            copy(ROOT_FOLDER / name, target)
+        _build(folder, MAXSCALE, _MAXSCALE)
 
 
 def _mmdebstrap() -> str:

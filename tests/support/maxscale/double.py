@@ -64,7 +64,7 @@ class Double:
 
     def __init__(self, servers: Mapping[str, Address], backend: Backend | None = None, **settings: Any) -> None:
         self.settings = Settings(**settings)
-        self.port = free_port()
+        self.host, self.port = "127.0.0.1", free_port()
         self.write = Address("127.0.0.1", free_port())
         self.read = Address("127.0.0.1", free_port())
         self.requests: list[tuple[str, str, str]] = []
@@ -178,7 +178,7 @@ class Double:
                 then, double.after_answer = double.after_answer, lambda: None
                 then()
 
-        self._http = _Server(("127.0.0.1", self.port), Handler)
+        self._http = _Server((self.host, self.port), Handler)
         if self.settings.tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.settings.tls.cert, self.settings.tls.key)
@@ -186,7 +186,7 @@ class Double:
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def _listen(self, name: str, port: int) -> None:
-        router = self._router(Address("127.0.0.1", port))
+        router = self._router(Address(self.host, port))
         router.start()
         self._more[name] = router
 
