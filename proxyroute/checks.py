@@ -208,6 +208,18 @@ def lenient(case: Case) -> Iterator[Said]:
     )
 
 
+def persisted_open(case: Case) -> Iterator[Said]:
+    """SET PERSIST outlives the role that it was said for."""
+    for server in case.view.seen:
+        flags = [flag for flag in server.settings.get("persisted", "").split(",") if flag.endswith("read_only=OFF")]
+        if flags:
+            yield Said(
+                server.name,
+                f"has {', '.join(flags)} persisted: it takes writes after a restart, whatever its role is then",
+                f"on {server.name}: " + " ".join(f"RESET PERSIST {flag.partition('=')[0]};" for flag in flags),
+            )
+
+
 def binlog_filters(case: Case) -> Iterator[Said]:
     for name, inspection in case.view.inspections.items():
         if inspection.binlog_filters:

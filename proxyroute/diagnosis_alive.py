@@ -126,7 +126,7 @@ def _ahead(case: Case) -> tuple[str, ...]:
 
 def _lacks(top: Status, server: Status, source: Source) -> bool:
     """Only what the primary wrote itself: what a replica wrote is another matter, and found by preflight."""
-    theirs = server.executed.merge(source.received).by(top.server_id)
+    theirs = server.executed.merge(source.received).by(top.identity)
     return top.executed.contains(theirs) is Containment.NO
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from proxyroute import conditions, topology
-from proxyroute.conditions import Condition, Replica
+from proxyroute import conditions, dialect, topology
+from proxyroute.conditions import Condition, Objection, Replica
 from proxyroute.gtid import Containment, Position
 from proxyroute.model import Election, Plan, Policy, Ranked, Silent, Source, Status, View
 
@@ -90,10 +90,15 @@ def rejections(
     waived = {Waived.NAMED: named, Waived.FORCED: named and force, Waived.NEVER: False}
     replica = Replica(view, primary, server, policy)
     return tuple(
-        Rejection(rule.code, *objection, forceable=rule.waived is Waived.FORCED)
+        Rejection(rule.code, *in_words(server, objection), forceable=rule.waived is Waived.FORCED)
         for rule in RULES
         if not waived[rule.waived] and not rule.allowed(policy) and (objection := rule.condition(replica))
     )
+
+
+def in_words(server: Status, objection: Objection) -> Objection:
+    """Returns an objection to ``server`` in the words of its flavour."""
+    return Objection(*(dialect.said(server.flavour, part) for part in objection))
 
 
 def elect(view: View, primary: str, policy: Policy, target: str | None = None, *, force: bool = False) -> Election:

@@ -28,6 +28,8 @@ from proxyroute.routing import bereaved
 _LAST_LOOK = 0.2
 """Seconds beyond the others in which a primary that is not gone after all would answer."""
 _ANSWER = 2.0
+_STOP = 4.0
+"""Seconds for a receiver to stop: while it connects to a primary that hangs, MySQL's looks every two if it shall."""
 _CLOSE = 5.0
 _HOLD = 15.0
 """Seconds for which newcomers wait at the proxies; afterwards they are told that nobody takes writes."""
@@ -299,7 +301,8 @@ def _stop_receivers(parts: Parts, op: Operation, old: Peer, participants: Collec
 
     Returns those who stopped, in words, and those of whom nobody knows it: what they have may still grow.
     """
-    outcomes = each(parts.site.pick(participants), lambda s: s.stop_receiver(old, Deadline.after(_ANSWER)), _soon())
+    receivers = parts.site.pick(participants)
+    outcomes = each(receivers, lambda s: s.stop_receiver(old, Deadline.after(_STOP)), Deadline.after(_STOP + 0.5))
     for name, found in outcomes.items():
         if found.error is not None and name == op.plan.candidate:
             found.get()

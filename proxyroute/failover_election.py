@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from proxyroute import conditions
+from proxyroute import conditions, dialect
 from proxyroute.conditions import Objection, Replica
-from proxyroute.election import Rejection, Rule, Waived
+from proxyroute.election import Rejection, Rule, Waived, in_words
 from proxyroute.gtid import Containment, Position
 from proxyroute.holdings import Holdings, by_order
 from proxyroute.known import Known
@@ -151,7 +151,7 @@ class _Contest:
         found = [*self._places(seen), *self._history(seen, waived[Waived.FORCED])]
         for rule in RULES:
             if not waived[rule.waived] and not rule.allowed(self.policy) and (objection := rule.condition(replica)):
-                found.append(Rejection(rule.code, *objection, forceable=rule.waived is Waived.FORCED))
+                found.append(Rejection(rule.code, *in_words(seen, objection), forceable=rule.waived is Waived.FORCED))
         return tuple(found)
 
     def _places(self, server: Status) -> Iterator[Rejection]:
@@ -169,11 +169,11 @@ class _Contest:
 
     def _history(self, server: Status, forced: bool) -> Iterator[Rejection]:
         answer = self.holdings.own_events(server)
-        own = server.executed.by(server.server_id)
+        own = server.executed.by(server.identity)
         if answer is Containment.NO:
             text = f"has transactions of its own that nobody else has: {own}"
             cure = f"look at them with mariadb-binlog on {server.name}; proxyroute rejoin {server.name} archives them"
-            yield Rejection("candidate.errant", text, cure)
+            yield Rejection("candidate.errant", text, dialect.said(server.flavour, cure))
         elif answer is Containment.UNKNOWN and not forced:
             text = f"has transactions of its own, and nobody can tell whether they belong to the cluster: {own}"
             cure = f"--force with --to {server.name} accepts them"
@@ -330,4 +330,5 @@ class _Contest:
         """An error under ``lossless``, which ``--force`` passes over; a warning under ``most_advanced``."""
         strict = self.failover.policy == "lossless"
         severity = Severity.ERROR if strict else Severity.WARNING
-        return Finding(code, severity, subject, text, cure, forceable=strict)
+        words = dialect.of(self.servers.values())
+        return Finding(code, severity, subject, text, dialect.said(words, cure), forceable=strict)

@@ -32,6 +32,10 @@ class Position(Protocol):
     @property
     def empty(self) -> bool: ...
 
+    @property
+    def ordered(self) -> bool:
+        """Whether the last transaction of a domain stands for all before it, whoever wrote them."""
+
     def contains(self, other: Position) -> Containment:
         """Tells whether every transaction of ``other`` is in this position."""
 
@@ -48,8 +52,8 @@ class Position(Protocol):
         """Returns what is here of the domains that ``other`` has, everything for a flavour without domains: what a
         replica of several sources has besides came from elsewhere."""
 
-    def by(self, server_id: int) -> Position:
-        """Returns what the server with this id wrote itself; nothing for a flavour that numbers servers otherwise."""
+    def by(self, server: int | str) -> Position:
+        """Returns what this server wrote itself; ``server`` is its ``Status.identity``."""
 
     def as_far_as(self, other: Position) -> bool:
         """Tells by order alone whether this has come as far as ``other``: for a replica that leaves events out."""
@@ -122,6 +126,7 @@ class MariaDBPosition:
     """Sorted, one for each pair of domain and server id."""
 
     flavour = "mariadb"
+    ordered = True
 
     def __post_init__(self) -> None:
         highest: dict[tuple[int, int], GTID] = {}
@@ -210,8 +215,8 @@ class MariaDBPosition:
         domains = {gtid.domain for gtid in _mariadb(other).entries}
         return MariaDBPosition(tuple(gtid for gtid in self.entries if gtid.domain in domains))
 
-    def by(self, server_id: int) -> MariaDBPosition:
-        return MariaDBPosition(tuple(gtid for gtid in self.entries if gtid.server_id == server_id))
+    def by(self, server: int | str) -> MariaDBPosition:
+        return MariaDBPosition(tuple(gtid for gtid in self.entries if gtid.server_id == server))
 
     def as_far_as(self, other: Position) -> bool:
         return all(self._highest(gtid.domain) >= gtid.sequence for gtid in _mariadb(other).entries)
@@ -307,6 +312,7 @@ class MySQLPosition:
     """Sorted, one for each source, none of them empty; intervals neither overlap nor touch."""
 
     flavour = "mysql"
+    ordered = False
 
     def __post_init__(self) -> None:
         gathered: dict[TaggedSource, tuple[Interval, ...]] = {}
@@ -380,8 +386,8 @@ class MySQLPosition:
         _mysql(other)
         return self
 
-    def by(self, server_id: int) -> MySQLPosition:
-        return MySQLPosition()
+    def by(self, server: int | str) -> MySQLPosition:
+        return MySQLPosition(tuple((source, numbers) for source, numbers in self.sets if source.uuid == server))
 
     def as_far_as(self, other: Position) -> bool:
         return self.contains(other) is Containment.YES

@@ -83,12 +83,14 @@ class Holdings:
         if self.reference is not None:
             others.append(self.reference)
         if not others:
+            if not own.ordered:
+                return Containment.UNKNOWN
             # written when it was the primary itself, unless it is the latest that there is
             return Containment.YES if server.executed.minus(own).as_far_as(own) else Containment.NO
         return _merged(others).contains(own)
 
     def _own(self, server: Status) -> Position:
-        return self.ours(server, server.executed.by(server.server_id))
+        return self.ours(server, server.executed.by(server.identity))
 
     def _raw(self, server: Status) -> Position:
         source = self.channels.get(server.name)

@@ -190,6 +190,13 @@ class Status:
     round_trip_seconds: float = 0.0
     settings: Mapping[str, str] = field(default_factory=dict)
     """Further server variables, for display and findings."""
+    uuid: str = ""
+    """By which positions name it, in a flavour whose positions do not go by server ids."""
+
+    @property
+    def identity(self) -> int | str:
+        """By which positions name this server."""
+        return self.uuid or self.server_id
 
     @property
     def source(self) -> Source | None:

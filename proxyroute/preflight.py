@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from proxyroute import checks, conditions
+from proxyroute import checks, conditions, dialect
 from proxyroute.checks import Case, Said, each, kept
 from proxyroute.election import RULES as CANDIDATE_RULES
 from proxyroute.election import elect, rejections
@@ -64,6 +64,7 @@ RULES: tuple[Rule, ...] = (
     Rule("binlog.filters", checks.binlog_filters, WARNING),
     Rule("binlog.row_image", checks.short_row_image, INFO),
     Rule("gtid.strict", checks.lenient, WARNING),
+    Rule("server.persisted", checks.persisted_open, WARNING),
     Rule("witness.heartbeat", checks.slow_heartbeat, WARNING),
     Rule("witness.net_timeout", checks.slow_net_timeout, WARNING),
     Rule("version.older_replica", checks.newer, WARNING),
@@ -112,7 +113,7 @@ def codes() -> frozenset[str]:
 
 def _judge(case: Case) -> tuple[Finding, ...]:
     found = [*_candidate(case), *(finding for rule in RULES for finding in rule.apply(case))]
-    order = list(Severity)
+    order, found = list(Severity), list(dialect.told(dialect.of(case.view.seen), found))
     return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
 
 

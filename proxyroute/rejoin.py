@@ -8,6 +8,7 @@ no word of its end. Only the server that rejoins is ever changed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from proxyroute.archive import Archive, save
 from proxyroute.binlog import Table
@@ -30,6 +31,7 @@ from proxyroute.rejoin_data import flashback, flashback_values, let_go, reseed
 from proxyroute.rejoin_look import (
     Means,
     as_siblings_do,
+    by_hand,
     common_obstacles,
     contained,
     flashback_obstacles,
@@ -85,6 +87,8 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
         note.detail = f"{name} {'is down' if down else 'refuses writes'}"
     with op.step("compare") as note:
         known = means.parts.site[primary].position(Deadline.after(LOOK))  # read after that of the server
+        if down:  # nothing is known of what it has executed, in whichever flavour
+            status = replace(status, flavour=known.flavour, executed=known.minus(known))
         held = Containment.UNKNOWN if down else contained(status, known)
         note.detail = {
             Containment.YES: f"{primary} has everything of {name}",
@@ -93,6 +97,11 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
         }[held]
     if method != "reseed" and (half := half_built(status)):
         raise Refused(f"{name} cannot follow {primary}; it is left as it is", tuple(half))
+    if known.flavour == "mysql" and (held is not Containment.YES or method not in (None, "follow")):
+        raise Refused(
+            f"{name} cannot simply follow {primary}; it is left read-only and not replicating",
+            (by_hand(means, status, primary, own(status, known).minus(known)),),
+        )
     if held is Containment.YES and method in (None, "follow"):
         op.commit(known)
         op.keep("method", "follow", wait=True)

@@ -36,6 +36,29 @@ class Means:
     """Raises Refused while nobody can tell who the primary will be."""
 
 
+def by_hand(means: Means, status: Status, primary: str, extra: Position) -> Finding:
+    """Returns what a person can do for a server of MySQL that cannot just follow.
+
+    There is no flashback there, and neither its binary log nor new data are handled here yet: nothing is done by itself
+    that could lose what it has. Empty transactions only hide the difference, so they come last, and with a warning.
+    """
+    at = means.parts.site[primary].address
+    way = (
+        f"on {status.name}: INSTALL PLUGIN clone SONAME 'mysql_clone.so'; SET GLOBAL clone_valid_donor_list='{at}'; "
+        f"CLONE INSTANCE FROM …@'{at.host}':{at.port} IDENTIFIED BY …; then proxyroute rejoin {status.name}"
+    )
+    if extra.empty:
+        text = f"has nothing that {primary} lacks, and is not built anew by ProxyRoute: MySQL's own clone does that"
+        return Finding("rejoin.by_hand", Severity.ERROR, status.name, text, way)
+    kept = f"mysqlbinlog --read-from-remote-server --include-gtids='{extra}' --verbose shows and keeps what they did"
+    empty = (
+        f"or, when what they did is on {primary} as well, an empty transaction for each on {primary} "
+        "(SET gtid_next='…'; BEGIN; COMMIT; SET gtid_next=AUTOMATIC)"
+    )
+    text = f"has {extra}, which {primary} lacks; MySQL has no flashback"
+    return Finding("rejoin.by_hand", Severity.ERROR, status.name, text, f"{kept}; {way}; {empty}")
+
+
 def find_primary(means: Means, view: View, server: str) -> str:
     """Returns whom ``server`` should follow. Raises Refused when that is not beyond doubt."""
     writable = [s.name for s in view.writable if s.name != server]

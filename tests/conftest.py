@@ -11,6 +11,7 @@ from tests.support.containers import ContainerCluster, find_image
 from tests.support.lab import Lab
 from tests.support.mariadb import LocalCluster
 from tests.support.mysql import MySQLCluster, mysql_root
+from tests.support.newer import NewerCluster
 
 PROVIDERS: dict[str, type[LocalCluster]] = {"local": LocalCluster, "containers": ContainerCluster}
 
@@ -29,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-MATRIX: dict[str, type[LocalCluster]] = {"mysql": MySQLCluster}
+MATRIX: dict[str, type[LocalCluster]] = {"mysql": MySQLCluster, "mariadb-11.8": NewerCluster}
 """What ``scripts/test --matrix`` runs the scenarios on, besides the servers of this machine's packages."""
 
 

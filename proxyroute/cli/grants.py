@@ -8,9 +8,11 @@ import click
 
 from proxyroute.cli.context import Context, common_options, pass_context
 from proxyroute.config import ClusterConfig
+from proxyroute.db import mysql_grants
 from proxyroute.db.discovery import greeting
 from proxyroute.db.grants import account_statements, engine_privileges, rebuild_statements
 from proxyroute.db.mariadb_read import parse_version
+from proxyroute.db.session import flavour_of
 from proxyroute.errors import ConfigError, Refused, Unreachable
 from proxyroute.model import Deadline
 
@@ -21,13 +23,14 @@ _SECONDS = 5.0
 class _Asked:
     """What the servers say about themselves; ``scheduler`` is None when nobody could log in."""
 
+    flavour: str
     version: tuple[int, int, int]
     scheduler: bool | None
 
 
 @click.command(short_help="Print the SQL of the least-privileged accounts.")
 @click.option("--version-of", metavar="VERSION", help="For this server version, e.g. 10.11.6, without asking.")
-@click.option("--flavour", type=click.Choice(["mariadb"]), default="mariadb", show_default=True)
+@click.option("--flavour", type=click.Choice(["mariadb", "mysql"]), help="With --version-of; mariadb by default.")
 @click.option("--scheduler", is_flag=True, help="The event scheduler is on; found out when servers can be asked.")
 @click.option("--force", is_flag=True, help="Include what `switchover --force` needs to lock accounts.")
 @click.option("--engine-host", default="%", show_default=True, help="From where ProxyRoute connects.")
@@ -37,7 +40,7 @@ class _Asked:
 def grants(
     ctx: Context,
     version_of: str | None,
-    flavour: str,
+    flavour: str | None,
     scheduler: bool,
     force: bool,
     engine_host: str,
@@ -49,31 +52,37 @@ def grants(
     --version-of none is needed. The servers are asked for their version even when the account is not there yet.
     """
     cluster = None if version_of and not ctx.config_file.exists() else ctx.cluster
-    asked = _Asked(_version(version_of), None) if version_of else _ask(ctx, ctx.cluster)
-    scheduled = scheduler or bool(asked.scheduler)
+    if flavour and not version_of:
+        raise ConfigError("--flavour goes with --version-of; servers that are asked tell theirs")
+    asked = _Asked(flavour or "mariadb", _version(version_of), None) if version_of else _ask(ctx, ctx.cluster)
+    mysql = asked.flavour == "mysql"
+    scheduled = not mysql and (scheduler or bool(asked.scheduler))
     proof = cluster.proof if cluster else None
-    statements = account_statements(
-        asked.version,
-        cluster.account.user if cluster else "proxyroute",
-        engine_host,
-        replication_user=cluster.replication.user if cluster else "replication",
-        replication_host=replica_host,
-        probe_user=proof.account.user if proof else "",
-        probe_host=engine_host,
-        probe_schema=proof.schema if proof else "",
-        scheduler=scheduled,
-        force=force,
-    )
-    if cluster and cluster.rejoin:
-        statements += rebuild_statements(asked.version, cluster.rejoin.user, engine_host)
-    privileges = engine_privileges(asked.version, scheduler=scheduled, force=force)
+    user = cluster.account.user if cluster else "proxyroute"
+    names = {
+        "replication_user": cluster.replication.user if cluster else "replication",
+        "replication_host": replica_host,
+        "probe_user": proof.account.user if proof else "",
+        "probe_host": engine_host,
+        "probe_schema": proof.schema if proof else "",
+    }
+    if mysql:
+        statements = mysql_grants.account_statements(asked.version, user, engine_host, **names, force=force)
+        privileges = mysql_grants.engine_privileges(asked.version, force=force)
+    else:
+        statements = account_statements(asked.version, user, engine_host, **names, scheduler=scheduled, force=force)
+        privileges = engine_privileges(asked.version, scheduler=scheduled, force=force)
+        if cluster and cluster.rejoin:
+            statements += rebuild_statements(asked.version, cluster.rejoin.user, engine_host)
     version = ".".join(map(str, asked.version))
     if ctx.as_json:
-        told = {"flavour": flavour, "version": version, "statements": statements, "privileges": privileges}
+        told = {"flavour": asked.flavour, "version": version, "statements": statements, "privileges": privileges}
         ctx.out.json(told)
         return
-    ctx.out.raw(f"-- MariaDB {version}. Run this once, on the primary; fill the passwords in.")
-    if asked.scheduler is None and not scheduler:
+    ctx.out.raw(
+        f"-- {'MySQL' if mysql else 'MariaDB'} {version}. Run this once, on the primary; fill the passwords in."
+    )
+    if asked.scheduler is None and not scheduler and not mysql:
         ctx.out.raw("-- If event_scheduler is ON there, add --scheduler.")
     for statement in statements:
         ctx.out.raw(f"{statement};")
@@ -100,11 +109,12 @@ def _ask(ctx: Context, cluster: ClusterConfig) -> _Asked:
     except ConfigError:
         seen = ()
     if seen:
-        return _Asked(min(s.version for s in seen), any(s.event_scheduler for s in seen))
+        return _Asked(seen[0].flavour, min(s.version for s in seen), any(s.event_scheduler for s in seen))
     reasons = []
     for server in cluster.servers.values():
         try:
-            return _Asked(parse_version(greeting(server.address, Deadline.after(_SECONDS))), None)
+            told = greeting(server.address, Deadline.after(_SECONDS))
+            return _Asked(flavour_of(told), parse_version(told), None)
         except (Unreachable, ValueError) as error:
             reasons.append(f"  {error}")
     raise Refused("no server says its version; give it by --version-of\n" + "\n".join(reasons))

@@ -15,13 +15,13 @@ ENGINE = (
     Privilege("PROCESS", "sessions and transactions of others"),
     Privilege("EVENT", "events are seen, and switched on and off"),
     Privilege("REPLICATION CLIENT", "SHOW REPLICA STATUS, SHOW BINARY LOG STATUS"),
-    Privilege("REPLICATION_SLAVE_ADMIN", "STOP REPLICA, START REPLICA, CHANGE REPLICATION SOURCE, semi-sync"),
-    Privilege("SYSTEM_VARIABLES_ADMIN", "read_only, max_connections, event_scheduler, sql_log_bin=0, RESET PERSIST"),
-    Privilege("CONNECTION_ADMIN", "super_read_only, KILL, and one connection when the limit is reached"),
+    Privilege("REPLICATION_SLAVE_ADMIN", "STOP REPLICA, START REPLICA, CHANGE REPLICATION SOURCE"),
+    Privilege("SYSTEM_VARIABLES_ADMIN", "super_read_only, max_connections, event_scheduler, semi-sync, sql_log_bin=0"),
+    Privilege("CONNECTION_ADMIN", "KILL, one connection when the limit is reached, events where read_only is set"),
     Privilege("SYSTEM_USER", "KILL of sessions whose accounts have it as well"),
     Privilege("SET_ANY_DEFINER", "an event keeps its definer when it is switched"),
     Privilege("XA_RECOVER_ADMIN", "XA transactions that are prepared are found"),
-    Privilege("SELECT", "channels, locks, and what SET PERSIST keeps", "performance_schema.*"),
+    Privilege("SELECT", "channels, locks, and how long statements and transactions have run", "performance_schema.*"),
 )
 FORCE = Privilege("CREATE USER", "switchover --force locks privileged writers (ALTER USER … ACCOUNT LOCK)")
 

@@ -17,6 +17,7 @@ _UNKNOWN_VARIABLE = 1193
 _POSITION = "@@global.gtid_executed AS executed"
 _CORE = (
     f"SELECT {_POSITION}, @@version AS version, @@global.server_id AS server_id, @@global.read_only AS read_only, "
+    "@@global.server_uuid AS uuid, "
     "@@global.log_bin AS log_bin, @@global.log_replica_updates AS log_replica_updates, "
     "@@global.binlog_format AS binlog_format, @@global.binlog_row_image AS binlog_row_image, "
     "@@global.gtid_mode AS gtid_mode, @@global.enforce_gtid_consistency AS consistency, "
@@ -44,7 +45,6 @@ SETTINGS = (
     "rpl_semi_sync_source_wait_no_replica",
     "rpl_semi_sync_source_wait_point",
     "rpl_semi_sync_replica_enabled",
-    "server_uuid",
     "skip_name_resolve",
     "super_read_only",
     "sync_binlog",
@@ -161,6 +161,7 @@ def read_status(session: Session, name: str, address: Address, deadline: Deadlin
         uptime_seconds=float(counters.get("uptime", 0)),
         round_trip_seconds=round_trip,
         settings=dict(sorted(variables.items())),
+        uuid=str(core["uuid"]).lower(),
     )
 
 

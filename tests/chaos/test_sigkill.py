@@ -11,19 +11,21 @@ import pytest
 
 from tests.chaos.swept import swept
 from tests.chaos.world import EACH, assert_legal, await_closed, limits_of
+from tests.conftest import provider_of
 from tests.support.lab import Lab
 from tests.support.load import Load, create_table, read_rows
 from tests.support.scene import connect
 from tests.support.verdict import judge
 
+FLAVOURS = ("mysql", "mariadb-11.8")
 GUARD_DIES = "guard/guard.take_over:before"
 MISSED = "the engine never came there"
 SETTINGS = {"freeze_budget": "3s", "settle": "20s"}
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab.start(3, policy=SETTINGS) as lab:
+def lab(request: pytest.FixtureRequest, flavour: str) -> Iterator[Lab]:
+    with Lab.start(3, policy=SETTINGS, provider=provider_of(flavour, request.config)) as lab:
         create_table(lab.cluster.primary)
         lab.cluster.await_synced()
         yield lab

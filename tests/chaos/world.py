@@ -65,7 +65,7 @@ def assert_legal(lab: Lab, limits: dict[str, int]) -> Node:
     primary = lab.cluster[writable[0]]
     for node in lab.cluster:
         assert int(node.value(LIMIT)) == limits[node.name], f"{node.name} is left with a lowered limit"
-        held = node.sql("SELECT id, user, info FROM information_schema.processlist WHERE state LIKE '%backup lock%'")
+        held = node.held_back()
         assert not held, f"{node.name} is left locked: {held}"
         if node is not primary:
             until(node.replicates, f"{node.name} to replicate")

@@ -9,7 +9,7 @@ from tests.support.lab import Lab
 from tests.support.mariadb import ENGINE
 from tests.support.scene import assert_order, books, configured, engine, other, refused, standing, switched, switching
 
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
 SITE = {"n": 3, "policy": {"long_transaction": "300ms", "long_wait": "8s"}}
 
 

@@ -25,9 +25,12 @@ from tests.support.figures import figures
 from tests.support.floor import Floor
 from tests.support.lab import UNDER_LOAD, Lab
 from tests.support.load import Load, Records, create_table, now, read_rows
+from tests.support.mariadb import LocalCluster
+from tests.support.mysql import MySQLCluster
 from tests.support.verdict import Verdict, Window, blackout, judge
 from tests.support.wait import until
 
+FLAVOURS: dict[str, type[LocalCluster]] = {"mariadb": LocalCluster, "mysql": MySQLCluster}
 FRESH_RATE = 50
 STEADY_SECONDS = 0.5
 
@@ -135,7 +138,13 @@ class Bench:
 
 
 def measure(
-    count: int, writers: int, rate: float, mode: str, transport: str = "haproxy", folder: Path | None = None
+    count: int,
+    writers: int,
+    rate: float,
+    mode: str,
+    transport: str = "haproxy",
+    folder: Path | None = None,
+    flavour: str = "mariadb",
 ) -> Books:
     """Runs the whole bench and closes the books.
 
@@ -145,7 +154,10 @@ def measure(
     with contextlib.ExitStack() as ends:
         shared = ends.enter_context(made_in(folder)) if folder is not None else None
         hosts = 2 if transport == "agents" else 0
-        lab = ends.enter_context(Lab.start(3, hosts=hosts, shared=shared, disk=True, options=UNDER_LOAD))
+        provider = FLAVOURS[flavour]
+        lab = ends.enter_context(
+            Lab.start(3, hosts=hosts, shared=shared, disk=True, options=UNDER_LOAD, provider=provider)
+        )
         places = [host.write for host in lab.hosts] or [lab.write]
         create_table(lab.cluster["db1"])
         lab.cluster.await_synced()
@@ -240,6 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--proxy", choices=["haproxy", "maxscale"], default="haproxy")
     parser.add_argument("--transport", choices=["haproxy", "agents"], default="haproxy")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--flavour", choices=list(FLAVOURS), default="mariadb")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     if options.count < 2 or options.count % 2:
@@ -248,12 +261,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(
             "--folder names the folder that the agents are to share: with --transport agents, and it must exist"
         )
+    if options.proxy == "maxscale" and options.flavour != "mariadb":
+        parser.error("--proxy maxscale goes with --flavour mariadb: MaxScale and MySQL are not measured")
     if options.proxy == "maxscale":
         from tests.support.maxscale.bench import main as through_maxscale
 
         return through_maxscale(options.count, options.writers, options.rate, options.mode, as_json=options.json)
     try:
-        books = measure(options.count, options.writers, options.rate, options.mode, options.transport, options.folder)
+        books = measure(
+            options.count,
+            options.writers,
+            options.rate,
+            options.mode,
+            options.transport,
+            options.folder,
+            options.flavour,
+        )
     except KeyboardInterrupt:
         print("\ninterrupted; everything has been taken down", file=sys.stderr)
         return 130

@@ -35,18 +35,21 @@ class Floor:
         Returns when it began and ended, on the monotonic clock.
         """
         begun = time.monotonic()
-        self._run(old, "SET GLOBAL read_only=1")
-        goal = self._run(old, "SELECT @@global.gtid_binlog_pos")
-        self._run(new, "SELECT MASTER_GTID_WAIT(%s, 5)", (goal,))
-        self._run(new, "STOP SLAVE")
+        words = self._cluster[old].bare
+        self._run(old, words.close)
+        goal = self._run(old, words.position)
+        self._run(new, words.wait, (goal,))
+        self._run(new, words.detach)
         self._run(new, "SET GLOBAL read_only=0")
         flip(new)
         return begun, time.monotonic()
 
     def repoint(self, old: str, new: str) -> None:
         """Makes everybody follow ``new``; a moment later, when its time is not measured any more."""
-        self._run(new, "RESET SLAVE ALL")
-        self._run(old, "SET GLOBAL gtid_slave_pos=@@global.gtid_binlog_pos")
+        words = self._cluster[new].bare
+        self._run(new, words.forget)
+        if words.demote:
+            self._run(old, words.demote)
         for node in self._cluster:
             if node.name != new:
                 node.follow(self._cluster[new])

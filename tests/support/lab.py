@@ -22,7 +22,7 @@ from tests.support.accounts import APPLICATION, ENGINE, PROBE, PROBE_SCHEMA, REP
 from tests.support.haproxy import LocalHAProxy
 from tests.support.hosts import ProxyHost, write_key
 from tests.support.mariadb import LocalCluster, Node
-from tests.support.process import find_program, free_port
+from tests.support.process import free_port
 
 CLUSTER_NAME = "demo"
 UNDER_LOAD = {"innodb-log-file-size": "96M", "innodb-buffer-pool-size": "64M", "slave-parallel-threads": 4}
@@ -104,7 +104,7 @@ class Lab:
             self.haproxy = self.hosts[0].haproxy
         else:
             self.haproxy_config = self.folder / "haproxy.cfg"
-            self.haproxy = LocalHAProxy(self.folder, find_program("haproxy"), outlive=outlive)
+            self.haproxy = LocalHAProxy(self.folder, cluster.haproxy, outlive=outlive)
 
     def _make_hosts(
         self, addresses: Sequence[str], shared: Path | Mapping[str, Path], *, outlive: bool

@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 import pymysql
 from pymysql.cursors import DictCursor
@@ -33,6 +33,17 @@ __all__ = ["APPLICATION", "ENGINE", "PROBE", "REPLICATION", "ROOT", "Account", "
 Connection: TypeAlias = "pymysql.Connection[DictCursor]"
 Options = Mapping[str, str | int | None]
 """Option file entries; None stands for an option without a value (``skip-log-bin``)."""
+
+
+class Bare(NamedTuple):
+    """The statements of the barest switchover there can be."""
+
+    close: str = "SET GLOBAL read_only=1"
+    position: str = "SELECT @@global.gtid_binlog_pos"
+    wait: str = "SELECT MASTER_GTID_WAIT(%s, 5)"
+    detach: str = "STOP SLAVE"
+    forget: str = "RESET SLAVE ALL"
+    demote: str = "SET GLOBAL gtid_slave_pos=@@global.gtid_binlog_pos"
 
 
 class Process(Protocol):
@@ -65,6 +76,9 @@ class Node:
     """Of its option file."""
     settings: tuple[str, ...] = ("read_only", "max_connections", "rpl_semi_sync_master_enabled", "event_scheduler")
     """Variables that a switchover may change, and a refused one must not."""
+    bare = Bare()
+    holding = "%backup lock%"
+    """What the process list says of a session that waits for the write lock."""
     replica_privilege = "REPLICATION SLAVE ADMIN"
     """What an account needs to start, stop and repoint replication."""
 
@@ -114,6 +128,10 @@ class Node:
             "skip-slave-start": 0,
         }
 
+    def program(self) -> str:
+        """The path of the server's program."""
+        return find_program("mariadbd")
+
     @property
     def socket_file(self) -> Path:
         return self.folder / "mariadb.sock"
@@ -146,7 +164,7 @@ class Node:
     @property
     def argv(self) -> list[str]:
         """What starts the server where it belongs."""
-        return [find_program("mariadbd"), f"--defaults-file={self.folder / 'my.cnf'}"]
+        return [self.program(), f"--defaults-file={self.folder / 'my.cnf'}"]
 
     def launch(self) -> None:
         """Starts the server without waiting for it."""
@@ -296,6 +314,12 @@ class Node:
         rows = self.sql("SHOW ALL SLAVES STATUS")
         return rows[0] if rows else {}
 
+    def held_back(self) -> list[dict[str, Any]]:
+        """The sessions that wait for a lock on the whole server."""
+        return self.sql(
+            "SELECT id, user, info FROM information_schema.processlist WHERE state LIKE %s", (self.holding,)
+        )
+
     def channels(self) -> list[tuple[Any, ...]]:
         """Name, port of the source and delay of each replication channel."""
         rows = self.sql("SHOW ALL SLAVES STATUS")
@@ -333,6 +357,11 @@ class LocalCluster:
     """Servers db1…dbN. Use :meth:`start`, best in a ``with`` statement."""
 
     flavour = "mariadb"
+
+    @property
+    def haproxy(self) -> str:
+        """The path of the HAProxy that goes with these servers."""
+        return find_program("haproxy")
 
     def __init__(self, folder: Path, nodes: dict[str, Node]) -> None:
         self.folder = folder

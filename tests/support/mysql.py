@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from proxyroute.model import Address
-from tests.support.accounts import APPLICATION, APPLICATION_SCHEMA, REPLICATION, ROOT, mysql_statements
-from tests.support.mariadb import LocalCluster, Node, Options
+import pymysql
+
+from proxyroute.gtid import MySQLPosition
+from tests.support.accounts import APPLICATION, APPLICATION_SCHEMA, REPLICATION, ROOT, Account, mysql_statements
+from tests.support.mariadb import Bare, LocalCluster, Node, Options
+from tests.support.mysql_words import as_told, translated
 from tests.support.netns import Place
-from tests.support.process import Daemon
 from tests.support.roots import Root, find_root
 from tests.support.template import install
 from tests.support.wait import until
@@ -24,12 +26,13 @@ __all__ = ["MySQLCluster", "MySQLNode"]
 _FOR_MARIADB = {
     "binlog-format",
     "gtid-strict-mode",
-    "innodb-log-file-size",
     "aria-pagecache-buffer-size",
     "skip-slave-start",
     "log-slave-updates",
 }
+_READ_ONLY = 1290
 _RENAMED = {
+    "innodb-log-file-size": "innodb-redo-log-capacity",
     "slave-net-timeout": "replica-net-timeout",
     "slave-parallel-threads": "replica-parallel-workers",
     "read-only": "super-read-only",
@@ -69,13 +72,22 @@ class MySQLNode(Node):
     root: Root
     section = "mysqld"
     settings = ("super_read_only", "max_connections", "rpl_semi_sync_source_enabled", "event_scheduler")
+    bare = Bare(
+        close="SET GLOBAL super_read_only=1",
+        position="SELECT @@global.gtid_executed",
+        wait="SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, 5)",
+        detach="STOP REPLICA",
+        forget="RESET REPLICA ALL",
+        demote="",
+    )
+    holding = "Waiting for % lock"
     replica_privilege = "REPLICATION_SLAVE_ADMIN"
 
     def _base(self, folder: Path, server_id: int) -> None:
         super()._base(folder, server_id)
         system = self.root.folder / "usr"
         self.options = {
-            **{name: value for name, value in self.options.items() if name not in _FOR_MARIADB},
+            **{_RENAMED.get(name, name): value for name, value in self.options.items() if name not in _FOR_MARIADB},
             "basedir": str(system),
             "plugin-dir": str(system / "lib/mysql/plugin"),
             "lc-messages-dir": str(system / "share/mysql"),
@@ -94,38 +106,45 @@ class MySQLNode(Node):
         named = {name.replace("_", "-"): value for name, value in options.items()}
         super().set_options({_RENAMED.get(n, n): v for n, v in named.items() if n not in _FOR_MARIADB})
 
-    def launch(self) -> None:
-        if self.running:
-            raise RuntimeError(f"{self.name} runs already")
-        self.process = Daemon(
-            [self.root.program("mysqld"), f"--defaults-file={self.folder / 'my.cnf'}"],
-            self.log_file,
-            outlive=self._outlive,
-            launcher=self.place.launcher,
-        )
+    def program(self) -> str:
+        return self.root.program("mysqld")
 
-    def is_writable(self) -> bool:
-        return not self.value("@@global.read_only")
+    def sql(self, statement: str, args: tuple[Any, ...] = (), account: Account = ROOT) -> list[dict[str, Any]]:
+        """Runs a statement, said in MariaDB's words or in MySQL's.
 
-    def accept_writes(self) -> None:
-        self.sql("SET GLOBAL read_only=0")  # which ends super_read_only as well
+        Root may write past read-only, as scenarios expect it: ``super_read_only`` gives way for that statement.
+        """
+        words = translated(statement)
+        try:
+            return self._run(words, args, account)
+        except pymysql.err.OperationalError as error:
+            if error.args[0] != _READ_ONLY or account is not ROOT:
+                raise
+        self._run(("SET GLOBAL super_read_only=0",), (), ROOT)
+        try:
+            return self._run(words, args, account)
+        finally:
+            self._run(("SET GLOBAL super_read_only=1",), (), ROOT)
+
+    def _run(self, words: Sequence[str], args: tuple[Any, ...], account: Account) -> list[dict[str, Any]]:
+        with self.session(account) as connection, connection.cursor() as cursor:
+            for before in words[:-1]:
+                cursor.execute(before)
+            cursor.execute(words[-1], args or None)
+            return list(cursor.fetchall())
 
     def refuse_writes(self) -> None:
         self.sql("SET GLOBAL super_read_only=1")
 
     def gtid(self) -> str:
-        return str(self.value("@@global.gtid_executed")).replace("\n", "")
+        return str(MySQLPosition.parse(str(self.value("@@global.gtid_executed"))))
 
     def await_position(self, goal: str, seconds: float = 20.0) -> bool:
         return bool(self.value(f"WAIT_FOR_EXECUTED_GTID_SET('{goal}', {seconds})") == 0)
 
     def replication(self) -> dict[str, Any]:
         rows = self.sql("SHOW REPLICA STATUS")
-        return rows[0] if rows else {}
-
-    def replicates(self) -> bool:
-        row = self.replication()
-        return row.get("Replica_IO_Running") == "Yes" and row.get("Replica_SQL_Running") == "Yes"
+        return as_told(rows[0]) if rows else {}
 
     def channels(self) -> list[tuple[Any, ...]]:
         rows = self.sql("SHOW REPLICA STATUS")
@@ -141,10 +160,6 @@ class MySQLNode(Node):
         )
         self.sql("START REPLICA")
         until(self.replicates, f"{self.name} to follow {source.name}")
-
-    def source(self) -> Address | None:
-        row = self.replication()
-        return Address(row["Source_Host"], int(row["Source_Port"])) if row else None
 
     def locked_accounts(self) -> list[str]:
         rows = self.sql(

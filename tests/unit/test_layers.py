@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gtid",),
     ("model", "binlog"),
     ("topology", "jsonable", "planned", "standing"),
-    ("drift", "addresses"),
+    ("drift", "addresses", "dialect"),
     ("conditions", "truth", "sight", "shown"),
     ("known", "holdings"),
     ("election", "routing"),

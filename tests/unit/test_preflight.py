@@ -95,6 +95,7 @@ CASES: dict[str, Callable[[], Findings]] = {
     "binlog.filters": lambda: inspected(binlog_filters=("binlog_ignore_db=scratch",)),
     "binlog.row_image": lambda: third(replica(3, row_image="MINIMAL")),
     "gtid.strict": lambda: third(replica(3, strict=False)),
+    "server.persisted": lambda: third(replica(3, settings={"persisted": "read_only=OFF,event_scheduler=ON"})),
     "witness.heartbeat": lambda: third(replica(3, channel(heartbeat_seconds=30.0))),
     "witness.net_timeout": lambda: third(replica(3, net_timeout_seconds=60.0)),
     "version.older_replica": lambda: judge(server(1), replica(2, version=(11, 4, 2))),

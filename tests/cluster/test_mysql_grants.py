@@ -1,0 +1,154 @@
+"""The accounts for MySQL that are printed work on a real server, and not one of their privileges is without need."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import pymysql
+import pytest
+
+from proxyroute.db.grants import Privilege, password_of
+from proxyroute.db.mariadb_events import read_events, set_event_status
+from proxyroute.db.mariadb_read import parse_version
+from proxyroute.db.mysql_grants import ENGINE, FORCE, account_statements, engine_privileges, missing_privileges
+from proxyroute.db.mysql_inspect import inspect
+from proxyroute.db.mysql_read import read_status
+from proxyroute.db.session import Login, Session
+from proxyroute.model import Deadline, Policy
+from tests.support.mariadb import Account, Node
+from tests.support.mysql import MySQLCluster
+
+pytestmark = pytest.mark.matrix
+LEAST = Account("least", "lab-least")
+
+EVENT = "ALTER DEFINER=`maker`@`%` EVENT app.one"
+CHANNEL = "CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT=1, SOURCE_USER='x', SOURCE_AUTO_POSITION=1"
+NEVER = "ffffffff-ffff-ffff-ffff-ffffffffffff:1"
+
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "RELOAD": ("FLUSH TABLES WITH READ LOCK; UNLOCK TABLES", "RESET REPLICA ALL FOR CHANNEL ''"),
+    "PROCESS": ("SELECT COUNT(*) FROM information_schema.INNODB_TRX",),
+    "EVENT": (f"{EVENT} DISABLE",),
+    "REPLICATION CLIENT": ("SHOW REPLICA STATUS", "SHOW BINARY LOG STATUS"),
+    "REPLICATION_SLAVE_ADMIN": (CHANNEL, "START REPLICA FOR CHANNEL ''", "STOP REPLICA FOR CHANNEL ''"),
+    "SYSTEM_VARIABLES_ADMIN": (
+        "SET GLOBAL read_only=0",
+        "SET GLOBAL super_read_only=0",
+        "SET GLOBAL max_connections=150",
+        "SET GLOBAL event_scheduler=ON",
+        "SET GLOBAL rpl_semi_sync_source_enabled=0",
+        "SET SESSION sql_log_bin=0; SET SESSION sql_log_bin=1",
+    ),
+    "CONNECTION_ADMIN": ("KILL CONNECTION {root}",),
+    "SYSTEM_USER": ("KILL CONNECTION {root}",),
+    "SET_ANY_DEFINER": (f"{EVENT} ENABLE",),
+    "XA_RECOVER_ADMIN": ("XA RECOVER CONVERT XID",),
+    "SELECT ON performance_schema.*": (
+        "SELECT COUNT(*) FROM performance_schema.metadata_locks",
+        "SELECT COUNT(*) FROM performance_schema.replication_connection_status",
+    ),
+    "CREATE USER": ("ALTER USER maker@'%' ACCOUNT LOCK",),
+}
+FREE = (
+    f"SELECT WAIT_FOR_EXECUTED_GTID_SET('{NEVER}', 0.01)",
+    "SELECT GET_LOCK('x', 0), IS_USED_LOCK('x'), RELEASE_LOCK('x')",
+    "SELECT @@global.gtid_executed, @@global.server_uuid",
+    "SELECT COUNT(*) FROM performance_schema.global_status",
+    "SELECT COUNT(*) FROM performance_schema.global_variables",
+    "SELECT COUNT(*) FROM performance_schema.persisted_variables",
+)
+DENIED = {1044, 1095, 1142, 1227, 1401}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Node]:
+    with MySQLCluster.start(1) as cluster:
+        node = cluster["db1"]
+        node.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
+        node.sql("CREATE USER maker@'%'")
+        node.sql("CREATE DEFINER=maker@'%' EVENT app.one ON SCHEDULE EVERY 1 DAY DO SELECT 1")
+        yield node
+
+
+@pytest.fixture
+def node(running: Node) -> Iterator[Node]:
+    yield running
+    running.sql(f"DROP USER IF EXISTS {LEAST.user}")
+
+
+def make_account(node: Node, *, force: bool = False) -> None:
+    """Runs exactly what ``proxyroute grants`` prints for the engine, with the password filled in."""
+    for statement in account_statements(parse_version(node.value("@@version")), LEAST.user, force=force):
+        node.sql(statement.replace(password_of(LEAST.user), LEAST.password))
+
+
+def attempt(node: Node, statements: str) -> int:
+    """Runs ``statements`` as the engine's account; returns the error number of the one that is refused, or 0."""
+    with contextlib.ExitStack() as ends:
+        if "{root}" in statements:
+            root = ends.enter_context(node.session())
+            statements = statements.format(root=root.thread_id())  # type: ignore[no-untyped-call]
+        connection = ends.enter_context(node.session(LEAST))
+        with connection.cursor() as cursor:
+            for statement in statements.split("; "):
+                try:
+                    cursor.execute(statement)
+                except pymysql.err.Error as error:
+                    return int(error.args[0])
+    return 0
+
+
+def opened(node: Node) -> Session:
+    return Session(node.name, node.address, Login(LEAST.user, LEAST.password)).open(Deadline.after(5.0))
+
+
+def test_every_statement_works_with_exactly_the_printed_account(node: Node) -> None:
+    make_account(node, force=True)
+    refused = {s: number for group in NEEDS.values() for s in group if (number := attempt(node, s))}
+    assert refused == {}
+    assert [s for s in FREE if attempt(node, s)] == []
+    node.sql("ALTER USER maker@'%' ACCOUNT UNLOCK")
+
+
+@pytest.mark.parametrize("privilege", [*ENGINE, FORCE], ids=str)
+def test_without_one_privilege_its_statements_are_refused_and_it_is_named(node: Node, privilege: Privilege) -> None:
+    make_account(node, force=privilege == FORCE)
+    node.sql(f"REVOKE {privilege.name} ON {privilege.on} FROM '{LEAST.user}'@'%'")
+    assert {s for s in NEEDS[str(privilege)] if attempt(node, s) not in DENIED} == set()
+    grants = [str(line) for row in node.sql("SHOW GRANTS", account=LEAST) for line in row.values()]
+    missing = missing_privileges(parse_version(node.value("@@version")), grants)
+    assert missing == (() if privilege == FORCE else (str(privilege),))
+
+
+def test_readings_need_nothing_more_and_write_nothing(node: Node) -> None:
+    make_account(node)
+    with opened(node) as session:
+        status = read_status(session, "db1", node.address, Deadline.after(5.0))
+        inspection = inspect(session, Deadline.after(5.0), Policy())
+    assert status.writable
+    assert inspection.missing_privileges == ()
+    assert inspection.account == f"{LEAST.user}@%"
+    names = {privilege.name for privilege in engine_privileges(parse_version(node.value("@@version")))}
+    assert names.isdisjoint({"SUPER", "CREATE USER", "SHOW DATABASES", "REPLICATION SLAVE", "INSERT", "FILE"})
+    assert attempt(node, "INSERT INTO app.t VALUES (1)") == 1142
+
+
+@pytest.mark.parametrize("name", ["plain", "täglich"])
+def test_an_event_is_switched_and_nothing_else_about_it_changes_nor_gets_into_the_log(node: Node, name: str) -> None:
+    make_account(node)
+    node.sql(f"CREATE DEFINER=maker@'%' EVENT app.`{name}` ON SCHEDULE EVERY 1 DAY COMMENT 'kept' DO SELECT 'ü'")
+    asked = "SELECT * FROM information_schema.EVENTS WHERE EVENT_NAME=%s"
+    (before,), log = node.sql(asked, (name,)), node.gtid()
+    with opened(node) as session:
+        (event,) = (e for e in read_events(session, Deadline.after(5)) if e.name == name)
+        for status, shown in (("replica side", "_SIDE_DISABLED"), ("disabled", "DISABLED"), ("enabled", "ENABLED")):
+            set_event_status(session, event, status, Deadline.after(5))
+            (now,) = node.sql(asked, (name,))
+            assert now["STATUS"].endswith(shown)
+            changing = {"STATUS", "LAST_ALTERED", "ORIGINATOR"}
+            assert {k: v for k, v in now.items() if k not in changing} == {
+                k: v for k, v in before.items() if k not in changing
+            }
+    assert node.gtid() == log
+    node.sql(f"DROP EVENT app.`{name}`")

@@ -1,0 +1,40 @@
+"""What scenarios say in MariaDB's words, in MySQL's: so that one scenario is told on both."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from proxyroute.gtid import MySQLPosition
+
+_UNLOGGED = re.compile(r"SET STATEMENT sql_log_bin=0 FOR ", re.IGNORECASE)
+_ABOUT_CHANNELS = re.compile(r"\s*(STOP|START|RESET|CHANGE MASTER|GRANT)\b")
+_FILTER = re.compile(r"SET GLOBAL replicate_(\w+)='([^']*)'")
+_RENAMED = {"Replica_": "Slave_", "Source_": "Master_", "_Source": "_Master"}
+
+
+def translated(statement: str) -> tuple[str, ...]:
+    """Returns the statements that do on MySQL what ``statement`` does on MariaDB."""
+    unlogged = _UNLOGGED.match(statement)
+    if unlogged:
+        return ("SET SESSION sql_log_bin=0", statement[unlogged.end() :])
+    if found := _FILTER.fullmatch(statement):
+        return (f"CHANGE REPLICATION FILTER REPLICATE_{found[1].upper()}=({found[2]})",)
+    if _ABOUT_CHANNELS.match(statement) and "ON *.*" not in statement:
+        said = statement.replace("CHANGE MASTER TO", "CHANGE REPLICATION SOURCE TO").replace("MASTER_", "SOURCE_")
+        return (re.sub(r"^(\s*(?:STOP|START|RESET)) SLAVE\b", r"\1 REPLICA", said),)
+    return (statement,)
+
+
+def as_told(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a row of SHOW REPLICA STATUS under the names that MariaDB gives its columns."""
+    found: dict[str, Any] = {}
+    for column, value in row.items():
+        name = column
+        for new, old in _RENAMED.items():
+            name = name.replace(new, old)
+        found[name] = value
+    received = MySQLPosition.parse(str(row["Retrieved_Gtid_Set"]))
+    found["Gtid_IO_Pos"] = str(received.merge(MySQLPosition.parse(str(row["Executed_Gtid_Set"]))))
+    return found
