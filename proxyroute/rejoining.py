@@ -206,6 +206,8 @@ def run_verify(
     if view.primary is None:
         raise Refused("there is not exactly one primary to compare with; look at 'proxyroute status'")
     primary = view.primary.name
+    if view.primary.flavour != "mariadb":
+        raise Refused("data are compared on MariaDB only; for MySQL there is pt-table-checksum")
     if server is not None and (server not in parts.site.names or server == primary):
         others = ", ".join(name for name in parts.site.names if name != primary)
         raise Refused(f"{server} is no replica of {config.name}; name one of: {others}")

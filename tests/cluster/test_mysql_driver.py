@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pymysql
 import pytest
@@ -14,10 +16,11 @@ import pytest
 from proxyroute.db.mysql import MySQL
 from proxyroute.db.recognised import recognised
 from proxyroute.db.replication import ReplicationLogin
-from proxyroute.db.session import Login
-from proxyroute.errors import LostReply, TimedOut
+from proxyroute.db.session import Login, Session
+from proxyroute.errors import LostReply, TimedOut, Unreachable
 from proxyroute.gtid import Containment
 from proxyroute.model import Deadline, Peer, Policy
+from tests.support.certificates import make_certificate
 from tests.support.clients import Clients
 from tests.support.mariadb import APPLICATION, ENGINE, REPLICATION, LocalCluster, Node
 from tests.support.mysql import MySQLCluster
@@ -203,3 +206,27 @@ def test_a_server_that_refuses_writes_refuses_them_of_root_too_and_after_a_resta
     assert not db1.is_writable()
     db1.accept_writes()
     until(running["db2"].replicates, "db2 to follow again")
+
+
+def test_semi_synchronous_replication_is_switched_on_both_sides(db1: Node, server: MySQL) -> None:
+    for wanted in (True, False):
+        server.semi_sync(Deadline.after(3), primary=wanted, replica=wanted)
+        seen = server.look(Deadline.after(3)).semi_sync
+        assert (seen.available, seen.primary_enabled, seen.replica_enabled) == (True, wanted, wanted)
+
+
+def test_a_session_over_tls_is_verified_and_one_without_it_asks_for_the_servers_key(db1: Node, tmp_path: Path) -> None:
+    data = db1.folder / "data"
+    trusted = ssl.create_default_context(cafile=str(data / "ca.pem"))
+    trusted.check_hostname = False  # what MySQL makes for itself names no host
+    account = "CREATE USER tls@'%' IDENTIFIED BY 'lab-tls'"  # never seen before: nothing of it is cached
+    for login in (Login("tls", "lab-tls", trusted), Login("tls", "lab-tls")):
+        db1.sql(account)
+        with Session("db1", db1.address, login).open(Deadline.after(5)) as session:
+            shown = session.one("SHOW SESSION STATUS LIKE 'Ssl_cipher'", Deadline.after(5))["Value"]
+            assert bool(shown) is (login.tls is not None)
+        db1.sql("DROP USER tls@'%'")
+    unknown = ssl.create_default_context(cafile=str(make_certificate(tmp_path).ca))
+    unknown.check_hostname = False
+    with pytest.raises(Unreachable, match="certificate verify failed"):
+        Session("db1", db1.address, Login(ENGINE.user, ENGINE.password, unknown)).open(Deadline.after(5))

@@ -25,7 +25,7 @@ from tests.support.scene import assert_order, configured, other
 from tests.support.wait import until
 
 ADVANCED = {"policy": "most_advanced"}
-FLAVOURS = ("mysql", "mariadb-11.8")
+FLAVOURS = ("mysql",)
 SITE = {"n": 3, "more": {"failover": ADVANCED}, "policy": {"prove": "3s", "settle": "10s"}}
 
 
