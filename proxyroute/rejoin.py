@@ -27,6 +27,7 @@ from proxyroute.gtid import Containment, MariaDBPosition, Position
 from proxyroute.model import Deadline, Evidence, Finding, Proof, Severity, Status, Verdict
 from proxyroute.operation import Operation
 from proxyroute.parts import LOOK
+from proxyroute.ports import Server
 from proxyroute.rejoin_data import flashback, flashback_values, let_go, reseed
 from proxyroute.rejoin_look import (
     Means,
@@ -82,7 +83,7 @@ def _give_way(op: Operation, error: Exception) -> None:
 def _decide(means: Means, op: Operation, method: str | None) -> None:
     name, primary = op.plan.candidate, op.plan.primary
     with op.step("fence") as note:
-        status = _fence(means, op, name, down_is_fine=method == "reseed")
+        status = _fence(means, op, name, method)
         down = status.server_id == 0
         note.detail = f"{name} {'is down' if down else 'refuses writes'}"
     with op.step("compare") as note:
@@ -149,7 +150,7 @@ def go_on(means: Means, op: Operation, primary: str, *, keep_lease: bool = False
     """
     name, method = op.plan.candidate, op.kept("method")
     with op.step("fence"):
-        _fence(means, op, name, down_is_fine=method == "reseed")
+        _fence(means, op, name, method)
     try:
         if method == "flashback":
             flashback(means, op, name, primary)
@@ -183,16 +184,21 @@ def go_on(means: Means, op: Operation, primary: str, *, keep_lease: bool = False
 # -- looking --
 
 
-def _fence(means: Means, op: Operation, name: str, *, down_is_fine: bool = False) -> Status:
-    """It refuses writes, nobody is in the middle of one, and it is read after that."""
+def _fence(means: Means, op: Operation, name: str, method: str | None) -> Status:
+    """It refuses writes, nobody is in the middle of one, and it is read after that.
+
+    Before an undo its events rest as well: what they write past read-only would be in no archive.
+    """
     server, deadline = means.parts.site[name], Deadline.after(_FENCE)
     try:
         if server.look(deadline).writable:
             op.lease.check()
             shut(server, deadline)
+        if method == "flashback":
+            _rest_events(server, op, deadline)
         return server.look(deadline)
     except ServerError:
-        if not down_is_fine:
+        if method != "reseed":
             raise
         return Status(name, server.address, "mariadb", (0, 0, 0), "", 0, False, MariaDBPosition())
 
@@ -212,6 +218,7 @@ def _archive(
             return None, [Finding("rejoin.unread", Severity.ERROR, name, text, cure)]
         note.detail = f"{archive}, in {archive.path}"
     op.keep("archive", {"path": str(archive.path), "told": str(archive)}, wait=True)
+    op.keep("archived", status.executed.to_json())
     found: list[Finding] = []
     if archive.transactions:
         text = f"has {archive}, which {primary} lacks; they are kept in {archive.path}"
@@ -242,12 +249,7 @@ def _follow(means: Means, op: Operation, name: str, primary: str) -> str:
     # a former primary has no channel whose options could be kept
     options = as_siblings_do(view, name, primary)
     server.follow(view.peer(primary), deadline, source_has=lambda: source.position(deadline), options=options)
-    # one that was the primary has them enabled, and they would write past read-only
-    events = [e for e in server.inspect(deadline, op.plan.policy).events if e.status == "enabled"]
-    try:
-        server.set_events(events, "replica side", deadline)
-    except StatementError as error:
-        op.note(f"scheduled events of {name} may still run there: {error}")
+    _rest_events(server, op, deadline)
     channel = next((s for s in server.look(deadline).sources if s.address == source.address), None)
     if channel is not None and channel.delay_seconds:
         return f"{name} follows {primary}, {channel.delay_seconds} s behind on purpose"
@@ -260,6 +262,15 @@ def _follow(means: Means, op: Operation, name: str, primary: str) -> str:
             raise
         return f"{name} follows {primary} and still has to catch up to {goal}"
     return f"{name} follows {primary} and has reached {goal}"
+
+
+def _rest_events(server: Server, op: Operation, deadline: Deadline) -> None:
+    """One that was the primary has them enabled, and they would write past read-only."""
+    events = [e for e in server.inspect(deadline, op.plan.policy).events if e.status == "enabled"]
+    try:
+        server.set_events(events, "replica side", deadline)
+    except StatementError as error:
+        op.note(f"scheduled events of {server.name} may still run there: {error}")
 
 
 def _prove(means: Means, op: Operation, name: str, primary: str, *, keep_lease: bool) -> Proof:

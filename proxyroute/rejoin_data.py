@@ -43,11 +43,27 @@ def flashback(means: Means, op: Operation, name: str, primary: str) -> None:
     state = from_json(values["state"])
     if not op.kept("undone"):
         with op.step("undo rows") as note:
+            if not op.kept("whole") and not (more := _since_archived(means, op, name)).empty:
+                text = f"{name} has executed {more} since its transactions were archived"
+                op.end("aborted", f"{text}; nothing was changed")
+                raise Refused(f"{text}: somebody writes there past read_only; end that, and try again")
             note.detail = _undo(op, server, values)
     if not op.kept("begun"):
         with op.step("begin history") as note:
+            if not (more := _since_archived(means, op, name)).empty:
+                # its own history goes now, and with it the only trace of them
+                raise Unfinished(
+                    f"{name} has executed {more} since its transactions were archived, and nobody has kept that; it "
+                    f"can be kept and replaced: proxyroute rejoin {name} --method reseed"
+                )
             _begin_history(means, op, name, primary, state, state)
             note.detail = f"at {state}"
+
+
+def _since_archived(means: Means, op: Operation, name: str) -> Position:
+    """Returns what server ``name`` has executed beyond what was there when it was archived."""
+    archived = from_json(op.kept("archived"))
+    return means.parts.site[name].position(Deadline.after(LOOK)).minus(archived)
 
 
 def _undo(op: Operation, server: Rebuilder, values: Mapping[str, Any]) -> str:

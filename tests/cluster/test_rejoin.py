@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.support.broken import ERRANT, archive_of, await_equal, diverge, ready
-from tests.support.lab import Lab
+from tests.support.lab import Lab, printed_object
 from tests.support.mariadb import REPLICATION, LocalCluster, Node
+from tests.support.process import is_stopped
 from tests.support.scene import assert_order
 from tests.support.wait import until
 
@@ -116,6 +120,32 @@ def test_flashback(lab: Lab) -> None:
     assert lab.run("verify", check=True), "and all that verify compares is equal"
     assert_order(lab, new.name)
     assert lab.run("switchover", "--yes", "--to", old.name).returncode == 0, "it can be the primary again"
+
+
+def test_what_is_written_after_the_archive_was_made_is_not_erased(lab: Lab) -> None:
+    """Whoever may write past read_only does so while rows are undone: no archive has that, and no history loses it."""
+    primary = lab.cluster.primary
+    primary.sql("CREATE TABLE app.late (id INT AUTO_INCREMENT PRIMARY KEY)")
+    primary.sql("CREATE EVENT app.tick ON SCHEDULE EVERY 1 SECOND DO INSERT INTO app.late VALUES ()")
+    lab.cluster.await_synced()
+    old, new = diverge(lab)
+    old.sql("SET GLOBAL event_scheduler=ON")  # its events are of an account that writes past read_only
+    argv = lab.command("rejoin", old.name, "--method", "flashback", "--yes", "--json")
+    environment = {**os.environ, "PROXYROUTE_FAULT": "engine/rejoin.undo:before:1@STOP"}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as rejoin:
+        until(lambda: is_stopped(rejoin.pid), "the rejoin to undo rows", 40)
+        assert [e["STATUS"] for e in old.sql("SELECT STATUS FROM information_schema.EVENTS")] == ["SLAVESIDE_DISABLED"]
+        old.sql("INSERT INTO app.u VALUES (4711, 'late', 1)")
+        os.kill(rejoin.pid, signal.SIGCONT)
+        said, errors = rejoin.communicate(timeout=60)
+    status, value = printed_object(subprocess.CompletedProcess(argv, rejoin.returncode, said, errors))
+    assert status == 5, value
+    assert "since its transactions were archived" in value["error"]["text"]
+    assert "--method reseed" in value["error"]["text"]
+    assert old.value("(SELECT COUNT(*) FROM app.u WHERE a=4711)") == 1
+    rejoined(lab, old, "--method", "reseed", "--yes")
+    await_equal(old, new)
+    assert "4711" in "".join(file.read_text() for file in archive_of(lab).parent.rglob("decoded.sql"))
 
 
 @pytest.mark.parametrize(
