@@ -79,6 +79,8 @@ class Node:
     bare = Bare()
     holding = "%backup lock%"
     """What the process list says of a session that waits for the write lock."""
+    event_aside = "SLAVESIDE_DISABLED"
+    """Status of an event that is there and does not run, because its server is a replica."""
     replica_privilege = "REPLICATION SLAVE ADMIN"
     """What an account needs to start, stop and repoint replication."""
 

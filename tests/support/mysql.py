@@ -81,6 +81,7 @@ class MySQLNode(Node):
         demote="",
     )
     holding = "Waiting for % lock"
+    event_aside = "REPLICA_SIDE_DISABLED"
     replica_privilege = "REPLICATION_SLAVE_ADMIN"
 
     def _base(self, folder: Path, server_id: int) -> None:
