@@ -163,9 +163,8 @@ def _acknowledgers(primary: str, known: Known | None) -> tuple[str, ...]:
 
 
 def _in_sync_until(known: Known | None) -> Moment | None:
-    if known is None or known.semi_sync is None or known.moment is None:
-        return None
-    return known.moment.after(known.semi_sync.timeout_seconds)
+    sync = known.semi_sync if known is not None else None
+    return sync.since.after(sync.timeout_seconds) if sync is not None and sync.since is not None else None
 
 
 def _doubts(election: FailoverElection) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from proxyroute import topology
 from proxyroute.gtid import Position, from_json
-from proxyroute.model import Receiver, Status
+from proxyroute.model import Receiver, SemiSync, Status
 from proxyroute.moment import Moment
 from proxyroute.sight import Sightings
 
@@ -28,6 +28,34 @@ class SyncSight:
     """How many could acknowledge, as the primary counted them."""
     acknowledgers: tuple[str, ...]
     """Those members that could."""
+    waiting: int = 0
+    """Sessions that waited for an acknowledgement then."""
+    acknowledged: int = 0
+    """Transactions that had been acknowledged, since the primary counts."""
+    began: Moment | None = None
+    """When it was about to be read."""
+    since: Moment | None = None
+    """Whoever waited then had not begun to before this: the first of them gives up a time-out later, and then it goes
+    on alone, whatever the sight has shown. None: nobody can tell."""
+
+    def same_order(self) -> SyncSight:
+        """Returns it without what changes all the time."""
+        return replace(self, waiting=0, acknowledged=0, began=None, since=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what :meth:`from_json` reads."""
+        moments = {name: vars(at) if (at := getattr(self, name)) else None for name in ("began", "since")}
+        return {**vars(self), "acknowledgers": list(self.acknowledgers), **moments}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SyncSight:
+        """Reads what ``to_json`` wrote, before there were moments as well. Raises KeyError, TypeError, ValueError."""
+        moments = {name: _moment(value.get(name)) for name in ("began", "since")}
+        return cls(**{**value, "acknowledgers": tuple(value["acknowledgers"]), **moments})
+
+
+def _moment(value: Mapping[str, Any] | None) -> Moment | None:
+    return Moment(str(value["boot"]), float(value["seconds"])) if value else None
 
 
 @dataclass(frozen=True)
@@ -53,7 +81,9 @@ class Known:
         """Tells whether ``other`` differs in time and position only, so that it need not be saved at once."""
         if other is None:
             return False
-        return replace(self, at=other.at, moment=other.moment, executed=other.executed) == other
+        ours, theirs = (known.semi_sync.same_order() if known.semi_sync else None for known in (self, other))
+        same = replace(self, at=other.at, moment=other.moment, executed=other.executed, semi_sync=theirs)
+        return ours == theirs and same == replace(other, semi_sync=theirs)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what :meth:`from_json` reads."""
@@ -66,23 +96,23 @@ class Known:
             "server_ids": dict(self.server_ids),
             "executed": self.executed.to_json() if self.executed else None,
             "former": list(self.former),
-            "semi_sync": {**vars(sync), "acknowledgers": list(sync.acknowledgers)} if sync else None,
+            "semi_sync": sync.to_json() if sync else None,
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Known:
         """Reads what ``to_json`` wrote. Raises ValueError for anything else."""
         try:
-            sync, moment = value["semi_sync"], value.get("moment")
+            sync = value["semi_sync"]
             return cls(
                 str(value["primary"]),
                 float(value["at"]),
                 tuple(map(str, value["replicas"])),
                 {str(name): int(number) for name, number in value["server_ids"].items()},
                 from_json(value["executed"]) if value["executed"] else None,
-                SyncSight(**{**sync, "acknowledgers": tuple(sync["acknowledgers"])}) if sync else None,
+                SyncSight.from_json(sync) if sync else None,
                 tuple(map(str, value["former"])),
-                Moment(str(moment["boot"]), float(moment["seconds"])) if moment else None,
+                _moment(value.get("moment")),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{dict(value)!r} is no record of a known topology: {error}") from error
@@ -159,7 +189,13 @@ def remember(
         tuple(followers),
         ids,
         server.executed,
-        _sync_sight(sightings, server, below, known if known and known.primary == server.name else None),
+        _sync_sight(
+            sightings,
+            server,
+            below,
+            known if known and known.primary == server.name else None,
+            moment.after(track.last.began - now) if moment is not None else None,
+        ),
         _former(server.name, known),
         moment.after(track.last.at - now) if moment is not None else None,
     )
@@ -183,7 +219,9 @@ def _former(primary: str, known: Known | None) -> tuple[str, ...]:
     return tuple(n for n in dict.fromkeys((*known.former, known.primary)) if n != primary)
 
 
-def _sync_sight(sightings: Sightings, server: Status, below: list[Status], known: Known | None) -> SyncSight | None:
+def _sync_sight(
+    sightings: Sightings, server: Status, below: list[Status], known: Known | None, began: Moment | None
+) -> SyncSight | None:
     sync = server.semi_sync
     if not sync.primary_enabled:
         return None
@@ -193,7 +231,8 @@ def _sync_sight(sightings: Sightings, server: Status, below: list[Status], known
         if replica.semi_sync.replica_enabled and source and source.receiver is Receiver.RUNNING:
             able.add(replica.name)
     # one that does not answer us may go on acknowledging
-    remembered = known.semi_sync.acknowledgers if known and known.semi_sync else ()
+    before = known.semi_sync if known else None
+    remembered = before.acknowledgers if before else ()
     able |= {n for n in remembered if n in sightings.tracks and sightings.tracks[n].status is None}
     return SyncSight(
         active=sync.primary_active,
@@ -202,4 +241,22 @@ def _sync_sight(sightings: Sightings, server: Status, below: list[Status], known
         timeout_seconds=sync.timeout_seconds,
         clients=sync.clients,
         acknowledgers=tuple(n for n in sightings.tracks if n in able),
+        waiting=sync.waiting,
+        acknowledged=sync.acknowledged,
+        began=began,
+        since=_waiting_since(sync, began, before),
     )
+
+
+def _waiting_since(sync: SemiSync, began: Moment | None, before: SyncSight | None) -> Moment | None:
+    """Returns before when surely none of those had begun to wait who wait now; None when nobody can tell.
+
+    Acknowledgements come in the order of the binary log: when as many have come as sessions waited at the sight
+    ``before``, all of those have gone on, and whoever waits now began later. When too few have come, the first of them
+    may be about to give up: replicas that are cut off are counted, and the primary says that it waits, until it does.
+    """
+    if sync.waiting == 0:
+        return began
+    if before is None:
+        return None
+    return before.began if sync.acknowledged - before.acknowledged >= before.waiting else before.since

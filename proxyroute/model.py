@@ -152,6 +152,8 @@ class SemiSync:
     """The primary goes on waiting when no replica is left that could acknowledge."""
     waiting: int = 0
     """Sessions that now wait for an acknowledgement."""
+    acknowledged: int = 0
+    """Transactions that were acknowledged since the server counts."""
     replica_active: bool = False
     """This replica acknowledges to its source now."""
 

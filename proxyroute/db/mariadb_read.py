@@ -53,6 +53,7 @@ _COUNTERS = (
     "rpl_semi_sync_master_clients",
     "rpl_semi_sync_master_status",
     "rpl_semi_sync_master_wait_sessions",
+    "rpl_semi_sync_master_yes_tx",
     "rpl_semi_sync_slave_status",
     "threads_connected",
     "uptime",
@@ -244,6 +245,7 @@ def _semi_sync(variables: dict[str, str], counters: dict[str, str]) -> SemiSync:
         timeout_seconds=int(variables.get("rpl_semi_sync_master_timeout", 0)) / 1000,
         wait_no_replica=_on(variables.get("rpl_semi_sync_master_wait_no_slave")),
         waiting=int(counters.get("rpl_semi_sync_master_wait_sessions", 0)),
+        acknowledged=int(counters.get("rpl_semi_sync_master_yes_tx", 0)),
     )
 
 

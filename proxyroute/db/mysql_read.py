@@ -59,10 +59,12 @@ _COUNTERS = (
     "Rpl_semi_sync_master_clients",
     "Rpl_semi_sync_master_status",
     "Rpl_semi_sync_master_wait_sessions",
+    "Rpl_semi_sync_master_yes_tx",
     "Rpl_semi_sync_slave_status",
     "Rpl_semi_sync_source_clients",
     "Rpl_semi_sync_source_status",
     "Rpl_semi_sync_source_wait_sessions",
+    "Rpl_semi_sync_source_yes_tx",
     "Rpl_semi_sync_replica_status",
     "Threads_connected",
     "Uptime",
@@ -252,6 +254,7 @@ def _semi_sync(variables: dict[str, str], counters: dict[str, str]) -> SemiSync:
         timeout_seconds=int(variables.get(f"rpl_semi_sync_{source}_timeout", 0)) / 1000,
         wait_no_replica=_on(variables.get(f"rpl_semi_sync_{source}_wait_no_{none}")),
         waiting=int(counters.get(f"rpl_semi_sync_{source}_wait_sessions", 0)),
+        acknowledged=int(counters.get(f"rpl_semi_sync_{source}_yes_tx", 0)),
     )
 
 

@@ -183,7 +183,9 @@ def test_what_is_remembered_survives_the_disk() -> None:
     sure = remember(found, None, 10.0, 1000.0, Moment("this", 50.0))
     assert sure is not None
     assert sure.moment == Moment("this", 50.0 - (10.0 - 4.5 - TOOK))
-    assert replace(sure, moment=None) == known
+    assert sure.semi_sync is not None
+    assert sure.semi_sync.since == Moment("this", 50.0 - (10.0 - 4.5)), "nobody waited when it was begun to be read"
+    assert replace(sure, moment=None, semi_sync=sure.semi_sync.same_order()) == known
     assert Known.from_json(json.loads(json.dumps(sure.to_json()))) == sure
     bare = Known("db1", 1.0)
     assert Known.from_json(json.loads(json.dumps(bare.to_json()))) == bare
@@ -192,6 +194,36 @@ def test_what_is_remembered_survives_the_disk() -> None:
     for broken in ({}, {**before, "moment": 5}, {"primary": "db1"}, {**known.to_json(), "semi_sync": {"active": True}}):
         with pytest.raises(ValueError, match="no record of a known topology"):
             Known.from_json(broken)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "acknowledged", "since"),
+    [
+        (0, 500, 2.0),  # nobody waits now: at this sight
+        (8, 507, 1.0),  # all who waited at the sight before have gone on: they began after that one
+        (8, 506, 0.5),  # one of them may wait still, and when it gives up the primary goes on alone
+        (8, 500, 0.5),
+        (8, 0, 0.5),  # it has restarted, and counts anew
+    ],
+)
+def test_since_when_somebody_may_have_waited(waiting: int, acknowledged: int, since: float) -> None:
+    """Replicas that are cut off are counted, and the primary says that it waits, until the first wait is over."""
+
+    def seen(before: Known | None, at: float, waiting: int, acknowledged: int) -> Known:
+        sync = replace(SYNC, replica_enabled=True, waiting=waiting, acknowledged=acknowledged)
+        found = well(server(1, semi_sync=sync), replica(2, semi_sync=sync), replica(3))
+        known = remember(found, before, 10.0, 1000.0, Moment("this", at + (10.0 - 4.5)))
+        assert known is not None
+        return known
+
+    before = seen(seen(None, 0.5, 0, 480), 1.0, 7, 500)
+    known = seen(before, 2.0, waiting, acknowledged)
+    assert known.semi_sync is not None
+    assert known.semi_sync.since == Moment("this", since)
+    assert known.same_order(before)
+    unknown = seen(None, 1.0, 7, 500)
+    assert unknown.semi_sync is not None
+    assert unknown.semi_sync.since is None, "nobody can tell by one sight for how long they have waited"
 
 
 def test_only_what_decides_something_is_worth_saving_at_once() -> None:
