@@ -215,7 +215,7 @@ def test_while_data_are_loaded_others_may_act_but_not_on_that_server(shared: Lab
         cursor.execute("FLUSH TABLES WITH READ LOCK")
         argv = lab.command("rejoin", old.name, *REJOIN["dump"])
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
-            waiting = "SELECT id FROM information_schema.processlist WHERE info LIKE 'DROP SCHEMA%'"
+            waiting = "SELECT id FROM information_schema.processlist WHERE info LIKE 'SET GLOBAL gtid_slave_pos%'"
             until(lambda: old.sql(waiting), "the load to begin", 20)
             again = lab.run("rejoin", old.name, *REJOIN["dump"])
             assert again.returncode == 6, again.stdout + again.stderr

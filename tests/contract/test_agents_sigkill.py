@@ -9,7 +9,7 @@ from tests.contract.agents import AgentsSubject
 from tests.contract.subjects import soon
 from tests.support.wait import until
 
-ACTS = ("agent.remember", "agent.status", "haproxy.runtime", "haproxy.write_file", "share.receipt")
+ACTS = ("agent.priority", "agent.remember", "agent.status", "haproxy.runtime", "haproxy.write_file", "share.receipt")
 MOMENTS = [f"{act}:{when}" for act in ACTS for when in ("before", "after")]
 
 

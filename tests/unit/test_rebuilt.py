@@ -193,12 +193,15 @@ def test_a_swap_that_has_begun_ends_whatever_is_urgent_and_is_not_begun_then(mon
         deadline.require(program)
         ran.append(program)
 
-    def script(host: object, text: str, *words: str, deadline: Deadline) -> str:
+    def begun(host: object, text: str, *words: str) -> str:
         return " ".join(words)
+
+    def script(host: object, text: str, *words: str, deadline: Deadline) -> str:
+        return begun(host, text, *words)
 
     monkeypatch.setattr(mariadb_copy, "stream", stream)
     host: Any = SimpleNamespace(stop=("stop",), start=("start",))
-    owner: Any = SimpleNamespace(script=script)
+    owner: Any = SimpleNamespace(script=script, begun=begun)
     with giving_way(lambda: "".join(said)):
         old = mariadb_copy.swap(host, "/data", owner, "r1", Deadline.after(60.0))
     assert ran == ["/data stop", f"/data {old}", "/data start"]
