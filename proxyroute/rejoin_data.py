@@ -61,9 +61,17 @@ def flashback(means: Means, op: Operation, name: str, primary: str) -> None:
 
 
 def _since_archived(means: Means, op: Operation, name: str) -> Position:
-    """Returns what server ``name`` has executed beyond what was there when it was archived."""
-    archived = from_json(op.kept("archived"))
-    return means.parts.site[name].position(Deadline.after(LOOK)).minus(archived)
+    """Returns what server ``name`` has executed beyond what was there when it was archived.
+
+    Raises Unfinished when that is not on record: an earlier version did not keep it, and nobody can tell.
+    """
+    archived = op.kept("archived")
+    if archived is None:
+        raise Unfinished(
+            f"nobody can tell whether {name} has executed more since its transactions were archived; they are archived "
+            f"again by: proxyroute rejoin {name} --method reseed"
+        )
+    return means.parts.site[name].position(Deadline.after(LOOK)).minus(from_json(archived))
 
 
 def _undo(op: Operation, server: Rebuilder, values: Mapping[str, Any]) -> str:
