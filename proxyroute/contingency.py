@@ -95,6 +95,7 @@ def foresee(
         in_sync_until=_in_sync_until(known),
         server_ids=dict(known.server_ids) if known is not None else {},
         events=tuple(events),
+        event_scheduler=known is not None and known.primary == primary and known.event_scheduler,
         semi_sync=_waited(view, primary, known, participants),
         dead_binlog=wanted if primary in hosts else IGNORE,
         dead_binlog_time=policy.dead_binlog_time,

@@ -80,6 +80,8 @@ class Orders:
     """As they were known before, for a primary that cannot tell its own any more."""
     events: tuple[Event, ...] = ()
     """The scheduled events of the old primary, as they were known."""
+    event_scheduler: bool = False
+    """They ran there: so they shall at the new one, whose scheduler may have been off as long as it was a replica."""
     dead_binlog: str = salvage.IGNORE
     """What to do with what only the old primary has: see ``FailoverPolicy``."""
     dead_binlog_time: float = 30.0
@@ -190,6 +192,7 @@ def _last_look(parts: Parts, op: Operation, orders: Orders) -> View:
     op.keep(APART, [op.plan.primary])
     op.keep("source_options", dict(candidate.source.options) if candidate.source is not None else {})
     op.keep("events", [vars(e) for e in orders.events])
+    op.keep("event_scheduler", orders.event_scheduler)
     op.keep("semi_sync", orders.semi_sync)
     return view
 

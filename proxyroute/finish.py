@@ -272,7 +272,7 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
         new.set_events(enabled, "enabled", deadline)
         # here they are disabled as on any replica; that would not tell them from those that should run
         new.set_events([e for e in events if e.status == "disabled"], "disabled", deadline)
-        if settings.get("event_scheduler") == "ON":
+        if settings.get("event_scheduler") == "ON" or op.kept("event_scheduler"):  # a failover reads no settings
             new.start_events(deadline)
     if op.kept("semi_sync"):  # of a failover: only now is there somebody to acknowledge
         with op.attempt("semi_sync", new.name):

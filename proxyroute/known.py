@@ -76,6 +76,8 @@ class Known:
     """Who was the primary before: one of these that comes back and takes writes is to be closed."""
     moment: Moment | None = None
     """The same as ``at``, on a clock that nobody sets; None where nobody kept it."""
+    event_scheduler: bool = False
+    """Its scheduled events ran."""
 
     def same_order(self, other: Known | None) -> bool:
         """Tells whether ``other`` differs in time and position only, so that it need not be saved at once."""
@@ -93,6 +95,7 @@ class Known:
             "at": self.at,
             "moment": vars(self.moment) if self.moment else None,
             "replicas": list(self.replicas),
+            "event_scheduler": self.event_scheduler,
             "server_ids": dict(self.server_ids),
             "executed": self.executed.to_json() if self.executed else None,
             "former": list(self.former),
@@ -113,6 +116,7 @@ class Known:
                 SyncSight.from_json(sync) if sync else None,
                 tuple(map(str, value["former"])),
                 _moment(value.get("moment")),
+                event_scheduler=bool(value.get("event_scheduler", False)),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{dict(value)!r} is no record of a known topology: {error}") from error
@@ -198,6 +202,7 @@ def remember(
         ),
         _former(server.name, known),
         moment.after(track.last.at - now) if moment is not None else None,
+        event_scheduler=server.event_scheduler,
     )
 
 
@@ -210,7 +215,8 @@ def moved(known: Known | None, primary: str, at: float) -> Known | None:
     if known is None or known.primary == primary or at < known.at:
         return known
     followers = tuple(n for n in dict.fromkeys((*known.replicas, known.primary)) if n != primary)
-    return Known(primary, at, followers, known.server_ids, former=_former(primary, known))
+    former, events = _former(primary, known), known.event_scheduler
+    return Known(primary, at, followers, known.server_ids, former=former, event_scheduler=events)
 
 
 def _former(primary: str, known: Known | None) -> tuple[str, ...]:

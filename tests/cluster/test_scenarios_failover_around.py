@@ -90,7 +90,9 @@ def test_check_tells_of_a_fence_that_cannot_be_run(site: Lab) -> None:
 
 
 def test_scheduled_events_run_on_the_new_primary_and_only_there(site: Lab) -> None:
+    """The scheduler ran on the primary only: whoever takes over has to start it."""
     old = site.cluster.primary
+    old.sql("SET GLOBAL event_scheduler=ON")
     schedule = "ON SCHEDULE EVERY 1 HOUR STARTS '2037-01-01 00:00:00'"
     old.sql(f"CREATE EVENT app.runs {schedule} ENABLE DO SELECT 1")
     old.sql(f"CREATE EVENT app.rests {schedule} DISABLE DO SELECT 1")
@@ -101,10 +103,13 @@ def test_scheduled_events_run_on_the_new_primary_and_only_there(site: Lab) -> No
     value = failed_over(site, code=7)
     new = site.cluster[value["plan"]["plan"]["candidate"]]
     assert events(new) == {"runs": "ENABLED", "rests": "DISABLED"}
+    running = {node.name: node.value("@@global.event_scheduler") for node in site.cluster if node is not old}
+    assert {name for name, state in running.items() if state == "ON"} == {new.name}
     brought_back(site, old)
     until(lambda: events(old).get("runs") == "SLAVESIDE_DISABLED", "the event to rest on the old primary")
     for name in ("runs", "rests"):
         new.sql(f"DROP EVENT app.{name}")
+    new.sql("SET GLOBAL event_scheduler=OFF")
     site.cluster.await_synced()
 
 

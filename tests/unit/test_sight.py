@@ -189,8 +189,8 @@ def test_what_is_remembered_survives_the_disk() -> None:
     assert Known.from_json(json.loads(json.dumps(sure.to_json()))) == sure
     bare = Known("db1", 1.0)
     assert Known.from_json(json.loads(json.dumps(bare.to_json()))) == bare
-    before = {k: v for k, v in known.to_json().items() if k != "moment"}
-    assert Known.from_json(before) == known, "an earlier version wrote no moment"
+    before = {k: v for k, v in known.to_json().items() if k not in ("moment", "event_scheduler")}
+    assert Known.from_json(before) == known, "an earlier version wrote neither"
     for broken in ({}, {**before, "moment": 5}, {"primary": "db1"}, {**known.to_json(), "semi_sync": {"active": True}}):
         with pytest.raises(ValueError, match="no record of a known topology"):
             Known.from_json(broken)
@@ -224,6 +224,15 @@ def test_since_when_somebody_may_have_waited(waiting: int, acknowledged: int, si
     unknown = seen(None, 1.0, 7, 500)
     assert unknown.semi_sync is not None
     assert unknown.semi_sync.since is None, "nobody can tell by one sight for how long they have waited"
+
+
+def test_that_scheduled_events_run_is_remembered_also_of_the_next_primary() -> None:
+    for runs in (True, False):
+        known = known_of(well(server(1, event_scheduler=runs), replica(2), replica(3)))
+        assert Known.from_json(json.loads(json.dumps(known.to_json()))).event_scheduler is runs
+        after = moved(known, "db2", 2000.0)
+        assert after is not None
+        assert after.event_scheduler is runs
 
 
 def test_only_what_decides_something_is_worth_saving_at_once() -> None:
