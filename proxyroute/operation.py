@@ -40,6 +40,7 @@ _UNDO_URGENCY = (
     "settle_replay",
     "start_receiver",
     "follow",
+    "semi_sync_back",
 )
 """By urgency, not last in first out: writes first, and what may become a leftover last."""
 

@@ -399,6 +399,11 @@ def _semi_sync(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> N
     parts.site[undo.server].semi_sync(deadline, primary=False)
 
 
+def _semi_sync_back(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
+    """As it was before something was applied to it; last, because what is still applied would wait for nobody."""
+    parts.site[undo.server].semi_sync(deadline, primary=True)
+
+
 def _settle_replay(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     """Nothing is applied to it by us any more; what was stays: it is of the old primary, and was received."""
     if parts.salvage is not None:
@@ -439,4 +444,5 @@ _UNDO = {
     _SETTLE: _settle_replay,
     "start_receiver": _start_receiver,
     "follow": _follow,
+    "semi_sync_back": _semi_sync_back,
 }

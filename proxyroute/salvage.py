@@ -87,6 +87,8 @@ def _replay(parts: Parts, op: Operation, goal: Position, archive: Archive, deadl
     try:
         op.lease.check()
         if new.look(deadline).semi_sync.primary_enabled:  # nobody is there to acknowledge
+            op.keep("semi_sync", True)  # after the commit it comes back once somebody is
+            op.on_abort(Undo("semi_sync_back", new.name))
             new.semi_sync(deadline, primary=False)
         replay(archive, heir, lambda: new.position(Deadline.after(_ANSWER)), deadline)
     except (ProxyRouteError, OSError) as error:

@@ -42,8 +42,12 @@ def parts(world: World, proxy: FakeProxy, folder: Path, *, continuous: bool = Tr
 
 
 def dead_world(alone: int = 0) -> tuple[World, FakeProxy]:
-    """A world in which db1 is dead, with so many transactions that nobody received."""
+    """A world in which db1 is dead, with so many transactions that nobody received.
+
+    Where there are any, db2 is set to wait for acknowledgements and db3 gives them.
+    """
     world, proxy = make_world()
+    world.servers["db2"].semi_primary = world.servers["db3"].semi_replica = alone > 0
     world.live()
     world.servers["db1"].alive = False
     for _ in range(alone):
@@ -80,6 +84,7 @@ def assert_moved(world: World, proxy: FakeProxy, told: str) -> None:
     assert (proxy.primary, proxy.held) == ("db2", False), told
     new, other = world.servers["db2"], world.servers["db3"]
     assert (other.follows, other.runs, new.follows) == ("db2", True, None), told
+    assert new.semi_primary is other.semi_replica, f"{told}: it waits for acknowledgements where it did before"
     lost = [w for w in world.acknowledged if not has(new.executed, w[1])]
     assert not lost, f"{told}: {lost[:3]}"
 
@@ -90,6 +95,7 @@ def assert_as_before(world: World, proxy: FakeProxy, told: str) -> None:
     for name in ("db2", "db3"):
         server = world.servers[name]
         assert (server.follows, server.runs, server.applies) == ("db1", True, True), f"{told}: {name}"
+    assert world.servers["db2"].semi_primary is world.servers["db3"].semi_replica, f"{told}: as it was"
 
 
 @pytest.fixture
@@ -115,6 +121,34 @@ def test_undisturbed(files: Iterator[Path]) -> None:
     closed = acts.index("edge1 route to None: after")
     assert closed < acts.index("db2 accept writes: after"), "it closes before it opens"
     assert acts.index("db2 accept writes: after") < acts.index("db3 change source: after"), "siblings keep their logs"
+
+
+@pytest.mark.parametrize("ran", [True, False])
+def test_events_run_on_the_new_primary_if_they_ran_on_the_old_one(files: Iterator[Path], ran: bool) -> None:
+    """Whoever was a replica may have had its scheduler off: its events would be enabled, and never run."""
+    world, proxy = dead_world()
+    start(world, proxy, next(files), [], replace(ORDERS, event_scheduler=ran))
+    assert_moved(world, proxy, "with events")
+    assert [s.name for s in world.servers.values() if s.scheduler] == (["db2"] if ran else [])
+
+
+def test_semi_sync_comes_back_when_nothing_more_is_applied(files: Iterator[Path]) -> None:
+    """Undone too early, what is still applied would wait for acknowledgements that nobody can give."""
+    world, proxy = dead_world(ALONE)
+    start(world, proxy, next(files), [], APPLY)
+    applied = next(n for n, told in enumerate(world.trace, 1) if told.startswith("db2 replay"))
+    world, proxy = dead_world(ALONE)
+    claims: Claims = []
+    file = next(files)
+    world.crash_at = applied
+    with pytest.raises(Crash):
+        start(world, proxy, file, claims, APPLY)
+    assert not world.servers["db2"].semi_primary
+    world.process_dies()
+    heal(world, proxy, file, claims, continuous=False)
+    assert_as_before(world, proxy, "undone")
+    undone = world.trace[applied:]
+    assert undone.index("db2 settle replay: after") < undone.index("db2 semi-sync primary: before")
 
 
 @pytest.mark.parametrize("continuous", [True, False], ids=["guard", "heal"])
