@@ -155,8 +155,19 @@ def stream(program: Program, sink: Callable[[bytes], object], deadline: Deadline
         _require_end(process, program, errors, deadline)
 
 
-def pump(source: Program, target: Program, deadline: Deadline, watch: Watch = lambda _: None, head: int = 0) -> bytes:
-    """Runs both, with the output of ``source`` as the input of ``target``; returns the first ``head`` bytes of it.
+def pump(
+    source: Program,
+    target: Program,
+    deadline: Deadline,
+    watch: Watch = lambda _: None,
+    *,
+    head: int = 0,
+    hear: Callable[[bytes], bool] = lambda _: True,
+) -> None:
+    """Runs both, with the output of ``source`` as the input of ``target``.
+
+    ``hear`` is given what has come so far, at most ``head`` bytes of it, until it returns True; what it raises ends
+    both.
 
     Raises ScriptFailed with the words of the one that failed first: a target that gives up breaks its source's pipe.
     """
@@ -168,11 +179,12 @@ def pump(source: Program, target: Program, deadline: Deadline, watch: Watch = la
         started(target, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=target_errors) as to,
     ):
         assert to.stdin is not None
-        total = 0
+        total, heard = 0, head == 0
         try:
             for part in _parts(from_, source, deadline):
-                if len(kept) < head:
+                if not heard:
                     kept += part[: head - len(kept)]
+                    heard = hear(kept) or len(kept) == head
                 _write(to.stdin, part, target, deadline)
                 total += len(part)
                 watch(total)
@@ -183,7 +195,6 @@ def pump(source: Program, target: Program, deadline: Deadline, watch: Watch = la
         _require_end(from_, source, source_errors, deadline)
         to.stdin.close()
         _require_end(to, target, target_errors, deadline)
-    return kept
 
 
 def _parts(process: subprocess.Popen[bytes], program: Program, deadline: Deadline) -> Iterator[bytes]:

@@ -16,10 +16,17 @@ from collections.abc import Callable
 
 from proxyroute.errors import ScriptFailed
 from proxyroute.faults import act
-from proxyroute.host import Host, Program, pump, stream
+from proxyroute.host import Host, Program, output, pump, stream
 from proxyroute.model import Deadline
 
 _TRY = 'command -v "$1" >/dev/null || { echo "$1 is not installed there" >&2; exit 1; }'
+_MOUNTED = """
+if command -v mountpoint >/dev/null; then
+    ! mountpoint -q -- "$1"
+else
+    [ ! -e "$1" ] || [ "$(stat -c %d -- "$1")" = "$(stat -c %d -- "$1/..")" ]
+fi || echo mounted
+"""
 _ROOM = 'df -Pk -- "$(dirname -- "$1")" | awk \'NR==2 {print $4}\''
 _USED = 'du -sk -- "$1" | cut -f1'
 _BACKUP = """
@@ -69,16 +76,21 @@ sync
 """
 )
 _INFO = (
-    'cat "$1.proxyroute-new"/xtrabackup_binlog_info "$1.proxyroute-new"/mariadb_backup_binlog_info 2>/dev/null || true'
+    _OURS
+    + """
+cd -- "$1.proxyroute-new-$2"
+cat xtrabackup_binlog_info mariadb_backup_binlog_info 2>/dev/null || true
+"""
 )
 _SWAP = (
     _OURS
     + """
 [ -e "$3" ] || mv -- "$1" "$3"
-[ -e "$1" ] || mv -- "$1.proxyroute-new" "$1"
+[ -e "$1" ] || mv -- "$1.proxyroute-new" "$1" || { mv -- "$3" "$1"; exit 1; }
 sync
 """
 )
+_START_AGAIN = 60.0
 _SERVICE = (
     _OURS
     + """
@@ -141,6 +153,11 @@ def cannot_copy(source: Host, source_dir: str, target: Host, target_dir: str, de
                 host.ask(_TRY, program, deadline=deadline)
             except ScriptFailed as error:
                 found.append(f"on the host of {host.server}: {error}")
+    try:
+        if target.ask(_MOUNTED, target_dir, deadline=deadline).strip():
+            found.append(f"{target_dir} of {target.server} is a mount point, and no other folder can take its place")
+    except ScriptFailed as error:
+        found.append(f"on the host of {target.server}: {error}")
     if found:
         return found
     try:
@@ -163,24 +180,32 @@ def copy(
     watch: Callable[[int], None],
     deadline: Deadline,
 ) -> tuple[str, int]:
-    """Makes and prepares the copy; returns the file and offset in the source's binary log at which it was taken."""
+    """Makes the copy; returns the file and offset in the source's binary log at which it was taken.
+
+    ``prepare`` comes next. It may take long, and by then the source may have purged that file.
+    """
     unpack = ownership.script(target, _UNPACK, target_dir, deadline=deadline)
     with act("rejoin.copy"):
         pump(source.script(_BACKUP, source_dir, stdin=options.encode()), unpack, deadline, watch)
-    prepare = ownership.script(target, _PREPARE, target_dir, deadline=deadline)
-    with act("rejoin.prepare_copy"):
-        stream(prepare, lambda _: None, deadline)
-    told = target.ask(_INFO, target_dir, deadline=deadline)
+    told = output(ownership.script(target, _INFO, target_dir, deadline=deadline), deadline).decode(errors="replace")
     found = re.match(r"(\S+)\s+(\d+)", told)
     if found is None:
         raise ScriptFailed(f"the copy of {source.server} does not tell its position: {json.dumps(told[:100])}")
     return found[1], int(found[2])
 
 
+def prepare(target: Host, target_dir: str, ownership: Ownership, deadline: Deadline) -> None:
+    """Makes the copy one that a server can start with, and lays it beside the data that are there."""
+    script = ownership.script(target, _PREPARE, target_dir, deadline=deadline)
+    with act("rejoin.prepare_copy"):
+        stream(script, lambda _: None, deadline)
+
+
 def swap(target: Host, target_dir: str, ownership: Ownership, operation: str, deadline: Deadline) -> str:
     """Puts the copy in place, with the server stopped meanwhile; returns where the old data are.
 
-    Nothing that is more urgent ends it midway: the server would stand still.
+    Nothing that is more urgent ends it midway: the server would stand still. For the same reason it is started with
+    what it had when the copy cannot be put in place. Raises ScriptFailed, which then says so.
     """
     deadline = Deadline.firm(deadline.require("the server to be stopped"))
     old = old_folder(target_dir, operation)
@@ -188,12 +213,24 @@ def swap(target: Host, target_dir: str, ownership: Ownership, operation: str, de
     with act("rejoin.stop_server"):
         stream(stop, lambda _: None, deadline)
     rename = ownership.begun(target, _SWAP, target_dir, old)
-    with act("rejoin.swap"):
-        stream(rename, lambda _: None, deadline)
+    try:
+        with act("rejoin.swap"):
+            stream(rename, lambda _: None, deadline)
+    except ScriptFailed as error:
+        told = f"the copy could not be put in place on the host of {target.server} ({error})"
+        try:
+            _start(target, target_dir, ownership, Deadline.firm(_START_AGAIN))
+        except ScriptFailed as again:
+            raise ScriptFailed(f"{told}, and the server could not be started with its old data: {again}") from error
+        raise ScriptFailed(f"{told}; the server was started with its old data again") from error
+    _start(target, target_dir, ownership, deadline)
+    return old
+
+
+def _start(target: Host, target_dir: str, ownership: Ownership, deadline: Deadline) -> None:
     start = ownership.begun(target, _SERVICE, target_dir, *target.start)
     with act("rejoin.start_server"):
         stream(start, lambda _: None, deadline)
-    return old
 
 
 def discard(target: Host, target_dir: str, ownership: Ownership, operation: str, deadline: Deadline) -> None:

@@ -31,7 +31,7 @@ _POLL = 0.02
 _HEAD = 1 << 16
 _IDLE = 30 * 86400
 """Seconds for which the session that owns a load may be silent: as long as the load may take, and more."""
-_START = re.compile(rb"MASTER_LOG_FILE='([^']+)', MASTER_LOG_POS=(\d+)")
+_START = re.compile(rb"MASTER_LOG_FILE='([^']+)', MASTER_LOG_POS=(\d+)\D")
 _INDEX = """
 set -e
 cd "$1"
@@ -271,12 +271,22 @@ class MariaDBRebuild:
             )
             first = FILL_UNLOGGED.format(load=LOAD, rebuild=REBUILD, owner=here.id)
             load = self.program("mariadb", "--binary-mode", "--max-allowed-packet=1G", f"--init-command={first}")
+            position: list[MariaDBPosition] = []
+
+            def hear(head: bytes) -> bool:
+                # at once: when all is loaded, hours later, the source may have purged that file
+                found = _START.search(head)
+                if found is not None:
+                    position.append(source._position_at(found[1].decode(), int(found[2]), deadline))
+                elif len(head) == _HEAD:
+                    raise ScriptFailed(f"the dump of {source.name} does not tell its position")
+                return found is not None
+
             with act("rejoin.load"):
-                head = pump(dump, load, deadline, watch, head=_HEAD)
-        found = _START.search(head)
-        if found is None:
+                pump(dump, load, deadline, watch, head=_HEAD, hear=hear)
+        if not position:
             raise ScriptFailed(f"the dump of {source.name} does not tell its position")
-        return source._position_at(found[1].decode(), int(found[2]), deadline)
+        return position[0]
 
     # -- a physical copy --
 
@@ -310,7 +320,9 @@ class MariaDBRebuild:
         places = (self._host(), self.data_dir(deadline))
         origin = (source._host(), source.data_dir(deadline), options)
         file, offset = mariadb_copy.copy(*origin, *places, self._copying, watch, deadline)
-        return source._position_at(file, offset, deadline)
+        position = source._position_at(file, offset, deadline)
+        mariadb_copy.prepare(*places, self._copying, deadline)
+        return position
 
     def swap_in(self, operation: str, deadline: Deadline) -> str:
         kept = mariadb_copy.swap(self._host(), self.data_dir(deadline), self._copying, operation, deadline)

@@ -103,7 +103,8 @@ def all_rows(node: Node) -> bool:
 def test_by_a_dump_of_a_replica_that_replicates_under_writes(lab: Lab) -> None:
     """Its data are wrong, which only a comparison sees; it applies nothing more while they are replaced.
 
-    A write in the midst of the load would be applied twice: to what is loaded, and again from the dump's position.
+    A write in the midst of the load would be applied twice: to what is loaded, and again from the dump's position. The
+    primary purges the file where the dump was taken before it is loaded: its position is known by then.
     """
     replica, primary = lab.cluster["db3"], lab.cluster.primary
     primary.sql("CREATE TABLE app.v (id INT PRIMARY KEY, f VARCHAR(300))")
@@ -117,6 +118,8 @@ def test_by_a_dump_of_a_replica_that_replicates_under_writes(lab: Lab) -> None:
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as rejoin:
             first = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA='app' AND TABLE_NAME='v'"
             until(lambda: replica.sql(first) and all_rows(replica), "the first tables to be loaded")
+            primary.sql("FLUSH BINARY LOGS")
+            until(lambda: purged(primary), "only the last binary log to be left")
             primary.sql("INSERT INTO app.t VALUES (9000, 'meanwhile')")
             if replica.replicates():
                 until(lambda: replica.gtid() == primary.gtid(), f"{replica.name} to apply it to what is loaded")
@@ -125,6 +128,12 @@ def test_by_a_dump_of_a_replica_that_replicates_under_writes(lab: Lab) -> None:
     assert rejoin.returncode == 0, told
     await_equal(replica, primary)
     assert replica.replicates()
+
+
+def purged(node: Node) -> bool:
+    """Purges all binary logs but the last; tells whether no other is left: one in use stays."""
+    node.sql(f"PURGE BINARY LOGS TO '{node.sql('SHOW MASTER STATUS')[0]['File']}'")
+    return len(node.sql("SHOW BINARY LOGS")) == 1
 
 
 @pytest.mark.full

@@ -79,15 +79,41 @@ def test_a_program_that_fails_says_why() -> None:
 def test_a_pipe_of_two_programs(tmp_path: Path) -> None:
     seen: list[int] = []
     target = tmp_path / "copy"
-    head = pump(
+    heads: list[bytes] = []
+    pump(
         Program(("head", "-c", "3000000", "/dev/zero")),
         Program(("sh", "-c", 'cat >"$0"', str(target))),
         soon(),
         seen.append,
         head=10,
+        hear=lambda head: bool(heads.append(head)),
     )
     assert target.stat().st_size == seen[-1] == 3_000_000
-    assert head == bytes(10)
+    assert heads == [bytes(10)]
+
+
+def test_the_head_of_a_pipe_is_heard_while_the_rest_is_still_to_come(tmp_path: Path) -> None:
+    """What it raises ends both at once."""
+    go, heads = tmp_path / "go", []  # type: tuple[Path, list[bytes]]
+    text = 'printf one; until [ -e "$0" ]; do sleep 0.02; done; printf two'
+    source = Program(("sh", "-c", text, str(go)))
+
+    def hear(head: bytes) -> bool:
+        heads.append(head)
+        go.touch()
+        return b"two" in head
+
+    pump(source, Program(("cat",)), soon(), head=100, hear=hear)
+    assert heads == [b"one", b"onetwo"]
+    go.unlink()
+    deadline = soon()
+    with pytest.raises(ScriptFailed, match="not wanted"):
+        pump(source, Program(("cat",)), deadline, head=100, hear=lambda _: refuse())
+    assert not deadline.passed
+
+
+def refuse() -> bool:
+    raise ScriptFailed("not wanted")
 
 
 @pytest.mark.parametrize(
