@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from proxyroute.config import load
+from proxyroute.contingency import _in_sync_until
+from proxyroute.known import Known
+from proxyroute.moment import Moment
+from proxyroute.sentry import Sentry
 from tests.support.broken import archived_rows, ready
 from tests.support.death import count, evidence, failed_over, no_failover, remembered, semi_sync
 from tests.support.lab import Lab
@@ -119,3 +125,57 @@ def test_what_was_written_after_the_last_sight_is_said_to_come_on_top(site: Lab)
     assert "when it was last seen" in evidence(value)
     assert "what it wrote after that comes on top" in evidence(value)
     assert_kept(site, old, missing)
+
+
+def test_a_primary_goes_on_alone_no_earlier_than_it_is_counted_on_whoever_waited_when_it_was_seen_last(
+    site: Lab,
+) -> None:
+    """Its replicas hang: they are counted, and it is seen waiting, until the first commit has waited for too long."""
+    old, timeout = site.cluster.primary, 6.0
+    replicas = [node for node in site.cluster if node is not old]
+    create_table(old)
+    site.cluster.await_synced()
+    usual = old.value("@@global.rpl_semi_sync_master_timeout")
+    old.sql("SET GLOBAL rpl_semi_sync_master_enabled=1")
+    old.sql(f"SET GLOBAL rpl_semi_sync_master_timeout={timeout * 1000:.0f}")
+    until(lambda: semi_sync(old)["master_status"] == "ON", "the primary to wait")
+
+    def commit() -> Moment | None:
+        old.sql("INSERT INTO app.load_rows VALUES (1000, 1, 1)")
+        return Moment.now()
+
+    with Sentry(load(site.config).cluster(None)) as sentry, ThreadPoolExecutor(1) as pool:
+        until(lambda: _seen(sentry, timeout, waiting=0), "the primary to be seen with nobody waiting")
+        for node in replicas:
+            node.sigstop()
+        try:
+            began, alone = Moment.now(), pool.submit(commit)
+            until(lambda: _seen(sentry, timeout, waiting=1, after=began), "it to be seen again, one waiting", timeout)
+            known = sentry.known
+            assert known is not None
+            assert not alone.done()
+            gone = alone.result(60)
+        finally:
+            for node in replicas:
+                node.sigcont()
+    counted_on = _in_sync_until(known)
+    assert gone is not None
+    assert known.moment is not None
+    assert counted_on is not None
+    assert semi_sync(old)["master_no_tx"] != "0", "nobody acknowledged it"
+    assert known.moment.after(timeout).seconds > gone.seconds, "by its last sight alone it would be counted on too long"
+    assert counted_on.seconds <= gone.seconds
+    old.sql(f"SET GLOBAL rpl_semi_sync_master_timeout={usual}")
+    site.cluster.await_synced()
+    until(lambda: semi_sync(old)["master_status"] == "ON", "the primary to wait again")
+
+
+def _seen(sentry: Sentry, timeout: float, *, waiting: int, after: Moment | None = None) -> Known | None:
+    """Remembers what is seen; returns it once the primary waits, for so many, and half a second after ``after``."""
+    sentry.remember(sentry.sightings(), None)
+    known = sentry.known
+    sync = known.semi_sync if known is not None else None
+    if known is None or sync is None or known.moment is None or not sync.active or sync.timeout_seconds != timeout:
+        return None
+    late = after is None or known.moment.seconds > after.seconds + 0.5
+    return known if sync.waiting == waiting and late else None
