@@ -12,8 +12,11 @@ from typing import NamedTuple
 
 from proxyroute import conditions, topology
 from proxyroute.conditions import Condition, Replica, seconds
+from proxyroute.decided import Plan
 from proxyroute.election import direct_writers
-from proxyroute.model import Inspection, Plan, Policy, Status, Transaction, View
+from proxyroute.inspection import Inspection, Transaction
+from proxyroute.model import Status, View
+from proxyroute.policy import Policy
 
 CROWDED = 0.9
 """Share of the connection limit from which on the application is about to exhaust it."""

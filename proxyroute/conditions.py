@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from proxyroute import topology
 from proxyroute.gtid import Containment, Position
-from proxyroute.model import Policy, Receiver, Source, Status, View
+from proxyroute.model import Receiver, Source, Status, View
+from proxyroute.policy import Policy
 
 
 class Objection(NamedTuple):

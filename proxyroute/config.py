@@ -49,7 +49,8 @@ from proxyroute.config_web import WebConfig
 from proxyroute.config_yaml import Document, InvalidConfig, Problem, Where, dotted, read_document, suggest
 from proxyroute.errors import ConfigError
 from proxyroute.host import Host, prefix
-from proxyroute.model import AGGRESSIVE, Address, FailoverPolicy, Policy
+from proxyroute.model import Address
+from proxyroute.policy import AGGRESSIVE, FailoverPolicy, Policy
 
 __all__ = [
     "DEFAULT_PATH",

@@ -19,7 +19,8 @@ from proxyroute.db.replication import ReplicationLogin
 from proxyroute.db.session import Login
 from proxyroute.errors import ConfigError
 from proxyroute.host import Host
-from proxyroute.model import Address, Endpoint, FailoverPolicy, Finding, Policy, Severity
+from proxyroute.model import Address, Endpoint, Finding, Severity
+from proxyroute.policy import FailoverPolicy, Policy
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from proxyroute.decided import Action, Diagnosis, FailoverElection, Plan
 from proxyroute.failover import Orders
 from proxyroute.failover_election import elect_failover, reference
+from proxyroute.inspection import Event
 from proxyroute.known import Known
-from proxyroute.model import (
-    Action,
-    Diagnosis,
-    Event,
-    FailoverElection,
-    FailoverPolicy,
-    Finding,
-    Plan,
-    Policy,
-    Severity,
-    View,
-)
+from proxyroute.model import Finding, Severity, View
 from proxyroute.moment import Moment
+from proxyroute.policy import FailoverPolicy, Policy
 from proxyroute.preflight import blocking
 from proxyroute.salvage import APPLY, IGNORE, SAVE
 from proxyroute.sight import Sightings

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from proxyroute import diagnosis_alive as alive
 from proxyroute import diagnosis_silent as silent
+from proxyroute.decided import Action, Diagnosis
 from proxyroute.diagnosis_case import Case
 from proxyroute.known import Known
-from proxyroute.model import Action, Diagnosis, FailoverPolicy, Finding, Observed, Policy, Severity
+from proxyroute.model import Finding, Observed, Severity
+from proxyroute.policy import FailoverPolicy, Policy
 from proxyroute.sight import Sightings
 
 Blocker = Callable[[Case], Iterable[Finding]]

@@ -6,18 +6,13 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
+from proxyroute.decided import FailoverElection
 from proxyroute.errors import Silence
 from proxyroute.failover_election import FINDINGS as ELECTION_FINDINGS
 from proxyroute.failover_election import elect_failover
 from proxyroute.known import Known, primary_of, writers
-from proxyroute.model import (
-    FailoverElection,
-    FailoverPolicy,
-    Observed,
-    Policy,
-    Source,
-    Status,
-)
+from proxyroute.model import Observed, Source, Status
+from proxyroute.policy import FailoverPolicy, Policy
 from proxyroute.sight import Evidence, Sightings, Track, Witness, evidence
 
 _CHATTER = re.compile(r" ?- retry-time: \d+\s+maximum-retries: \d+\s+message:")

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 from proxyroute import conditions, dialect, topology
 from proxyroute.conditions import Condition, Objection, Replica
+from proxyroute.decided import Election, Plan, Ranked
 from proxyroute.gtid import Containment, Position
-from proxyroute.model import Election, Plan, Policy, Ranked, Silent, Source, Status, View
+from proxyroute.model import Silent, Source, Status, View
+from proxyroute.policy import Policy
 
 
 class Waived(StrEnum):

@@ -21,6 +21,7 @@ from proxyroute.config import from_snapshot, snapshot
 from proxyroute.config_values import ClusterConfig
 from proxyroute.contingency import Contingency
 from proxyroute.deadline import Urgent, give_way, giving_way
+from proxyroute.decided import Plan
 from proxyroute.errors import ConfigError, GaveWay, JournalError, Refused
 from proxyroute.failover import failover
 from proxyroute.failover_limits import Guarding, Past, limits, unfenced
@@ -29,23 +30,13 @@ from proxyroute.guard import Guard
 from proxyroute.history import Ledger, Summary, rebuilt, result_of, untouched
 from proxyroute.journal import Journal, Listener, Record
 from proxyroute.known import Known
-from proxyroute.model import (
-    Deadline,
-    Finding,
-    Holding,
-    Observed,
-    Plan,
-    Policy,
-    Receipt,
-    Result,
-    Severity,
-    Status,
-    View,
-)
+from proxyroute.model import Deadline, Finding, Holding, Observed, Receipt, Severity, Status, View
 from proxyroute.operation import Operation, new_id, resume
 from proxyroute.orders import Orders
+from proxyroute.outcome import Result
 from proxyroute.outlook import blocks
 from proxyroute.parts import LOOK, Parts
+from proxyroute.policy import Policy
 from proxyroute.preflight import blocking
 from proxyroute.prospect import WAITED_FOR, Prospect, foresee
 from proxyroute.recovery import recover

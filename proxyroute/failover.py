@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from proxyroute import salvage
+from proxyroute.decided import Undo
 from proxyroute.errors import Refused, ScriptFailed, Unfinished
 from proxyroute.failover_stock import keep_goal, take_stock
 from proxyroute.gtid import Containment, Position
 from proxyroute.holdings import by_order
-from proxyroute.model import Deadline, Event, Peer, ReceiptState, Receiver, RouteTable, Undo, View
+from proxyroute.inspection import Event
+from proxyroute.model import Deadline, Peer, ReceiptState, Receiver, RouteTable, View
 from proxyroute.moment import Moment
 from proxyroute.opening import APART, add_doubt
 from proxyroute.operation import Operation, each

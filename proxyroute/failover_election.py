@@ -13,11 +13,13 @@ from functools import cached_property
 
 from proxyroute import conditions, dialect
 from proxyroute.conditions import Objection, Replica
+from proxyroute.decided import FailoverElection, Ranked
 from proxyroute.election import Rejection, Rule, Waived, in_words
 from proxyroute.gtid import Containment, Position
 from proxyroute.holdings import Holdings, by_order
 from proxyroute.known import Known
-from proxyroute.model import FailoverElection, FailoverPolicy, Finding, Policy, Ranked, Severity, Silent, Status
+from proxyroute.model import Finding, Severity, Silent, Status
+from proxyroute.policy import FailoverPolicy, Policy
 from proxyroute.sight import Sightings
 
 

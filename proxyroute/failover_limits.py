@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from proxyroute.conditions import seconds
-from proxyroute.model import FailoverPolicy, Finding, Severity
+from proxyroute.model import Finding, Severity
+from proxyroute.policy import FailoverPolicy
 
 DAY = 86400.0
 FINDINGS = (

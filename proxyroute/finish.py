@@ -13,7 +13,8 @@ from dataclasses import replace
 from proxyroute import salvage
 from proxyroute.errors import LostReply, ProxyRouteError, TimedOut, Unfinished, Unreachable
 from proxyroute.gtid import Containment, Position
-from proxyroute.model import Deadline, Event, ReceiptState, RouteTable
+from proxyroute.inspection import Event
+from proxyroute.model import Deadline, ReceiptState, RouteTable
 from proxyroute.opening import ARMED, Standing, add_doubt, must_answer, read_standing, refuse_unless_closed
 from proxyroute.operation import Operation, each
 from proxyroute.parts import LOOK, Parts, peer

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from proxyroute.decided import Diagnosis
 from proxyroute.engine import Engine
 from proxyroute.known import Known
-from proxyroute.model import Diagnosis, Finding, Observed, View
+from proxyroute.model import Finding, Observed, View
 from proxyroute.sentry import Sentry
 from proxyroute.sight import Sightings
 from proxyroute.standing import Standing

@@ -11,8 +11,8 @@ from typing import Any
 from proxyroute import journal
 from proxyroute.errors import JournalError
 from proxyroute.journal import Record, first, outcome
-from proxyroute.model import Evidence, Proof, Result, Verdict
 from proxyroute.operation import Operation
+from proxyroute.outcome import Evidence, Proof, Result, Verdict
 from proxyroute.words import stood_still
 
 _SHOWN = ("stepped", "commit", "note", "leftover")

@@ -17,13 +17,16 @@ from proxyroute.addresses import holders, settled
 from proxyroute.config_values import ClusterConfig
 from proxyroute.contingency import Contingency, foresee
 from proxyroute.deadline import giving_way
+from proxyroute.decided import Action, Diagnosis
 from proxyroute.drift import differences
 from proxyroute.engine import Corrected, Engine
 from proxyroute.errors import Busy, GaveWay, ProxyRouteError, Refused
 from proxyroute.glance import Glance, glance
 from proxyroute.history import fenced, report_from, waiting_for_heal
-from proxyroute.model import Action, Diagnosis, Event, Finding, Observed, ReceiptState, Result, Verdict, View
+from proxyroute.inspection import Event
+from proxyroute.model import Finding, Observed, ReceiptState, View
 from proxyroute.notify_message import Notice
+from proxyroute.outcome import Result, Verdict
 from proxyroute.outlet import Listener
 from proxyroute.rejoining import is_alone
 from proxyroute.retry import Retry

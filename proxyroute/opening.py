@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from proxyroute.errors import ProxyRouteError, SplitBrain, Unfinished
 from proxyroute.gtid import Containment, Position
-from proxyroute.model import Deadline, WriteState
+from proxyroute.inspection import WriteState
+from proxyroute.model import Deadline
 from proxyroute.operation import Operation, each
 from proxyroute.parts import Parts
 

@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from proxyroute.deadline import give_way, more_urgent
+from proxyroute.decided import Plan, Undo
 from proxyroute.errors import LeaseLost, ProxyRouteError, Refused, TimedOut
 from proxyroute.gtid import Position, from_json
 from proxyroute.journal import Journal, Record, first, last_term, outcome, read
-from proxyroute.model import Deadline, Epoch, Plan, Policy, Proof, Undo
+from proxyroute.model import Deadline, Epoch
+from proxyroute.outcome import Proof
+from proxyroute.policy import Policy
 from proxyroute.ports import Lease
 
 T = TypeVar("T")

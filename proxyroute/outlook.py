@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from proxyroute.diagnosis_case import Case, names, reached
 from proxyroute.known import Known, remember
-from proxyroute.model import FailoverPolicy, Finding, Observed, Policy, Receiver, Severity, View
+from proxyroute.model import Finding, Observed, Receiver, Severity, View
+from proxyroute.policy import FailoverPolicy, Policy
 from proxyroute.sight import Sightings
 
 FINDINGS = ("failover.proxy",)

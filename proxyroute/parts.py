@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from proxyroute.model import Deadline, Epoch, Peer, Policy, RouteTable, View
+from proxyroute.model import Deadline, Epoch, Peer, RouteTable, View
 from proxyroute.operation import Operation
+from proxyroute.policy import Policy
 from proxyroute.ports import DeadServer, Heir, Hooks, Probe, Sentinel
 from proxyroute.routes import Routes
 from proxyroute.routing import route

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from proxyroute.model import Transaction
+from proxyroute.inspection import Transaction
 
 if TYPE_CHECKING:
     from proxyroute.contingency import Contingency

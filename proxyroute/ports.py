@@ -13,22 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from proxyroute.binlog import Remains, Table
 from proxyroute.gtid import Position
-from proxyroute.model import (
-    Address,
-    Deadline,
-    Epoch,
-    Event,
-    Finding,
-    Holding,
-    Inspection,
-    Observed,
-    Peer,
-    Policy,
-    Receipt,
-    RouteTable,
-    Status,
-    WriteState,
-)
+from proxyroute.inspection import Event, Inspection, WriteState
+from proxyroute.model import Address, Deadline, Epoch, Finding, Holding, Observed, Peer, Receipt, RouteTable, Status
+from proxyroute.policy import Policy
 
 
 class Server(Protocol):
@@ -166,7 +153,7 @@ class Server(Protocol):
     def start_events(self, deadline: Deadline) -> None: ...
 
     def set_events(self, events: Sequence[Event], status: str, deadline: Deadline) -> None:
-        """Gives each event the ``status`` of :class:`~proxyroute.model.Event`; definer and charset are kept."""
+        """Gives each event the ``status`` of :class:`~proxyroute.inspection.Event`; definer and charset are kept."""
 
     def statements(self, verb: str, policy: Policy, peer: Peer) -> Sequence[str]:
         """Returns what the verb would send, for a plan people read; ``peer`` is the other side of a role verb."""

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from proxyroute import checks, conditions, dialect
 from proxyroute.checks import Case, Said, each, kept
+from proxyroute.decided import Plan
 from proxyroute.election import RULES as CANDIDATE_RULES
 from proxyroute.election import elect, rejections
-from proxyroute.model import Finding, Plan, Policy, Severity, View
+from proxyroute.model import Finding, Severity, View
+from proxyroute.policy import Policy
 
 WARNING, INFO = Severity.WARNING, Severity.INFO
 

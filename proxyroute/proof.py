@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterator
 from proxyroute import topology
 from proxyroute.errors import ProxyRouteError
 from proxyroute.gtid import Containment, Position
-from proxyroute.model import Address, Deadline, Evidence, Observed, Proof, Silent, Source, Status, Verdict, View
+from proxyroute.model import Address, Deadline, Observed, Silent, Source, Status, View
 from proxyroute.operation import Operation
+from proxyroute.outcome import Evidence, Proof, Verdict
 from proxyroute.parts import Parts
 from proxyroute.ports import Probe
 

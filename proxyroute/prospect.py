@@ -6,9 +6,11 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from proxyroute.decided import Election, Plan, PlannedStep
 from proxyroute.election import elect, make_plan
-from proxyroute.model import Deadline, Election, Finding, Plan, PlannedStep, Policy, View
+from proxyroute.model import Deadline, Finding, View
 from proxyroute.parts import LOOK, Parts
+from proxyroute.policy import Policy
 from proxyroute.preflight import blocking, preflight, survey
 
 WAITED_FOR = "transaction.long"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from enum import StrEnum
 
+from proxyroute.decided import Undo
 from proxyroute.errors import (
     Aborted,
     LeaseLost,
@@ -25,7 +26,8 @@ from proxyroute.errors import (
 )
 from proxyroute.finish import finish
 from proxyroute.gtid import Containment, from_json
-from proxyroute.model import Deadline, Epoch, Reader, ReceiptState, Receiver, RouteTable, Undo, WriteState
+from proxyroute.inspection import WriteState
+from proxyroute.model import Deadline, Epoch, Reader, ReceiptState, Receiver, RouteTable
 from proxyroute.opening import Standing, must_answer, read_standing, refuse_unless_closed
 from proxyroute.operation import Operation
 from proxyroute.parts import LOOK, Parts, peer

@@ -24,8 +24,9 @@ from proxyroute.errors import (
     Unfinished,
 )
 from proxyroute.gtid import Containment, MariaDBPosition, Position
-from proxyroute.model import Deadline, Evidence, Finding, Proof, Severity, Status, Verdict
+from proxyroute.model import Deadline, Finding, Severity, Status
 from proxyroute.operation import Operation
+from proxyroute.outcome import Evidence, Proof, Verdict
 from proxyroute.parts import LOOK
 from proxyroute.ports import Server
 from proxyroute.rejoin_data import flashback, flashback_values, let_go, reseed

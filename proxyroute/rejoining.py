@@ -21,11 +21,13 @@ from proxyroute.assembly import (
 from proxyroute.binlog import Table
 from proxyroute.config import snapshot
 from proxyroute.config_values import ClusterConfig, ServerConfig
+from proxyroute.decided import Plan
 from proxyroute.errors import Busy, JournalError, ProxyRouteError, Refused, Unfinished
 from proxyroute.history import result_of, summarize
 from proxyroute.journal import Journal, Listener, Record
-from proxyroute.model import Deadline, Finding, Plan, Result, Severity, View
+from proxyroute.model import Deadline, Finding, Severity, View
 from proxyroute.operation import Operation, each, new_id, resume
+from proxyroute.outcome import Result
 from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Lease
 from proxyroute.rejoin import KIND, METHODS, go_on, rejoin

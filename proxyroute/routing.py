@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proxyroute import topology
-from proxyroute.model import Endpoint, Epoch, Policy, Reader, RouteTable, View
+from proxyroute.model import Endpoint, Epoch, Reader, RouteTable, View
+from proxyroute.policy import Policy
 
 WEIGHTS: tuple[tuple[float, int], ...] = ((1.0, 100), (3.0, 75), (10.0, 50), (30.0, 25))
 """Lag in seconds up to which a reader gets a weight. Few steps, so that the usual ups and downs change nothing."""

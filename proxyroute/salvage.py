@@ -11,9 +11,10 @@ from typing import Any
 
 from proxyroute.archive import Archive, replay, save_left
 from proxyroute.binlog import Logged, Remains
+from proxyroute.decided import Undo
 from proxyroute.errors import JournalError, LeaseLost, ProxyRouteError, Refused, ScriptFailed
 from proxyroute.gtid import Containment, MariaDBPosition, Position, from_json
-from proxyroute.model import Deadline, Undo
+from proxyroute.model import Deadline
 from proxyroute.operation import Operation
 from proxyroute.parts import Parts
 

@@ -16,12 +16,15 @@ from pathlib import Path
 from proxyroute.assembly import build_servers, cluster_folder, journal_folder, standing_file
 from proxyroute.atomic import put
 from proxyroute.config_values import ClusterConfig
+from proxyroute.decided import Action, Diagnosis
 from proxyroute.diagnosis import diagnose
 from proxyroute.history import Ledger, rebuilt
+from proxyroute.inspection import Event
 from proxyroute.known import Known, moved
 from proxyroute.known import remember as known_after
-from proxyroute.model import Action, Deadline, Diagnosis, Event, Observed, Policy, Status
+from proxyroute.model import Deadline, Observed, Status
 from proxyroute.moment import Moment
+from proxyroute.policy import Policy
 from proxyroute.probing import Prober
 from proxyroute.sight import Sightings, certainly_lives
 from proxyroute.standing import Book, Standing

@@ -12,7 +12,8 @@ from enum import StrEnum
 from functools import cached_property
 
 from proxyroute import topology
-from proxyroute.model import Address, FailoverPolicy, Receiver, Silent, Source, Status, View
+from proxyroute.model import Address, Receiver, Silent, Source, Status, View
+from proxyroute.policy import FailoverPolicy
 
 KEPT = 20
 """How many sightings of a server are kept."""

@@ -8,8 +8,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from proxyroute.errors import LeaseLost, LostReply, ProxyRouteError, Refused, StatementError, TimedOut
-from proxyroute.model import Deadline, Endpoint, Inspection, Policy, Silent, Status, View
+from proxyroute.inspection import Inspection
+from proxyroute.model import Deadline, Endpoint, Silent, Status, View
 from proxyroute.operation import each
+from proxyroute.policy import Policy
 from proxyroute.ports import Server
 
 _GRACE = 0.5

@@ -18,7 +18,8 @@ from typing import Any, Literal
 from proxyroute.atomic import put
 from proxyroute.deadline import Deadline
 from proxyroute.errors import JournalError, Refused
-from proxyroute.model import Finding, Policy, Severity
+from proxyroute.model import Finding, Severity
+from proxyroute.policy import Policy
 
 _FORMAT = 1
 _KEPT = 200

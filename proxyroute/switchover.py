@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from proxyroute.decided import Undo
 from proxyroute.errors import Refused, ServerError, TimedOut, Unfinished
 from proxyroute.gtid import Containment
-from proxyroute.model import Deadline, Finding, Receipt, ReceiptState, RouteTable, Severity, Transaction, Undo, View
+from proxyroute.inspection import Transaction
+from proxyroute.model import Deadline, Finding, Receipt, ReceiptState, RouteTable, Severity, View
 from proxyroute.opening import APART
 from proxyroute.operation import Operation
 from proxyroute.parts import LOOK, Parts

@@ -22,7 +22,6 @@ from proxyroute.model import (
     Deadline,
     Epoch,
     Observed,
-    Policy,
     Receipt,
     ReceiptState,
     Receiver,
@@ -32,6 +31,7 @@ from proxyroute.model import (
 )
 from proxyroute.operation import new_id
 from proxyroute.parts import LOOK, Parts
+from proxyroute.policy import Policy
 from proxyroute.ports import Lease
 from proxyroute.routes import highest_epoch
 from proxyroute.routing import route

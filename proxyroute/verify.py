@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from proxyroute.binlog import Table
 from proxyroute.errors import ProxyRouteError, StatementError
 from proxyroute.gtid import Position
-from proxyroute.model import Deadline, Verdict
+from proxyroute.model import Deadline
+from proxyroute.outcome import Verdict
 
 Key = tuple[Any, ...]
 READING = 120.0

@@ -19,7 +19,7 @@ from proxyroute.cli.progress import Progress
 from proxyroute.cli.remote import NoAnswer, Remote, error_of, finding_of
 from proxyroute.errors import Refused
 from proxyroute.history import Summary
-from proxyroute.model import Evidence, Proof, Result, Verdict
+from proxyroute.outcome import Evidence, Proof, Result, Verdict
 
 _EVERY = 0.25
 _MOST = 1000

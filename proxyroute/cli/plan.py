@@ -9,7 +9,8 @@ import click
 from proxyroute.cli.context import Context, common_options, pass_context
 from proxyroute.cli.output import Output, styled
 from proxyroute.errors import Refused
-from proxyroute.model import Severity, Transaction
+from proxyroute.inspection import Transaction
+from proxyroute.model import Severity
 from proxyroute.planned import offenders, prospect_json
 from proxyroute.words import seconds
 

@@ -15,7 +15,8 @@ from proxyroute.cli.switchover import NOT_PROVEN, result_code, show_result
 from proxyroute.cli.telling import telling
 from proxyroute.config_shape import parse_duration
 from proxyroute.errors import Refused
-from proxyroute.model import Deadline, Verdict
+from proxyroute.model import Deadline
+from proxyroute.outcome import Verdict
 from proxyroute.verify import Comparison
 from proxyroute.words import seconds
 

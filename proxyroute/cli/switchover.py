@@ -13,7 +13,7 @@ from proxyroute.cli.plan import show_prospect
 from proxyroute.cli.progress import Progress
 from proxyroute.cli.telling import tell, telling, telling_unhealed
 from proxyroute.errors import Refused, Unfinished
-from proxyroute.model import Proof, Result, Verdict
+from proxyroute.outcome import Proof, Result, Verdict
 from proxyroute.planned import offenders, prospect_json
 from proxyroute.words import stood_still
 

@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 from proxyroute.db.session import Session
 from proxyroute.errors import LostReply, ServerError, StatementError, TimedOut, Unreachable
-from proxyroute.model import Deadline, Policy
+from proxyroute.model import Deadline
+from proxyroute.policy import Policy
 
 HOLDERS = ("engine", "armed")
 _SESSIONS = ("engine", "switch")

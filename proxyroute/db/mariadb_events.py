@@ -14,7 +14,8 @@ from typing import Any
 
 from proxyroute.db.session import Session
 from proxyroute.errors import ServerError, StatementError, TimedOut
-from proxyroute.model import Deadline, Event
+from proxyroute.inspection import Event
+from proxyroute.model import Deadline
 
 _STATUS = {
     "ENABLED": "enabled",
@@ -46,7 +47,7 @@ def read_events(session: Session, deadline: Deadline) -> tuple[Event, ...]:
 
 
 def set_event_status(session: Session, event: Event, status: str, deadline: Deadline) -> None:
-    """Gives the event of that schema and name the ``status`` (see :class:`~proxyroute.model.Event`).
+    """Gives the event of that schema and name the ``status`` (see :class:`~proxyroute.inspection.Event`).
 
     Everything else stays as it is on *this* server. Nothing is written to the binary log, and the session's own
     settings are put back. Does nothing when the status is right already. Raises StatementError when the event does

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from proxyroute.db.freeze import Freeze, lock_name
 from proxyroute.db.session import Session
 from proxyroute.errors import StatementError
-from proxyroute.model import Deadline, Policy
+from proxyroute.model import Deadline
+from proxyroute.policy import Policy
 
 LOCK_TIMEOUTS = frozenset({1205, 1969, 1317, 3024})
 _ARM = """

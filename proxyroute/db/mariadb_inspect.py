@@ -12,7 +12,9 @@ from proxyroute.db.mariadb_events import read_events
 from proxyroute.db.mariadb_read import parse_version
 from proxyroute.db.session import Session
 from proxyroute.errors import StatementError
-from proxyroute.model import Deadline, Inspection, Policy, Transaction
+from proxyroute.inspection import Inspection, Transaction
+from proxyroute.model import Deadline
+from proxyroute.policy import Policy
 
 _T = TypeVar("_T")
 

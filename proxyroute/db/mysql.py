@@ -20,7 +20,9 @@ from proxyroute.db.server import ATTEMPT, NO_SUCH_THREAD, DatabaseServer
 from proxyroute.db.session import Session
 from proxyroute.errors import ServerError, StatementError, TimedOut
 from proxyroute.gtid import MySQLPosition, Position
-from proxyroute.model import Deadline, Event, Inspection, Peer, Policy, Status, WriteState
+from proxyroute.inspection import Event, Inspection, WriteState
+from proxyroute.model import Deadline, Peer, Status
+from proxyroute.policy import Policy
 
 _CLIENTS = """
 SELECT ID AS id FROM information_schema.PROCESSLIST

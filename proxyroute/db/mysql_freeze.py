@@ -9,7 +9,8 @@ from collections.abc import Callable
 from proxyroute.db.freeze import REPLY, Freeze, lock_name
 from proxyroute.db.session import Session
 from proxyroute.errors import ServerError, StatementError, TimedOut
-from proxyroute.model import Deadline, Policy
+from proxyroute.model import Deadline
+from proxyroute.policy import Policy
 
 LOCK_TIMEOUTS = frozenset({1205, 1317})
 BOUNDED = "SET SESSION lock_wait_timeout=1"

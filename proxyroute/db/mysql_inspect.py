@@ -11,7 +11,9 @@ from proxyroute.db.mariadb_read import parse_version
 from proxyroute.db.mysql_grants import missing_privileges
 from proxyroute.db.session import Session
 from proxyroute.errors import StatementError
-from proxyroute.model import Deadline, Inspection, Policy
+from proxyroute.inspection import Inspection
+from proxyroute.model import Deadline
+from proxyroute.policy import Policy
 
 _T = TypeVar("_T")
 _DENIED = frozenset({1044, 1142, 1143, 1227, 1370, 1401})

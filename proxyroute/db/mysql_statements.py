@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from proxyroute.model import Peer, Policy
+from proxyroute.model import Peer
+from proxyroute.policy import Policy
 
 
 def statements(verb: str, policy: Policy, peer: Peer) -> tuple[str, ...]:

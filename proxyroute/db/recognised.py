@@ -11,7 +11,8 @@ from proxyroute.db.replication import ReplicationLogin
 from proxyroute.db.server import DatabaseServer
 from proxyroute.db.session import Login, Session
 from proxyroute.errors import OtherFlavour
-from proxyroute.model import Address, Deadline, Peer, Policy
+from proxyroute.model import Address, Deadline, Peer
+from proxyroute.policy import Policy
 from proxyroute.ports import Server
 
 _DRIVERS: dict[str, type[MariaDB] | type[MySQL]] = {"mariadb": MariaDB, "mysql": MySQL}

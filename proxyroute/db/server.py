@@ -24,7 +24,9 @@ from proxyroute.errors import (
     TimedOut,
 )
 from proxyroute.gtid import Position
-from proxyroute.model import Address, Deadline, Event, Inspection, Peer, Policy, WriteState
+from proxyroute.inspection import Event, Inspection, WriteState
+from proxyroute.model import Address, Deadline, Peer
+from proxyroute.policy import Policy
 
 NO_SUCH_THREAD = 1094
 _TOO_MANY_CONNECTIONS = 1040

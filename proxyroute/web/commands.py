@@ -12,8 +12,9 @@ from proxyroute.caller import Caller
 from proxyroute.errors import GaveWay, ProxyRouteError, Refused
 from proxyroute.journal import Listener, Record
 from proxyroute.jsonable import jsonable
-from proxyroute.model import Finding, Result
+from proxyroute.model import Finding
 from proxyroute.operation import new_id
+from proxyroute.outcome import Result
 from proxyroute.web.audit import Actor
 
 ORDERS = ("maintenance", "pause", "resume", "rank", "reset_orders")

@@ -28,8 +28,9 @@ from proxyroute.glance import Glance
 from proxyroute.history import Ledger, Summary, report_from
 from proxyroute.journal import Listener, Record
 from proxyroute.lookout import foreseer
-from proxyroute.model import Deadline, Result
+from proxyroute.model import Deadline
 from proxyroute.notify_message import Notice, payload
+from proxyroute.outcome import Result
 from proxyroute.prospect import Prospect
 from proxyroute.sentry import Sentry
 from proxyroute.standing import Book, Standing

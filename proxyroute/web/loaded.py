@@ -13,7 +13,7 @@ from proxyroute.config_values import ClusterConfig
 from proxyroute.config_web import WebConfig
 from proxyroute.config_yaml import dotted
 from proxyroute.jsonable import jsonable
-from proxyroute.model import AGGRESSIVE
+from proxyroute.policy import AGGRESSIVE
 
 Where = tuple[str | int, ...]
 _SECRETS = frozenset({"file", "env", "credential"})

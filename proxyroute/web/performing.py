@@ -13,8 +13,9 @@ from proxyroute.engine import Engine, open_engine
 from proxyroute.errors import Refused
 from proxyroute.journal import Listener
 from proxyroute.lookout import foreseer
-from proxyroute.model import Deadline, Evidence, Proof, Result, Verdict
+from proxyroute.model import Deadline
 from proxyroute.orders import Orders
+from proxyroute.outcome import Evidence, Proof, Result, Verdict
 from proxyroute.sentry import Sentry
 from proxyroute.verify import Comparison
 from proxyroute.web.commands import ORDERS, Command

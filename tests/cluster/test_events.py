@@ -10,7 +10,8 @@ import pytest
 from proxyroute.db.mariadb_events import read_events, set_event_status
 from proxyroute.db.session import Login, Session
 from proxyroute.errors import StatementError
-from proxyroute.model import Deadline, Event
+from proxyroute.inspection import Event
+from proxyroute.model import Deadline
 from tests.support.mariadb import ENGINE, LocalCluster, Node
 
 Start = Callable[..., LocalCluster]

@@ -23,7 +23,8 @@ from proxyroute.db.mariadb_inspect import inspect
 from proxyroute.db.mariadb_read import parse_version, read_status
 from proxyroute.db.probe import RowProbe
 from proxyroute.db.session import Login, Session
-from proxyroute.model import Address, Deadline, Epoch, Policy
+from proxyroute.model import Address, Deadline, Epoch
+from proxyroute.policy import Policy
 from tests.support.mariadb import Account, LocalCluster, Node
 from tests.support.wait import until
 

@@ -11,7 +11,9 @@ import pytest
 
 from proxyroute.db.mariadb_inspect import inspect
 from proxyroute.db.session import Login, Session
-from proxyroute.model import Deadline, Inspection, Policy, Transaction
+from proxyroute.inspection import Inspection, Transaction
+from proxyroute.model import Deadline
+from proxyroute.policy import Policy
 from tests.support.clients import Clients
 from tests.support.mariadb import APPLICATION, ENGINE, Account, LocalCluster, Node
 from tests.support.wait import until

@@ -19,7 +19,8 @@ from proxyroute.db.replication import ReplicationLogin
 from proxyroute.db.session import Login, Session
 from proxyroute.errors import LostReply, TimedOut, Unreachable
 from proxyroute.gtid import Containment
-from proxyroute.model import Deadline, Peer, Policy
+from proxyroute.model import Deadline, Peer
+from proxyroute.policy import Policy
 from tests.support.certificates import make_certificate
 from tests.support.clients import Clients
 from tests.support.mariadb import APPLICATION, ENGINE, REPLICATION, LocalCluster, Node

@@ -15,7 +15,8 @@ from proxyroute.db.mysql_grants import ENGINE, FORCE, account_statements, engine
 from proxyroute.db.mysql_inspect import inspect
 from proxyroute.db.mysql_read import read_status
 from proxyroute.db.session import Login, Session
-from proxyroute.model import Deadline, Policy
+from proxyroute.model import Deadline
+from proxyroute.policy import Policy
 from tests.support.mariadb import Account, Node
 from tests.support.mysql import MySQLCluster
 

@@ -10,7 +10,8 @@ from proxyroute.db.mariadb import MariaDB
 from proxyroute.db.replication import ReplicationLogin
 from proxyroute.db.session import Login
 from proxyroute.errors import LeaseLost, LostReply, Unreachable
-from proxyroute.model import Deadline, Policy
+from proxyroute.model import Deadline
+from proxyroute.policy import Policy
 from tests.support.mariadb import ENGINE, REPLICATION, LocalCluster, Node
 
 

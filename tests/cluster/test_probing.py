@@ -13,10 +13,12 @@ import pytest
 from proxyroute.db.mariadb import MariaDB
 from proxyroute.db.replication import ReplicationLogin
 from proxyroute.db.session import Login
+from proxyroute.decided import Action, Diagnosis
 from proxyroute.diagnosis import diagnose
 from proxyroute.errors import Silence
 from proxyroute.known import Known, remember
-from proxyroute.model import AGGRESSIVE, Action, Diagnosis, FailoverPolicy, Receiver, Silent
+from proxyroute.model import Receiver, Silent
+from proxyroute.policy import AGGRESSIVE, FailoverPolicy
 from proxyroute.probing import Prober
 from proxyroute.sight import Evidence, Witness, evidence
 from tests.support.mariadb import APPLICATION, ENGINE, REPLICATION, LocalCluster, Node

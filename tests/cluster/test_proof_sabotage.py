@@ -14,8 +14,9 @@ import yaml
 from proxyroute.assembly import build_lease, build_parts
 from proxyroute.config import load
 from proxyroute.journal import Journal, journals
-from proxyroute.model import Deadline, Proof, Verdict
+from proxyroute.model import Deadline
 from proxyroute.operation import Operation
+from proxyroute.outcome import Proof, Verdict
 from proxyroute.proof import prove
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.mariadb import Node

@@ -8,7 +8,8 @@ from typing import Any
 
 from proxyroute.errors import Silence
 from proxyroute.gtid import MariaDBPosition
-from proxyroute.model import Address, Endpoint, Inspection, Receiver, Silent, Source, Status, View
+from proxyroute.inspection import Inspection
+from proxyroute.model import Address, Endpoint, Receiver, Silent, Source, Status, View
 
 NOW = "0-1-100"
 """Where the primary stands, and everybody with it, unless told otherwise."""

@@ -13,19 +13,17 @@ from typing import Any
 
 from proxyroute.errors import StatementError, TimedOut, Unreachable
 from proxyroute.gtid import GTID, MariaDBPosition, Position
+from proxyroute.inspection import Event, Inspection, WriteState
 from proxyroute.journal import Journal, Record
 from proxyroute.model import (
     NO_EPOCH,
     Address,
     Deadline,
     Epoch,
-    Event,
     Finding,
     Holding,
-    Inspection,
     Observed,
     Peer,
-    Policy,
     Receipt,
     ReceiptState,
     Receiver,
@@ -33,8 +31,8 @@ from proxyroute.model import (
     SemiSync,
     Source,
     Status,
-    WriteState,
 )
+from proxyroute.policy import Policy
 
 
 class Crash(BaseException):

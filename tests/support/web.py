@@ -15,9 +15,11 @@ from fastapi.testclient import TestClient
 from proxyroute.caller import Caller
 from proxyroute.config import Config, load
 from proxyroute.config_web import WebConfig
+from proxyroute.decided import Diagnosis
 from proxyroute.glance import Glance
 from proxyroute.journal import Listener
-from proxyroute.model import Address, Diagnosis, Observed, Result, View
+from proxyroute.model import Address, Observed, View
+from proxyroute.outcome import Result
 from proxyroute.web.app import create_app
 from proxyroute.web.commands import Command, Perform
 from proxyroute.web.hub import Hub

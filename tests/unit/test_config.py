@@ -14,7 +14,8 @@ from proxyroute import config as configuration
 from proxyroute.config import Config, InvalidConfig, Secret, config_path, from_snapshot, load, snapshot
 from proxyroute.config_receivers import EmailNotices, ScriptNotices, WebhookNotices
 from proxyroute.errors import ConfigError
-from proxyroute.model import AGGRESSIVE, Address, FailoverPolicy, Severity
+from proxyroute.model import Address, Severity
+from proxyroute.policy import AGGRESSIVE, FailoverPolicy
 
 MINIMAL = """\
 version: 1

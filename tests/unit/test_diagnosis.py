@@ -13,26 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxyroute.decided import Action, Diagnosis
 from proxyroute.diagnosis import TABLE, diagnose
 from proxyroute.diagnosis_case import FINDINGS
 from proxyroute.errors import Silence
 from proxyroute.failover_election import reason_codes
 from proxyroute.failover_limits import FINDINGS as LIMITS
 from proxyroute.known import Known
-from proxyroute.model import (
-    AGGRESSIVE,
-    Action,
-    Diagnosis,
-    FailoverPolicy,
-    Observed,
-    Policy,
-    Receiver,
-    SemiSync,
-    Severity,
-    Silent,
-    Status,
-)
+from proxyroute.model import Observed, Receiver, SemiSync, Severity, Silent, Status
 from proxyroute.outlook import FINDINGS as OUTLOOK
+from proxyroute.policy import AGGRESSIVE, FailoverPolicy, Policy
 from proxyroute.sight import Sightings, Witness, evidence
 from tests.support.builders import address, channel, position, replica, server, silent
 from tests.support.story import begin, dead, look, lost, lost_channel, well

@@ -10,7 +10,8 @@ import pytest
 
 from proxyroute import dialect
 from proxyroute.gtid import MySQLPosition
-from proxyroute.model import Policy, Receiver, SemiSync, Severity
+from proxyroute.model import Receiver, SemiSync, Severity
+from proxyroute.policy import Policy
 from proxyroute.preflight import survey
 from tests.support.builders import channel, replica, server, view
 

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyroute import topology
+from proxyroute.decided import Election
 from proxyroute.election import elect, make_plan, rejections
-from proxyroute.model import Election, Policy, Receiver, SemiSync, Source, Status, View
+from proxyroute.model import Receiver, SemiSync, Source, Status, View
+from proxyroute.policy import Policy
 from tests.support.builders import address, channel, inspection, position, replica, server, silent, view
 
 POLICY = Policy()

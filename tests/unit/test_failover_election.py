@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxyroute.decided import FailoverElection
 from proxyroute.failover_election import elect_failover, reason_codes, rejections
 from proxyroute.gtid import Containment
 from proxyroute.known import Known, SyncSight
-from proxyroute.model import FailoverElection, FailoverPolicy, Policy, Severity, Silent, Status
+from proxyroute.model import Severity, Silent, Status
+from proxyroute.policy import FailoverPolicy, Policy
 from proxyroute.sight import Sightings
 from tests.support.builders import address, channel, position, replica, server, silent, view
 from tests.support.story import lost, lost_channel

@@ -12,9 +12,10 @@ from proxyroute.diagnosis_case import FINDINGS as OF_DIAGNOSES
 from proxyroute.errors import Silence
 from proxyroute.failover_limits import FINDINGS as LIMITS
 from proxyroute.known import Known, SyncSight
-from proxyroute.model import FailoverPolicy, Observed, Policy, Receiver, View
+from proxyroute.model import Observed, Receiver, View
 from proxyroute.outlook import FINDINGS as OUTLOOK
 from proxyroute.outlook import Way, blocks
+from proxyroute.policy import FailoverPolicy, Policy
 from proxyroute.standing import FINDINGS as ORDERS
 from tests.support.builders import channel, position, replica, server, silent, view
 from tests.unit.sources import sources

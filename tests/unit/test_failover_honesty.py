@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from proxyroute.contingency import Contingency
+from proxyroute.decided import Action, Diagnosis
 from proxyroute.errors import Aborted, LeaseLost, Refused, ScriptFailed, Unfinished
 from proxyroute.failover import Orders, failover
 from proxyroute.failover_limits import unfenced
 from proxyroute.history import report_from, summarize
 from proxyroute.journal import read
-from proxyroute.model import Action, Deadline, Diagnosis, Epoch, Receipt, ReceiptState, RouteTable, Severity
+from proxyroute.model import Deadline, Epoch, Receipt, ReceiptState, RouteTable, Severity
 from proxyroute.moment import Moment
 from proxyroute.operation import Operation
 from proxyroute.parts import Parts

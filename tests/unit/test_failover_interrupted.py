@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from proxyroute.decided import Plan
 from proxyroute.errors import ProxyRouteError, Refused
 from proxyroute.failover import Orders, failover
 from proxyroute.gtid import Containment, MariaDBPosition
 from proxyroute.journal import outcome, read
-from proxyroute.model import Deadline, Epoch, Plan, Policy, Receipt, ReceiptState, RouteTable
+from proxyroute.model import Deadline, Epoch, Receipt, ReceiptState, RouteTable
 from proxyroute.operation import Operation, resume
 from proxyroute.parts import Parts, Salvage
+from proxyroute.policy import Policy
 from proxyroute.recovery import recover
 from proxyroute.routes import Routes
 from proxyroute.site import Site

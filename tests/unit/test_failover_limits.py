@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from proxyroute.failover_limits import DAY, FINDINGS, Guarding, Past, limits
-from proxyroute.model import FailoverPolicy
+from proxyroute.policy import FailoverPolicy
 
 AUTOMATIC = FailoverPolicy(mode="automatic", quiet_period=600.0, per_day=2)
 SHARED = Guarding(distributed=True)

@@ -11,8 +11,9 @@ from proxyroute import intent
 from proxyroute.errors import JournalError, Refused
 from proxyroute.history import Summary
 from proxyroute.intent import Intent
-from proxyroute.model import Deadline, Epoch, Observed, Policy
+from proxyroute.model import Deadline, Epoch, Observed
 from proxyroute.parts import Parts
+from proxyroute.policy import Policy
 from proxyroute.routes import Routes
 from proxyroute.site import Site
 from proxyroute.upkeep import Upkeep

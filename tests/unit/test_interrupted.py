@@ -11,11 +11,13 @@ import pytest
 from proxyroute.election import elect, make_plan
 from proxyroute.errors import Aborted, ProxyRouteError, SplitBrain, Unfinished
 from proxyroute.gtid import Containment, MariaDBPosition
+from proxyroute.inspection import WriteState
 from proxyroute.journal import Journal, outcome, read
-from proxyroute.model import Deadline, Epoch, Policy, WriteState
+from proxyroute.model import Deadline, Epoch
 from proxyroute.opening import Standing
 from proxyroute.operation import Operation, resume
 from proxyroute.parts import Parts
+from proxyroute.policy import Policy
 from proxyroute.recovery import Way, recover, way
 from proxyroute.routes import Routes
 from proxyroute.site import Site

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxyroute import journal
+from proxyroute.decided import Plan
 from proxyroute.errors import JournalError
 from proxyroute.journal import Journal
-from proxyroute.model import Epoch, Plan
+from proxyroute.model import Epoch
 from proxyroute.operation import Operation, resume
 from tests.support.fakeworld import FakeLease
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from proxyroute import model
 from proxyroute.errors import TimedOut
-from proxyroute.model import Address, Deadline, Endpoint, Epoch, Evidence, Proof, RouteTable, Verdict
+from proxyroute.model import Address, Deadline, Endpoint, Epoch, RouteTable
+from proxyroute.outcome import Evidence, Proof, Verdict
 from tests.support.builders import channel, replica, server, silent, view
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from proxyroute.errors import Silence
 from proxyroute.known import Known, SyncSight
-from proxyroute.model import FailoverPolicy, Finding, Observed, Policy, Receiver, Severity, View
+from proxyroute.model import Finding, Observed, Receiver, Severity, View
 from proxyroute.outlook import Way, blocks
+from proxyroute.policy import FailoverPolicy, Policy
 from tests.support.builders import channel, position, replica, server, silent, view
 
 AUTOMATIC = FailoverPolicy(mode="automatic", policy="most_advanced", single_engine=True)

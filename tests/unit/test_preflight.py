@@ -10,19 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from proxyroute.decided import Plan
 from proxyroute.election import elect, make_plan
-from proxyroute.model import (
-    Finding,
-    Inspection,
-    Plan,
-    Policy,
-    Receiver,
-    SemiSync,
-    Severity,
-    Silent,
-    Status,
-    Transaction,
-)
+from proxyroute.inspection import Inspection, Transaction
+from proxyroute.model import Finding, Receiver, SemiSync, Severity, Silent, Status
+from proxyroute.policy import Policy
 from proxyroute.preflight import blocking, codes, preflight, survey
 from tests.support.builders import address, channel, inspection, replica, server, silent, view
 from tests.unit.sources import sources

@@ -12,6 +12,7 @@ import pytest
 from proxyroute import keeper, rejoin, rejoining
 from proxyroute.db import mariadb_copy
 from proxyroute.deadline import giving_way
+from proxyroute.decided import Plan
 from proxyroute.election import elect
 from proxyroute.engine import Engine
 from proxyroute.errors import GaveWay
@@ -20,8 +21,10 @@ from proxyroute.failover_election import elect_failover
 from proxyroute.gtid import MariaDBPosition
 from proxyroute.history import Ledger, rebuilt, summarize
 from proxyroute.journal import Journal, outcome, read
-from proxyroute.model import NO_EPOCH, Deadline, Endpoint, FailoverPolicy, Plan, Policy, Verdict
+from proxyroute.model import NO_EPOCH, Deadline, Endpoint
 from proxyroute.operation import Operation
+from proxyroute.outcome import Verdict
+from proxyroute.policy import FailoverPolicy, Policy
 from proxyroute.recovery import recover
 from proxyroute.routing import route
 from proxyroute.sight import Sightings

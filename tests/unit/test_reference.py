@@ -20,8 +20,8 @@ from proxyroute.config_values import ServeConfig
 from proxyroute.config_vrrp import VrrpConfig
 from proxyroute.config_web import WebConfig
 from proxyroute.hooks import __doc__ as hooks_doc
-from proxyroute.model import AGGRESSIVE, FailoverPolicy, Policy
 from proxyroute.notify_receivers import __doc__ as notices_doc
+from proxyroute.policy import AGGRESSIVE, FailoverPolicy, Policy
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
 CONFIGURATION = (DOCS / "configuration.md").read_text()

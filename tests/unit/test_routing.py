@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyroute.model import Epoch, Policy, Reader, Receiver, RouteTable, Silent, Source, Status, View
+from proxyroute.model import Epoch, Reader, Receiver, RouteTable, Silent, Source, Status, View
+from proxyroute.policy import Policy
 from proxyroute.routing import route, weight
 from tests.support.builders import channel, endpoints, replica, server, silent, view
 from tests.unit.test_election import clusters

@@ -10,8 +10,9 @@ import pytest
 from proxyroute.errors import Silence
 from proxyroute.gtid import Position
 from proxyroute.known import Known, SyncSight, moved, primary_of, remember
-from proxyroute.model import FailoverPolicy, Receiver, SemiSync, Source, Status
+from proxyroute.model import Receiver, SemiSync, Source, Status
 from proxyroute.moment import Moment
+from proxyroute.policy import FailoverPolicy
 from proxyroute.sight import KEPT, Evidence, Sightings, Witness, advanced, certainly_lives, evidence
 from tests.support.builders import address, channel, position, replica, server, silent
 from tests.support.story import TOOK, beating, begin, dead, look, lost, lost_channel, well

@@ -15,11 +15,13 @@ import pytest
 
 from proxyroute import keeper
 from proxyroute.caller import Caller
+from proxyroute.decided import Action, Diagnosis
 from proxyroute.election import elect
 from proxyroute.errors import Busy, JournalError, Refused
-from proxyroute.model import NO_EPOCH, Action, Diagnosis, Endpoint, Policy, Severity, View
+from proxyroute.model import NO_EPOCH, Endpoint, Severity, View
 from proxyroute.orders import Orders
 from proxyroute.parts import Parts
+from proxyroute.policy import Policy
 from proxyroute.preflight import survey
 from proxyroute.routing import bereaved, route
 from proxyroute.standing import Book, Order, Standing

@@ -13,7 +13,8 @@ from proxyroute.assembly import journal_folder
 from proxyroute.caller import Caller
 from proxyroute.errors import Refused
 from proxyroute.journal import Listener
-from proxyroute.model import Finding, Result, Severity
+from proxyroute.model import Finding, Severity
+from proxyroute.outcome import Result
 from proxyroute.standing import Order, Standing
 from proxyroute.web.commands import KINDS, Command
 from proxyroute.web.tokens import Scope

@@ -20,7 +20,8 @@ from proxyroute.config_web import WebConfig
 from proxyroute.engine import open_engine
 from proxyroute.errors import Aborted, Busy, LeaseLost, ProxyRouteError, Refused, Unfinished
 from proxyroute.journal import Listener
-from proxyroute.model import Address, Evidence, Finding, Proof, Result, Severity, Verdict
+from proxyroute.model import Address, Finding, Severity
+from proxyroute.outcome import Evidence, Proof, Result, Verdict
 from proxyroute.web.commands import Command
 from proxyroute.web.server import served
 from proxyroute.web.tokens import Scope

@@ -18,8 +18,9 @@ from proxyroute.errors import Refused
 from proxyroute.glance import Glance
 from proxyroute.journal import Listener
 from proxyroute.keeper import Keeper
-from proxyroute.model import Result, View
+from proxyroute.model import View
 from proxyroute.notify_message import Notice
+from proxyroute.outcome import Result
 from proxyroute.web.app import create_app
 from proxyroute.web.audit import Actor
 from proxyroute.web.auth import Auth, Principal, require

@@ -14,9 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxyroute.assembly import journal_folder
 from proxyroute.config_web import WebConfig
+from proxyroute.decided import Action, Diagnosis
 from proxyroute.diagnosis import TABLE
 from proxyroute.errors import JournalError
-from proxyroute.model import Action, Diagnosis, Epoch, Finding, Observed, SemiSync, Severity
+from proxyroute.model import Epoch, Finding, Observed, SemiSync, Severity
 from proxyroute.sight import Sightings
 from proxyroute.web.measures import GAUGES
 from proxyroute.web.tokens import Scope

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from proxyroute.assembly import archive_folder, journal_folder
 from proxyroute.config import load
 from proxyroute.config_web import WebConfig
-from proxyroute.model import Result
+from proxyroute.outcome import Result
 from proxyroute.standing import Order, Standing
 from proxyroute.web.app import create_app
 from proxyroute.web.auth import COOKIE

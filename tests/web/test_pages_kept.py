@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from proxyroute.assembly import archive_folder
-from proxyroute.model import Result
+from proxyroute.outcome import Result
 from proxyroute.web.shown import _proxy_json
 from proxyroute.web.tokens import Scope
 from tests.support.wait import until

@@ -15,8 +15,9 @@ from schemathesis.generation import GenerationMode
 
 from proxyroute.checkup import Checkup
 from proxyroute.contingency import Contingency
+from proxyroute.decided import Action, Diagnosis
 from proxyroute.failover import Orders
-from proxyroute.model import Action, Diagnosis, Epoch, Observed
+from proxyroute.model import Epoch, Observed
 from proxyroute.prospect import Prospect
 from proxyroute.web.limits import Rate
 from proxyroute.web.tokens import Scope

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from proxyroute.config import snapshot
 from proxyroute.config_values import ClusterConfig
 from proxyroute.jsonable import jsonable
-from proxyroute.model import AGGRESSIVE
+from proxyroute.policy import AGGRESSIVE
 from proxyroute.standing import Standing
 from proxyroute.web.pages.overview import Reader, TheHub, named
 from proxyroute.web.pages.shell import page

@@ -7,34 +7,27 @@ from dataclasses import replace
 from typing import Any
 
 from proxyroute.addresses import address_findings
+from proxyroute.decided import Election, Plan, PlannedStep, Ranked
 from proxyroute.engine import Summary
 from proxyroute.errors import Refused
 from proxyroute.gtid import MariaDBPosition
+from proxyroute.inspection import Inspection, Transaction
 from proxyroute.model import (
     Address,
-    Election,
     Epoch,
-    Evidence,
     Finding,
     Holding,
-    Inspection,
     Observed,
-    Plan,
-    PlannedStep,
-    Proof,
-    Ranked,
     Receipt,
     ReceiptState,
     Receiver,
-    Result,
     Severity,
     Silent,
     Source,
     Status,
-    Transaction,
-    Verdict,
     View,
 )
+from proxyroute.outcome import Evidence, Proof, Result, Verdict
 from proxyroute.prospect import Prospect
 from proxyroute.standing import Standing
 

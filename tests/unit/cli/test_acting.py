@@ -11,8 +11,9 @@ import pytest
 from click.testing import Result as Outcome
 
 from proxyroute.errors import Aborted, Busy, Refused, Unfinished
-from proxyroute.model import Deadline, Result
+from proxyroute.model import Deadline
 from proxyroute.notify import Notifier
+from proxyroute.outcome import Result
 from tests.unit.cli.samples import (
     DENIED,
     DONE,

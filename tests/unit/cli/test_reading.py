@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 from click.testing import Result as Outcome
 
+from proxyroute.decided import Election, Ranked
 from proxyroute.history import Summary
 from proxyroute.model import (
     Address,
-    Election,
     Epoch,
     Finding,
     Holding,
     Observed,
-    Ranked,
     Receipt,
     ReceiptState,
     Receiver,

@@ -19,21 +19,11 @@ from playwright.sync_api import Browser, BrowserContext, expect
 from proxyroute.assembly import archive_folder
 from proxyroute.caller import Caller
 from proxyroute.contingency import Contingency
+from proxyroute.decided import Action, Diagnosis, FailoverElection, Plan, Ranked
 from proxyroute.failover import Orders
 from proxyroute.journal import Listener
-from proxyroute.model import (
-    Action,
-    Address,
-    Diagnosis,
-    FailoverElection,
-    Finding,
-    Plan,
-    Ranked,
-    Result,
-    Severity,
-    Silent,
-    Status,
-)
+from proxyroute.model import Address, Finding, Severity, Silent, Status
+from proxyroute.outcome import Result
 from proxyroute.web.commands import Command
 from proxyroute.web.tokens import Scope
 from tests.support.builders import channel, replica, server, silent
