@@ -56,6 +56,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("assembly",),
     ("guard", "outlet", "rejoining", "salvage_check", "foretold", "fenced", "logs"),
     ("orders",),
+    ("engine_looks",),
     ("engine", "sentry"),
     ("glance", "lookout", "checkup"),
     ("retry", "serve_lock"),
@@ -203,7 +204,7 @@ def test_an_agent_gets_along_without_a_database_driver_and_without_the_engine() 
     assert "proxyroute.agent" in loaded
     assert not {m for m in loaded if m.partition(".")[0] in ("pymysql", "click")}
     assert not {m for m in loaded if m.startswith("proxyroute.db")}
-    assert not {f"proxyroute.{m}" for m in (*_ENGINE, "engine", "assembly", "guard")} & loaded
+    assert not {f"proxyroute.{m}" for m in (*_ENGINE, "engine", "engine_looks", "assembly", "guard")} & loaded
 
 
 def test_a_module_without_a_place_is_found() -> None:
