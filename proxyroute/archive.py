@@ -25,7 +25,7 @@ from proxyroute.errors import ProxyRouteError, Refused, ScriptFailed
 from proxyroute.faults import act
 from proxyroute.gtid import GTID, Containment, MariaDBPosition, Position
 from proxyroute.model import Deadline
-from proxyroute.ports import Heir, LogSource
+from proxyroute.ports_data import Heir, LogSource
 
 _ROW = re.compile(rb"^### (INSERT INTO|UPDATE|DELETE FROM) `((?:[^`]|``)+)`\.`((?:[^`]|``)+)`", re.MULTILINE)
 _VERBS = {b"INSERT INTO": "inserted", b"UPDATE": "updated", b"DELETE FROM": "deleted"}

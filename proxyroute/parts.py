@@ -9,7 +9,8 @@ from pathlib import Path
 from proxyroute.model import Deadline, Epoch, Peer, RouteTable, View
 from proxyroute.operation import Operation
 from proxyroute.policy import Policy
-from proxyroute.ports import DeadServer, Heir, Hooks, Probe, Sentinel
+from proxyroute.ports import Hooks, Probe, Sentinel
+from proxyroute.ports_data import DeadServer, Heir
 from proxyroute.routes import Routes
 from proxyroute.routing import route
 from proxyroute.site import Site

@@ -16,7 +16,8 @@ from proxyroute.gtid import Containment, MariaDBPosition, Position, from_json
 from proxyroute.model import Deadline
 from proxyroute.operation import Operation
 from proxyroute.parts import LOOK, Parts
-from proxyroute.ports import Lease, Rebuilder
+from proxyroute.ports import Lease
+from proxyroute.ports_data import Rebuilder
 from proxyroute.rejoin_look import Means, find_primary
 
 _BRIEF, _UNDO = 30.0, 3600.0

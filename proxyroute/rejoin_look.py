@@ -13,7 +13,8 @@ from proxyroute.errors import Refused
 from proxyroute.gtid import Containment, MariaDBPosition, Position
 from proxyroute.model import Deadline, Finding, Severity, Status, View
 from proxyroute.parts import LOOK, Parts
-from proxyroute.ports import Lease, Rebuilder
+from proxyroute.ports import Lease
+from proxyroute.ports_data import Rebuilder
 from proxyroute.topology import source_of
 from proxyroute.verify import Comparison
 

@@ -36,7 +36,7 @@ _LAG = 1.0
 
 
 class MariaDBHeir:
-    """One server, as :class:`proxyroute.ports.Heir`. ``client`` is what its client program logs in with."""
+    """One server, as :class:`proxyroute.ports_data.Heir`. ``client`` is what its client program logs in with."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from proxyroute.faults import act
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.host import Host, Program, option_file, output, pump, stream
 from proxyroute.model import Address, Deadline
-from proxyroute.ports import Rebuilder
+from proxyroute.ports_data import Rebuilder
 
 SYSTEM_SCHEMAS = ("mysql", "information_schema", "performance_schema", "sys")
 _POLL = 0.02
@@ -44,7 +44,7 @@ _ASK_DATA_DIR = "my_print_defaults mysqld server mariadbd mariadb | sed -n 's/^-
 
 
 class MariaDBRebuild:
-    """One MariaDB server, as :class:`proxyroute.ports.Rebuilder`. ``client`` is what its programs log in with."""
+    """One MariaDB server, as :class:`proxyroute.ports_data.Rebuilder`. ``client`` is what its programs log in with."""
 
     def __init__(
         self,

@@ -61,7 +61,7 @@ done <"$index"
 
 
 class MariaDBRemains:
-    """One server's host, as :class:`proxyroute.ports.DeadServer`."""
+    """One server's host, as :class:`proxyroute.ports_data.DeadServer`."""
 
     def __init__(self, name: str, host: Host) -> None:
         self.name = name

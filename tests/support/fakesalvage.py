@@ -18,7 +18,7 @@ _FILE = "binlog.000001"
 
 @dataclass
 class FakeRemains:
-    """The host of ``server``, as :class:`proxyroute.ports.DeadServer`. Its log begins with its first transaction."""
+    """The host of ``server``, as a ``ports_data.DeadServer``. Its log begins with its first transaction."""
 
     world: World
     server: FakeServer
@@ -53,7 +53,7 @@ class FakeRemains:
 
 @dataclass
 class FakeHeir:
-    """A server that gets what was saved, as :class:`proxyroute.ports.Heir`."""
+    """A server that gets what was saved, as :class:`proxyroute.ports_data.Heir`."""
 
     world: World
     server: FakeServer

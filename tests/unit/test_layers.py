@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("diagnosis",),
     ("checks",),
     ("preflight",),
-    ("ports",),
+    ("ports", "ports_data"),
     ("probing", "archive"),
     ("journal",),
     ("operation",),
