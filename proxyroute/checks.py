@@ -13,8 +13,7 @@ from typing import NamedTuple
 from proxyroute import conditions, topology
 from proxyroute.conditions import Condition, Replica, seconds
 from proxyroute.decided import Plan
-from proxyroute.election import direct_writers
-from proxyroute.inspection import Inspection, Transaction
+from proxyroute.inspection import Inspection
 from proxyroute.model import Status, View
 from proxyroute.policy import Policy
 
@@ -248,83 +247,6 @@ def crowded(case: Case) -> Iterator[Said]:
             f"has {server.connections} of {server.connections_limit} connections in use",
             f"on {server.name}: SET GLOBAL max_connections={2 * server.connections_limit}; or extra_port in my.cnf",
         )
-
-
-# -- Accounts, transactions -----------------------------------------------------------------------------------
-
-
-def uninspected(case: Case) -> Iterator[Said]:
-    for server in case.view.seen:
-        if server.name not in case.view.inspections:
-            yield Said(server.name, "privileges and transactions could not be read", "proxyroute grants")
-
-
-def missing_privileges(case: Case) -> Iterator[Said]:
-    for name, inspection in case.view.inspections.items():
-        for privilege in inspection.missing_privileges:
-            on = "" if " ON " in privilege.upper() else " ON *.*"
-            where = case.primary.name if case.primary else name
-            yield Said(
-                name,
-                f"the account {inspection.account} lacks {privilege}",
-                f"on {where}: GRANT {privilege}{on} TO {quoted(inspection.account)};",
-            )
-
-
-def quoted(account: str) -> str:
-    """Returns ``user@host`` as it must be written in a statement."""
-    if account.startswith(("'", "`")):
-        return account
-    user, _, host = account.rpartition("@")
-    return f"'{user}'@'{host}'"
-
-
-def privileged_writers(case: Case) -> Iterator[Said]:
-    if case.primary is None:
-        return
-    locked = case.plan.lock_accounts if case.plan else ()
-    for account in direct_writers(case.view, case.primary.name, case.policy):
-        if account not in locked:
-            yield Said(
-                case.primary.name,
-                f"{account} may write although the server refuses ordinary writes",
-                "--force locks it during the switchover; or "
-                f"REVOKE SUPER, READ_ONLY ADMIN ON *.* FROM {quoted(account)};",
-            )
-
-
-def locked_writers(case: Case) -> Iterator[Said]:
-    if case.plan:
-        for account in case.plan.lock_accounts:
-            text = f"{account} will be locked during the switchover, because it may write past read_only"
-            yield Said(case.plan.primary, text)
-
-
-def prepared_xa(case: Case) -> Iterator[Said]:
-    if case.inspection and case.inspection.prepared_xa:
-        first = case.inspection.prepared_xa[0]
-        yield Said(
-            case.inspection.name,
-            f"XA transactions are prepared, and would stay behind: {', '.join(case.inspection.prepared_xa)}",
-            f"let their coordinator end them; or on {case.inspection.name}: XA COMMIT {first}; or XA ROLLBACK {first};",
-        )
-
-
-def long_transactions(case: Case) -> Iterator[Said]:
-    if case.inspection:
-        for transaction in case.inspection.transactions:
-            if transaction.writes and transaction.age_seconds >= case.policy.long_transaction:
-                yield _long(case.inspection.name, transaction)
-
-
-def _long(server: str, transaction: Transaction) -> Said:
-    statement = f": {transaction.statement}" if transaction.statement else ""
-    return Said(
-        server,
-        f"a {transaction.kind} of {transaction.user}@{transaction.host} (session {transaction.session}) has been "
-        f"running for {seconds(transaction.age_seconds)}, {transaction.rows_modified} rows modified{statement}",
-        f"wait for it, or proxyroute switchover --kill-long, or on {server}: KILL {transaction.session};",
-    )
 
 
 # -- Semi-synchronous replication -----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What stands in the way of an operation: a verdict on one view; nothing is filled in. Pure.
 
-The table below gives each rule of checks.py its stable code, documented in docs/reference/findings.md, and its weight.
+The table below gives each rule of checks.py and checks_inspection.py its stable code, documented in
+docs/reference/findings.md, and its weight.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from proxyroute import checks, conditions, dialect
+from proxyroute import checks, checks_inspection, conditions, dialect
 from proxyroute.checks import Case, Said, each, kept
 from proxyroute.decided import Plan
 from proxyroute.election import RULES as CANDIDATE_RULES
@@ -52,12 +53,12 @@ RULES: tuple[Rule, ...] = (
     Rule("primary.replicates", checks.replicating_primary),
     Rule("primary.binlog", checks.primary_without_binlog),
     Rule("primary.connections", checks.crowded, INFO),
-    Rule("account.unread", checks.uninspected),
-    Rule("account.privilege", checks.missing_privileges),
-    Rule("writer.privileged", checks.privileged_writers, forceable=True),
-    Rule("writer.locked", checks.locked_writers, WARNING),
-    Rule("transaction.xa", checks.prepared_xa, forceable=True),
-    Rule("transaction.long", checks.long_transactions),
+    Rule("account.unread", checks_inspection.uninspected),
+    Rule("account.privilege", checks_inspection.missing_privileges),
+    Rule("writer.privileged", checks_inspection.privileged_writers, forceable=True),
+    Rule("writer.locked", checks_inspection.locked_writers, WARNING),
+    Rule("transaction.xa", checks_inspection.prepared_xa, forceable=True),
+    Rule("transaction.long", checks_inspection.long_transactions),
     Rule("semi_sync.missing", checks.semi_sync_missing, forceable=True),
     Rule("semi_sync.alone", checks.semi_sync_alone, WARNING),
     Rule("semi_sync.degraded", checks.semi_sync_degraded, WARNING),

@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("diagnosis_alive", "diagnosis_silent"),
     ("diagnosis",),
     ("checks",),
+    ("checks_inspection",),
     ("preflight",),
     ("ports", "ports_data"),
     ("probing", "archive"),
