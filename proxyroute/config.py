@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from proxyroute.adapters import find_adapter, installed_adapters
+from proxyroute.config_fill import check_shape, fill, secret_of
 from proxyroute.config_lease import LeaseConfig
 from proxyroute.config_notices import read_notices, settings_of
 from proxyroute.config_secrets import Secret
@@ -27,11 +28,8 @@ from proxyroute.config_shape import (
     FileShape,
     HostShape,
     LeaseShape,
-    check_shape,
-    fill,
     is_name,
     parse_address,
-    secret_of,
 )
 from proxyroute.config_values import (
     Account,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from proxyroute.config_shape import fill
+from proxyroute.config_fill import fill
 from proxyroute.config_yaml import read_document
 from proxyroute.errors import ConfigError
 from proxyroute.haproxy.release import Shape

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from proxyroute.config_fill import fill
 from proxyroute.config_receivers import RECEIVERS, NoticeConfig
 from proxyroute.config_secrets import Secret
-from proxyroute.config_shape import fill
 from proxyroute.config_yaml import Document, Where, suggest
 
 

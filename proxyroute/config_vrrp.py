@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
-from proxyroute.config_shape import fill
+from proxyroute.config_fill import fill
 from proxyroute.config_yaml import Document, Where, suggest
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}")
