@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from proxyroute.cli import repman
+from proxyroute.cli import repman, repman_read
 from proxyroute.cli.context import Context
 from proxyroute.config import load
 from proxyroute.errors import ConfigError, Refused
@@ -25,7 +25,7 @@ def move_over(ctx: Context, file: Path, target: Path, state_dir: Path) -> None:
 
     Raises ConfigError (``file`` cannot be understood) or Refused (a file is there already); then nothing is written.
     """
-    moved = repman.convert(repman.read(file), file, target.parent)
+    moved = repman.convert(repman_read.read(file), file, target.parent)
     there = [str(path) for path in moved.secrets if path.exists()]
     if there:
         raise Refused(f"{', '.join(there)} is there already and is never overwritten; name another folder by --config")

@@ -1,16 +1,15 @@
-"""Turns a configuration of replication-manager into ours, and says of every option what became of it. Asks nobody."""
+"""Turns the options of replication-manager into ours, and says of each what became of it. Asks nobody."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from proxyroute.cli.repman_options import ALIASES, BY_HAND, FAMILIES, NOT_NEEDED, SECRET_WORDS
+from proxyroute.cli.repman_options import BY_HAND, FAMILIES, NOT_NEEDED, SECRET_WORDS
 from proxyroute.config_shape import NAME_HELP, is_name
 from proxyroute.errors import ConfigError
 from proxyroute.model import Address
@@ -18,7 +17,6 @@ from proxyroute.model import Address
 CONVERTED, NOT_NEEDED_WORD, BY_HAND_WORD, LEFT_OUT = "converted", "not needed", "by hand", "left out"
 VERDICTS = (BY_HAND_WORD, CONVERTED, NOT_NEEDED_WORD, LEFT_OUT)
 """What can become of an option, in the order in which it is told."""
-_DEFAULT = "default"
 _ENCRYPTED = "hash_"
 """How replication-manager marks a value that only its own key can read."""
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -45,32 +43,8 @@ class Moved:
     notes: list[Note] = field(default_factory=list)
 
 
-def read(file: Path) -> dict[str, dict[str, Any]]:
-    """Returns the options of each cluster in a file of replication-manager and in the folder that it includes.
-
-    Names of 1.x are replaced. Raises ConfigError with file and place when it cannot be read.
-    """
-    sections = _sections(file)
-    default = sections.pop(_DEFAULT, {})
-    if included := default.get("include"):
-        folder = Path(str(included))
-        if not folder.is_dir():
-            raise ConfigError(
-                f"{file}: include: {folder} is not a folder here; copy it from the other host, "
-                f"or remove the line and give each file by itself: proxyroute init --from-replication-manager FILE"
-            )
-        for other in sorted(folder.glob("*.toml")):
-            for name, options in _sections(other).items():
-                target = default if name == _DEFAULT else sections.setdefault(name, {})
-                target.update(options)
-    found = {name: {**default, **options} for name, options in sections.items()}
-    if not found:
-        raise ConfigError(f"{file}: no section describes a cluster; db-servers-hosts stands below [NAME]")
-    return found
-
-
 def convert(found: Mapping[str, Mapping[str, Any]], file: Path, folder: Path) -> Moved:
-    """Returns what the clusters of ``found`` (see :func:`read`) are in our words.
+    """Returns what the clusters of ``found`` (see :func:`~proxyroute.cli.repman_read.read`) are in our words.
 
     Files that hold passwords are named below ``folder``. Raises ConfigError when a cluster has no servers, or an
     option of it cannot be understood.
@@ -80,27 +54,6 @@ def convert(found: Mapping[str, Mapping[str, Any]], file: Path, folder: Path) ->
         cluster = _name(name)
         moved.clusters[cluster] = _Cluster(cluster, options, f"{file}: [{name}]", folder, moved).convert()
     return moved
-
-
-def _sections(file: Path) -> dict[str, dict[str, Any]]:
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}; name replication-manager's config.toml") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: is not TOML: {error}; name replication-manager's config.toml") from None
-    loose = {key: value for key, value in content.items() if not isinstance(value, dict)}
-    found: dict[str, dict[str, Any]] = {}
-    for name, options in content.items():
-        if isinstance(options, dict):
-            found[_DEFAULT if name.lower() == _DEFAULT else name] = _renamed(options)
-    if loose:  # a file below cluster.d may do without a section; then its own name is the cluster's
-        found.setdefault(file.stem, {}).update(_renamed(loose))
-    return found
-
-
-def _renamed(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {ALIASES.get(key.lower(), key.lower()): value for key, value in options.items()}
 
 
 def _name(text: str) -> str:

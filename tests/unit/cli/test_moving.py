@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from proxyroute.cli import main, repman, repman_options
+from proxyroute.cli import main, repman, repman_options, repman_read
 from proxyroute.config import load
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "moving-over.md"
@@ -176,7 +176,7 @@ def test_nothing_is_written_when_the_result_would_not_load(tmp_path: Path) -> No
 def test_names_of_version_one_are_understood(tmp_path: Path) -> None:
     source = tmp_path / "config.toml"
     source.write_text('hosts="10.0.0.1,10.0.0.2"\nuser="mrm:a"\nrpluser="r:b"\ninteractive=true\nwait-trx=4\n')
-    found = repman.read(source)
+    found = repman_read.read(source)
     moved = repman.convert(found, source, tmp_path)
     assert moved.clusters["config"]["failover"] == {"mode": "manual"}
     assert moved.clusters["config"]["switchover"] == {"long_wait": "4s"}
@@ -186,7 +186,7 @@ def test_names_of_version_one_are_understood(tmp_path: Path) -> None:
 def test_a_failover_stays_manual_while_no_route_can_be_closed(tmp_path: Path, proxies: str) -> None:
     source = tmp_path / "config.toml"
     source.write_text(f"[shop]\ndb-servers-hosts='a,b'\nfailover-mode='automatic'\n{proxies}\n")
-    moved = repman.convert(repman.read(source), source, tmp_path)
+    moved = repman.convert(repman_read.read(source), source, tmp_path)
     assert moved.clusters["shop"]["failover"]["mode"] == "manual"
     note = next(n for n in moved.notes if n.option == "failover-mode")
     assert note.verdict == "by hand"
