@@ -21,6 +21,7 @@ from proxyroute.agent_doubt import Doubt
 from proxyroute.agent_folder import Folder
 from proxyroute.agent_haproxy import SealedHAProxy
 from proxyroute.agent_memory import Local
+from proxyroute.agent_route import AcceptedRoute
 from proxyroute.agent_watch import Watch
 from proxyroute.config_agent import DEFAULT_PATH, AgentConfig, load_agent
 from proxyroute.errors import (
@@ -38,12 +39,9 @@ from proxyroute.errors import (
 from proxyroute.haproxy.release import (
     Announcement,
     Answer,
-    Memory,
     Phase,
     Release,
-    accept,
     epoch_of,
-    refuse_outdated,
 )
 from proxyroute.model import NO_EPOCH, Deadline, Finding, Observed, Receipt, ReceiptState, Severity
 from proxyroute.sdnotify import Manager
@@ -56,8 +54,6 @@ _ANNOUNCED = 60.0
 """Seconds for which an operation is followed closely after its last word."""
 _SECONDS = {Phase.PREPARE: 20.0, Phase.APPLY: 5.0, Phase.SETTLE: 30.0, Phase.RELEASE: 5.0}
 _LOOK = 5.0
-_FIRST_WRITES = 0.25
-"""Seconds after which writes flow again: until then this disk, which may be theirs, is not made to sync."""
 _CONFIRM = 0.1
 """Seconds between two looks whether HAProxy has been started anew."""
 
@@ -69,13 +65,9 @@ class Agent:
         """Raises ConfigError when the state folder cannot be used, ShareError when what it holds is damaged."""
         self._config = config
         self._local = Local(config.state_dir)
-        self._memory: Memory | None = None
-        self._release: Release | None = None
-        recalled = self._local.recall()
-        if recalled is not None:
-            self._memory, self._release = recalled
-        self._doubt = Doubt(self._local.was_midway())
         self._folder = Folder(config, self._local)
+        self._route = AcceptedRoute(self._local, self._folder)
+        self._doubt = Doubt(self._local.was_midway())
         self.watch = Watch()
         self._addresses = Addresses(config.virtual_addresses)
         self._answer = Answer(config.host, config.cluster, closes_after=config.closes_after)
@@ -88,8 +80,6 @@ class Agent:
         self._shut = False
         self._confirmed = 0
         self._confirm_again = 0.0
-        self._staged: dict[str, Release] = {}
-        self._lasting_at: float | None = None
         self._begun = self._watched = False
         self._trouble = {"folder": "", "receipt": "", "haproxy": "", "started": "", "memory": ""}
         self._told: dict[str, Any] = {}
@@ -106,7 +96,7 @@ class Agent:
         """Looks at the shared folder and at HAProxy once, and does what follows."""
         try:
             announcement = self._folder.current()
-            gone = self._memory is not None and announcement is None
+            gone = self._route.memory is not None and announcement is None
             if not gone:
                 self._heard, self._shut = time.monotonic(), False
             text = f"nothing is published in {self._config.folder} any more: is it mounted?"
@@ -136,28 +126,17 @@ class Agent:
     def line(self) -> str:
         """What there is to say of this host, in one line."""
         trouble = [text for text in self._trouble.values() if text]
-        memory = self._memory
+        memory = self._route.memory
         route = f"writes go to {memory.primary or 'nobody'}, epoch {memory.epoch}" if memory else "no route yet"
         return "; ".join([f"{self._config.cluster}: {route}", *trouble])
 
     def close(self) -> None:
         """Ends the watch; HAProxy goes on as it is."""
-        if self._lasting_at is not None:
-            self._lasting_at = 0.0
-            self._make_lasting()
+        self._make_lasting(at_once=True)
         self.watch.end()
         self._local.close()
 
     # Reading the folder
-
-    def _load(self, name: str) -> Release:
-        """Returns a release that is announced. Raises ShareError, and TimedOut when the disk hangs.
-
-        One that was staged is not read again: its name says what is in it.
-        """
-        if name in self._staged:
-            return self._staged[name]
-        return self._folder.release(name)
 
     def _begin(self) -> None:
         """After the folder has come into reach: what we said last, and how we learn of changes."""
@@ -169,7 +148,7 @@ class Agent:
                 self._answer = replace(said, closes_after=self._config.closes_after)
                 if said.phase and not Phase(said.phase).routes:
                     self._handled = said.answers  # a hold that was answered is not begun again
-            if self._release is not None:
+            if self._route.release is not None:
                 try:
                     self._haproxy().seal()
                 except (AdapterError, ConfigError, ShareError) as error:
@@ -204,7 +183,7 @@ class Agent:
             answers=announcement.id,
             phase=str(announcement.phase),
             operation=announcement.operation,
-            release=self._memory.release if self._memory else "",
+            release=self._route.memory.release if self._route.memory else "",
             receipt=receipt,
             watch=self.watch.how,
         )
@@ -218,68 +197,31 @@ class Agent:
         if phase.routes:
             if announcement.route is None:
                 raise Torn(f"{phase} names no release")
-            release = self._accept(announcement, announcement.route)
+            release = self._route.accept(announcement, announcement.route)
             haproxy = self._haproxy()
             deadline = Deadline.after(_SECONDS[phase])
             if phase is Phase.SETTLE:
-                self._staged.clear()
+                self._route.forget_staged()
                 return haproxy.settle(release.table, deadline)
             receipt = haproxy.apply(release.table, deadline)
             if receipt.state is ReceiptState.DONE:
                 self._hold_ends = 0.0  # those who waited have gone there
             return receipt
-        if announcement.route is not None and not self._knows(announcement):  # we were away when it was published
-            release = self._accept(announcement, announcement.route)
+        if announcement.route is not None and not self._route.knows(announcement):  # we were away when it was published
+            release = self._route.accept(announcement, announcement.route)
             self._haproxy().settle(release.table, Deadline.after(_SECONDS[Phase.SETTLE]))
         if phase is Phase.PREPARE:
-            return self._prepare(announcement)
+            target, back = self._route.stage(announcement)
+            return self._haproxy(target).prepare(target.table, back, Deadline.after(_SECONDS[Phase.PREPARE]))
         if phase is Phase.HOLD:
             self._hold_ends = time.monotonic() + announcement.seconds
             return self._haproxy().hold(announcement.operation, Deadline.after(announcement.seconds))
         self._hold_ends = 0.0
         return self._haproxy().release(Deadline.after(_SECONDS[phase]))
 
-    def _knows(self, announcement: Announcement) -> bool:
-        """Tells whether the route in force is ours, or older on a disk that was restored and is written anew now.
-
-        Then what is staged is judged by itself, and what was staged may go on: a stale engine stages nothing with us.
-        """
-        if self._memory is None or announcement.route is None:
-            return False
-        anew = announcement.phase is Phase.PREPARE or bool(self._staged)
-        return announcement.route == self._memory.release or (
-            anew and epoch_of(announcement.route) < self._memory.epoch
-        )
-
-    def _prepare(self, announcement: Announcement) -> Receipt:
-        if announcement.target is None or announcement.abort is None:
-            raise Torn("prepare names no releases")
-        self._staged.clear()  # what was believed long ago may have been signed with a key that has been changed
-        target, abort = self._load(announcement.target), self._load(announcement.abort)
-        accept(self._memory, target, announcement.sequence)
-        refuse_outdated(self._memory, abort.table.epoch)
-        self._staged = {target.name: target}
-        self._local.rehearse()  # it must be remembered before it is followed, and by then it is too late to refuse
-        back = abort.table
-        if self._memory is not None:  # a reload leads where writes go now: under the epoch they go there by
-            back = replace(back, primary=self._memory.primary, epoch=self._memory.epoch)
-        return self._haproxy(target).prepare(target.table, back, Deadline.after(_SECONDS[Phase.PREPARE]))
-
-    def _accept(self, announcement: Announcement, name: str) -> Release:
-        """Takes a release for the route in force and remembers that before anything follows it."""
-        refuse_outdated(self._memory, epoch_of(name))
-        release = self._load(name)
-        memory = accept(self._memory, release, announcement.sequence)
-        if memory != self._memory:
-            lasting = announcement.phase.lasting
-            self._local.remember(memory, release, lasting=lasting)
-            self._lasting_at = None if lasting else time.monotonic() + _FIRST_WRITES
-        self._memory, self._release = memory, release
-        return release
-
     def _confirm(self, announcement: Announcement) -> None:
         """Opens a HAProxy that has been started and is closed, when the folder says that our route still counts."""
-        if self._memory is None or self._release is None or self._memory.primary is None:
+        if self._route.memory is None or self._route.release is None or self._route.memory.primary is None:
             return
         if time.monotonic() < self._confirm_again:
             return
@@ -289,8 +231,8 @@ class Agent:
             pid = haproxy.pid(Deadline.after(_LOOK))
             if not haproxy.closed(Deadline.after(_LOOK)):
                 self._confirmed = pid
-            elif pid != self._confirmed and announcement.route == self._memory.release:
-                receipt = haproxy.settle(self._release.table, Deadline.after(_SECONDS[Phase.SETTLE]))
+            elif pid != self._confirmed and announcement.route == self._route.memory.release:
+                receipt = haproxy.settle(self._route.release.table, Deadline.after(_SECONDS[Phase.SETTLE]))
                 self._trouble["haproxy"] = "" if receipt.state is ReceiptState.DONE else receipt.detail
                 if announcement.phase.routes:  # what was said before is about a process that is gone
                     self._answer = replace(self._answer, receipt=receipt)
@@ -301,9 +243,9 @@ class Agent:
     def _obeyed_by_clock(self) -> None:
         """Ends a hold whose time is over, and closes writes after the declared silence, whatever else can be heard."""
         after = self._config.closes_after
-        if after and not self._shut and self._memory is not None and time.monotonic() - self._heard >= after:
+        if after and not self._shut and self._route.memory is not None and time.monotonic() - self._heard >= after:
             with contextlib.suppress(ProxyRouteError):
-                self._haproxy().shut(self._memory.epoch, Deadline.after(_LOOK))
+                self._haproxy().shut(self._route.memory.epoch, Deadline.after(_LOOK))
                 self._shut, self._confirmed = True, 0  # it opens again when the folder confirms the route
         if self._hold_ends and time.monotonic() >= self._hold_ends:
             with contextlib.suppress(ProxyRouteError):
@@ -326,7 +268,7 @@ class Agent:
 
     def _look(self, *, check: bool) -> tuple[Observed, tuple[Finding, ...]]:
         host = self._config.host
-        if self._release is None:
+        if self._route.release is None:
             text = "nothing has been published for this host yet"
             unset = Finding("agents.unpublished", Severity.WARNING, host, text, "proxyroute publish")
             return Observed(host, reachable=False, detail=text), (unset,)
@@ -347,15 +289,10 @@ class Agent:
         except (ShareError, TimedOut) as error:
             self._trouble["receipt"] = f"the receipt cannot be written: {error}"
 
-    def _make_lasting(self) -> None:
-        """What was accepted while writes waited is made safe from a power cut as well, now that they flow."""
-        if self._lasting_at is None or time.monotonic() < self._lasting_at:
-            return
-        assert self._memory is not None, "there is something to be made lasting"
-        assert self._release is not None, "there is something to be made lasting"
+    def _make_lasting(self, *, at_once: bool = False) -> None:
         try:
-            self._local.remember(self._memory, self._release)
-            self._lasting_at, self._trouble["memory"] = None, ""
+            if self._route.make_lasting(at_once=at_once):
+                self._trouble["memory"] = ""
         except ShareError as error:
             self._trouble["memory"] = str(error)
 
@@ -363,7 +300,7 @@ class Agent:
         """Says on this host's disk how things are, when they have changed."""
         receipt = self._answer.receipt
         addresses = self._addresses.lately()
-        closed = self._memory is not None and self._memory.primary is None
+        closed = self._route.memory is not None and self._route.memory.primary is None
         doubt = self._doubt.since(silent=bool(self._trouble["folder"]), closed=closed)
         text = "an operation had begun when the folder fell silent: another host may know how it ended"
         self._trouble["doubt"] = text if doubt is not None else ""
@@ -379,9 +316,9 @@ class Agent:
             "folder": str(self._config.folder),
             "watch": self.watch.how,
             "trouble": [text for text in self._trouble.values() if text],
-            "release": self._memory.release if self._memory else None,
-            "epoch": str(self._memory.epoch) if self._memory else None,
-            "primary": self._memory.primary if self._memory else None,
+            "release": self._route.memory.release if self._route.memory else None,
+            "epoch": str(self._route.memory.epoch) if self._route.memory else None,
+            "primary": self._route.memory.primary if self._route.memory else None,
             "phase": self._answer.phase,
             "operation": self._answer.operation,
             "state": str(receipt.state),
@@ -400,7 +337,7 @@ class Agent:
 
     def _haproxy(self, release: Release | None = None) -> SealedHAProxy:
         """Returns the HAProxy as ``release`` sets it up, by default the one in force. Raises ShareError."""
-        release = release or self._release
+        release = release or self._route.release
         c = self._config
         if release is None:
             raise ShareError("nothing has been published for this host yet")
@@ -408,7 +345,7 @@ class Agent:
             settings = c.local(release.shape, self._local.template(release))
         except ValueError as error:
             raise ConfigError(f"release {release.name}: {error}") from None
-        in_force = self._release.table if self._release else None
+        in_force = self._route.release.table if self._route.release else None
         return SealedHAProxy(c.host, c.cluster, release.table.servers, settings, in_force)
 
     def _failed(self, announcement: Announcement, error: Exception) -> Receipt:

@@ -73,7 +73,7 @@ class Host(Agent):
         self._watched = True
 
     def _haproxy(self, release: Release | None = None) -> Any:
-        if release is None and self._release is None:
+        if release is None and self._route.release is None:
             raise ShareError("nothing has been published")
         return self.told
 
