@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from proxyroute.addresses import holders, settled
 from proxyroute.config_values import ClusterConfig
 from proxyroute.contingency import Contingency, foresee
 from proxyroute.deadline import giving_way
@@ -22,17 +20,16 @@ from proxyroute.drift import differences
 from proxyroute.engine import Corrected, Engine
 from proxyroute.errors import Busy, GaveWay, ProxyRouteError, Refused
 from proxyroute.glance import Glance, glance
-from proxyroute.history import fenced, report_from, waiting_for_heal
+from proxyroute.history import fenced, waiting_for_heal
 from proxyroute.inspection import Event
 from proxyroute.model import Finding, Observed, ReceiptState, View
-from proxyroute.notify_message import Notice
-from proxyroute.outcome import Result, Verdict
+from proxyroute.outcome import Verdict
 from proxyroute.outlet import Listener
 from proxyroute.rejoining import is_alone
 from proxyroute.retry import Retry
 from proxyroute.sentry import Sentry
 from proxyroute.sight import Sightings
-from proxyroute.truth import truth
+from proxyroute.telling import Telling, listed
 
 _PATIENCE = 0.2
 """Seconds to wait for the lease: whoever has it is at work, and we come again."""
@@ -65,7 +62,7 @@ class Keeper:
         self._config = config
         self._engine = engine
         self._sentry = sentry
-        self._listener = listener
+        self._tell = Telling(config.name, listener, lambda operation: engine.show(operation))
         self._show_to = show
         self._heal = Retry()
         """Of what moves the primary; what can wait must not make it wait."""
@@ -73,16 +70,13 @@ class Keeper:
         self._busy_since: float | None = None
         self._busy_told = 0.0
         self._correct = Retry()
-        self._told: dict[str, str] = {}
         self._observed: tuple[Observed, ...] = ()
         self._observe_at = 0.0
         self._suspect: dict[str, tuple[str, ...]] = {}
-        self._stray: tuple[Finding, ...] = ()
         self._act = Retry()
         self._rejoin = Retry()
         self._rejoined_at: dict[str, float] = {}
         self._events_at = 0.0
-        self._troubled = False
         self._orders_told: tuple[str, ...] = ()
         self._silent: frozenset[str] = frozenset()
         self._stopping = stopping
@@ -106,7 +100,7 @@ class Keeper:
                 self._sentry.follow(last.ended_with, last.started + last.seconds)
             diagnosis = self._sentry.diagnose(sightings, self._observed)
             self._show(sightings, diagnosis)
-            self._tell_diagnosis(diagnosis)
+            self._tell.diagnosis(diagnosis)
             self._tell_orders()
             self._try_anew(view)
             self._undo_what_is_left(diagnosis)
@@ -117,8 +111,10 @@ class Keeper:
             if fresh:
                 self._observed = self._engine.observe()
                 self._observe_at = time.monotonic() + self._config.serve.proxies_period
-                self._tell_addresses()
-            self._tell_state(view)  # before the chores: one may wait for long
+                self._tell.addresses(self._engine.address_findings(self._observed), self._observed)
+            # before the chores: one may wait for long
+            left = waiting_for_heal(self._engine.history())
+            self._tell.state(view, self._observed, left, self._sentry.standing)
             if self._sentry.standing.idle:
                 return
             self._take_up_leftovers(view)
@@ -128,9 +124,9 @@ class Keeper:
         except GaveWay:
             return  # a chore; it is taken up again when there is time for it
         except ProxyRouteError as error:
-            self._say("trouble", str(error), "bad")
+            self._tell.say("trouble", str(error), "bad")
         else:
-            self._told.pop("trouble", None)
+            self._tell.over("trouble")
 
     def _urgent(self) -> str:
         """What a chore of ours is to give way to, see ``proxyroute.deadline``. Any thread may ask.
@@ -164,24 +160,9 @@ class Keeper:
         try:
             self._show_to(glance(self._engine, self._sentry, sightings, self._observed, diagnosis))
         except Exception as error:  # noqa: BLE001 - a mistake of ours in what is only looked at
-            self._say("trouble", f"cannot be shown: {type(error).__name__}: {error}; please report this", "warn")
+            self._tell.say("trouble", f"cannot be shown: {type(error).__name__}: {error}; please report this", "warn")
 
     # -- the primary --
-
-    def _tell_diagnosis(self, diagnosis: Diagnosis) -> None:
-        """Told when the name changes: the sentence has seconds in it."""
-        if self._told.get("diagnosis") == diagnosis.name:
-            return
-        fine = diagnosis.name in ("NoProblem", "JustStarted")
-        details = {"name": diagnosis.name, "action": str(diagnosis.action), "primary": diagnosis.primary}
-        self._told["diagnosis"] = diagnosis.name
-        self._told.pop("blocked", None)
-        if not (fine and not self._troubled):
-            text = f"{diagnosis.name}: {diagnosis.text}"
-            self._listener(
-                Notice(self._config.name, "diagnosis", text, "good" if fine else "warn", time.time(), details)
-            )
-        self._troubled = not fine
 
     def _tell_orders(self) -> None:
         """Standing orders that came or went, once each."""
@@ -191,7 +172,7 @@ class Keeper:
             self._act.reset()
             come = [line for line in lines if line not in before]
             gone = [f"no more: {line}" for line in before if line not in lines]
-            self._say("orders", "; ".join([*come, *gone]), "warn" if come else "good")
+            self._tell.say("orders", "; ".join([*come, *gone]), "warn" if come else "good")
 
     def _try_anew(self, view: View) -> None:
         """What was refused may be possible once somebody else answers, or is gone: nobody should wait for that."""
@@ -210,33 +191,33 @@ class Keeper:
         automatic = self._config.failover.mode == "automatic"
         try:
             if diagnosis.action is Action.CLOSE:
-                self._say_done(self._engine.close_strays(diagnosis.servers), "warn")
+                self._tell.done(self._engine.close_strays(diagnosis.servers), "warn")
             elif diagnosis.action is Action.REOPEN and automatic:
                 known = self._sentry.known
                 waited = known is not None and known.primary == diagnosis.primary and known.semi_sync is not None
                 last = self._sentry.last_seen()
-                self._say_done(self._engine.reopen(diagnosis.primary, semi_sync=waited, last=last), "good")
+                self._tell.done(self._engine.reopen(diagnosis.primary, semi_sync=waited, last=last), "good")
             elif diagnosis.action is Action.FAILOVER and automatic:
                 self._fail_over()
             else:
                 self._busy_since = None  # whoever was at work has done it, or there is nothing to do
-                self._tell_blockers(diagnosis)
+                self._tell.blockers(diagnosis)
                 return False
         except Busy as error:
             self._tell_busy(error)
             return False
         except Refused as error:
             self._act.failed()
-            findings = _told(error.findings)
-            self._say("blocked", f"{error}{': ' if findings else ''}{findings}", "bad")
+            findings = listed(error.findings)
+            self._tell.say("blocked", f"{error}{': ' if findings else ''}{findings}", "bad")
         except ProxyRouteError as error:
             self._act.failed()
-            self._say("blocked", str(error), "bad")
+            self._tell.say("blocked", str(error), "bad")
         else:
             self._act.reset()
             self._busy_since = None
             self._chores.reset()  # one that could not be done below the old primary can be now
-            self._told.pop("blocked", None)
+            self._tell.over("blocked")
             self._observed, self._observe_at = (), 0.0
         return True
 
@@ -247,23 +228,7 @@ class Keeper:
             self._busy_since = self._busy_told = now
         if now - self._busy_told >= _BUSY_TOLD:
             self._busy_told = now
-            self._say("blocked", f"cannot act for {now - self._busy_since:.0f} s: {error}", "bad")
-
-    def _tell_blockers(self, diagnosis: Diagnosis) -> None:
-        """What would be done by the diagnosis alone, and what is against it, which a person must know at once."""
-        if diagnosis.wanted not in (None, diagnosis.action) and diagnosis.blockers:
-            self._say("blocked", f"{diagnosis.wanted} is not possible now: {_told(diagnosis.blockers)}", "bad")
-
-    def _say_done(self, text: str, level: str, operation: str = "") -> None:
-        self._told.pop("acted", None)
-        self._say("acted", text, level, self._report(operation))
-
-    def _report(self, operation: str) -> dict[str, Any]:
-        """Returns the report of ``operation`` as details of a notice; nothing when there is none to be had."""
-        if operation:
-            with contextlib.suppress(ProxyRouteError):
-                return {"report": report_from(self._engine.show(operation))}
-        return {}
+            self._tell.say("blocked", f"cannot act for {now - self._busy_since:.0f} s: {error}", "bad")
 
     def _fail_over(self) -> None:
         def look(more: tuple[Finding, ...]) -> Contingency:
@@ -280,7 +245,7 @@ class Keeper:
         left = f"; left to do: {'; '.join(result.leftovers)}" if result.leftovers else ""
         verdict = result.proof.verdict if result.proof is not None else Verdict.UNKNOWN
         level = "good" if verdict is Verdict.PROVEN and not left else "warn"
-        self._say_done(f"failover {result.operation}: {result.text}; {verdict}{left}", level, result.operation)
+        self._tell.done(f"failover {result.operation}: {result.text}; {verdict}{left}", level, result.operation)
 
     def _events_if_due(self, view: View) -> tuple[Event, ...] | None:
         """The scheduled events of the primary, which it cannot tell any more once it is gone; read now and then."""
@@ -326,7 +291,7 @@ class Keeper:
 
         Only once it is said to be blocked: looking for what is left must not delay one that can be done.
         """
-        blocked = Action.FAILOVER in (diagnosis.action, diagnosis.wanted) and "blocked" in self._told
+        blocked = Action.FAILOVER in (diagnosis.action, diagnosis.wanted) and self._tell.stands("blocked")
         if not blocked or not self._chores.due:
             return
 
@@ -363,7 +328,7 @@ class Keeper:
                 with giving_way(self._urgent):
                     result = self._engine.rejoin(server.name, if_alone=True)
                 if result.outcome != "unchanged":
-                    self._say_done(result.text, "good", result.operation)
+                    self._tell.done(result.text, "good", result.operation)
                 self._rejoined_at[server.name] = time.monotonic()
                 self._rejoin.reset()
             except (Busy, GaveWay):
@@ -371,28 +336,23 @@ class Keeper:
             except ProxyRouteError as error:
                 self._rejoin.failed()
                 told = "; ".join([str(error), *(f.text for f in getattr(error, "findings", ()))])
-                self._say("blocked", f"{server.name} does not rejoin by itself: {told}", "warn")
+                self._tell.say("blocked", f"{server.name} does not rejoin by itself: {told}", "warn")
 
     def _try_to_heal(self, retry: Retry, still: Callable[[], bool], *, gives_way: bool = True) -> None:
         """``still`` tells whether what it was for is left afterwards."""
         try:
             for result in self._engine.heal(patience=_PATIENCE, urgent=self._urgent if gives_way else None):
-                self._tell_healed(result)
+                self._tell.healed(result)
         except Busy:
             return  # somebody is at work on it
         except ProxyRouteError as error:
             retry.failed()
-            self._say("refused", f"cannot heal now: {error}", "bad")
+            self._tell.say("refused", f"cannot heal now: {error}", "bad")
             return
         if not still():
             retry.reset()
         elif not gives_way or not self._urgent():
             retry.failed()
-
-    def _tell_healed(self, result: Result) -> None:
-        left = f"; left to do: {'; '.join(result.leftovers)}" if result.leftovers else ""
-        level = "warn" if left else "good"
-        self._say("healed", f"healed {result.operation}: {result.text}{left}", level, self._report(result.operation))
 
     # -- the routes --
 
@@ -414,10 +374,10 @@ class Keeper:
         except Busy:
             return
         except Refused as error:
-            self._say("refused", f"routes are left as they are: {error}", "warn")
+            self._tell.say("refused", f"routes are left as they are: {error}", "warn")
             return
         if corrected is None:
-            self._told.pop("refused", None)
+            self._tell.over("refused")
             self._correct.reset()
             with contextlib.suppress(ProxyRouteError):
                 self._engine.upkeep.remember(view, self._observed)
@@ -431,35 +391,8 @@ class Keeper:
             done = receipt.state is ReceiptState.DONE
             ended = f"told again under {corrected.epoch}" if done else f"{receipt.state}: {receipt.detail}"
             details = {"proxy": receipt.proxy, "drift": list(corrected.wrong.get(receipt.proxy, ()))}
-            self._say("corrected", f"{receipt.proxy}: {why}: {ended}", "good" if done else "bad", details)
+            self._tell.say("corrected", f"{receipt.proxy}: {why}: {ended}", "good" if done else "bad", details)
         if all(r.state is ReceiptState.DONE for r in corrected.receipts):
             self._correct.reset()
         else:
             self._correct.failed()
-
-    # -- what is told --
-
-    def _tell_state(self, view: View) -> None:
-        text, level = truth(view, self._observed, waiting_for_heal(self._engine.history()), self._sentry.standing)
-        drift = {o.proxy: list(o.drift) for o in self._observed if o.drift}
-        self._say("state", text, level, {"drift": drift})
-
-    def _tell_addresses(self) -> None:
-        """What is seen twice: an address that moves is at nobody's, or at two hosts, for a moment."""
-        before, self._stray = self._stray, self._engine.address_findings(self._observed)
-        if lasting := [finding for finding in self._stray if finding in before]:
-            self._say("address", _told(lasting), "warn", {"codes": sorted({f.code for f in lasting})})
-        elif "address" in self._told and not self._stray and settled(self._observed):
-            there = [f"{address} is at {', '.join(hosts)}" for address, hosts in holders(self._observed).items()]
-            self._say("address", "; ".join(there), "good")
-            del self._told["address"]
-
-    def _say(self, kind: str, text: str, level: str, details: Mapping[str, Any] | None = None) -> None:
-        """Tells it once; the same again only after something else of its kind."""
-        if self._told.get(kind) != text or kind in ("healed", "corrected", "orders"):
-            self._told[kind] = text
-            self._listener(Notice(self._config.name, kind, text, level, time.time(), details or {}))
-
-
-def _told(findings: Sequence[Finding]) -> str:
-    return "; ".join(f"{f.subject}: {f.text} ({f.cure})" for f in findings)

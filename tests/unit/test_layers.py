@@ -60,7 +60,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine_looks",),
     ("engine", "sentry"),
     ("glance", "lookout", "checkup"),
-    ("retry", "serve_lock"),
+    ("retry", "serve_lock", "telling"),
     ("keeper",),
     ("charge",),
     ("daemon",),
