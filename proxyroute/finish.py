@@ -14,8 +14,9 @@ from proxyroute import salvage
 from proxyroute.errors import LostReply, ProxyRouteError, TimedOut, Unfinished, Unreachable
 from proxyroute.gtid import Containment, Position
 from proxyroute.inspection import Event
+from proxyroute.latecomers import look
 from proxyroute.model import Deadline, ReceiptState, RouteTable
-from proxyroute.opening import ARMED, Standing, add_doubt, must_answer, read_standing, refuse_unless_closed
+from proxyroute.opening import ARMED, Standing, add_doubt, must_answer, refuse_unless_closed
 from proxyroute.operation import Operation, each
 from proxyroute.parts import LOOK, Parts, peer
 from proxyroute.ports import Server
@@ -96,7 +97,7 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
     plan, new = op.plan, parts.site[op.plan.candidate]
     with op.step("open") as note:
         hurry = {*parts.excused(op, ()), *op.gone}
-        standing = read_standing(parts, op, deadline.within(_LOOK_NOW), hurry=hurry)
+        standing = look(parts, op, deadline.within(_LOOK_NOW), lost, hurry=hurry)
         old = standing.states.get(plan.primary)
         if plan.primary in op.gone and old is not None and old.writable:
             back = standing.states.get(new.name)
@@ -106,7 +107,7 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
                 refuse_unless_closed(others, new.name, op.goal, excused=parts.excused(op, lost), lost=lost)
             cut = shut(parts.site[plan.primary], deadline)
             note.detail = f"{plan.primary} is back and was closed, {cut} sessions ended; "
-            standing = read_standing(parts, op, deadline.within(_LOOK_NOW), hurry=hurry)
+            standing = look(parts, op, deadline.within(_LOOK_NOW), lost, hurry=hurry)
             old = None
         if must_answer(standing, new.name).writable:
             op.mark("opened")
@@ -118,7 +119,7 @@ def _open_new(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[
                 note.detail = _make_wait(parts, op, table, deadline)
                 _end_sessions(parts.site[plan.primary], op, deadline)
                 parts.site[plan.primary].refuse_writes(deadline)
-                standing = read_standing(parts, op, deadline.within(_LOOK_NOW), hurry=hurry)
+                standing = look(parts, op, deadline.within(_LOOK_NOW), lost, hurry=hurry)
         refuse_unless_closed(standing, new.name, op.goal, excused=parts.excused(op, lost), lost=lost)
         _tell_what_was_fed(op, standing)
         op.lease.check()

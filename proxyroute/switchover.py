@@ -12,6 +12,7 @@ from proxyroute.decided import Undo
 from proxyroute.errors import Refused, ServerError, TimedOut, Unfinished
 from proxyroute.gtid import Containment
 from proxyroute.inspection import Transaction
+from proxyroute.latecomers import keep_present, look_again
 from proxyroute.model import Deadline, Finding, Receipt, ReceiptState, RouteTable, Severity, View
 from proxyroute.opening import APART
 from proxyroute.operation import Operation
@@ -73,6 +74,9 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
         parts.expect(2 * policy.warm_up + 2 * _PREPARE)
     with op.step("connect"):
         _connect(parts, op, view)
+    if view.silent:
+        with op.step("look again") as note:
+            note.detail = look_again(parts, op, view)
     with op.step("warm up") as note:
         note.detail = _warm_up(old, new, op)
     if plan.attach:
@@ -159,6 +163,7 @@ def _preflight(parts: Parts, op: Operation, *, force: bool) -> View:
     source = candidate.source if candidate is not None else None
     op.keep("server_ids", {s.name: s.server_id for s in view.seen})
     op.keep(APART, _apart(view))
+    keep_present(op, (s.name for s in view.seen))
     op.keep("source_options", dict(source.options) if source is not None else {})
     op.keep("settings", dict(parts.site[plan.primary].write_settings(Deadline.after(LOOK))))
     inspection = view.inspections.get(plan.primary)

@@ -41,7 +41,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("site", "routes"),
     ("parts",),
     ("proof", "opening", "prospect", "upkeep", "salvage"),
+    ("latecomers",),
     ("finish", "failover_stock"),
+    ("undoing",),
     ("recovery",),
     ("switchover", "failover"),
     ("contingency",),
@@ -70,8 +72,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 """Low to high: a module imports from lower lines, and from its own package. What stands side by side is apart."""
 
-_ENGINE = ("journal", "operation", "site", "routes", "parts", "proof", "opening", "prospect", "finish", "recovery")
-_ENGINE += ("switchover", "failover", "archive", "salvage", "rejoin_look", "rejoin_data", "rejoin")
+_ENGINE = ("journal", "operation", "site", "routes", "parts", "proof", "opening", "latecomers", "prospect", "finish")
+_ENGINE += (
+    "undoing",
+    "recovery",
+    "switchover",
+    "failover",
+    "archive",
+    "salvage",
+    "rejoin_look",
+    "rejoin_data",
+    "rejoin",
+)
 
 BARRED: dict[str, tuple[str, ...]] = {
     "db.*": _ENGINE,
