@@ -33,6 +33,8 @@ _TOO_MANY_CONNECTIONS = 1040
 POLL = 0.002
 ATTEMPT = 0.5
 _SLICE = 0.25
+_REPLY = 1.0
+"""Seconds for the answer to a question about a wait, beyond what is waited."""
 _QUICK = 0.7
 """Seconds in which a server answers that is worth waiting for."""
 
@@ -139,7 +141,7 @@ class DatabaseServer(ABC):
             left = deadline.require(f"{self.name} to apply {text}")
             try:
                 row = self._open(deadline).one(
-                    sql, Deadline.after(min(left, _SLICE) + 1.0), (text, round(min(left, _SLICE), 3))
+                    sql, Deadline.after(min(left, _SLICE) + _REPLY), (text, round(min(left, _SLICE), 3))
                 )
             except GaveWay:
                 raise
@@ -148,7 +150,8 @@ class DatabaseServer(ABC):
             if row["waited"] == 0:
                 return
             with contextlib.suppress(TimedOut):  # the next round says what was waited for: an answer it was not
-                self._replication.require_applying(self.name, deadline)
+                # with time of its own: in the last moment of the wait every server would look silent
+                self._replication.require_applying(self.name, Deadline.after(_REPLY))
 
     # -- Freezing --
 

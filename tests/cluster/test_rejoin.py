@@ -60,6 +60,7 @@ def test_clean(lab: Lab) -> None:
     assert_order(lab, new.name)
 
 
+@pytest.mark.full
 def test_one_that_only_follows_is_not_waited_for_until_it_has_caught_up(lab: Lab) -> None:
     """A long way to go must not keep the cluster from a failover meanwhile: the lease is held."""
     old, new = diverge(lab, [])
