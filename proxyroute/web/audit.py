@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import json
 import os
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proxyroute.atomic import sync_folder
 from proxyroute.errors import JournalError
 
 _LONGEST = 200_000
@@ -66,20 +69,34 @@ class Audit:
         line = json.dumps(vars(entry), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             try:
-                self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-                try:
-                    size = os.fstat(handle).st_size
-                    written = os.write(handle, line)
-                    if written != len(line):
-                        os.ftruncate(handle, size)
-                        raise OSError(28, "the disk is full")
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
+                self._append(line)
             except OSError as error:
                 raise JournalError(f"{self._file}: {error.strerror}; the audit must be writable") from error
         return entry
+
+    def _append(self, line: bytes) -> None:
+        """Puts ``line`` on disk whole, or not at all. Raises OSError.
+
+        What a crash has torn ends without its line end; what comes next must not become part of it.
+        """
+        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(handle).st_size
+            if size and os.pread(handle, 1, size - 1) != b"\n":
+                line = b"\n" + line
+            try:
+                if os.write(handle, line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(handle)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(handle, size)  # what is refused must not be on record as done
+                raise
+        finally:
+            os.close(handle)
+        if not size:
+            sync_folder(self._file.parent)
 
     def last(self, limit: int = 200, cluster: str | None = None) -> tuple[Entry, ...]:
         """Returns the latest entries, the latest first; of one cluster if it is named."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import yaml
 
 from proxyroute.config import InvalidConfig, Secret, from_snapshot, load, snapshot
 from proxyroute.maxscale.services import Service, outlook
+from proxyroute.maxscale.settings import Settings
 from proxyroute.maxscale.states import Known, Move, Shown, lasting, match, unmet, urgent
 from proxyroute.model import Address, Endpoint, Epoch, Reader, RouteTable
+from tests.support.load import ROOT_FOLDER
 
 GOOD = {
     "type": "maxscale",
@@ -68,6 +72,17 @@ def test_a_mistake_is_told_where_it_is(tmp_path: Path, changes: dict[str, Any], 
     assert problem.field == f"clusters.shop.proxies[0].{field}"
     assert told in problem.text
     assert "mariadb" not in str(caught.value)
+
+
+def test_there_are_no_default_credentials() -> None:
+    """Whoever writes none has none, and what MaxScale is delivered with stands nowhere in the product."""
+    required = {f.name for f in fields(Settings) if f.default is MISSING and f.default_factory is MISSING}
+    assert {"user", "password"} <= required
+    account = re.compile(r"""["':]admin["':@]|admin:mariadb""")
+    parts = ("proxyroute/maxscale", "proxyroute/adapters", "templates/maxscale")
+    files = [f for part in parts for f in (ROOT_FOLDER / part).rglob("*") if f.suffix in (".py", ".j2")]
+    assert len(files) > 10
+    assert [str(f) for f in files if account.search(f.read_text())] == []
 
 
 # -- Bits -------------------------------------------------------------------------------------------------------
