@@ -305,7 +305,7 @@ def _prove(means: Means, op: Operation, name: str, primary: str, *, keep_lease: 
     if channel is not None and channel.delay_seconds == 0 and (tables is None or tables):
         claim = f"has the same data as {primary}"
         if keep_lease:  # it may take days, and nobody could move a dying primary meanwhile
-            add(claim, Verdict.UNKNOWN, f"not compared: proxyroute verify {name}")
+            add(claim, Verdict.UNKNOWN, f"not compared: proxyroute verify --server {name}")
             return Proof(tuple(evidence))
         let_go(means.parts, op.lease)
         comparison = means.compare(primary, name, tables, Deadline.after(_COMPARE))
