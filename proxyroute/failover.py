@@ -21,7 +21,7 @@ from proxyroute.holdings import by_order
 from proxyroute.inspection import Event
 from proxyroute.model import Deadline, Peer, ReceiptState, Receiver, RouteTable, View
 from proxyroute.moment import Moment
-from proxyroute.opening import APART, add_doubt
+from proxyroute.opening import APART, FEEDER, add_doubt
 from proxyroute.operation import Operation, each
 from proxyroute.parts import Parts, peer
 from proxyroute.recovery import end_uncommitted, finish_or_recover
@@ -188,7 +188,10 @@ def _last_look(parts: Parts, op: Operation, orders: Orders) -> View:
     if candidate is None:
         raise Refused(f"{op.plan.candidate} does not answer any more; look again: proxyroute plan --failover")
     at = parts.site[op.plan.primary].address
-    heard = [(op.plan.primary, s.source_id) for s in candidate.sources if s.address == at and s.source_id]
+    ours = [s for s in candidate.sources if s.address == at]
+    heard = [(op.plan.primary, s.source_id) for s in ours if s.source_id]
+    if named := [s.source_uuid for s in ours if s.source_uuid]:
+        op.keep(FEEDER, named[0])
     op.keep("server_ids", {**dict(heard), **orders.server_ids, **{s.name: s.server_id for s in view.seen}})
     salvage.begin(op, orders.dead_binlog, orders.dead_binlog_time)
     op.keep(APART, [op.plan.primary])

@@ -34,6 +34,7 @@ POINTS: dict[str, str] = {
     "mariadb.limit_connections": "SET GLOBAL max_connections",
     "mariadb.kill_client": "KILL CONNECTION of a client, or of all of them",
     "mariadb.end_attempt": "KILL QUERY of an attempt to take the write lock, where the server does not end it (MySQL)",
+    "mariadb.end_reader": "KILL of a session that reads from a table, where the lock waits for it (MySQL)",
     "mariadb.forget_persisted": "RESET PERSIST of what would open a server again that restarts (MySQL)",
     "mariadb.refuse_writes": "SET GLOBAL read_only=1, or super_read_only=1",
     "mariadb.accept_writes": "SET GLOBAL read_only=0",

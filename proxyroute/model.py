@@ -129,6 +129,8 @@ class Source:
     read_offset: int = 0
     heartbeats: int = 0
     """How many heartbeats the receiver has been sent since it began."""
+    source_uuid: str = ""
+    """The UUID of the source as the receiver has seen it, in a flavour that names servers by it."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Connection options worth keeping when the channel is repointed (TLS, retry, heartbeat); JSON values."""
 

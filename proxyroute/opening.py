@@ -20,6 +20,8 @@ _LOSS = "loss"
 """Under this name a failover keeps why something that was acknowledged may be lost."""
 APART = "apart"
 """Under this name the operation keeps the servers that ``Standing.apart`` means."""
+FEEDER = "feeder"
+"""Under this name a failover keeps what ``Standing.feeder`` means, where that is no server id."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,10 @@ class Standing:
     apart: frozenset[str] = frozenset()
     """Servers that had transactions of their own before we began (errant ones, another source's): what they have
     executed is no sign that somebody has opened them."""
-    feeder: int | None = None
-    """Of a failover: the server id of the old primary, if it is known. One that wakes up goes on feeding a replica
-    whose receiver could not be stopped: what that one has from there is no sign that somebody has opened it."""
+    feeder: int | str | None = None
+    """Of a failover: by what positions name the old primary (``Status.identity``), if it is known. One that wakes up
+    goes on feeding a replica whose receiver could not be stopped: what that one has from there is no sign that somebody
+    has opened it."""
 
     def beyond(self, name: str, goal: Position | None) -> bool:
         """Tells whether server ``name`` has executed something that is provably not in ``goal``."""
@@ -72,7 +75,8 @@ def read_standing(parts: Parts, op: Operation, deadline: Deadline, *, hurry: Col
         with contextlib.suppress(ProxyRouteError):
             states[name] = parts.site[name].write_state(deadline, op.id)
     silent = {name: str(found.error) for name, found in outcomes.items() if found.value is None}
-    feeder = op.kept("server_ids", {}).get(op.plan.primary) if op.gone else None
+    known = op.kept(FEEDER) or op.kept("server_ids", {}).get(op.plan.primary)
+    feeder = known if op.gone else None
     return Standing(states, silent, frozenset(op.kept(APART, ())), feeder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,6 +50,11 @@ def flavour(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        told = item.get_closest_marker("mariadb_only")
+        chosen = getattr(item, "callspec", None)
+        if told and chosen is not None and chosen.params.get("flavour") == "mysql":
+            item.add_marker(pytest.mark.skip(reason=f"not on MySQL: {told.args[0]}"))
     if config.getoption("--matrix"):
         return
     aside = pytest.mark.skip(reason="needs servers of other flavours and versions: scripts/test --matrix")
@@ -100,6 +106,12 @@ def start_mysql() -> Iterator[Callable[..., MySQLCluster]]:
 def provider_of(flavour: str, config: pytest.Config) -> type[LocalCluster]:
     """Returns the kind of cluster for a flavour as the fixture tells it."""
     return MATRIX.get(flavour) or provider(config.getoption("--provider"))
+
+
+@pytest.fixture
+def start_lab(request: pytest.FixtureRequest, flavour: str) -> Callable[..., Lab]:
+    """``Lab.start`` with servers of the flavour; the test closes what it starts."""
+    return functools.partial(Lab.start, provider=provider_of(flavour, request.config))
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from proxyroute.db.mariadb_read import read_position, read_status
 from proxyroute.db.mariadb_replication import MariaDBReplication
 from proxyroute.db.mariadb_statements import statements
 from proxyroute.db.replication import Replication, ReplicationLogin
-from proxyroute.db.server import ATTEMPT, NO_SUCH_THREAD, DatabaseServer
-from proxyroute.db.session import Session
+from proxyroute.db.server import ATTEMPT, DatabaseServer
+from proxyroute.db.session import NO_SUCH_THREAD, Session
 from proxyroute.errors import ServerError, StatementError, TimedOut
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.inspection import Event, Inspection, WriteState

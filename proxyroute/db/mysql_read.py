@@ -81,7 +81,9 @@ _NAMED = (
 )
 _CHANNELS = "SHOW REPLICA STATUS"
 _HEARD = (
-    "SELECT c.CHANNEL_NAME AS channel, c.HEARTBEAT_INTERVAL AS heartbeat, s.COUNT_RECEIVED_HEARTBEATS AS heartbeats"
+    "SELECT c.CHANNEL_NAME AS channel, c.HEARTBEAT_INTERVAL AS heartbeat, s.COUNT_RECEIVED_HEARTBEATS AS heartbeats,"
+    " (SELECT MAX(w.LAST_ERROR_MESSAGE) FROM performance_schema.replication_applier_status_by_worker w"
+    " WHERE w.CHANNEL_NAME = c.CHANNEL_NAME AND w.LAST_ERROR_NUMBER <> 0) AS worker_error"
     " FROM performance_schema.replication_connection_configuration c"
     " LEFT JOIN performance_schema.replication_connection_status s ON s.CHANNEL_NAME = c.CHANNEL_NAME"
 )
@@ -195,7 +197,9 @@ def _sources(
 def _source(row: dict[str, Any], executed: MySQLPosition) -> Source:
     running = {"Yes": Receiver.RUNNING, "No": Receiver.STOPPED}
     lag = row["Seconds_Behind_Source"]
-    errors = [str(row[column]) for column in ("Last_IO_Error", "Last_SQL_Error") if row.get(column)]
+    # what stopped a worker is told by its own table; the channel's error only says to look there
+    applying = row.get("worker_error") or row.get("Last_SQL_Error")
+    errors = [str(error) for error in (row.get("Last_IO_Error"), applying) if error]
     return Source(
         channel=str(row["Channel_Name"]),
         address=Address(str(row["Source_Host"]), int(row["Source_Port"])),
@@ -216,6 +220,7 @@ def _source(row: dict[str, Any], executed: MySQLPosition) -> Source:
         read_file=str(row.get("Source_Log_File") or ""),
         read_offset=int(row.get("Read_Source_Log_Pos") or 0),
         heartbeats=int(row.get("heartbeats") or 0),
+        source_uuid=str(row.get("Source_UUID") or "").lower(),
         options=_options(row),
     )
 

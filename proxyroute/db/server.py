@@ -15,7 +15,7 @@ from typing import Any
 from proxyroute.db.acting import READ_MARKS, marked
 from proxyroute.db.freeze import Freeze
 from proxyroute.db.replication import Replication, ReplicationLogin
-from proxyroute.db.session import Login, Session
+from proxyroute.db.session import NO_SUCH_THREAD, Login, Session
 from proxyroute.errors import (
     GaveWay,
     OtherFlavour,
@@ -28,7 +28,6 @@ from proxyroute.inspection import Event, Inspection, WriteState
 from proxyroute.model import Address, Deadline, Peer
 from proxyroute.policy import Policy
 
-NO_SUCH_THREAD = 1094
 _TOO_MANY_CONNECTIONS = 1040
 POLL = 0.002
 ATTEMPT = 0.5

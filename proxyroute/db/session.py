@@ -31,6 +31,7 @@ _CONNECT_SECONDS = 5.0
 _GREETING_SECONDS = 2.0
 """For the greeting and the login in a chore, which cannot leave that wait: a server that hangs sends none."""
 _GONE, _LOST = 2006, 2013
+NO_SUCH_THREAD = 1094
 T = TypeVar("T")
 _OURS = "SET SESSION sql_mode='', /*M! max_statement_time=0, */ /*!80000 max_execution_time=0, */ wait_timeout=600"
 """What a site sets for everybody must not change what our statements mean, nor end them or an idle lock.

@@ -87,6 +87,10 @@ LEFT_OUT: Mapping[str, str] = {
     "mariadb.end_attempt": (
         "MySQL only, when an attempt on the lock fails: dying there leaves one that the server ends within a second"
     ),
+    "mariadb.end_reader": (
+        "MySQL only, when the lock waits for a reader: dying there leaves a lock that the server ends within a second, "
+        "and what waits behind the reader is let go by whoever heals (tests/cluster/test_mysql_driver.py)"
+    ),
     "mariadb.forget_persisted": (
         "MySQL only, where somebody has persisted a role: what closes that server does it again when it is healed"
     ),

@@ -37,6 +37,7 @@ REPLICA = ReplicationLogin(REPLICATION.user, REPLICATION.password)
 def running() -> Iterator[MySQLCluster]:
     with MySQLCluster.start(2) as cluster:
         cluster["db1"].sql("CREATE TABLE app.t (id INT PRIMARY KEY AUTO_INCREMENT)")
+        cluster["db1"].sql("INSERT INTO app.t VALUES (1)")
         cluster.await_synced()
         yield cluster
 
@@ -131,6 +132,37 @@ def test_an_attempt_on_the_lock_is_ended_by_us_and_nothing_of_it_is_left(db1: No
         del holder
     server.block_writes(OPERATION, Deadline.after(3), policy())
     server.unblock_writes(OPERATION, Deadline.after(3))
+
+
+def test_a_long_reader_is_ended_when_the_lock_waits_for_it_and_keeps_nobody_waiting(db1: Node, server: MySQL) -> None:
+    with contextlib.ExitStack() as ends:
+        clients = Clients(db1, ends)
+        reading = clients.running("SELECT id, SLEEP(60) FROM app.t")
+        holder = clients.idle("LOCK TABLES app.t READ")
+        began = time.monotonic()
+        server.block_writes(OPERATION, Deadline.after(2), policy())
+        assert time.monotonic() - began < 1.5
+        idle = "SELECT 1 FROM information_schema.PROCESSLIST WHERE ID=%s AND COMMAND='Sleep'"
+        assert db1.sql(idle, (reading,)), "its statement has ended, its session has not"
+        assert not clients.alive(holder), "it would have kept its table open for ever"
+        assert db1.sql("SELECT COUNT(*) AS n FROM app.t", account=APPLICATION), "who reads does not wait"
+        server.unblock_writes(OPERATION, Deadline.after(3))
+
+
+def test_what_a_lock_that_died_left_behind_a_reader_ends_when_writes_are_let_go(db1: Node, server: MySQL) -> None:
+    """The engine dies while the lock waits for a reader: the lock ends, and all who want that table go on waiting."""
+    with contextlib.ExitStack() as ends:
+        clients = Clients(db1, ends)
+        clients.running("SELECT id, SLEEP(60) FROM app.t")
+        with db1.session() as dead, dead.cursor() as cursor:
+            cursor.execute("SET SESSION lock_wait_timeout=1")
+            with pytest.raises(pymysql.err.OperationalError, match="Lock wait timeout"):
+                cursor.execute("FLUSH TABLES WITH READ LOCK")
+        other = clients.begun("SELECT COUNT(*) FROM app.t")
+        stuck = "SELECT 1 FROM information_schema.PROCESSLIST WHERE ID=%s AND STATE='Waiting for table flush'"
+        until(lambda: db1.sql(stuck, (other,)), "another reader to wait")
+        server.unblock_writes(OPERATION, Deadline.after(3))
+        until(lambda: not db1.sql(stuck, (other,)), "it to go on", 5)
 
 
 def test_an_armed_server_refuses_writes_by_itself_when_everybody_of_ours_is_killed(db1: Node) -> None:

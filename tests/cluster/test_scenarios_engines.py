@@ -14,6 +14,7 @@ from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.scene import assert_order, books, configured, in_its_midst, other, standing, state_in, switched
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 SITE = {"n": 3, "policy": {"freeze_budget": "8s", "lock_pause": "20ms"}}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from typing import Any
 
@@ -14,11 +15,12 @@ from tests.support.mariadb import Node
 from tests.support.scene import assert_order, books, configured, other, standing, switched, switching
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 SITE = {"n": 3, "policy": {"freeze_budget": "1s", "lock_pause": "20ms"}}
 
 STATEMENT = """
-import pymysql, sys
-for socket, statement in zip(sys.argv[1::2], sys.argv[2::2]):
+import json, pymysql, sys
+for socket, statement in json.loads(sys.argv[1]):
     session = pymysql.connect(unix_socket=socket, user="root", password="lab-root", autocommit=True)
     session.cursor().execute(statement)
 """
@@ -30,10 +32,11 @@ def just_before(node: Node, statement: str, primary: Node | None = None) -> dict
     Then ``primary`` takes one more write, if it is given: the moment until the freeze is too short to rely on the
     writers for that.
     """
-    words = [str(node.socket_file), statement]
+    acts = [(node, statement)]
     if primary is not None:
-        words += [str(primary.socket_file), "CREATE OR REPLACE TABLE app.late (id INT PRIMARY KEY)"]
-    return {"address_down": [sys.executable, "-c", STATEMENT, *words]}
+        acts.append((primary, "CREATE OR REPLACE TABLE app.late (id INT PRIMARY KEY)"))
+    said = [(str(server.socket_file), words) for server, statement in acts for words in server.words(statement)]
+    return {"address_down": [sys.executable, "-c", STATEMENT, json.dumps(said)]}
 
 
 @pytest.mark.parametrize(
@@ -75,8 +78,7 @@ def test_an_applier_that_stops_after_the_warm_up_is_an_error_and_not_an_endless_
 
 def await_frozen(node: Node) -> None:
     """Returns once writes on ``node`` are blocked."""
-    locked = "SELECT 1 FROM information_schema.processlist WHERE state='Waiting for backup lock'"
-    until(lambda: node.sql(locked), f"writes on {node.name} to be blocked")
+    until(node.held_back, f"writes on {node.name} to be blocked")
 
 
 def test_a_sibling_is_ahead_of_the_candidate_at_the_freeze_and_nobody_ends_with_1236(site: Lab) -> None:

@@ -12,6 +12,7 @@ from tests.support.disk import PAGE, Disk
 from tests.support.lab import Lab
 from tests.support.scene import assert_order, books, configured, in_its_midst, other, state_in, switched
 
+FLAVOURS = ("mysql",)
 SITE = {"n": 3, "policy": {"freeze_budget": "8s", "lock_pause": "20ms"}}
 KILLED = "engine/journal:20,guard/guard.take_over:before"
 """Engine and guard die together, in the middle of it."""

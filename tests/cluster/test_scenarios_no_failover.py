@@ -11,6 +11,7 @@ from tests.support.scene import assert_order, beat, engine
 from tests.support.serving import serving
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 SITE = {
     "n": 3,
     "more": {

@@ -15,6 +15,7 @@ from tests.support.accounts import APPLICATION
 from tests.support.lab import Lab
 from tests.support.scene import assert_order, books, configured, other, standing, switched
 
+FLAVOURS = ("mysql",)
 SITE = {"n": 3, "policy": {"prove": "1s"}}
 
 RECORD = """

@@ -9,6 +9,7 @@ from tests.support.serving import serving
 from tests.support.wait import until
 
 AUTOMATIC = {"mode": "automatic", "single_engine": True, "policy": "most_advanced", "quiet_period": "0s"}
+FLAVOURS = ("mysql",)
 SITE = {"n": 3, "more": {"failover": AUTOMATIC, "serve": {"period": "200ms", "proxies_period": "400ms"}}}
 
 

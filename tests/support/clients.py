@@ -23,6 +23,13 @@ class Clients:
 
     def running(self, statement: str, *before: str) -> int:
         """Starts ``statement`` in a new session after ``before``, returns its id once it can be seen to run."""
+        number = self.begun(statement, *before)
+        sleeping = "SELECT 1 FROM information_schema.PROCESSLIST WHERE ID=%s AND STATE='User sleep'"
+        until(lambda: self._node.sql(sleeping, (number,)), f"{statement} to run")
+        return number
+
+    def begun(self, statement: str, *before: str) -> int:
+        """Starts ``statement`` in a new session after ``before``; returns its id."""
         connection = self._session(before, APPLICATION)
         number = self._id(connection)
 
@@ -34,8 +41,6 @@ class Clients:
         thread.start()
         self._ends.callback(thread.join)
         self._ends.callback(self.kill, number)
-        sleeping = "SELECT 1 FROM information_schema.PROCESSLIST WHERE ID=%s AND STATE='User sleep'"
-        until(lambda: self._node.sql(sleeping, (number,)), f"{statement} to run")
         return number
 
     def kill(self, number: int) -> None:

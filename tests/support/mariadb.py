@@ -149,6 +149,11 @@ class Node:
     def __repr__(self) -> str:
         return f"<{self.name} at {self.address}>"
 
+    @staticmethod
+    def words(statement: str) -> tuple[str, ...]:
+        """How a ``statement`` of MariaDB is said here, for what does not go through :meth:`sql`."""
+        return (statement,)
+
     def log(self) -> str:
         """What the server has written to its error log."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
@@ -306,6 +311,11 @@ class Node:
     def gtid(self) -> str:
         """Everything in its binary log, as the server writes it."""
         return str(self.value("@@global.gtid_binlog_pos"))
+
+    @property
+    def own_gtids(self) -> str:
+        """How the GTID of a transaction begins that was written here first."""
+        return f"0-{self.server_id}-"
 
     def await_position(self, goal: str, seconds: float = 20.0) -> bool:
         """Waits until everything in ``goal`` is here, and tells whether it is."""

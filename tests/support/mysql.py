@@ -28,12 +28,12 @@ _FOR_MARIADB = {
     "gtid-strict-mode",
     "aria-pagecache-buffer-size",
     "skip-slave-start",
-    "log-slave-updates",
 }
 _READ_ONLY = 1290
 _RENAMED = {
     "innodb-log-file-size": "innodb-redo-log-capacity",
     "slave-net-timeout": "replica-net-timeout",
+    "log-slave-updates": "log-replica-updates",
     "slave-parallel-threads": "replica-parallel-workers",
     "read-only": "super-read-only",
     "rpl-semi-sync-slave-enabled": "rpl-semi-sync-replica-enabled",
@@ -107,6 +107,10 @@ class MySQLNode(Node):
         named = {name.replace("_", "-"): value for name, value in options.items()}
         super().set_options({_RENAMED.get(n, n): v for n, v in named.items() if n not in _FOR_MARIADB})
 
+    @staticmethod
+    def words(statement: str) -> tuple[str, ...]:
+        return translated(statement)
+
     def program(self) -> str:
         return self.root.program("mysqld")
 
@@ -139,6 +143,10 @@ class MySQLNode(Node):
 
     def gtid(self) -> str:
         return str(MySQLPosition.parse(str(self.value("@@global.gtid_executed"))))
+
+    @property
+    def own_gtids(self) -> str:
+        return f"{self.value('@@global.server_uuid')}:"
 
     def await_position(self, goal: str, seconds: float = 20.0) -> bool:
         return bool(self.value(f"WAIT_FOR_EXECUTED_GTID_SET('{goal}', {seconds})") == 0)

@@ -9,6 +9,8 @@ from typing import Any
 from proxyroute.gtid import MySQLPosition
 
 _UNLOGGED = re.compile(r"SET STATEMENT sql_log_bin=0 FOR ", re.IGNORECASE)
+_REPLACED = re.compile(r"CREATE OR REPLACE TABLE (\S+) ")
+_REPLACED = re.compile(r"CREATE OR REPLACE TABLE (\S+) ")
 _ABOUT_CHANNELS = re.compile(r"\s*(STOP|START|RESET|CHANGE MASTER|GRANT)\b")
 _FILTER = re.compile(r"SET GLOBAL replicate_(\w+)='([^']*)'")
 _RENAMED = {"Replica_": "Slave_", "Source_": "Master_", "_Source": "_Master"}
@@ -19,6 +21,10 @@ def translated(statement: str) -> tuple[str, ...]:
     unlogged = _UNLOGGED.match(statement)
     if unlogged:
         return ("SET SESSION sql_log_bin=0", statement[unlogged.end() :])
+    if found := _REPLACED.match(statement):
+        return (f"DROP TABLE IF EXISTS {found[1]}", statement.replace("OR REPLACE ", "", 1))
+    if found := _REPLACED.match(statement):
+        return (f"DROP TABLE IF EXISTS {found[1]}", statement.replace("OR REPLACE ", "", 1))
     if found := _FILTER.fullmatch(statement):
         return (f"CHANGE REPLICATION FILTER REPLICATE_{found[1].upper()}=({found[2]})",)
     if _ABOUT_CHANNELS.match(statement) and "ON *.*" not in statement:

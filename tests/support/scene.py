@@ -197,7 +197,9 @@ def in_its_midst(lab: Lab, *words: str, code: int = 0) -> Iterator[str]:
     """
     primary = lab.cluster.primary
     primary.make_table("app.in_the_way", "id INT PRIMARY KEY")
-    with contextlib.ExitStack() as ends, engine(lab) as reading:
+    # however slowly it begins, the lock is not old enough to be met before the freeze
+    patient = configured(lab, switchover={"long_transaction": "1h"})
+    with contextlib.ExitStack() as ends, patient, engine(lab) as reading:
         clients = Clients(primary, ends)
         holder = clients.idle("LOCK TABLES app.in_the_way WRITE")
         with switching(lab, *words, code=code) as operation:
