@@ -27,6 +27,7 @@ from tests.support.wait import until
 CHECK = ROOT_FOLDER / "scripts" / "keepalived" / "check"
 _HOME = "/HOME-OF-THE-HOST"
 """Stands in the configuration for the folder of each host: on one machine they have their files beside each other."""
+SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PATIENCE = 2.0
 """Seconds after which a client gives up a connection of which it hears nothing: its host may be dead."""
 
@@ -62,7 +63,11 @@ class Keepalived:
         """Starts it. Who holds the address shows a moment later."""
         for file in self.pid_files:
             file.unlink(missing_ok=True)
-        self._daemon = Daemon(self.argv, self.log_file, launcher=self._launcher, outlive=self._outlive)
+        # as an init system starts it: a developer's own python3, before the system's, may take ten times as long
+        path = os.pathsep.join((SYSTEM_PATH, os.environ.get("PATH", "")))
+        self._daemon = Daemon(
+            self.argv, self.log_file, launcher=self._launcher, outlive=self._outlive, environment={"PATH": path}
+        )
 
     @property
     def pid_files(self) -> tuple[Path, Path]:
