@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +17,7 @@ from tests.support import netns, pacemaker
 from tests.support.death import LOSSLESS
 from tests.support.lab import CLUSTER_NAME
 from tests.support.load import Load, create_table, now, read_rows
-from tests.support.managed import ENGINE, ManagedLab, documented
+from tests.support.managed import ENGINE, ManagedLab
 from tests.support.mariadb import Node
 from tests.support.process import find_program, is_stopped
 from tests.support.verdict import blackout, judge
@@ -281,24 +279,46 @@ def test_where_the_cluster_manager_decides_its_confirmation_is_asked_for(managed
 
 
 @full
-def test_the_documented_configuration_for_pcs_is_that_for_crm(managed: ManagedLab, tmp_path: Path) -> None:
+def test_a_running_cluster_is_configured_and_run_by_pcs_as_documented(managed: ManagedLab) -> None:
+    """It comes to what crm makes of its own; and the commands of the rehearsal and of the maintenance do."""
     try:
         pcs = find_program("pcs")
     except FileNotFoundError as reason:
         pytest.skip(str(reason))
-    node = managed.site.any
-    there = managed.lab.folder / "pcs.xml"
-    there.write_text(node.run(["cibadmin", "--empty"], check=True).stdout)
-    for line in documented("pcs").replace("\\\n", " ").strip().splitlines():
-        _, *words = shlex.split(line)
-        node.run([pcs, "-f", str(there), *words], check=True)
-    by_crm = managed.lab.folder / "crm.xml"
-    by_crm.write_text(node.run(["cibadmin", "--empty"], check=True).stdout)
-    text = managed.lab.folder / "crm.txt"
-    text.write_text(documented("crm"))
-    load = [find_program("crm"), "--force", "configure", "load", "update", str(text)]
-    node.run(load, check=True, environment={"CIB_file": str(by_crm)})
-    assert essence(there.read_text()) == essence(by_crm.read_text())
+    site = managed.site
+
+    def typed(*words: str) -> str:
+        return site.any.run([pcs, *words], check=True).stdout
+
+    def configured() -> dict[str, Any]:
+        return essence(site.any.run(["cibadmin", "--query", "--scope", "configuration"], check=True).stdout)
+
+    def noticed(*words: str) -> str:
+        """Returns what serve says of the standing orders, once it says something new after these words."""
+        before = len(managed.told("orders"))
+        typed(*words)
+        return str(until(lambda: managed.told("orders")[before:], f"serve to notice {' '.join(words)}", 20)[-1])
+
+    by_crm = configured()
+    try:
+        managed.reconfigure("pcs", f"{STOP:g}s")
+        assert managed.at == "db1", "it came where it is to stay"
+        assert configured() == by_crm
+        until(lambda: managed.holder() == ("db1",), "the address to be there as well")
+        primary = managed.lab.cluster.primary.name
+        away = next(node.name for node in managed.lab.cluster if node.name != primary)
+        with clients(managed):
+            moved(managed, away)
+            typed("resource", "move", "engine", "db2")
+            assert site.await_at(ENGINE, "db2") == "db2"
+            assert configured() == by_crm, "nothing is left to take back"
+            moved(managed, primary)
+        assert noticed("property", "set", "maintenance-mode=true") == "the cluster manager is in maintenance mode"
+        assert noticed("property", "set", "maintenance-mode=false").startswith("no more: ")
+        assert "does not manage proxyroute" in noticed("resource", "unmanage", "proxyroute")
+        assert noticed("resource", "manage", "proxyroute").startswith("no more: ")
+    finally:
+        managed.reconfigure("crm", f"{STOP:g}s")
 
 
 def essence(text: str) -> dict[str, Any]:

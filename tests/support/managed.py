@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +19,9 @@ from tests.support.load import ROOT_FOLDER
 from tests.support.netlab import NetLab
 from tests.support.network import PREFIX_LENGTH, virtual_address
 from tests.support.pacemaker import PacemakerSite
-from tests.support.process import search_path
+from tests.support.process import find_program, search_path
 from tests.support.serving import notices
+from tests.support.wait import until
 
 GUIDE = ROOT_FOLDER / "docs" / "guide" / "pacemaker.md"
 ENGINE = "proxyroute"
@@ -38,6 +40,11 @@ def documented(kind: str) -> str:
     if len(found) != 1:
         raise LookupError(f"{GUIDE} has {len(found)} blocks of {kind}")
     return str(found[0])
+
+
+def commands(text: str) -> list[list[str]]:
+    """Returns the words behind the name of the program of each command in ``text``."""
+    return [shlex.split(line)[1:] for line in text.replace("\\\n", " ").strip().splitlines()]
 
 
 class ManagedLab:
@@ -105,9 +112,9 @@ class ManagedLab:
     def state(self) -> Path:
         return self.lab.folder / "engine1" / "state"
 
-    def configured(self, stop: str = "120s") -> str:
-        """Returns the configuration of the guide for crm, with the places of this site in it."""
-        text = documented("crm")
+    def configured(self, stop: str = "120s", kind: str = "crm") -> str:
+        """Returns the configuration of the guide for ``crm`` or ``pcs``, with the places of this site in it."""
+        text = documented(kind)
         parameters = {
             "binary": str(self.program),
             "config": str(self.config),
@@ -117,15 +124,27 @@ class ManagedLab:
         }
         places = " ".join(f'{name}="{value}"' for name, value in parameters.items())
         for what, instead in (
-            (r"params state_dir=\S+", f"params {places}"),
-            (r"ip=\S+", f"ip={self.address}"),
-            (r"cidr_netmask=\S+", f"cidr_netmask={PREFIX_LENGTH}"),
-            (r"op stop timeout=\S+", f"op stop timeout={stop}"),
+            (r"\bstate_dir=\S+", places),
+            (r"\bip=\S+", f"ip={self.address}"),
+            (r"\bcidr_netmask=\S+", f"cidr_netmask={PREFIX_LENGTH}"),
+            (r"\bstop timeout=\S+", f"stop timeout={stop}"),
             (r"node1\b", "db1"),
         ):
             text, count = re.subn(what, instead, text)
             assert count, f"the guide does not say {what}"
         return text
+
+    def reconfigure(self, kind: str, stop: str = "120s") -> None:
+        """Takes the engine and its address out of the running cluster, and has the guide's ``kind`` put them there."""
+        self.site.crm("configure", "delete", ADDRESS, ENGINE)
+        until(lambda: not self.site.resources() & {ADDRESS, ENGINE}, "the cluster to have ended them", 60)
+        text = self.configured(stop, kind)
+        if kind == "crm":
+            self.site.crm(text=text)
+        else:
+            for words in commands(text.replace("engine.xml", str(self.site.home / "engine.xml"))):
+                self.site.any.run([find_program("pcs"), *words], check=True)
+        self.site.await_at(ENGINE)
 
     # -- typing commands on a node --
 

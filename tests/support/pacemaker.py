@@ -262,6 +262,10 @@ class PacemakerSite:
 
         return until(at, f"{resource} to start at {', '.join(wanted)}", seconds, 0.1)
 
+    def resources(self) -> set[str]:
+        """The resources that the cluster knows of, also those that are to end because nobody configures them."""
+        return {found.get("id", "") for found in self.look().iter("resource")}
+
     def unclean(self) -> set[str]:
         """The nodes that the cluster wants to have fenced, and of which nobody has confirmed that they are."""
         nodes = self.look().find("nodes")
