@@ -141,7 +141,7 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
             old = target.swap_in(op.id, Deadline.after(_BRIEF * 10))
             means.parts.site[name].close()
             op.keep("old_data", old, wait=True)
-            note.detail = f"the old data are kept in {old}" if old else "no room for the old data: they are gone"
+            note.detail = f"the old data are kept in {old}"
         # a lease on the servers themselves may have needed the one that was stopped for a moment
         _claim_again(means, op, target)
         primary = _regain(means, op, name)
