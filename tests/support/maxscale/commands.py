@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from tests.support.maxscale.backends import MadeUp
 from tests.support.maxscale.bits import ASIDE, ROLES, Bit
+from tests.support.maxscale.command_lists import KEYED_SWITCHOVER, commands
 from tests.support.maxscale.machine import Machine, Monitor, RefusedError, Server
-from tests.support.maxscale.versions import KEYED_SWITCHOVER, at_least, commands
+from tests.support.maxscale.versions import at_least
 
 _PHASES = 3
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")

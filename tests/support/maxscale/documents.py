@@ -9,8 +9,9 @@ from email.utils import formatdate
 from typing import Any
 
 from tests.support.maxscale.bits import Bit
+from tests.support.maxscale.command_lists import KEYED_SWITCHOVER, commands
 from tests.support.maxscale.machine import Machine, Monitor, Server, Service
-from tests.support.maxscale.versions import KEYED_SWITCHOVER, at_least, commands, defaults
+from tests.support.maxscale.versions import at_least, defaults
 
 _BUCKETS = [f"{10.0**n:.6f}" for n in range(-6, 6)]
 _CONFIG = "/etc/maxscale.cnf"
