@@ -8,9 +8,9 @@ import click
 
 from proxyroute.cli.context import Context, common_options, pass_context
 from proxyroute.config import ClusterConfig
-from proxyroute.db import mysql_grants
+from proxyroute.db import mariadb_grants, mysql_grants
 from proxyroute.db.discovery import greeting
-from proxyroute.db.grants import account_statements, engine_privileges, rebuild_statements
+from proxyroute.db.grants import Accounts
 from proxyroute.db.mariadb_read import parse_version
 from proxyroute.db.session import flavour_of
 from proxyroute.errors import ConfigError, Refused, Unreachable
@@ -58,22 +58,23 @@ def grants(
     mysql = asked.flavour == "mysql"
     scheduled = not mysql and (scheduler or bool(asked.scheduler))
     proof = cluster.proof if cluster else None
-    user = cluster.account.user if cluster else "proxyroute"
-    names = {
-        "replication_user": cluster.replication.user if cluster else "replication",
-        "replication_host": replica_host,
-        "probe_user": proof.account.user if proof else "",
-        "probe_host": engine_host,
-        "probe_schema": proof.schema if proof else "",
-    }
+    accounts = Accounts(
+        cluster.account.user if cluster else "proxyroute",
+        engine_host,
+        replication_user=cluster.replication.user if cluster else "replication",
+        replication_host=replica_host,
+        probe_user=proof.account.user if proof else "",
+        probe_host=engine_host,
+        probe_schema=proof.schema if proof else "",
+    )
     if mysql:
-        statements = mysql_grants.account_statements(asked.version, user, engine_host, **names, force=force)
+        statements = mysql_grants.account_statements(asked.version, accounts, force=force)
         privileges = mysql_grants.engine_privileges(asked.version, force=force)
     else:
-        statements = account_statements(asked.version, user, engine_host, **names, scheduler=scheduled, force=force)
-        privileges = engine_privileges(asked.version, scheduler=scheduled, force=force)
+        statements = mariadb_grants.account_statements(asked.version, accounts, scheduler=scheduled, force=force)
+        privileges = mariadb_grants.engine_privileges(asked.version, scheduler=scheduled, force=force)
         if cluster and cluster.rejoin:
-            statements += rebuild_statements(asked.version, cluster.rejoin.user, engine_host)
+            statements += mariadb_grants.rebuild_statements(asked.version, cluster.rejoin.user, engine_host)
     version = ".".join(map(str, asked.version))
     if ctx.as_json:
         told = {"flavour": asked.flavour, "version": version, "statements": statements, "privileges": privileges}

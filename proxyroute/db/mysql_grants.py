@@ -5,10 +5,9 @@ Nothing here talks to a server.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
-from proxyroute.db.grants import Privilege, Version, account_name, create_account, probe_statements
+from proxyroute.db.grants import Accounts, Privilege, Version, held_by, lacking
 
 ENGINE = (
     Privilege("RELOAD", "the write lock (FLUSH TABLES WITH READ LOCK) and RESET REPLICA ALL"),
@@ -26,7 +25,6 @@ ENGINE = (
 FORCE = Privilege("CREATE USER", "switchover --force locks privileged writers (ALTER USER … ACCOUNT LOCK)")
 
 _ANY_DEFINER_SINCE = (8, 2, 0)
-_GRANT = re.compile(r"GRANT (?P<privileges>.+?) ON (?P<on>\S+) TO ", re.DOTALL)
 
 
 def engine_privileges(version: Version, *, force: bool = False) -> tuple[Privilege, ...]:
@@ -40,41 +38,9 @@ def engine_privileges(version: Version, *, force: bool = False) -> tuple[Privile
 
 def missing_privileges(version: Version, grants: Iterable[str]) -> tuple[str, ...]:
     """Returns what is required and not in ``grants``, the lines of SHOW GRANTS (active roles are among them)."""
-    held: dict[str, set[str]] = {}
-    for line in grants:
-        if found := _GRANT.match(line):
-            names = {name.strip().upper() for name in found["privileges"].split(",")}
-            held.setdefault(found["on"].replace("`", "").lower(), set()).update(names)
-    everywhere = held.get("*.*", set())
-
-    def has(privilege: Privilege) -> bool:
-        scopes = (everywhere, held.get(privilege.on, set()))
-        return any(privilege.name in scope or "ALL PRIVILEGES" in scope for scope in scopes)
-
-    return tuple(str(p) for p in engine_privileges(version) if not has(p))
+    return lacking(engine_privileges(version), held_by(grants))
 
 
-def account_statements(
-    version: Version,
-    engine_user: str,
-    engine_host: str = "%",
-    *,
-    replication_user: str = "",
-    replication_host: str = "%",
-    probe_user: str = "",
-    probe_host: str = "%",
-    probe_schema: str = "",
-    force: bool = False,
-) -> list[str]:
-    """Returns what :func:`proxyroute.db.grants.account_statements` returns for MariaDB, for MySQL."""
-    engine = account_name(engine_user, engine_host)
-    needed = engine_privileges(version, force=force)
-    statements = [create_account(engine_user, engine)]
-    statements.append(f"GRANT {', '.join(p.name for p in needed if p.on == '*.*')} ON *.* TO {engine}")
-    statements += [f"GRANT {p} TO {engine}" for p in needed if p.on != "*.*"]
-    if replication_user:
-        account = account_name(replication_user, replication_host)
-        statements += [create_account(replication_user, account), f"GRANT REPLICATION SLAVE ON *.* TO {account}"]
-    if probe_user:
-        statements += probe_statements(probe_user, probe_host, probe_schema)
-    return statements
+def account_statements(version: Version, accounts: Accounts, *, force: bool = False) -> list[str]:
+    """Returns the statements that make ``accounts``; ``force`` as for :func:`engine_privileges`."""
+    return accounts.statements(engine_privileges(version, force=force))

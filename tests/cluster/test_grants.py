@@ -8,17 +8,16 @@ from collections.abc import Callable, Mapping
 import pymysql
 import pytest
 
-from proxyroute.db.grants import (
+from proxyroute.db.grants import Accounts, Privilege, password_of
+from proxyroute.db.mariadb_events import read_events
+from proxyroute.db.mariadb_grants import (
     ENGINE,
     FORCE,
     SCHEDULER,
-    Privilege,
     account_statements,
     engine_privileges,
     missing_privileges,
-    password_of,
 )
-from proxyroute.db.mariadb_events import read_events
 from proxyroute.db.mariadb_inspect import inspect
 from proxyroute.db.mariadb_read import parse_version, read_status
 from proxyroute.db.probe import RowProbe
@@ -82,15 +81,9 @@ def node(start_cluster: Start) -> Node:
 
 def make_accounts(node: Node, *, scheduler: bool = False, force: bool = False, probe_schema: str = "proof") -> None:
     """Runs exactly what ``proxyroute grants`` prints, with passwords filled in."""
-    statements = account_statements(
-        parse_version(node.value("@@version")),
-        LEAST.user,
-        replication_user=COPIER.user,
-        probe_user=PROVER.user,
-        probe_schema=probe_schema,
-        scheduler=scheduler,
-        force=force,
-    )
+    version = parse_version(node.value("@@version"))
+    accounts = Accounts(LEAST.user, replication_user=COPIER.user, probe_user=PROVER.user, probe_schema=probe_schema)
+    statements = account_statements(version, accounts, scheduler=scheduler, force=force)
     for statement in statements:
         for account in (LEAST, COPIER, PROVER):
             statement = statement.replace(password_of(account.user), account.password)

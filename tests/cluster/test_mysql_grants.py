@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import pymysql
 import pytest
 
-from proxyroute.db.grants import Privilege, password_of
+from proxyroute.db.grants import Accounts, Privilege, password_of
 from proxyroute.db.mariadb_events import read_events, set_event_status
 from proxyroute.db.mariadb_read import parse_version
 from proxyroute.db.mysql_grants import ENGINE, FORCE, account_statements, engine_privileges, missing_privileges
@@ -80,7 +80,8 @@ def node(running: Node) -> Iterator[Node]:
 
 def make_account(node: Node, *, force: bool = False) -> None:
     """Runs exactly what ``proxyroute grants`` prints for the engine, with the password filled in."""
-    for statement in account_statements(parse_version(node.value("@@version")), LEAST.user, force=force):
+    version = parse_version(node.value("@@version"))
+    for statement in account_statements(version, Accounts(LEAST.user), force=force):
         node.sql(statement.replace(password_of(LEAST.user), LEAST.password))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from proxyroute.db import mysql_grants
-from proxyroute.db.grants import Version, account_statements, password_of
+from proxyroute.db import mariadb_grants, mysql_grants
+from proxyroute.db.grants import Accounts, Version, password_of
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ PROBE = Account("proxyroute_probe", "lab-probe")
 APPLICATION_SCHEMA = "app"
 PROBE_SCHEMA = "proxyroute"
 
-_NAMES = {"replication_user": REPLICATION.user, "probe_user": PROBE.user, "probe_schema": PROBE_SCHEMA}
+_ACCOUNTS = Accounts(ENGINE.user, replication_user=REPLICATION.user, probe_user=PROBE.user, probe_schema=PROBE_SCHEMA)
 
 
 def product_statements(version: Version, *, scheduler: bool = False, force: bool = False) -> list[str]:
     """Returns what ``proxyroute grants`` prints for ``version``, with the passwords put in, and nothing else."""
-    return _with_passwords(account_statements(version, ENGINE.user, **_NAMES, scheduler=scheduler, force=force))
+    return _with_passwords(mariadb_grants.account_statements(version, _ACCOUNTS, scheduler=scheduler, force=force))
 
 
 def mysql_statements(version: Version, *, force: bool = False) -> list[str]:
     """Returns the same for MySQL."""
-    return _with_passwords(mysql_grants.account_statements(version, ENGINE.user, **_NAMES, force=force))
+    return _with_passwords(mysql_grants.account_statements(version, _ACCOUNTS, force=force))
 
 
 def _with_passwords(statements: list[str]) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from proxyroute.db.grants import password_of, rebuild_statements
+from proxyroute.db.grants import password_of
+from proxyroute.db.mariadb_grants import rebuild_statements
 from tests.support.accounts import Account
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import TABLE, RowId

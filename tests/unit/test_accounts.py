@@ -11,11 +11,11 @@ import pytest
 
 from proxyroute.db import mysql_grants
 from proxyroute.db.accounts import Account, Client, account_of, privileged_writers
-from proxyroute.db.grants import (
+from proxyroute.db.grants import Accounts, Version
+from proxyroute.db.mariadb_grants import (
     ENGINE,
     FORCE,
     SCHEDULER,
-    Version,
     account_statements,
     missing_privileges,
     required_privileges,
@@ -177,7 +177,7 @@ def test_slave_monitor_is_not_asked_of_servers_that_do_not_know_it() -> None:
 
 
 def test_names_in_the_statements_are_quoted() -> None:
-    first, *_ = account_statements(V10_11, "o'hara", "10.%")
+    first, *_ = account_statements(V10_11, Accounts("o'hara", "10.%"))
     assert first == "CREATE USER 'o''hara'@'10.%' IDENTIFIED BY '<password of o''hara>'"
 
 
