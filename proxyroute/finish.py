@@ -149,7 +149,9 @@ def _make_wait(parts: Parts, op: Operation, table: RouteTable | None, deadline: 
     if not names:
         return ""
     op.still_ours()
-    closed = replace(table or parts.table(op, op.plan.candidate, op.route_epoch), primary=None)
+    closed = replace(
+        table or parts.table(op, op.plan.candidate, op.route_epoch, parts.glance(op.plan.candidate)), primary=None
+    )
     done = [r for r in parts.routes.only(names).apply(closed, deadline) if r.state is ReceiptState.DONE]
     return f"writes wait at {', '.join(r.proxy for r in done)}; " if done else ""
 
@@ -173,7 +175,8 @@ def _route(parts: Parts, op: Operation, table: RouteTable | None) -> None:
             note.detail = "no proxies are configured"
             return
         op.still_ours()
-        table = table or parts.table(op, op.plan.candidate, op.route_epoch)
+        # clients wait for it; whoever hangs is looked at again before the routes settle
+        table = table or parts.table(op, op.plan.candidate, op.route_epoch, parts.glance(op.plan.candidate))
         receipts = parts.routes.apply(table, Deadline.after(_TELL))
         parts.routes.release(Deadline.after(_TELL))
         note.detail = ", ".join(f"{r.proxy} {r.state}" for r in receipts)
@@ -294,12 +297,14 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
             if settings.get("event_scheduler") == "ON":
                 old.start_events(deadline)
 
+    soon = Deadline.after(LOOK)  # whatever was left of the time by one that hangs
+
     def refuse(server: Server) -> None:
-        if server.write_state(deadline, op.id).writable:
-            server.refuse_writes(deadline)
+        if server.write_state(soon, op.id).writable:
+            server.refuse_writes(soon)
 
     others = [s for s in site.others(new.name) if s.name not in lost]
-    for name, found in each(others, refuse, deadline.within(LOOK)).items():
+    for name, found in each(others, refuse, soon).items():
         with op.attempt("refuse_writes", name):
             found.get()
 

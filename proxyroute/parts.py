@@ -17,6 +17,8 @@ from proxyroute.site import Site
 
 LOOK = 3.0
 """Seconds for one reading of everything."""
+GLANCE = 0.5
+"""Seconds in which the others answer, beyond the one that matters, while clients wait for the reading."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class Parts:
         """Returns the routes to ``primary`` as the servers look now, or looked in ``view``."""
         view = view or self.site.look(Deadline.after(LOOK), spared=op.gone)
         return route(view, primary, self.policy(op), epoch, self.site.endpoints)
+
+    def glance(self, name: str) -> View:
+        """Returns one reading of all servers for when clients wait: only server ``name`` is waited for."""
+        return self.site.look(Deadline.after(LOOK), spared=[n for n in self.site.names if n != name], grace=GLANCE)
 
     def set_aside(self, op: Operation) -> frozenset[str]:
         """Returns the servers that are left alone: rebuilt now, or in maintenance.

@@ -159,7 +159,7 @@ def recover(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
     """
     op.still_ours()
     lost = {*lost, *op.gone}
-    standing = read_standing(parts, op, Deadline.after(LOOK))
+    standing = _reading(parts, op)
     if op.outcome is not None:
         _stop_unless_it_still_holds(parts, op, standing)
         if op.outcome == "aborted":
@@ -189,9 +189,14 @@ def recover(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
         time.sleep(_RETRY)
 
 
+def _reading(parts: Parts, op: Operation) -> Standing:
+    """Reads every server; a bystander that hangs keeps nobody who waits for writes waiting."""
+    return read_standing(parts, op, Deadline.after(LOOK), hurry=parts.excused(op, ()))
+
+
 def _may_turn(parts: Parts, op: Operation, reason: ProxyRouteError) -> bool:
     """Turns the operation around when the candidate provably never opened; see docs/decisions."""
-    standing = read_standing(parts, op, Deadline.after(LOOK))
+    standing = _reading(parts, op)
     new = standing.states.get(op.plan.candidate)
     closed = new is not None and not new.writable and not standing.beyond(op.plan.candidate, op.goal)
     never_told = new is None and not op.may_have_opened and parts.continuous

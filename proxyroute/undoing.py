@@ -5,23 +5,26 @@ What opens the old primary looks at everybody else first, like every opening.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 from proxyroute.decided import Undo
-from proxyroute.errors import LostReply, TimedOut, Unfinished, Unreachable
+from proxyroute.errors import LostReply, ProxyRouteError, TimedOut, Unfinished, Unreachable
 from proxyroute.gtid import from_json
 from proxyroute.latecomers import look, own_doing
 from proxyroute.model import Deadline, Epoch, Reader, ReceiptState, Receiver, RouteTable
 from proxyroute.opening import refuse_unless_closed
-from proxyroute.operation import Operation
+from proxyroute.operation import Operation, each
 from proxyroute.parts import LOOK, Parts, peer
 from proxyroute.routes import highest_epoch
 from proxyroute.routing import WEIGHTS, bereaved
 
 _RETRY = 0.2
 _EXPECT = 3
+_JOIN = 0.5
+"""Seconds beyond its budget in which whoever waits for a server has noticed that it is over."""
 _SETTLE, _REPLICATES = "settle_replay", ("start_receiver", "follow")
 _TRIES = 1.0
 """Seconds in which a receiver whose source is gone has begun to try to reach it."""
@@ -32,50 +35,106 @@ _ROUTES_BACK = 5.0
 def go_back(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
     """Undoes everything that is registered, most urgent first, and closes the record.
 
-    Raises Unfinished when the old primary's writes could not be restored, LeaseLost when it is not for us any more;
-    whatever else fails becomes a leftover.
+    What is equally urgent is undone on all servers at once, each with a budget of its own: one that hangs costs nobody
+    else anything. Raises Unfinished when the old primary's writes could not be restored, LeaseLost when it is not for
+    us any more; whatever else fails becomes a leftover.
     """
     op.still_ours()
-    parts.expect(_EXPECT * op.plan.policy.undo)
-    deadline = Deadline.after(op.plan.policy.undo)
-    for undo in op.undos:
-        if undo.server in lost:
-            op.note(f"{undo.server} is declared lost: nothing is undone there")
+    budgets = _Budgets(op.plan.policy.undo)
+    for verb, group in itertools.groupby(op.undos, lambda u: u.verb):
+        undos = [u for u in group if u.server not in lost]
+        for server in sorted({u.server for u in op.undos if u.verb == verb} & set(lost)):
+            op.note(f"{server} is declared lost: nothing is undone there")
+        if not undos:
             continue
-        with op.step(f"undo: {undo.verb.replace('_', ' ')}"):
-            if undo.verb == "restore_writes":
-                _restore_writes(parts, op, undo, deadline, lost)
+        parts.expect(_EXPECT * op.plan.policy.undo)
+        with op.step(f"undo: {verb.replace('_', ' ')}"):
+            if verb == "restore_writes":
+                _restore_writes(parts, op, undos[0], Deadline.after(op.plan.policy.undo), lost)
             else:
-                _try(parts, op, undo, deadline)
+                _undo_together(parts, op, undos, budgets)
     told = f"{op.plan.primary} is declared lost, so no server takes writes" if op.plan.primary in lost else ""
     if op.gone:
         told = f"the routes go to {op.plan.primary} again, as before"
     op.end("aborted", told)
 
 
+def undo_leftovers(parts: Parts, op: Operation) -> None:
+    """What could not be undone when everything else was; writes were restored then."""
+    budgets, aside, left = _Budgets(op.plan.policy.undo), parts.set_aside(op), op.leftovers
+    # of a server that is left alone this stays to do
+    todo = [u for u in op.undos if not (u.server in aside and u.verb in _REPLICATE) and (u.verb, _where(u)) in left]
+    for verb, group in itertools.groupby(todo, lambda u: u.verb):
+        with op.step(f"undo: {verb.replace('_', ' ')}"):
+            _undo_together(parts, op, list(group), budgets)
+    op.end("aborted")
+
+
+class _Budgets:
+    """How long undoing may take on each server, from when it is first begun there."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._begun: dict[str, Deadline] = {}
+
+    def of(self, server: str) -> Deadline:
+        """Returns the deadline of ``server``; with an empty name that of the proxies and of a script."""
+        return self._begun.setdefault(server, Deadline.after(self._seconds))
+
+
+@dataclass
+class _Chain:
+    """What is to be undone on one server, one after the other, and what became of it."""
+
+    name: str
+    undos: list[Undo]
+    errors: dict[str, BaseException | None] = field(default_factory=dict)
+
+    def run(self, parts: Parts, op: Operation, deadline: Deadline) -> None:
+        """Undoes them; one that fails is no reason to leave the next."""
+        for undo in self.undos:
+            try:
+                _UNDO[undo.verb](parts, op, undo, deadline)
+            except (ProxyRouteError, OSError) as error:
+                self.errors[_where(undo)] = error
+            else:
+                self.errors[_where(undo)] = None
+
+
+def _undo_together(parts: Parts, op: Operation, undos: Sequence[Undo], budgets: _Budgets) -> None:
+    """Undoes what is equally urgent; what fails becomes a leftover, and nobody waits for whoever hangs but himself.
+
+    A replica that would begin at the wrong place is not started.
+    """
+    chains: dict[str, _Chain] = {}
+    for undo in undos:
+        with op.attempt(undo.verb, _where(undo)):
+            if undo.verb in _REPLICATES and (_SETTLE, undo.server) in op.leftovers:
+                raise TimedOut(
+                    f"{undo.server} has transactions of its source that its replication position does not know"
+                )
+            chains.setdefault(undo.server, _Chain(undo.server, [])).undos.append(undo)
+    begun = {name: budgets.of(name) for name in chains}
+    if len(chains) == 1:  # also what writes to the journal: that is for one thread alone
+        for name, chain in chains.items():
+            chain.run(parts, op, begun[name])
+    else:
+        last = Deadline(max((d.at for d in begun.values()), default=0.0) + _JOIN)
+        for found in each(chains.values(), lambda c: c.run(parts, op, begun[c.name]), last).values():
+            if found.error is not None and not isinstance(found.error, TimedOut):
+                found.get()
+    for chain in chains.values():
+        for undo in chain.undos:
+            late = TimedOut(f"{undo.server} did not answer in time")
+            error = chain.errors.get(_where(undo), late)
+            with op.attempt(undo.verb, _where(undo)):
+                if error is not None:
+                    raise error
+
+
 def _where(undo: Undo) -> str:
     account = undo.arguments.get("account")
     return f"{undo.server}/{account}" if account else undo.server
-
-
-def _try(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
-    """Undoes one thing; what fails becomes a leftover. A replica that would begin at the wrong place is not started."""
-    with op.attempt(undo.verb, _where(undo)):
-        if undo.verb in _REPLICATES and (_SETTLE, undo.server) in op.leftovers:
-            raise TimedOut(f"{undo.server} has transactions of its source that its replication position does not know")
-        _UNDO[undo.verb](parts, op, undo, deadline)
-
-
-def undo_leftovers(parts: Parts, op: Operation) -> None:
-    """What could not be undone when everything else was; writes were restored then."""
-    deadline, aside = Deadline.after(op.plan.policy.undo), parts.set_aside(op)
-    for undo in op.undos:
-        if undo.server in aside and undo.verb in _REPLICATE:
-            continue  # it is left alone, and this stays to do
-        if (undo.verb, _where(undo)) in op.leftovers:
-            with op.step(f"undo: {undo.verb.replace('_', ' ')}"):
-                _try(parts, op, undo, deadline)
-    op.end("aborted")
 
 
 def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline, lost: Collection[str]) -> None:
@@ -138,7 +197,8 @@ def _table_back(parts: Parts, op: Operation, epoch: Epoch) -> RouteTable:
     The candidate keeps its reads as well: that it follows again is undone next, or is left to do.
     """
     old, candidate = op.plan.primary, op.plan.candidate
-    view = parts.site.look(Deadline.after(LOOK), spared=op.gone)
+    # an old primary that is gone is not waited for, nor a replica that hangs while the proxies hold clients back
+    view = parts.glance(candidate if old in op.gone else old)
     if old in op.gone and view.status(old) is None:
         return bereaved(view, old, old, parts.policy(op), epoch, parts.site.endpoints)
     table = parts.table(op, old, epoch, view)

@@ -6,6 +6,7 @@ raised right before or right after it, and everything that lived in the dead pro
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,17 +53,20 @@ class World:
     acknowledged: list[tuple[str, GTID]] = field(default_factory=list)
     most_open: int = 0
     """The most servers that ever took writes at one moment."""
+    one_at_a_time: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    """Servers are told side by side; moments come one after the other."""
 
     def moment(self, what: str) -> None:
         """One moment passes: clients write, replicas replicate, and perhaps the process dies."""
-        if self.dead:
-            raise Crash(what)
-        self.trace.append(what)
-        self.live()
-        self.moments += 1
-        if self.crash_at == self.moments:
-            self.dead = True
-            raise Crash(what)
+        with self.one_at_a_time:
+            if self.dead:
+                raise Crash(what)
+            self.trace.append(what)
+            self.live()
+            self.moments += 1
+            if self.crash_at == self.moments:
+                self.dead = True
+                raise Crash(what)
 
     def live(self) -> None:
         takers = [s for s in self.servers.values() if s.alive and s.writable and not s.holders]
