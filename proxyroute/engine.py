@@ -369,12 +369,15 @@ class Engine(EngineLooks):
         raise Refused(f"{self._config.name}: a switchover is refused; nothing was touched", found)
 
     def _close_untouched(self) -> None:
-        """Closes the records of processes that died before they touched anything; the lease must be held."""
+        """Closes the records of processes that died before they touched anything; the lease must be held.
+
+        A rejoin lets the lease go while it only reads: whether its process is dead is told by its claim, see ``heal``.
+        """
         for file in journal.journals(self._folder):
             if file.stat().st_size == 0:  # died between making the file and its first record
                 file.unlink()
         for file, records in self._ledger.readable():
-            if untouched(records):
+            if untouched(records) and records[0]["operation_kind"] != REJOIN:
                 op = resume(file, self._lease, self._caller.by)
                 if op is not None:
                     op.end("refused", _DIED)

@@ -14,14 +14,18 @@ from proxyroute.archive import Archive, save
 from proxyroute.binlog import Table
 from proxyroute.deadline import more_urgent
 from proxyroute.errors import (
+    Busy,
     Diverged,
     GaveWay,
+    LeaseLost,
+    LostReply,
     ProxyRouteError,
     Refused,
     ServerError,
     StatementError,
     TimedOut,
     Unfinished,
+    Unreachable,
 )
 from proxyroute.gtid import Containment, MariaDBPosition, Position
 from proxyroute.model import Deadline, Finding, Severity, Status
@@ -29,7 +33,7 @@ from proxyroute.operation import Operation
 from proxyroute.outcome import Evidence, Proof, Verdict
 from proxyroute.parts import LOOK
 from proxyroute.ports import Server
-from proxyroute.rejoin_data import flashback, flashback_values, let_go, reseed
+from proxyroute.rejoin_data import flashback, flashback_values, let_go, regain, reseed
 from proxyroute.rejoin_look import (
     Means,
     as_siblings_do,
@@ -48,6 +52,8 @@ METHODS = ("follow", "flashback", "reseed")
 KIND = "rejoin"
 _FENCE, _ARCHIVE, _FOLLOW, _CATCH_UP = 30.0, 3600.0, 60.0, 600.0
 _KEEP_UP = 15.0
+_PASSING = (Busy, LeaseLost, LostReply, TimedOut, Unfinished, Unreachable)
+"""Errors that say nothing of what a server has: they may be over the next time."""
 _COMPARE = 7 * 86400.0
 
 
@@ -68,7 +74,8 @@ def rejoin(means: Means, op: Operation, method: str | None) -> None:
         if op.committed:
             raise
         _give_way(op, error)
-        op.end("refused", f"{error}; nothing was changed")
+        # a refusal is for a person, and ends what is done by itself: somebody who did not answer is no reason for that
+        op.end("superseded" if isinstance(error, _PASSING) else "refused", f"{error}; nothing was changed")
         raise Refused(f"{op.plan.candidate} was left as it is: {error}") from error
     if op.committed:
         go_on(means, op, op.plan.primary)
@@ -154,11 +161,14 @@ def go_on(means: Means, op: Operation, primary: str, *, keep_lease: bool = False
         _fence(means, op, name, method)
     try:
         if method == "flashback":
-            flashback(means, op, name, primary)
+            primary = flashback(means, op, name, primary, keep_lease=keep_lease)
         elif method == "reseed":
             primary = reseed(means, op, name, primary)
         with op.step("follow") as note:
             note.detail = _follow(means, op, name, primary)
+        if method != "follow":
+            with op.step("catch up") as note:
+                note.detail = _catch_up(means, op, name, primary, keep_lease=keep_lease)
         with op.step("prove") as note:
             proof = _prove(means, op, name, primary, keep_lease=keep_lease)
             op.prove(proof)
@@ -210,13 +220,19 @@ def _archive(
     name, primary = status.name, op.plan.primary
     extra = own(status, known).minus(known)
     with op.step("archive") as note:
+        # its log is only read, and may be long: who fails over must not wait for that
+        let_go(means.parts, op.lease)
         try:
             archive = save(means.rebuild[name], own(status, known), known, means.archive, Deadline.after(_ARCHIVE))
         except (ProxyRouteError, OSError) as error:
+            _regain_below(means, op, name)
+            if status.server_id:  # else it was down before
+                means.parts.site[name].look(Deadline.after(LOOK))  # one that has gone meanwhile comes again
             note.detail = f"could not be made: {error}"
             text = f"has {extra}, which {primary} lacks, and its binary log cannot be kept: {error}"
             cure = f"look at its binary log; or give it up: proxyroute rejoin {name} --method reseed"
             return None, [Finding("rejoin.unread", Severity.ERROR, name, text, cure)]
+        _regain_below(means, op, name)
         note.detail = f"{archive}, in {archive.path}"
     op.keep("archive", {"path": str(archive.path), "told": str(archive)}, wait=True)
     op.keep("archived", status.executed.to_json())
@@ -231,6 +247,13 @@ def _archive(
         cure = f"proxyroute rejoin {name} --method reseed"
         found.append(Finding("rejoin.unknown", Severity.ERROR, name, text, cure))
     return archive, found
+
+
+def _regain_below(means: Means, op: Operation, name: str) -> None:
+    """Has the lease again; what has been decided so far holds below the same primary only. Raises as ``regain``."""
+    primary = regain(means, op, name, "has been looked at")
+    if primary != op.plan.primary:
+        raise Unfinished(f"{primary} has become the primary meanwhile; type: proxyroute rejoin {name}")
 
 
 # -- following --
@@ -254,15 +277,36 @@ def _follow(means: Means, op: Operation, name: str, primary: str) -> str:
     channel = next((s for s in server.look(deadline).sources if s.address == source.address), None)
     if channel is not None and channel.delay_seconds:
         return f"{name} follows {primary}, {channel.delay_seconds} s behind on purpose"
-    goal = source.position(deadline)
+    if op.kept("method") != "follow":
+        return f"{name} follows {primary}"
+    return f"{name} follows {primary} and {_keeps_up(server, source.position(deadline))}"
+
+
+def _keeps_up(server: Server, goal: Position) -> str:
+    """Waits for a moment only: it catches up by itself, and nobody holds the lease for that long."""
     try:
-        # whoever only follows catches up by itself: nobody holds the lease for that long
-        server.wait_for(goal, Deadline.after(_KEEP_UP if op.kept("method") == "follow" else _CATCH_UP))
+        server.wait_for(goal, Deadline.after(_KEEP_UP))
     except TimedOut:
-        if op.kept("method") != "follow":
-            raise
-        return f"{name} follows {primary} and still has to catch up to {goal}"
-    return f"{name} follows {primary} and has reached {goal}"
+        return f"still has to catch up to {goal}"
+    return f"has reached {goal}"
+
+
+def _catch_up(means: Means, op: Operation, name: str, primary: str, *, keep_lease: bool) -> str:
+    """Awaits that ``name`` has what its primary had: only then its new data can be compared. Changes nothing.
+
+    That may take long, so the lease is given back for it; who has to keep it waits for a moment only.
+    """
+    server, source = means.parts.site[name], means.parts.site[primary]
+    if not keep_lease:
+        let_go(means.parts, op.lease)
+    found = server.look(Deadline.after(LOOK)).sources
+    if any(channel.address == source.address and channel.delay_seconds for channel in found):
+        return f"{name} is behind on purpose"
+    goal = source.position(Deadline.after(LOOK))
+    if keep_lease:
+        return f"{name} {_keeps_up(server, goal)}"
+    server.wait_for(goal, Deadline.after(_CATCH_UP))
+    return f"{name} has reached {goal}"
 
 
 def _rest_events(server: Server, op: Operation, deadline: Deadline) -> None:

@@ -39,7 +39,8 @@ def flashback_values(archive: Archive) -> dict[str, Any]:
     }
 
 
-def flashback(means: Means, op: Operation, name: str, primary: str) -> None:
+def flashback(means: Means, op: Operation, name: str, primary: str, *, keep_lease: bool) -> str:
+    """Returns whom to follow: unless ``keep_lease``, the lease is free while rows are undone."""
     values, server = op.kept("flashback"), means.rebuild[name]
     state = from_json(values["state"])
     if not op.kept("undone"):
@@ -48,7 +49,12 @@ def flashback(means: Means, op: Operation, name: str, primary: str) -> None:
                 text = f"{name} has executed {more} since its transactions were archived"
                 op.end("aborted", f"{text}; nothing was changed")
                 raise Refused(f"{text}: somebody writes there past read_only; end that, and try again")
+            if not keep_lease:
+                # the claim keeps others from this server; who fails over must not wait until all is undone
+                let_go(means.parts, op.lease)
             note.detail = _undo(op, server, values)
+            if not keep_lease:
+                primary = regain(means, op, name, "has its rows undone")
     if not op.kept("begun"):
         with op.step("begin history") as note:
             if not (more := _since_archived(means, op, name)).empty:
@@ -59,6 +65,7 @@ def flashback(means: Means, op: Operation, name: str, primary: str) -> None:
                 )
             _begin_history(means, op, name, primary, state, state)
             note.detail = f"at {state}"
+    return primary
 
 
 def _since_archived(means: Means, op: Operation, name: str) -> Position:
@@ -134,7 +141,7 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
             note.detail = f"{_size(watch.done)} from {values['source']}, at {position}"
         state = _state_at(before, position)
         op.keep("loaded", {"position": position.to_json(), "state": state.to_json()}, wait=True)
-        primary = _regain(means, op, name)
+        primary = regain(means, op, name)
     loaded = op.kept("loaded")
     if physical and op.kept("old_data") is None:
         with op.step("swap") as note:
@@ -144,7 +151,7 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
             note.detail = f"the old data are kept in {old}"
         # a lease on the servers themselves may have needed the one that was stopped for a moment
         _claim_again(means, op, target)
-        primary = _regain(means, op, name)
+        primary = regain(means, op, name)
     if not op.kept("begun"):
         with op.step("begin history") as note:
             position, state = from_json(loaded["position"]), from_json(loaded["state"])
@@ -198,8 +205,11 @@ def _claim_again(means: Means, op: Operation, target: Rebuilder) -> None:
         raise LeaseLost(f"{target.name} was restarted, and its claim could not be had again: {error}") from error
 
 
-def _regain(means: Means, op: Operation, name: str) -> str:
-    """Has the lease, again if need be; returns whom ``name`` should follow now. Raises Unfinished, LeaseLost."""
+def regain(means: Means, op: Operation, name: str, done: str = "has its data") -> str:
+    """Has the lease, again if need be; returns whom ``name`` should follow now. Raises Unfinished, LeaseLost, Busy.
+
+    ``done`` says what has been done at it so far.
+    """
     still_claimed(means)
     try:
         op.lease.acquire(f"rejoin {op.id}", Deadline.after(_REGAIN))
@@ -208,9 +218,7 @@ def _regain(means: Means, op: Operation, name: str) -> str:
         means.settled()
         return find_primary(means, means.parts.site.look(Deadline.after(LOOK)), name)
     except Refused as error:
-        raise Unfinished(
-            f"{name} has its data, and cannot follow yet: {error}; type: proxyroute rejoin {name}"
-        ) from error
+        raise Unfinished(f"{name} {done}, and cannot follow yet: {error}; type: proxyroute rejoin {name}") from error
 
 
 def _state_at(before: Position, position: Position) -> Position:

@@ -167,7 +167,7 @@ class MariaDBRebuild:
 
     def undo(self, operation: str, statements: Sequence[str], ready: Callable[[], None], deadline: Deadline) -> None:
         xid = _xid(operation)
-        with self._alone(deadline) as session:
+        with self._alone(deadline, leased=False) as session:
             session.change("rejoin.begin_undo", statements[0], deadline)
             session.change("rejoin.begin_undo", f"XA START {xid}", deadline)
             try:
@@ -182,13 +182,13 @@ class MariaDBRebuild:
             session.change("rejoin.commit_undo", f"XA COMMIT {xid}", deadline)
 
     def undo_pending(self, operation: str, deadline: Deadline) -> bool:
-        with self._alone(deadline) as session:
+        with self._alone(deadline, leased=False) as session:
             rows = session.read("XA RECOVER", deadline)
         data = [row["data"] for row in rows]
         return _name(operation) in [d.decode() if isinstance(d, bytes) else d for d in data]
 
     def commit_undo(self, operation: str, deadline: Deadline) -> None:
-        with self._alone(deadline) as session:
+        with self._alone(deadline, leased=False) as session:
             session.change("rejoin.commit_undo", f"XA COMMIT {_xid(operation)}", deadline)
 
     # -- history --

@@ -146,7 +146,7 @@ def test_with_the_lease_held_data_are_not_compared_and_the_proof_says_so() -> No
     proof = rejoin._prove(means, op, "db3", "db1", keep_lease=True)
     assert not compared
     assert proof.verdict is Verdict.UNKNOWN
-    assert proof.evidence[-1].seen == "not compared: proxyroute verify db3"
+    assert proof.evidence[-1].seen == "not compared: proxyroute verify --server db3"
     assert rejoin._prove(means, op, "db3", "db1", keep_lease=False).verdict is Verdict.PROVEN
     assert compared
 
