@@ -152,7 +152,7 @@ def _not_gone(diagnosis: Diagnosis, asked: bool) -> Iterator[Finding]:
 def _acknowledgers(primary: str, known: Known | None) -> tuple[str, ...]:
     if known is None or known.primary != primary or known.semi_sync is None:
         return ()
-    return known.semi_sync.acknowledgers
+    return (*known.semi_sync.acknowledgers, *known.semi_sync.formerly)
 
 
 def _in_sync_until(known: Known | None) -> Moment | None:

@@ -317,7 +317,7 @@ class _Contest:
             text = f"{name} did not wait when no replica was left that could acknowledge"
             cure = "for the next time: rpl_semi_sync_master_wait_no_slave=ON on every server"
             yield self._finding("failover.wait_no_replica", name, text, cure)
-        absent = [n for n in sync.acknowledgers if n not in self.servers]
+        absent = [n for n in (*sync.acknowledgers, *sync.formerly) if n not in self.servers]
         unnamed = max(0, sync.clients - len(sync.acknowledgers))
         if absent or unnamed:
             who = [

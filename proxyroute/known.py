@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from proxyroute import topology
-from proxyroute.gtid import Position, from_json
+from proxyroute.gtid import Containment, Position, from_json
 from proxyroute.model import Receiver, SemiSync, Status
 from proxyroute.moment import Moment
 from proxyroute.sight import Sightings
@@ -28,6 +28,8 @@ class SyncSight:
     """How many could acknowledge, as the primary counted them."""
     acknowledgers: tuple[str, ...]
     """Those members that could."""
+    formerly: tuple[str, ...] = ()
+    """Members that could before, and have what none of those is known to have: they may have acknowledged it."""
     waiting: int = 0
     """Sessions that waited for an acknowledgement then."""
     acknowledged: int = 0
@@ -45,13 +47,14 @@ class SyncSight:
     def to_json(self) -> dict[str, Any]:
         """Returns what :meth:`from_json` reads."""
         moments = {name: vars(at) if (at := getattr(self, name)) else None for name in ("began", "since")}
-        return {**vars(self), "acknowledgers": list(self.acknowledgers), **moments}
+        return {**vars(self), "acknowledgers": list(self.acknowledgers), "formerly": list(self.formerly), **moments}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SyncSight:
-        """Reads what ``to_json`` wrote, before there were moments as well. Raises KeyError, TypeError, ValueError."""
+        """Reads what ``to_json`` wrote, or an earlier version did. Raises KeyError, TypeError, ValueError."""
         moments = {name: _moment(value.get(name)) for name in ("began", "since")}
-        return cls(**{**value, "acknowledgers": tuple(value["acknowledgers"]), **moments})
+        members = {name: tuple(value.get(name, ())) for name in ("acknowledgers", "formerly")}
+        return cls(**{**value, **members, **moments})
 
 
 def _moment(value: Mapping[str, Any] | None) -> Moment | None:
@@ -247,11 +250,33 @@ def _sync_sight(
         timeout_seconds=sync.timeout_seconds,
         clients=sync.clients,
         acknowledgers=tuple(n for n in sightings.tracks if n in able),
+        formerly=_formerly(sightings, server, able, before) if before else (),
         waiting=sync.waiting,
         acknowledged=sync.acknowledged,
         began=began,
         since=_waiting_since(sync, began, before),
     )
+
+
+def _formerly(sightings: Sightings, server: Status, able: set[str], before: SyncSight) -> tuple[str, ...]:
+    """Returns those who could acknowledge before and cannot now, until somebody who can has all that they have.
+
+    What they acknowledged last may be nowhere else: whoever is slow to receive need not have it.
+    """
+
+    def held(replica: Status) -> Position:
+        source = sightings.channel(replica, server.name)
+        has = replica.executed.merge(source.received) if source is not None else replica.executed
+        return has.by(server.identity)
+
+    others = [held(status) for n in able if (status := sightings.tracks[n].status) is not None]
+    found = []
+    for name in (n for n in sightings.tracks if n in (*before.acknowledgers, *before.formerly) and n not in able):
+        status = sightings.tracks[name].status
+        mine = held(status) if status is not None else None
+        if mine is None or not (mine.empty or any(other.contains(mine) is Containment.YES for other in others)):
+            found.append(name)
+    return tuple(found)
 
 
 def _waiting_since(sync: SemiSync, began: Moment | None, before: SyncSight | None) -> Moment | None:

@@ -263,6 +263,16 @@ def test_an_acknowledger_that_is_silent_is_named() -> None:
     assert "db3 may have acknowledged" in finding.text
 
 
+def test_one_that_could_acknowledge_until_its_connection_broke_is_missed_as_well() -> None:
+    known = replace(KNOWN, semi_sync=replace(SYNC, clients=1, acknowledgers=("db2",), formerly=("db3",)))
+    election = elect(lost(2), silent(3), failover=LOSSLESS, known=known)
+    assert (election.lossless, [(f.code, f.subject) for f in election.findings]) == (
+        False,
+        [("failover.acknowledger", "db3")],
+    )
+    assert elect(lost(2), lost(3), failover=LOSSLESS, known=known).lossless, "it takes part"
+
+
 def test_what_the_primary_had_and_nobody_received_is_counted() -> None:
     known = replace(KNOWN, executed=position("0-1-107"), semi_sync=None)
     election = elect(lost(2), lost(3), known=known)

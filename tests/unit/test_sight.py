@@ -261,6 +261,32 @@ def test_a_replica_that_falls_silent_is_still_one_and_may_still_acknowledge() ->
     assert after.semi_sync.acknowledgers == ("db2",)
 
 
+def test_one_that_has_lost_its_connection_may_have_acknowledged_what_nobody_else_has() -> None:
+    """db3 is slow: what db2 has acknowledged last has not reached it when db2 loses the primary."""
+    sync = replace(SYNC, replica_enabled=True)
+
+    def follower(number: int, received: str, **changes: object) -> Status:
+        return replica(number, channel(received=received), executed="0-1-90", semi_sync=sync, **changes)
+
+    before = known_of(well(server(1, semi_sync=sync), follower(2, "0-1-100"), follower(3, "0-1-98")))
+    cut_off = replica(2, lost_channel("0-1-100"), executed="0-1-90", semi_sync=sync)
+    found = well(server(1, semi_sync=sync), cut_off, follower(3, "0-1-98"))
+    after = known_of(found, before)
+    assert after.semi_sync is not None
+    assert (after.semi_sync.acknowledgers, after.semi_sync.formerly) == (("db3",), ("db2",))
+    assert Known.from_json(json.loads(json.dumps(after.to_json()))) == after
+    gone = known_of(look(found, 6.0, silent(2)), after)
+    assert gone.semi_sync is not None
+    assert (gone.semi_sync.acknowledgers, gone.semi_sync.formerly) == (("db3",), ("db2",)), "nor does it come back"
+
+    caught_up = known_of(well(server(1, semi_sync=sync), cut_off, follower(3, "0-1-100")), after)
+    assert caught_up.semi_sync is not None
+    assert (caught_up.semi_sync.acknowledgers, caught_up.semi_sync.formerly) == (("db3",), ()), "db3 has all of it"
+    again = known_of(well(server(1, semi_sync=sync), follower(2, "0-1-100"), follower(3, "0-1-98")), after)
+    assert again.semi_sync is not None
+    assert (again.semi_sync.acknowledgers, again.semi_sync.formerly) == (("db2", "db3"), ())
+
+
 def test_former_primaries_are_remembered_until_they_are_primary_again() -> None:
     first = known_of(well(server(1), replica(2)))
     second = known_of(look(begin(2), 9.0, silent(1), server(2)), first)
