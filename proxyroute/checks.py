@@ -158,12 +158,12 @@ def moved_primary(case: Case) -> Iterator[Said]:
 def replicating_primary(case: Case) -> Iterator[Said]:
     if case.primary and case.primary.source:
         source = case.primary.source
-        above = topology.source_of(case.view, source) or source.address
-        yield Said(
-            case.primary.name,
-            f"takes writes and replicates from {above}",
-            f"on {case.primary.name}: SET GLOBAL read_only=1; or, if it is the primary, STOP SLAVE; RESET SLAVE ALL;",
-        )
+        above, named = topology.source_of(case.view, source), f" '{source.channel}'" if source.channel else ""
+        end = f"STOP SLAVE{named}; RESET SLAVE{named} ALL;"
+        cure = f"on {case.primary.name}: SET GLOBAL read_only=1; or, if it is the primary, {end}"
+        if above is None:
+            cure = f"on {case.primary.name}: {end} afterwards set that channel up on the new primary"
+        yield Said(case.primary.name, f"takes writes and replicates from {above or source.address}", cure)
 
 
 # -- The primary ----------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ from proxyroute.rejoin_look import (
     contained,
     flashback_obstacles,
     half_built,
+    imports,
     own,
     reseed_way,
     unapplied,
@@ -106,6 +107,8 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
         }[held]
     if method != "reseed" and (half := half_built(status)):
         raise Refused(f"{name} cannot follow {primary}; it is left as it is", tuple(half))
+    if elsewhere := imports(means, status, primary):
+        raise Refused(f"{name} cannot follow {primary}; it is left as it is", tuple(elsewhere))
     if known.flavour == "mysql" and (held is not Containment.YES or method not in (None, "follow")):
         raise Refused(
             f"{name} cannot simply follow {primary}; it is left read-only and not replicating",

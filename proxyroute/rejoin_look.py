@@ -15,7 +15,7 @@ from proxyroute.model import Deadline, Finding, Severity, Status, View
 from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Lease
 from proxyroute.ports_data import Rebuilder
-from proxyroute.topology import source_of
+from proxyroute.topology import source_of, stranger
 from proxyroute.verify import Comparison
 
 _TIME = 30.0
@@ -113,6 +113,26 @@ def common_obstacles(means: Means, name: str) -> Iterable[Finding]:
             if status is not None and other.name != name and source.source_id == status.server_id:
                 text = f"{other.name} follows it, and would be left without the history it needs"
                 yield Finding("rejoin.below", Severity.ERROR, name, text, f"proxyroute rejoin {other.name} first")
+
+
+def imports(means: Means, status: Status, primary: str) -> list[Finding]:
+    """Says so of a server that gets everything from elsewhere, as an old primary may: that channel is not ours to take.
+
+    What it brings is applied there past read-only, and the primary has none of it.
+    """
+    view = means.parts.site.look(Deadline.after(LOOK))
+    if not status.sources or not all(stranger(view, channel) for channel in status.sources):
+        return []
+    found = []
+    for channel in status.sources:
+        named = f" '{channel.channel}'" if channel.channel else ""
+        text = f"replicates from {channel.address}, which is no member, by a channel of its own"
+        cure = (
+            f"set that channel up on {primary}, if what it brings is needed; on {status.name}: "
+            f"STOP SLAVE{named}; RESET SLAVE{named} ALL; then proxyroute rejoin {status.name}"
+        )
+        found.append(Finding("rejoin.imports", Severity.ERROR, status.name, text, cure))
+    return found
 
 
 def half_built(status: Status) -> list[Finding]:

@@ -33,6 +33,7 @@ from proxyroute.ports import Lease
 from proxyroute.rejoin import KIND, METHODS, go_on, rejoin
 from proxyroute.rejoin_data import let_go
 from proxyroute.rejoin_look import Means, find_primary
+from proxyroute.topology import stranger
 from proxyroute.verify import Comparison, compare
 
 _LEASE = 0.5
@@ -142,9 +143,9 @@ def run_rejoin(
 
 
 def is_alone(view: View, server: str) -> bool:
-    """Tells whether ``server`` answers, refuses writes and follows nobody: as one that has come back from the dead."""
+    """Tells whether ``server`` answers, refuses writes and follows no member, as one that is back from the dead."""
     status = view.status(server)
-    return status is not None and not status.writable and not status.sources
+    return status is not None and not status.writable and all(stranger(view, channel) for channel in status.sources)
 
 
 def heal_rejoin(

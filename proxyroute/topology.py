@@ -24,6 +24,17 @@ def source_of(view: View, source: Source) -> str | None:
     return ordered[0] if ordered else None
 
 
+def stranger(view: View, source: Source) -> bool:
+    """Tells whether ``source`` fetches from somebody who is certainly no member.
+
+    Where it is not in contact its server id may be that of anybody it has ever met: then only a channel that somebody
+    has given a name, which none of a member's needs, counts as one of its own.
+    """
+    known = any(address == source.address for address in (s.address for s in view.servers.values()))
+    certain = source.receiver is Receiver.RUNNING and source.source_id is not None
+    return not known and source_of(view, source) is None and (certain or bool(source.channel))
+
+
 def channel(view: View, server: Status, name: str) -> Source | None:
     """Returns the channel by which ``server`` follows member ``name`` directly, or None."""
     return next((source for source in server.sources if source_of(view, source) == name), None)

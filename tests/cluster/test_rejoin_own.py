@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from tests.support.broken import ERRANT, ready, rows, run
+from tests.support.death import failed_over, remembered
 from tests.support.lab import Lab
 from tests.support.mariadb import REPLICATION, LocalCluster, Node
+from tests.support.serving import serving
 from tests.support.wait import until
 
 FILTER = "app.secret"
@@ -107,6 +109,45 @@ def test_a_server_with_another_source_is_left_as_it_is_and_told_why(lab: Lab, el
     elsewhere.sql("INSERT INTO app.elsewhere VALUES (2)")
     until(lambda: replica.value("(SELECT COUNT(*) FROM app.elsewhere)") == 2, "the other source to be followed still")
     assert replica.value("(SELECT COUNT(*) FROM app.t WHERE id=1000)") == 1, "and nothing of its own is gone"
+
+
+@pytest.fixture
+def plain() -> Iterator[Lab]:
+    with Lab.start(2) as started:
+        yield started
+
+
+def test_an_old_primary_that_imports_from_elsewhere_is_not_robbed_of_that_channel(plain: Lab, elsewhere: Node) -> None:
+    """It comes back, follows no member, and has one channel: that of the import, which is not taken to follow by."""
+    lab, old, new = plain, plain.cluster["db1"], plain.cluster["db2"]
+    old.sql(
+        f"CHANGE MASTER 'elsewhere' TO MASTER_HOST='127.0.0.1', MASTER_PORT={elsewhere.port},"
+        f" MASTER_USER='{REPLICATION.user}', MASTER_PASSWORD='{REPLICATION.password}', MASTER_USE_GTID=slave_pos"
+    )
+    old.sql("START SLAVE 'elsewhere'")
+    until(lambda: new.sql("SHOW TABLES IN app LIKE 'elsewhere'"), "the import to arrive everywhere")
+    found = {f["code"]: f for f in lab.json("plan")[1]["findings"]}
+    assert "STOP SLAVE 'elsewhere'; RESET SLAVE 'elsewhere' ALL;" in found["primary.replicates"]["cure"]
+    remembered(lab)
+    old.kill9()
+    failed_over(lab, "--force", code=7)
+    with serving(lab) as served:
+        old.start()
+        old.sql("START SLAVE 'elsewhere'")
+        told = served.await_told("blocked", f"{old.name} does not rejoin by itself", 60)
+        assert f"replicates from {elsewhere.address}, which is no member" in told
+    before = _channels(old)
+    status, value = lab.json("rejoin", old.name)
+    (finding,) = value["error"]["findings"]
+    assert (status, finding["code"]) == (3, "rejoin.imports"), value
+    assert _channels(old) == before
+    assert before["elsewhere"][1:4] == (elsewhere.port, "Yes", "Yes")
+    for statement in ("STOP SLAVE 'elsewhere'", "RESET SLAVE 'elsewhere' ALL"):
+        assert f"{statement};" in finding["cure"]
+        old.sql(statement)
+    lab.run("rejoin", old.name, check=True)
+    assert old.replicates()
+    assert old.source_port() == new.port
 
 
 def _channels(node: Node) -> dict[str, tuple[Any, ...]]:

@@ -1,0 +1,32 @@
+"""Whether a channel is one of somebody who is no member: only then is it left where it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from proxyroute.model import Receiver, Source
+from proxyroute.rejoining import is_alone
+from proxyroute.topology import stranger
+from tests.support.builders import address, channel, replica, server, view
+
+ELSEWHERE = channel(9, address=address(9))
+
+
+@pytest.mark.parametrize(
+    ("source", "answer"),
+    [
+        (ELSEWHERE, True),
+        (channel(1), False),
+        (channel(1, address=address(9)), False),  # an alias of a member
+        (replace(ELSEWHERE, receiver=Receiver.CONNECTING), False),  # perhaps an alias of one that is down
+        (replace(ELSEWHERE, receiver=Receiver.CONNECTING, channel="erp"), True),
+        (channel(1, channel="db1", receiver=Receiver.STOPPED), False),
+    ],
+)
+def test_a_stranger_is_certain(source: Source, answer: bool) -> None:
+    seen = view(server(1), replica(2), replica(3, source))
+    assert stranger(seen, source) is answer
+    assert is_alone(seen, "db3") is answer
+    assert not is_alone(view(server(1), replica(2), replica(3, source, channel(1))), "db3"), "it follows a member too"
