@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from proxyroute.conditions import seconds
 from proxyroute.diagnosis_case import Case, names, verb
 from proxyroute.gtid import Containment
+from proxyroute.known import lost_since
 from proxyroute.model import Finding, Observed, Receiver, Severity, Source, Status
 
 # -- The primary answers and refuses writes -----------------------------------------------------------------------
@@ -50,7 +51,9 @@ def restarted(case: Case) -> bool:
 
 def tell_restarted(case: Case) -> str:
     up = f"{case.top.uptime_seconds:g}" if case.top else "?"
-    return f"{case.name} has restarted {up} s ago, refuses writes, and nothing received elsewhere is missing there"
+    text = f"{case.name} has restarted {up} s ago, refuses writes, and nothing received elsewhere is missing there"
+    lost = lost_since(case.known, case.top)
+    return f"{text}; it has lost {lost}, which nobody has received, and will use these numbers again" if lost else text
 
 
 def restarted_behind(case: Case) -> bool:

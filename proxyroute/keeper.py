@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from proxyroute.config_values import ClusterConfig
 from proxyroute.contingency import Contingency, foresee
-from proxyroute.deadline import giving_way
+from proxyroute.deadline import give_way, giving_way
 from proxyroute.decided import Action, Diagnosis
 from proxyroute.drift import differences
 from proxyroute.engine import Corrected, Engine
@@ -22,6 +22,7 @@ from proxyroute.errors import Busy, GaveWay, ProxyRouteError, Refused
 from proxyroute.glance import Glance, glance
 from proxyroute.history import fenced, waiting_for_heal
 from proxyroute.inspection import Event
+from proxyroute.known import lost_since
 from proxyroute.model import Finding, Observed, ReceiptState, View
 from proxyroute.outcome import Verdict
 from proxyroute.outlet import Listener
@@ -109,7 +110,10 @@ class Keeper:
             self._ask_at = 0.0
             self._sentry.remember(sightings, self._events_if_due(view))
             if fresh:
-                self._observed = self._engine.observe()
+                with giving_way(self._urgent):  # a proxy that hangs keeps nobody from acting
+                    observed = self._engine.observe()
+                    give_way()  # what was cut short says nothing of any proxy
+                self._observed = observed
                 self._observe_at = time.monotonic() + self._config.serve.proxies_period
                 self._tell.addresses(self._engine.address_findings(self._observed), self._observed)
             # before the chores: one may wait for long
@@ -196,7 +200,10 @@ class Keeper:
                 known = self._sentry.known
                 waited = known is not None and known.primary == diagnosis.primary and known.semi_sync is not None
                 last = self._sentry.last_seen()
-                self._tell.done(self._engine.reopen(diagnosis.primary, semi_sync=waited, last=last), "good")
+                lost = lost_since(known, last.get(diagnosis.primary))
+                done = self._engine.reopen(diagnosis.primary, semi_sync=waited, last=last)
+                told = f"{done}; but it has lost {lost} in its restart, which nobody has received" if lost else done
+                self._tell.done(told, "warn" if lost else "good")
             elif diagnosis.action is Action.FAILOVER and automatic:
                 self._fail_over()
             else:
@@ -252,8 +259,10 @@ class Keeper:
         primary = view.primary
         if primary is None or time.monotonic() < self._events_at:
             return None
+        with giving_way(self._urgent):
+            inspection = self._engine.inspect(View(view.cluster, {primary.name: primary})).inspections.get(primary.name)
+            give_way()
         self._events_at = time.monotonic() + _EVENTS_EVERY
-        inspection = self._engine.inspect(View(view.cluster, {primary.name: primary})).inspections.get(primary.name)
         return inspection.events if inspection is not None else None
 
     # -- what an operation has left --

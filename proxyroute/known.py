@@ -222,6 +222,17 @@ def moved(known: Known | None, primary: str, at: float) -> Known | None:
     return Known(primary, at, followers, known.server_ids, former=former, event_scheduler=events)
 
 
+def lost_since(known: Known | None, server: Status | None) -> Position | None:
+    """Returns what the primary had executed at its last sight, and lacks now that it is back; None when nothing."""
+    if known is None or server is None or known.primary != server.name or known.executed is None:
+        return None
+    return (
+        None
+        if server.executed.contains(known.executed) is not Containment.NO
+        else known.executed.minus(server.executed)
+    )
+
+
 def _former(primary: str, known: Known | None) -> tuple[str, ...]:
     if known is None:
         return ()

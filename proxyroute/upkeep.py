@@ -39,6 +39,8 @@ from proxyroute.site import shut
 
 _PREPARE = 6.0
 _TELL = 10.0
+_ASK = 1.0
+"""Seconds for the proxies to say whether somebody else has acted since; one that hangs keeps nobody closed."""
 
 
 @dataclass(frozen=True)
@@ -172,12 +174,32 @@ class Upkeep:
         intent = self.intent()
         if intent is not None and intent.primary != primary:
             raise Refused(f"{primary} is not opened: {intent.primary} was made primary since")
+        if moved := self._moved_since(primary):
+            raise Refused(f"{primary} is not opened: {moved}")
         self._lease.check()
         self._reconnect(view, primary)
         if semi_sync:
             self._parts.site[primary].semi_sync(Deadline.after(LOOK), primary=True)
         self._parts.site[primary].accept_writes(Deadline.after(LOOK))
         return f"{primary} takes writes again; nobody had received more than it has"
+
+    def _moved_since(self, primary: str) -> str:
+        """Returns why ``primary`` may not be it any more: an engine with records of its own may have made another one.
+
+        Proxies remember the highest epoch that they were told. Empty: none that answers knows of a later one than we.
+        """
+        meant = self.intent()
+        ours = meant.epoch if meant is not None else NO_EPOCH
+        observed = [o for o in self._parts.routes.observe(Deadline.after(_ASK)) if o.epoch is not None]
+        highest = max([ours, *(o.epoch for o in observed if o.epoch is not None)])
+        others = [o for o in observed if o.epoch == highest and o.epoch > ours and o.primary != primary]
+        if not others:
+            return ""
+        where = others[0].primary or "nobody"
+        return (
+            f"{others[0].proxy} was told since, under epoch {highest}, that writes go to {where}; look at the engine "
+            f"that did that; if {primary} is right type: proxyroute publish"
+        )
 
     def _reconnect(self, view: View, primary: str) -> None:
         """Replicas that lost the primary come back now, not when their next try is due: that may be a minute away."""
@@ -198,6 +220,8 @@ class Upkeep:
         intent = self.intent()
         if len(writing) != 1 or (intent is not None and intent.primary != writing[0]):
             raise Refused(f"{', '.join(names)} is left alone: nobody knows for sure who is meant to take writes")
+        if moved := self._moved_since(writing[0]):
+            raise Refused(f"{', '.join(names)} is left alone: {moved}")
         done = []
         for name in names:
             self._lease.check()

@@ -243,6 +243,15 @@ def test_a_history_that_nobody_knows_blocks_the_reopening() -> None:
     assert blocked(judge(found)) == {"failover.uncontained"}
 
 
+def test_what_a_restarted_primary_has_lost_and_nobody_received_is_told() -> None:
+    had = replace(KNOWN, executed=position("0-1-103"))
+    told = judge(restarted(), known=had)
+    assert told.action is Action.REOPEN, "nobody else has it either"
+    assert "it has lost 0-1-103, which nobody has received" in told.text
+    assert "lost" not in judge(restarted(), known=replace(had, executed=position("0-1-100"))).text
+    assert "lost" not in judge(restarted(), known=replace(had, primary="db2")).text
+
+
 def test_a_restart_is_told_by_what_is_on_disk_when_the_engine_itself_is_new() -> None:
     found = look(begin(), 9.9, server(1, writable=False, uptime_seconds=30), replica(2), replica(3))
     assert judge(found, known=KNOWN, wall=1100.0).name == "PrimaryRestarted"

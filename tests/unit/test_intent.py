@@ -48,12 +48,16 @@ def upkeep(file: Path, acted: Summary | None = None) -> Upkeep:
     return Upkeep(parts, FakeLease([]), Policy(), file, lambda: acted)
 
 
-def restarted(aside: tuple[str, ...] = ()) -> tuple[World, Upkeep]:
-    """db1 has restarted and refuses writes; everybody has what it has."""
+def restarted(
+    aside: tuple[str, ...] = (), route: tuple[str | None, Epoch] = ("db1", Epoch(2, 3)), file: Path | None = None
+) -> tuple[World, Upkeep]:
+    """db1 has restarted and refuses writes; everybody has what it has. The proxy was told ``route`` last."""
     world, proxy = make_world()
     world.servers["db1"].writable = False
+    proxy.primary, proxy.epoch = route
     parts = Parts(Site("shop", world.servers), Routes([proxy]), NoHooks())
-    return world, Upkeep(parts, FakeLease([]), lambda: Policy(aside=aside), Path("/nowhere/intent.json"), lambda: None)
+    file = file or Path("/nowhere/intent.json")
+    return world, Upkeep(parts, FakeLease([]), lambda: Policy(aside=aside), file, lambda: None)
 
 
 def test_a_primary_that_has_restarted_is_opened_when_everybody_answers() -> None:
@@ -100,6 +104,34 @@ def test_who_answers_is_asked_in_maintenance_as_well() -> None:
     with pytest.raises(Refused, match="db3 has received what it lacks"):
         upkeep.reopen("db1", semi_sync=False)
     assert not world.servers["db1"].writable
+
+
+@pytest.mark.parametrize("route", [("db2", Epoch(2, 4)), (None, Epoch(3, 1))])
+def test_what_another_engine_has_done_since_is_asked_of_the_proxies(
+    tmp_path: Path, route: tuple[str | None, Epoch]
+) -> None:
+    """It has records of its own: ours still say db1. db2 is silent to us, and was closed when we saw it last."""
+    intent.remember(tmp_path / "intent.json", MEANT)
+    world, kept = restarted(route=route, file=tmp_path / "intent.json")
+    last = {s.name: s for s in kept._parts.site.look(Deadline.after(5)).seen}
+    world.servers["db2"].alive = False
+    with pytest.raises(Refused, match=rf"db1 is not opened: edge1 was told since, under epoch {route[1]}"):
+        kept.reopen("db1", semi_sync=False, last=last)
+    assert not world.servers["db1"].writable
+
+    world.servers["db2"].alive = world.servers["db2"].writable = world.servers["db1"].writable = True
+    with pytest.raises(Refused, match="db2 is left alone: edge1 was told since"):
+        kept.close_strays(["db2"])
+    assert world.servers["db2"].writable
+
+
+@pytest.mark.parametrize("route", [("db2", Epoch(2, 2)), ("db1", Epoch(9, 9)), (None, Epoch(2, 3))])
+def test_what_was_told_before_or_means_the_same_hinders_nobody(tmp_path: Path, route: tuple[str | None, Epoch]) -> None:
+    intent.remember(tmp_path / "intent.json", MEANT)
+    world, kept = restarted(route=route, file=tmp_path / "intent.json")
+    kept.reopen("db1", semi_sync=False)
+    world.servers["db2"].writable = True
+    assert "db2 was closed" in kept.close_strays(["db2"])
 
 
 def test_the_later_of_memory_and_operation_counts(tmp_path: Path) -> None:

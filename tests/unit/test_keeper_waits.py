@@ -1,0 +1,110 @@
+"""What ``serve`` only looks at does not keep it from acting, and what a restart has cost is told."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from proxyroute import keeper
+from proxyroute.deadline import Deadline
+from proxyroute.decided import Action, Diagnosis
+from proxyroute.known import Known
+from proxyroute.model import Observed, View
+from proxyroute.notify_message import Notice
+from proxyroute.standing import Standing
+from tests.support.builders import position, replica, server, view
+
+FINE = Diagnosis("NoProblem", "", Action.NONE, "db1")
+SILENT = Diagnosis("PrimarySilent", "", Action.WAIT, "db1", wanted=Action.WAIT)
+SEEN = view(server(1), replica(2))
+
+
+class Sentry:
+    """Sees a cluster in order until ``diagnosis`` says otherwise."""
+
+    def __init__(self) -> None:
+        self.diagnosis = FINE
+        self.standing = Standing()
+        self.known: Known | None = None
+        self.last: dict[str, Any] = {}
+        self.sight: Any = SimpleNamespace(complete=True, view=SEEN)
+
+    def sightings(self) -> Any:
+        return self.sight
+
+    def diagnose(self, *_: object) -> Diagnosis:
+        return self.diagnosis
+
+    def remember(self, *_: object) -> None: ...
+
+    def last_seen(self) -> dict[str, Any]:
+        return self.last
+
+
+class Engine:
+    """Its proxy hangs, or the primary does, and that is what is found out while it is waited for."""
+
+    def __init__(self, sentry: Sentry, hangs: str) -> None:
+        self._sentry, self._hangs = sentry, hangs
+        self.cut_short = ""
+
+    def busy(self) -> bool:
+        return False
+
+    def last_move(self) -> None: ...
+
+    def history(self) -> tuple[()]:
+        return ()
+
+    def _wait(self, what: str) -> None:
+        if what == self._hangs:
+            self._sentry.diagnosis = SILENT
+            deadline = Deadline.after(3.0)
+            while not deadline.passed:
+                time.sleep(0.01)
+            self.cut_short = what if deadline.at > time.monotonic() else ""
+
+    def observe(self) -> tuple[Observed, ...]:
+        self._wait("observe")
+        return (Observed("edge1", reachable=False, detail="out of time"),)
+
+    def inspect(self, seen: View) -> View:
+        self._wait("inspect")
+        return seen
+
+
+def kept(sentry: Sentry, engine: Any, told: list[Notice] | None = None) -> keeper.Keeper:
+    config: Any = SimpleNamespace(
+        name="shop", failover=SimpleNamespace(mode="automatic"), serve=SimpleNamespace(proxies_period=2.0)
+    )
+    return keeper.Keeper(config, engine, sentry, (told if told is not None else []).append)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("hangs", ["observe", "inspect"])
+def test_what_hangs_while_it_is_only_looked_at_is_left_once_the_primary_is_silent(hangs: str) -> None:
+    sentry = Sentry()
+    engine = Engine(sentry, hangs)
+    served = kept(sentry, engine)
+    served.step()
+    assert engine.cut_short == hangs
+    assert served._observed == (), "what was cut short is no answer"
+
+
+def test_what_a_primary_has_lost_is_told_when_it_is_opened_again() -> None:
+    told: list[Notice] = []
+    sentry = Sentry()
+    sentry.known = Known("db1", 1.0, executed=position("0-1-103"))
+    sentry.last = {"db1": server(1, "0-1-100", writable=False)}
+    engine: Any = SimpleNamespace(reopen=lambda name, **_: f"{name} takes writes again")
+    served = kept(sentry, engine, told)
+    served._acted(Diagnosis("PrimaryRestarted", "", Action.REOPEN, "db1"))
+    assert (told[-1].level, told[-1].text) == (
+        "warn",
+        "db1 takes writes again; but it has lost 0-1-103 in its restart, which nobody has received",
+    )
+    sentry.last = {"db1": server(1, "0-1-103", writable=False)}
+    served._acted(Diagnosis("PrimaryRestarted", "", Action.REOPEN, "db1"))
+    assert (told[-1].level, told[-1].text) == ("good", "db1 takes writes again")
