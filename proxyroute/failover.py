@@ -24,6 +24,7 @@ from proxyroute.moment import Moment
 from proxyroute.opening import APART, FEEDER, add_doubt
 from proxyroute.operation import Operation, each
 from proxyroute.parts import Parts, peer
+from proxyroute.ports import Server
 from proxyroute.recovery import end_uncommitted, finish_or_recover
 from proxyroute.routing import bereaved
 
@@ -120,7 +121,7 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
     if parts.guard is not None:
         # not waited for: nothing is frozen, and from its first moment on it would notice our death
         parts.guard.begin()
-        parts.expect(orders.patience + orders.fetch_patience + 4 * _CLOSE + _GUARD)
+        parts.expect(_FENCE + 2 * _CLOSE + _GUARD)
     with op.step("fence") as note:
         fencing = _fence(parts, op, orders)
         note.detail = op.kept("fenced_by") or "there is no fence"
@@ -131,6 +132,8 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
         op.keep("loss", list(_doubts(op, orders, fencing, unshown)), wait=True)
         shut = fencing is not Fencing.NONE
         note.detail = f"{plan.primary} is {fencing}" if shut else f"nothing keeps clients away from {plan.primary}"
+    # each long step is told of before it begins: a guard that counted on less would end us in the midst of it
+    parts.expect(_STOP + 2 * _ANSWER + orders.patience + _GUARD)
     with op.step("stop receivers") as note:
         for name in _receiving(op, view, orders):
             # the candidate is detached later: its applier has to be started as well
@@ -138,14 +141,15 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
         note.detail, restless = _stop_receivers(parts, op, old, orders.participants)
     with op.step("apply what was received") as note:
         goal = _received(parts, op, orders, view)
-        for name in filter(None, (plan.candidate, orders.fetch_from)):
-            _apply(parts, name, Deadline.after(orders.patience))
+        _apply(parts, [name for name in (plan.candidate, orders.fetch_from) if name], orders.patience)
         note.detail = f"{new.name} is at {new.position(Deadline.after(_ANSWER))}"
     if orders.fetch_from:
         with op.step("fetch") as note:
             op.on_abort(Undo("follow", new.name, {"source": old.name, "instead_of": orders.fetch_from}))
             op.keep("fetched_from", orders.fetch_from, wait=True)
+            parts.expect(2 * orders.fetch_patience + _GUARD)
             note.detail = _fetch(parts, op, old, orders, goal)
+    parts.expect(2 * _CLOSE + _GUARD)
     with op.step("compare") as note:
         if restless:
             goal = goal.merge(_stop_again(parts, op, orders, restless, fencing))
@@ -254,7 +258,7 @@ def _close_routes(
             )
         op.note(f"{receipt.proxy} is silent; it closes its writes by itself within {seconds:g} s")
         wait = max(0.0, began + seconds + _MARGIN - time.monotonic())
-        parts.expect(wait + orders.patience + 4 * _CLOSE + _GUARD)
+        parts.expect(wait + _GUARD)
         time.sleep(wait)
     unclosed = [r for r in receipts if r.state is not ReceiptState.DONE and r.proxy not in orders.fenced_proxies]
     absent = tuple(r.proxy for r in unclosed if not parts.routes.is_required(r.proxy))
@@ -357,11 +361,18 @@ def _doubt(op: Operation, orders: Orders, text: str, cure: str) -> None:
     add_doubt(op, text)
 
 
-def _apply(parts: Parts, name: str, deadline: Deadline) -> None:
-    """Waits until server ``name`` has applied what it has received itself; it never stops whom it waits for."""
-    server = parts.site[name]
-    for source in server.look(Deadline.after(_ANSWER)).sources:
-        server.wait_for(source.received, deadline)
+def _apply(parts: Parts, names: Sequence[str], patience: float) -> None:
+    """Waits until the servers have applied what each has received itself; it never stops whom it waits for."""
+    deadline = Deadline.after(patience)
+
+    def await_all(server: Server) -> None:
+        for source in server.look(deadline.within(_ANSWER)).sources:
+            server.wait_for(source.received, deadline)
+
+    # all at once, for the time is the same one; and a moment longer, so that who is late can say for what
+    outcomes = each(parts.site.pick(names), await_all, Deadline.after(patience + _ANSWER))
+    for name in names:
+        outcomes[name].get()
 
 
 def _fetch(parts: Parts, op: Operation, old: Peer, orders: Orders, goal: Position) -> str:
@@ -390,7 +401,3 @@ def _compare(parts: Parts, op: Operation, goal: Position, orders: Orders) -> str
     if not orders.may_lack:
         raise Unfinished(f"{text}; --force promotes it all the same, and they are lost")
     return text
-
-
-def _soon() -> Deadline:
-    return Deadline.after(_ANSWER + 0.5)
