@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from proxyroute import topology
 from proxyroute.drift import differences
@@ -28,13 +28,9 @@ def truth(
         strays = [s.name for s in view.writable if s.name != primary.name]
         if strays:
             bad.append(f"{', '.join(strays)} takes writes although it is a replica")
-    replicas = [s for s in view.seen if s is not primary]
-    following = [s for s in replicas if primary is not None and _follows(view, s, primary)]
-    following_names = {s.name for s in following}
-    excused = [n for n in aside if n in view.servers and n not in following_names and view.status(n) is not primary]
-    expected = len(view.servers) - (1 if primary else 0) - len(excused)
-    if len(following) < expected:
-        warn.append(f"only {len(following)} of {expected} replicas follow")
+    following, expected = _following(view, primary, aside) if primary is not None else (0, 0)
+    if following < expected:
+        warn.append(f"only {following} of {expected} replicas follow")
     for proxy in proxies:
         if not proxy.reachable:
             warn.append(f"proxy {proxy.proxy} cannot be read")
@@ -52,11 +48,18 @@ def truth(
     level = "bad" if bad else "warn" if warn else "good"
     start = f"{view.cluster}: {primary.name} takes writes" if primary else f"{view.cluster}"
     if level == "good":
-        count = f"{len(following)} of {expected} replicas follow"
+        count = f"{following} of {expected} replicas follow"
         routed = f", {len(proxies)} of {len(proxies)} proxies send writes there" if proxies else ""
         set_aside = f", {', '.join(aside)} in maintenance" if aside else ""
         return f"{start}, {count}{set_aside}{routed}", level
     return f"{start}: {'; '.join(bad + warn)}", level
+
+
+def _following(view: View, primary: Status, aside: Collection[str]) -> tuple[int, int]:
+    """Returns how many servers follow ``primary``, and how many should: nobody misses those that are set ``aside``."""
+    following = {s.name for s in view.seen if s is not primary and _follows(view, s, primary)}
+    excused = [n for n in aside if n in view.servers and n not in following and n != primary.name]
+    return len(following), len(view.servers) - 1 - len(excused)
 
 
 def _follows(view: View, server: Status, primary: Status) -> bool:

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from proxyroute.config_web import WebConfig
 from proxyroute.errors import ConfigError
+from proxyroute.web.connections import Connection
 
 _UP = 10.0
 _END = 5
@@ -40,6 +41,7 @@ def served(app: FastAPI, settings: WebConfig) -> Iterator[None]:
         ssl_keyfile=str(settings.key) if settings.key else None,
         proxy_headers=bool(settings.trusted_proxies), forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=_END, server_header=False, lifespan="off", h11_max_incomplete_event_size=_HEADERS,
+        http=Connection, ws="none",
     )  # fmt: skip
     config.load()
     server = uvicorn.Server(config)

@@ -110,6 +110,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "fastapi": ("web.*",),
     "starlette": ("web.*",),
     "uvicorn": ("web.*",),
+    "h11": ("web.connections",),
     "prometheus_client": ("web.*",),
     "structlog": ("logs",),
 }

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 from proxyroute.assembly import archive_folder, journal_folder
 from proxyroute.config import load
 from proxyroute.config_web import WebConfig
+from proxyroute.errors import Refused
 from proxyroute.outcome import Result
 from proxyroute.standing import Order, Standing
 from proxyroute.web.app import create_app
@@ -26,6 +27,7 @@ from proxyroute.web.hub import Hub
 from proxyroute.web.pages import PARTS
 from proxyroute.web.pages.facts import failover_possible
 from proxyroute.web.tokens import Scope, Tokens
+from proxyroute.web.turns import AT_ONCE, turn
 from tests.support.builders import silent
 from tests.support.wait import until
 from tests.web.browser.stage import SECRET, configuration, glance, proxies, three
@@ -143,6 +145,15 @@ def test_what_is_not_there_is_told_in_the_same_look(site: Site) -> None:
         assert "<h1>There is nothing here</h1>" in answer.text
         assert 'href="/"' in answer.text
     assert site.client.get("/v1/nothing").headers["content-type"] == "application/problem+json"
+
+
+def test_an_error_on_the_way_leads_back_to_its_cluster(site: Site) -> None:
+    site.log_in()
+    for path in ("switchover?to=db9", "operations/nowhere"):
+        text = site.client.get(f"/clusters/shop/{path}").text
+        assert "<h1>There is nothing here</h1>" in text
+        assert 'href="/clusters/shop">To shop</a>' in text
+    assert "To other" not in site.client.get("/clusters/other/switchover").text
 
 
 def test_what_others_say_is_shown_as_text_and_never_becomes_part_of_a_page(site: Site) -> None:
@@ -404,6 +415,27 @@ def test_a_form_that_is_sent_twice_asks_once(site: Site) -> None:
     first, second = (site.client.post("/clusters/shop/heal", data=form).headers["location"] for _ in range(2))
     assert first == second
     assert len(site.hub.tickets("shop")) == 1
+
+
+@pytest.mark.parametrize("kind", ["switchover", "failover"])
+def test_only_so_many_plans_are_made_at_a_time_for_whoever_asks(site: Site, kind: str) -> None:
+    site.log_in()
+    made: list[str] = []
+
+    def refused(*_: Any) -> Any:
+        made.append(kind)
+        raise Refused("no server is asked here; look elsewhere")
+
+    setattr(site.hub, f"plan_{kind}", refused)
+    with ExitStack() as taken:
+        for _ in range(AT_ONCE):
+            taken.enter_context(turn())
+        for path in (f"/clusters/shop/{kind}", f"/v1/clusters/shop/plan/{kind}"):
+            answer = site.client.get(path)
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+        assert made == []
+    assert site.client.get(f"/clusters/shop/{kind}").status_code == 409
+    assert made == [kind]
 
 
 def test_only_an_admin_declares_a_server_lost(site: Site) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -14,12 +11,9 @@ from proxyroute.planned import contingency_json, prospect_json
 from proxyroute.web.api.clusters import state_of
 from proxyroute.web.api.common import ClusterName, Reader, TheHub, problems
 from proxyroute.web.api.shapes import CheckShape
-from proxyroute.web.problems import too_many
+from proxyroute.web.turns import turn
 
 router = APIRouter(prefix="/v1", tags=["plans"])
-_AT_ONCE = 4
-"""So many plans are made at a time: each has connections of its own to every server."""
-_making = threading.BoundedSemaphore(_AT_ONCE)
 
 Target = Annotated[str | None, Query(alias="to", description="The server that would take over; else one is elected.")]
 Force = Annotated[bool, Query(description="Judge as `force` would.")]
@@ -34,7 +28,7 @@ def switchover(
     As `proxyroute plan --json`. `go` tells whether it could be done.
     """
     state_of(hub, cluster)
-    with _turn():
+    with turn():
         told: dict[str, Any] = jsonable(prospect_json(hub.plan_switchover(cluster, target, force)))
     return told
 
@@ -48,7 +42,7 @@ def failover(
     As `proxyroute plan --failover --json`. Takes some seconds: it looks until it is clear what is the matter.
     """
     state_of(hub, cluster)
-    with _turn():
+    with turn():
         told: dict[str, Any] = jsonable(contingency_json(hub.plan_failover(cluster, target, force)))
     return told
 
@@ -62,16 +56,6 @@ def check(cluster: ClusterName, hub: TheHub, _: Reader) -> dict[str, Any]:
     As `proxyroute check --json`. Changes nothing.
     """
     state_of(hub, cluster)
-    with _turn():
+    with turn():
         told: dict[str, Any] = jsonable(hub.check(cluster).to_json())
     return told
-
-
-@contextmanager
-def _turn() -> Iterator[None]:
-    if not _making.acquire(blocking=False):
-        raise too_many(f"{_AT_ONCE} plans are being made already", 2.0)
-    try:
-        yield
-    finally:
-        _making.release()

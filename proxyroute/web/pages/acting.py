@@ -22,12 +22,15 @@ from proxyroute.web.pages.records import story_of
 from proxyroute.web.pages.shell import page, see, segment
 from proxyroute.web.problems import Problem, too_many
 from proxyroute.web.tokens import Scope
+from proxyroute.web.turns import turn
 
 router = APIRouter(include_in_schema=False)
 
 Operator = Annotated[Principal, Depends(require(Scope.OPERATE))]
 
 _METHODS = ("", "flashback", "reseed")
+_SHORT = 200
+"""Characters of a field at most, as the API takes them."""
 
 
 def _ask(
@@ -38,7 +41,7 @@ def _ask(
     rate: Rate = request.app.state.command_rate
     if wait := rate.take(principal.name):
         raise too_many("too many commands", wait)
-    ticket = hub.ask(Command(kind, cluster, principal.actor, why, arguments, form.get("key", "")))
+    ticket = hub.ask(Command(kind, cluster, principal.actor, why, arguments, form.get("key", "")[:_SHORT]))
     return see(f"/clusters/{segment(cluster)}/operations/{segment(ticket.id)}")
 
 
@@ -74,7 +77,8 @@ def _switchover(
 ) -> Response:
     named(hub, cluster)
     target = _server(hub, cluster, to)
-    prospect = hub.plan_switchover(cluster, target, force)
+    with turn():
+        prospect = hub.plan_switchover(cluster, target, force)
     return page(
         request, "switchover.html", 422 if wrong else 200, principal=principal, cluster=cluster, prospect=prospect,
         to=to, force=force, wrong=wrong, offenders=offenders(prospect), key=secrets.token_urlsafe(16),
@@ -107,7 +111,9 @@ def _failover(
     request: Request, hub: Hub, principal: Principal, cluster: str, to: str, force: bool, wrong: str = ""
 ) -> Response:
     state = named(hub, cluster)
-    prospect = hub.plan_failover(cluster, _server(hub, cluster, to), force)
+    target = _server(hub, cluster, to)
+    with turn():
+        prospect = hub.plan_failover(cluster, target, force)
     return page(
         request, "failover.html", 422 if wrong else 200, principal=principal, cluster=cluster, prospect=prospect,
         to=to, force=force, wrong=wrong, key=secrets.token_urlsafe(16),
@@ -126,7 +132,7 @@ def failover(request: Request, hub: TheHub, principal: Operator, form: TheForm, 
     fenced = [p.name for p in state.config.proxies if form.get(f"fenced-{p.name}")]
     return _ask(
         request, hub, principal, cluster, "failover", form,
-        target=target, force=force, fenced_by=form.get("fenced_by", ""), fenced_proxies=fenced,
+        target=target, force=force, fenced_by=form.get("fenced_by", "")[:_SHORT], fenced_proxies=fenced,
         **({"apply_dead_binlog": True} if form.get("apply_dead_binlog") else {}),
     )  # fmt: skip
 

@@ -137,7 +137,10 @@ def error_page(request: Request, problem: Problem) -> Response:
         if target == "/":
             known = {}
         return see("/login" + (f"?{urlencode(known)}" if known else ""))
-    answer = page(request, "error.html", problem.status, problem=problem, title=_TITLES.get(problem.status, "Failed"))
+    cluster = str(request.path_params.get("cluster", ""))
+    back = cluster if cluster in hub_of(request).names and request.url.path != f"/clusters/{segment(cluster)}" else ""
+    title = _TITLES.get(problem.status, "Failed")
+    answer = page(request, "error.html", problem.status, problem=problem, title=title, back=back)
     for name, value in problem.headers.items():
         answer.headers.setdefault(name, value)
     return answer
@@ -148,6 +151,7 @@ _TITLES = {
     404: "There is nothing here",
     405: "This is not a page",
     409: "Refused",
+    413: "Too much at once",
     422: "Something in the request is wrong",
     421: "Under another name",
     429: "Too many requests",

@@ -103,6 +103,21 @@ def test_the_truth_names_what_is_wrong(
     assert found == level
 
 
+@pytest.mark.parametrize(
+    ("servers", "line"),
+    [
+        ((Silent("db1", Address("h", 1), "no"), server(2, of=1), server(3, of=1)),
+         "shop: no server takes writes (db1 cannot be read)"),
+        ((server(1, writable=False), server(2, of=1)), "shop: no server takes writes"),
+        ((server(1), server(2), server(3, of=1)), "shop: SEVERAL SERVERS TAKE WRITES: db1, db2"),
+    ],
+)  # fmt: skip
+def test_without_a_primary_no_replica_is_counted_for_there_is_nobody_to_follow(
+    servers: tuple[Status | Silent, ...], line: str
+) -> None:
+    assert truth(view(*servers), (), ()) == (line, "bad")
+
+
 def test_status_shows_broken_replication_silent_servers_drift_and_open_operations(
     run: Callable[..., Outcome], engine: FakeEngine
 ) -> None:
