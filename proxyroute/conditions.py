@@ -273,6 +273,15 @@ def relays_nothing(replica: Replica) -> Objection | None:
     )
 
 
+def offline(replica: Replica) -> Objection | None:
+    if replica.server.settings.get("offline_mode", "OFF") != "ON":
+        return None
+    return Objection(
+        "is in offline_mode: it turns away every client that may not administer connections",
+        f"on {replica.server.name}: SET GLOBAL offline_mode=OFF;",
+    )
+
+
 def other_format(replica: Replica) -> Objection | None:
     if replica.top is None or replica.top.binlog_format == replica.server.binlog_format:
         return None

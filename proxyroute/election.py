@@ -62,6 +62,7 @@ RULES: tuple[Rule, ...] = (
     Rule("candidate.format", conditions.other_format),
     Rule("candidate.version", conditions.older),
     Rule("candidate.writable", conditions.writable),
+    Rule("candidate.offline", conditions.offline, Waived.FORCED),
 )
 
 

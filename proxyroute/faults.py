@@ -32,6 +32,7 @@ POINTS: dict[str, str] = {
     "mariadb.unblock_writes": "UNLOCK TABLES / BACKUP STAGE END",
     "mariadb.end_holder": "KILL of another holder's lock session",
     "mariadb.limit_connections": "SET GLOBAL max_connections",
+    "mariadb.offline_mode": "SET GLOBAL offline_mode (MySQL)",
     "mariadb.kill_client": "KILL CONNECTION of a client, or of all of them",
     "mariadb.end_attempt": "KILL QUERY of an attempt to take the write lock, where the server does not end it (MySQL)",
     "mariadb.end_reader": "KILL of a session that reads from a table, where the lock waits for it (MySQL)",

@@ -211,9 +211,7 @@ def _close_old(old: Server, op: Operation, deadline: Deadline) -> str:
 
 
 def _end_sessions(old: Server, op: Operation, deadline: Deadline) -> int:
-    """The limit comes first, so that those who are cut off do not come back here."""
-    if op.plan.policy.max_connections:
-        old.limit_connections(op.plan.policy.max_connections, deadline)
+    old.keep_clients_out(op.plan.policy, deadline)
     return old.kill_clients(deadline)
 
 

@@ -39,6 +39,8 @@ class Policy:
     lock_pause: float = 0.1
     max_connections: int = 1
     """What the connection limit is lowered to (the server clamps it); 0 leaves it alone."""
+    offline_mode: bool = False
+    """MySQL: who is cut off is turned away by ``offline_mode`` until all is over, instead of by a lowered limit."""
     order: str = "lock_early"
     """``lock_early`` (routes move, then kill) or ``read_only_first``; docs/decisions says why."""
     settle: float = 30.0

@@ -83,6 +83,9 @@ class Server(Protocol):
     def limit_connections(self, limit: int, deadline: Deadline) -> None:
         """Lowers the connection limit; our own connections stay."""
 
+    def keep_clients_out(self, policy: Policy, deadline: Deadline) -> None:
+        """Clients that are cut off next do not come back before ``restore``; our own connections stay."""
+
     def kill_clients(self, deadline: Deadline) -> int:
         """Ends all ordinary client sessions, waits until they are gone, and returns how many there were."""
 

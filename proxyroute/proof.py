@@ -86,6 +86,10 @@ def _servers(op: Operation, view: View, lost: Collection[str]) -> Iterator[Evide
         wanted = int(settings["max_connections"])
         seen = f"{old.connections_limit} connections"
         yield _claim(old.name, f"its limit of {wanted} connections is back", old.connections_limit == wanted, seen)
+        if plan.policy.offline_mode and "offline_mode" in settings:
+            offline = old.settings.get("offline_mode", "OFF") == "ON"
+            told = "turns clients away" if offline else "lets clients in"
+            yield _claim(old.name, "lets clients in as before", offline is bool(settings["offline_mode"]), told)
 
 
 def _gone(op: Operation) -> Iterator[Evidence]:

@@ -133,13 +133,13 @@ def _steps(view: View, plan: Plan, parts: Parts) -> Iterator[PlannedStep]:
     else:
         queueing = parts.routes.queueing(Deadline.after(LOOK))
         waits = f"writes wait at {', '.join(queueing)}, which has no primary for a moment; " if queueing else ""
-        refused = on_old("limit_connections", "kill_clients", "refuse_writes")
+        refused = on_old("keep_clients_out", "kill_clients", "refuse_writes")
         yield PlannedStep("open", f"{waits}{old.name} refuses writes, then {new.name} takes them", (*refused, *opened))
     yield PlannedStep("route", f"new sessions go to {new.name} at {proxies or 'no proxy'}")
     yield PlannedStep(
         "close old primary",
         "old sessions end, then writes are refused",
-        on_old("limit_connections", "kill_clients", "refuse_writes", "unblock_writes"),
+        on_old("keep_clients_out", "kill_clients", "refuse_writes", "unblock_writes"),
     )
     if parts.hooks.configured("address_up"):
         yield PlannedStep("address up", "run the site's script", (" ".join(parts.hooks.configured("address_up")),))

@@ -16,7 +16,7 @@ def statements(verb: str, policy: Policy, peer: Peer) -> tuple[str, ...]:
     limit = (f"SET GLOBAL max_connections={policy.max_connections}",) if policy.max_connections else ()
     table: dict[str, tuple[str, ...]] = {
         "block_writes": lock,
-        "limit_connections": limit,
+        "keep_clients_out": limit,
         "arm": ("FLUSH TABLES WITH READ LOCK; SLEEP; SET GLOBAL read_only=1 (one statement, ended when all is well)",),
         "wait_for": ("SELECT MASTER_GTID_WAIT(<frozen position>, …)",),
         "detach": ("STOP SLAVE",),

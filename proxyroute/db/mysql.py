@@ -6,7 +6,8 @@ Tried on MySQL 9.7. Writes are refused by ``super_read_only``: it stops everybod
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from proxyroute.db.freeze import HOLDERS, Freeze, lock_name
 from proxyroute.db.mariadb_events import set_event_status
@@ -97,6 +98,27 @@ class MySQL(DatabaseServer):
             deadline,
             (limit,),
         )
+
+    def keep_clients_out(self, policy: Policy, deadline: Deadline) -> None:
+        if policy.offline_mode:
+            self._offline(True, deadline)
+        else:
+            super().keep_clients_out(policy, deadline)
+
+    def write_settings(self, deadline: Deadline) -> Mapping[str, Any]:
+        return {**super().write_settings(deadline), "offline_mode": self._is_offline(deadline)}
+
+    def restore(self, settings: Mapping[str, Any], deadline: Deadline) -> None:
+        super().restore(settings, deadline)
+        wanted = settings.get("offline_mode")
+        if wanted is not None and self._is_offline(deadline) is not bool(wanted):
+            self._offline(bool(wanted), deadline)
+
+    def _is_offline(self, deadline: Deadline) -> bool:
+        return bool(int(self._open(deadline).one("SELECT @@global.offline_mode AS now", deadline)["now"]))
+
+    def _offline(self, wanted: bool, deadline: Deadline) -> None:
+        self._open(deadline).change("mariadb.offline_mode", f"SET GLOBAL offline_mode={int(wanted)}", deadline)
 
     def _end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
         """Several statements in one piece: MySQL has no compound one outside of a stored program."""

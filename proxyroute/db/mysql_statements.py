@@ -9,9 +9,13 @@ from proxyroute.policy import Policy
 def statements(verb: str, policy: Policy, peer: Peer) -> tuple[str, ...]:
     """Returns the statements of ``verb``; ``peer`` is the new source for ``follow``. KeyError for another verb."""
     limit = (f"SET GLOBAL max_connections={policy.max_connections}",) if policy.max_connections else ()
+    out, back = limit, ["SET GLOBAL max_connections=<as before>"]
+    if policy.offline_mode:
+        out = ("SET GLOBAL offline_mode=ON",)
+        back.append("SET GLOBAL offline_mode=<as before>")
     table: dict[str, tuple[str, ...]] = {
         "block_writes": ("FLUSH TABLES WITH READ LOCK",),
-        "limit_connections": limit,
+        "keep_clients_out": out,
         "arm": (
             "FLUSH TABLES WITH READ LOCK",
             "SET GLOBAL super_read_only=1, when a wait of the freeze budget is over (ended when all is well)",
@@ -30,7 +34,7 @@ def statements(verb: str, policy: Policy, peer: Peer) -> tuple[str, ...]:
             "SOURCE_AUTO_POSITION=1",
             "START REPLICA",
         ),
-        "restore": ("SET GLOBAL max_connections=<as before>",),
+        "restore": tuple(back),
         "lock_account": ("ALTER USER … ACCOUNT LOCK (not written to the binary log)",),
         "stop_events": ("SET GLOBAL event_scheduler=OFF",),
     }

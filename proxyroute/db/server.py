@@ -179,6 +179,13 @@ class DatabaseServer(ABC):
     def unblock_writes(self, operation: str, deadline: Deadline) -> None:
         self._freeze.end(operation, deadline, self._open(deadline), self._kill)
 
+    @abstractmethod
+    def limit_connections(self, limit: int, deadline: Deadline) -> None: ...
+
+    def keep_clients_out(self, policy: Policy, deadline: Deadline) -> None:
+        if policy.max_connections:
+            self.limit_connections(policy.max_connections, deadline)
+
     def kill_clients(self, deadline: Deadline) -> int:
         """All in one round trip, until those are gone: rollbacks of killed work are awaited.
 

@@ -91,6 +91,7 @@ LEFT_OUT: Mapping[str, str] = {
         "MySQL only, when the lock waits for a reader: dying there leaves a lock that the server ends within a second, "
         "and what waits behind the reader is let go by whoever heals (tests/cluster/test_mysql_driver.py)"
     ),
+    "mariadb.offline_mode": "MySQL only, where the site wants it: tests/cluster/test_mysql_offline.py dies around it",
     "mariadb.forget_persisted": (
         "MySQL only, where somebody has persisted a role: what closes that server does it again when it is healed"
     ),

@@ -40,7 +40,9 @@ def just_before(node: Node, statement: str, primary: Node | None = None) -> dict
 
 
 @pytest.mark.parametrize(
-    "policy", [{"freeze": "backup_stage"}, {"order": "read_only_first"}, {"max_connections": 0}], ids=str
+    "policy",
+    [{"freeze": "backup_stage"}, {"order": "read_only_first"}, {"max_connections": 0}, {"offline_mode": True}],
+    ids=str,
 )
 def test_other_ways_to_freeze_there_and_back_under_load(site: Lab, policy: dict[str, Any]) -> None:
     with configured(site, switchover=policy), books(site) as kept:

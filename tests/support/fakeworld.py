@@ -203,6 +203,9 @@ class FakeServer:
     def limit_connections(self, limit: int, deadline: Deadline) -> None:
         self._act("limit", limit=10)
 
+    def keep_clients_out(self, policy: Policy, deadline: Deadline) -> None:
+        self.limit_connections(policy.max_connections, deadline)
+
     def kill_clients(self, deadline: Deadline) -> int:
         self._act("kill")
         return 0

@@ -45,6 +45,7 @@ SICK: dict[str, Callable[[], Status]] = {
     "candidate.filters": lambda: replica(2, channel(filtered=True)),
     "candidate.binlog": lambda: replica(2, binlog=False, relays_updates=False),
     "candidate.relay": lambda: replica(2, relays_updates=False),
+    "candidate.offline": lambda: replica(2, settings={"offline_mode": "ON"}),
     "candidate.format": lambda: replica(2, binlog_format="MIXED"),
     "candidate.version": lambda: replica(2, version=(10, 6, 18)),
     "candidate.writable": lambda: replica(2, writable=True),
@@ -115,7 +116,7 @@ def test_naming_a_multi_source_replica_is_asking_for_it() -> None:
     assert elect(seen, "db1", POLICY, "db2").winner == "db2"
 
 
-@pytest.mark.parametrize("code", ["candidate.lag", "candidate.history"])
+@pytest.mark.parametrize("code", ["candidate.lag", "candidate.history", "candidate.offline"])
 def test_force_helps_only_the_server_that_was_named(code: str) -> None:
     seen = view(server(1), SICK[code]())
     assert elect(seen, "db1", POLICY, "db2").winner is None
