@@ -33,6 +33,8 @@ _LAST_LOOK = 0.2
 _ANSWER = 2.0
 _STOP = 4.0
 """Seconds for a receiver to stop: while it connects to a primary that hangs, MySQL's looks every two if it shall."""
+_STOP_AGAIN = 2.5
+"""Seconds for one that could not be stopped before: who hangs still is waited for no longer, and nobody writes."""
 _CLOSE = 5.0
 _HOLD = 15.0
 """Seconds for which newcomers wait at the proxies; afterwards they are told that nobody takes writes."""
@@ -281,7 +283,8 @@ def _doubts(op: Operation, orders: Orders, fencing: Fencing, unshown: Sequence[s
     if late is None:
         yield (
             f"nobody can tell how long before it was closed {op.plan.primary} was last seen waiting for "
-            "acknowledgements: this host has been started since, or the record is of another host or version"
+            "acknowledgements: it was seen once only, this host has been started since, or the record is of another "
+            "host or version"
         )
     elif late > 0:
         yield (
@@ -308,13 +311,15 @@ def _receiving(op: Operation, view: View, orders: Orders) -> list[str]:
     return [name for name in orders.participants if name == op.plan.candidate or name not in stopped]
 
 
-def _stop_receivers(parts: Parts, op: Operation, old: Peer, participants: Collection[str]) -> tuple[str, list[str]]:
-    """A primary that comes back feeds nobody any more. Raises what went wrong at the candidate.
+def _stop_receivers(
+    parts: Parts, op: Operation, old: Peer, participants: Collection[str], within: float = _STOP
+) -> tuple[str, list[str]]:
+    """A primary that comes back feeds nobody any more, in ``within`` seconds. Raises what went wrong at the candidate.
 
     Returns those who stopped, in words, and those of whom nobody knows it: what they have may still grow.
     """
     receivers = parts.site.pick(participants)
-    outcomes = each(receivers, lambda s: s.stop_receiver(old, Deadline.after(_STOP)), Deadline.after(_STOP + 0.5))
+    outcomes = each(receivers, lambda s: s.stop_receiver(old, Deadline.after(within)), Deadline.after(within + 0.5))
     for name, found in outcomes.items():
         if found.error is not None and name == op.plan.candidate:
             found.get()
@@ -346,7 +351,7 @@ def _stop_again(parts: Parts, op: Operation, orders: Orders, restless: list[str]
 
     Returns, and keeps, what there is now. Raises Unfinished when one may go on to acknowledge what nobody else gets.
     """
-    _, still = _stop_receivers(parts, op, peer(parts, op, op.plan.primary), restless)
+    _, still = _stop_receivers(parts, op, peer(parts, op, op.plan.primary), restless, _STOP_AGAIN)
     spared = [n for n in parts.site.names if n not in orders.participants or n in still]
     for name in (n for n in still if n in orders.acknowledgers and fencing is not Fencing.FENCED):
         text = f"{name} goes on receiving: what {op.plan.primary} does when it wakes up would be acknowledged by it"

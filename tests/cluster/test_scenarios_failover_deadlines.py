@@ -90,7 +90,7 @@ def test_a_sibling_that_hangs_when_receivers_are_stopped_holds_nobody_up(site: L
         site, death.sibling, "mariadb.stop_receiver:before", "--to", death.candidate.name, "--force"
     )
     assert code == 7, said
-    assert took < 25, took
+    assert took < 40, said
     assert death.sibling.name in said
     assert site.cluster.primary is death.candidate
 
@@ -104,7 +104,7 @@ def test_a_sibling_that_hangs_when_receivers_are_stopped_holds_nobody_up(site: L
 def test_a_candidate_that_hangs_before_the_commit_ends_it_and_is_named(site: Lab, death: Death, point: str) -> None:
     code, said, took = hung_at(site, death.candidate, point, "--to", death.candidate.name)
     assert code in (4, 5), said
-    assert took < 25, took
+    assert took < 40, said
     assert death.candidate.name in said
     assert site.cluster.writable == ()
 
@@ -115,7 +115,7 @@ def test_who_is_to_give_what_only_he_has_hangs_and_the_fetch_ends_in_time(site: 
     with configured(site, switchover={"never": [death.sibling.name]}):
         code, said, took = hung_at(site, death.sibling, "mariadb.change_source:before")
         assert code in (4, 5), said
-        assert took < 25, took
+        assert took < 40, said
         assert death.sibling.name in said
         assert site.cluster.writable == ()
         healed = site.run("heal")

@@ -35,8 +35,15 @@ def remembered(lab: Lab) -> None:
     """Keeps what the cluster is like now, as ``proxyroute serve`` does all the time."""
     with Sentry(load(lab.config).cluster(None)) as sentry:
         until(lambda: sentry.diagnose(sentry.sightings()).name != "JustStarted", "every server to be looked at")
-        sentry.remember(sentry.sightings(), ())
-        assert sentry.known is not None
+
+        def told() -> bool:
+            """Who sees a write wait at the first look cannot tell since when: it looks again."""
+            sentry.remember(sentry.sightings(), ())
+            assert sentry.known is not None
+            sync = sentry.known.semi_sync
+            return sync is None or sync.since is not None
+
+        until(told, "the primary to be seen waiting for acknowledgements")
 
 
 def failed_over(lab: Lab, *words: str, code: int = 0, outcome: str = "done") -> dict[str, Any]:
