@@ -64,6 +64,8 @@ def _tell(detail: ErrorDetails, known: Collection[str], document: Document, wher
     here = (*where, *detail["loc"])
     example = EXAMPLES.get(str(here[-1]) if here else "", "")
     kind = detail["type"]
+    if kind in ("list_type", "tuple_type") and "{" in example:  # of a field that elsewhere is a mapping
+        example = f"{here[-1]}: [NAME]"
     if kind == "extra_forbidden":
         document.unknown(here, known)
     elif kind == "missing":

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from proxyroute.model import Address
+
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,13 @@ class WebConfig:
                 ipaddress.ip_network(address)
             except ValueError:
                 raise ValueError(f"trusted_proxies: {address!r} is not an address or network") from None
+        for origin in self.origins:
+            if (sent := _as_sent(origin)) != origin:
+                hint = f"; write {sent}" if sent else "; write e.g. https://proxies.example.org"
+                raise ValueError(f"origins: {origin!r} is not what a browser sends{hint}")
+        for host in self.hosts:
+            if not host or set(host) & set("/:@ "):
+                raise ValueError(f"hosts: {host!r} is not a name; write it without scheme and port, e.g. x.example.org")
         if self.session <= 0:
             raise ValueError("session: must be more than 0 seconds")
 
@@ -65,3 +75,16 @@ class WebConfig:
             return ipaddress.ip_address(self.listen.host).is_loopback
         except ValueError:
             return False
+
+
+def _as_sent(origin: str) -> str:
+    """Returns an origin as browsers send it: no path, no port that goes without saying; empty when it is none."""
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return ""
+    if parts.scheme not in _PORTS or not parts.hostname:
+        return ""
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, _PORTS[parts.scheme]) else "")

@@ -104,6 +104,7 @@ def read_document(path: Path) -> Document:
     document = Document(file=str(path), base=path.absolute().parent)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        document.values = {} if node is None else _Walk(document).value(node, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
@@ -111,7 +112,8 @@ def read_document(path: Path) -> Document:
         raise InvalidConfig([Problem(str(path), line, "", f"is not proper YAML: {what}")]) from None
     except yaml.YAMLError as error:
         raise InvalidConfig([Problem(str(path), 0, "", f"is not proper YAML: {error}")]) from None
-    document.values = {} if node is None else _Walk(document).value(node, ())
+    except RecursionError:
+        raise InvalidConfig([Problem(str(path), 0, "", "nests deeper than can be read; nothing here has to")]) from None
     document.lines.setdefault((), 1)
     document.finish()
     return document

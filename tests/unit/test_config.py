@@ -383,6 +383,7 @@ def test_two_proxies_of_one_name_are_a_mistake(tmp_path: Path) -> None:
         ("version: 1\nstate_dir: 2026-13-45\n", 2, "put it into quotes"),
         ("? [a]\n: 1\n", 1, "key that is not plain text"),
         ("[]\n", 1, "must be a mapping"),
+        ("a: " + "[" * 5000, 0, "nests deeper than can be read"),
         ("", 1, "is missing; write version: 1"),
     ],
 )

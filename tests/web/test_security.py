@@ -335,11 +335,28 @@ def test_no_secret_is_in_any_answer_event_or_file(web: Web, tmp_path: Path, capl
         ({"cert": Path("x.pem")}, "cert and key come together"),
         ({"health": "perhaps"}, "open or token"),
         ({"trusted_proxies": ("proxy.example",)}, "not an address"),
+        ({"origins": ("https://x.example.org/",)}, r"write https://x\.example\.org$"),
+        ({"origins": ("https://X.example.org:443",)}, r"write https://x\.example\.org$"),
+        ({"origins": ("http://[::1]:80/a?b",)}, r"write http://\[::1\]$"),
+        ({"origins": ("x.example.org",)}, "not what a browser sends"),
+        ({"origins": ("http://[",)}, "not what a browser sends"),
+        ({"origins": ("null",)}, "not what a browser sends"),
+        ({"hosts": ("x.example.org:443",)}, "without scheme and port"),
+        ({"hosts": ("https://x.example.org",)}, "without scheme and port"),
     ],
 )
-def test_settings_that_would_give_tokens_away_are_refused(settings: dict[str, Any], words: str) -> None:
+def test_settings_that_would_give_tokens_away_or_never_fit_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         WebConfig(**settings)
+
+
+@pytest.mark.parametrize("origin", ["https://x.example.org", "http://10.0.0.1:8000", "https://[2001:db8::1]:8443"])
+def test_an_origin_as_a_browser_sends_it_is_one_of_ours(tmp_path: Path, origin: str) -> None:
+    web = make_web(tmp_path, settings=WebConfig(origins=(origin,)))
+    cookie, csrf = session_of(web, Scope.ADMIN)
+    headers = {"Cookie": f"{COOKIE}={cookie}", "X-CSRF-Token": csrf, "Origin": origin}
+    answer = web.client(headers=headers).post("/v1/clusters/shop/operations", json={"kind": "publish"})
+    assert answer.status_code == 202, answer.text
 
 
 def test_who_asks_is_told_by_a_proxy_only_if_it_is_trusted(tmp_path: Path) -> None:
