@@ -17,7 +17,7 @@ from tests.support import netns, pacemaker
 from tests.support.death import LOSSLESS
 from tests.support.lab import CLUSTER_NAME
 from tests.support.load import Load, create_table, now, read_rows
-from tests.support.managed import ENGINE, ManagedLab
+from tests.support.managed import ENGINE, FENCE, ManagedLab
 from tests.support.mariadb import Node
 from tests.support.process import find_program, is_stopped
 from tests.support.verdict import blackout, judge
@@ -378,3 +378,23 @@ def test_in_maintenance_nothing_is_done_by_itself_and_afterwards_it_is(managed: 
     assert managed.lab.cluster.primary.name != primary.name
     primary.start()
     until(primary.replicates, "the old primary to follow", 60)
+
+
+@full
+def test_an_automatic_failover_has_the_host_of_the_old_primary_fenced_by_the_cluster(managed: ManagedLab) -> None:
+    """A server that ended, on a host that lives: only the power switch makes sure that it does not come back unseen."""
+    site, (here, primary) = managed.site, away_from(managed)
+    hooks = {"timeout": "60s", "fence": [str(FENCE)]}
+    with managed.served_with(scripts=hooks), clients(managed):
+        assert not [f for f in managed.json(here, "check")[1]["findings"] if "fence" in f["subject"]]
+        primary.kill9()
+        until(lambda: not site[primary.name].running, "the cluster to switch the host off", 40)
+        until(lambda: len(managed.told("acted")) > 0 and managed.lab.cluster.primary is not primary, "the failover", 40)
+    _, history = managed.json(here, "history")
+    last = history["operations"][0]
+    assert (last["kind"], last["fencing"], last["fenced_by"]) == ("failover", "fenced", "the script at fence"), last
+    assert managed.at == here
+    # once more, by the engine's user, who is no root: the device says that it is off
+    user = ["setpriv", "--reuid=nobody", "--regid=haclient", "--clear-groups", "sh", "-c", FENCE.read_text()]
+    told = {"PROXYROUTE_MOMENT": "fence", "PROXYROUTE_OLD_PRIMARY": primary.name}
+    assert site[here].run(user, check=True, environment=told).stdout == f"{primary.name} is fenced\n"

@@ -6,15 +6,16 @@ import contextlib
 import os
 import re
 import shlex
+import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import yaml
 
-from tests.support.lab import PROGRAM, end_all, printed_object, processes_of
+from tests.support.lab import CLUSTER_NAME, PROGRAM, end_all, printed_object, processes_of
 from tests.support.load import ROOT_FOLDER
 from tests.support.netlab import NetLab
 from tests.support.network import PREFIX_LENGTH, virtual_address
@@ -24,6 +25,7 @@ from tests.support.serving import notices
 from tests.support.wait import until
 
 GUIDE = ROOT_FOLDER / "docs" / "guide" / "pacemaker.md"
+FENCE = ROOT_FOLDER / "scripts" / "ocf" / "fence"
 ENGINE = "proxyroute"
 """The resource that is the engine, as the guide calls it."""
 ADDRESS = "proxyroute-ip"
@@ -145,6 +147,25 @@ class ManagedLab:
             for words in commands(text.replace("engine.xml", str(self.site.home / "engine.xml"))):
                 self.site.any.run([find_program("pcs"), *words], check=True)
         self.site.await_at(ENGINE)
+
+    @contextlib.contextmanager
+    def served_with(self, **changes: Any) -> Iterator[None]:
+        """For a ``with`` block the cluster of servers is configured with ``changes``, and the engine has taken them."""
+        before = self.config.read_text()
+        values = yaml.safe_load(before)
+        values["clusters"][CLUSTER_NAME].update(changes)
+        self._serve(yaml.safe_dump(values, sort_keys=False))
+        try:
+            yield
+        finally:
+            self._serve(before)
+
+    def _serve(self, text: str) -> None:
+        self.config.write_text(text)
+        told = len(self.told("reload"))
+        for pid in self.processes("serve"):
+            os.kill(pid, signal.SIGHUP)
+        until(lambda: len(self.told("reload")) > told, "the engine to take its configuration")
 
     # -- typing commands on a node --
 
