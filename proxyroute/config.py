@@ -29,8 +29,8 @@ from proxyroute.config_shape import (
     HostShape,
     LeaseShape,
     is_name,
-    parse_address,
 )
+from proxyroute.config_unique import check_addresses, check_proxies
 from proxyroute.config_values import (
     Account,
     ClusterConfig,
@@ -95,7 +95,8 @@ def load(path: Path) -> Config:
     _check_file(values, document)
     clusters = _mapping(_mapping(values).get("clusters"))
     built = {name: _Cluster(name, _mapping(v), document, ("clusters", name)) for name, v in clusters.items()}
-    _check_addresses(built, document)
+    check_addresses(built, document)
+    check_proxies(built, document)
     web = _mapping(values).get("web")
     settings = fill(WebConfig, _mapping(web), document, ("web",)) if web is not None else None
     document.finish()
@@ -176,21 +177,6 @@ def _check_file(values: Any, document: Document) -> None:
             document.report(("clusters", name), f"is not a name; {NAME_HELP}")
 
 
-def _check_addresses(clusters: Mapping[str, _Cluster], document: Document) -> None:
-    """One server in two places would be switched twice at once: addresses are unique in the whole file."""
-    seen: dict[tuple[str, int], str] = {}
-    for cluster in clusters.values():
-        for where, text in cluster.addresses():
-            try:
-                address = parse_address(text)
-            except ValueError:
-                continue  # noted by the shape
-            key = (address.host.lower().rstrip("."), address.port)
-            if key in seen:
-                document.report(where, f"{address} is already the address of {seen[key]}; one of the two is wrong")
-            seen.setdefault(key, f"{cluster.name}.{where[3]}")
-
-
 class _Cluster:
     """One cluster of the file: judges what the shape alone cannot, and assembles the values.
 
@@ -221,6 +207,10 @@ class _Cluster:
             else:
                 found.append((here, server))
         return found
+
+    def proxies(self) -> list[tuple[Where, ProxyConfig]]:
+        """Returns each proxy that could be understood and where it stands."""
+        return self._proxies
 
     def _check_servers(self) -> None:
         if isinstance(self._values.get("servers"), dict) and not self._servers:
@@ -258,13 +248,14 @@ class _Cluster:
         base = AGGRESSIVE if given.get("profile") == "aggressive" else {}
         return fill(FailoverPolicy, {**base, **given}, self._document, (*self._where, "failover"))
 
-    def _read_proxies(self) -> tuple[ProxyConfig, ...]:
-        proxies = []
+    def _read_proxies(self) -> list[tuple[Where, ProxyConfig]]:
+        proxies: list[tuple[Where, ProxyConfig]] = []
         names: set[str] = set()
         for n, values in enumerate(_sequence(self._values.get("proxies"))):
-            if isinstance(values, Mapping):
-                proxies.append(self._read_proxy(values, (*self._where, "proxies", n), names))
-        return tuple(proxy for proxy in proxies if proxy is not None)
+            where = (*self._where, "proxies", n)
+            if isinstance(values, Mapping) and (proxy := self._read_proxy(values, where, names)) is not None:
+                proxies.append((where, proxy))
+        return proxies
 
     def _read_proxy(self, values: Mapping[str, Any], where: Where, names: set[str]) -> ProxyConfig | None:
         rest = dict(values)
@@ -327,7 +318,7 @@ class _Cluster:
             ),
             proof=proof,
             scripts=ScriptsConfig(shape.scripts.timeout, shape.scripts.arguments, moments),
-            proxies=self._proxies,
+            proxies=tuple(proxy for _, proxy in self._proxies),
             serve=self._serve,
             lease=_lease(shape.lease or lease, base),
             failover=self._failover,

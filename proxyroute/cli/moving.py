@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
 from proxyroute.cli import repman, repman_read
 from proxyroute.cli.context import Context
+from proxyroute.cli.repman_proxies import BY_HAND_WORD
 from proxyroute.config import load
 from proxyroute.errors import ConfigError, Refused
 
@@ -61,12 +63,24 @@ def write_new(path: Path, text: str, mode: int) -> None:
 
 def _rest(moved: repman.Moved) -> str:
     """Returns what is left to do by hand, as comments."""
+    clusters: dict[str, list[str]] = {}
+    for cluster in moved.clusters:
+        for text in _alike(moved, cluster, BY_HAND_WORD):
+            clusters.setdefault(text, []).append(cluster)
     lines: list[str] = []
-    for note in moved.notes:
-        if note.verdict == repman.BY_HAND_WORD:
-            text = f"{note.cluster}: {note.option}: {note.text}"
-            lines += textwrap.wrap(text, 108, initial_indent="# - ", subsequent_indent="#   ", break_on_hyphens=False)
+    for text, names in clusters.items():
+        whole = f"{', '.join(names)}: {text}"
+        lines += textwrap.wrap(whole, 108, initial_indent="# - ", subsequent_indent="#   ", break_on_hyphens=False)
     return "\n# By hand:\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _alike(moved: repman.Moved, cluster: str, verdict: str) -> Iterator[str]:
+    """Yields what became of options, those together of which the same is to be said."""
+    options: dict[str, list[str]] = {}
+    for note in moved.notes:
+        if note.cluster == cluster and note.verdict == verdict:
+            options.setdefault(note.text, []).append(note.option)
+    return (f"{', '.join(names)}: {text}" for text, names in options.items())
 
 
 def _tell(ctx: Context, target: Path, moved: repman.Moved) -> None:
@@ -84,9 +98,8 @@ def _tell(ctx: Context, target: Path, moved: repman.Moved) -> None:
         notes = [note for note in moved.notes if note.cluster == cluster]
         ctx.out.raw(f"{cluster}: {repman.summary(notes)}")
         for verdict in repman.VERDICTS:
-            for note in notes:
-                if note.verdict == verdict:
-                    ctx.out.raw(f"  {verdict:<10}  {note.option}: {note.text}")
+            for text in _alike(moved, cluster, verdict):
+                ctx.out.raw(f"  {verdict:<10}  {text}")
     ctx.out.raw(f"{target} is written, with {len(moved.secrets)} files of passwords (mode 600) beside it.")
     ctx.out.raw(
         f"Next: end replication-manager, then {ctx.command_line('grants')}, {ctx.command_line('check')} "

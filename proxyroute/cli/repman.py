@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from proxyroute.cli.repman_options import BY_HAND, FAMILIES, NOT_NEEDED, SECRET_WORDS
+from proxyroute.cli.repman_options import BY_HAND, FAMILIES, NOT_NEEDED, SECRET_WORDS, SWITCHES
+from proxyroute.cli.repman_proxies import (
+    BY_HAND_WORD,
+    CONVERTED,
+    ENCRYPTED,
+    haproxies,
+    haproxy_here,
+    is_true,
+    maxscales,
+    short_name,
+)
 from proxyroute.config_shape import NAME_HELP, is_name
 from proxyroute.errors import ConfigError
 from proxyroute.model import Address
 
-CONVERTED, NOT_NEEDED_WORD, BY_HAND_WORD, LEFT_OUT = "converted", "not needed", "by hand", "left out"
+NOT_NEEDED_WORD, LEFT_OUT = "not needed", "left out"
 VERDICTS = (BY_HAND_WORD, CONVERTED, NOT_NEEDED_WORD, LEFT_OUT)
 """What can become of an option, in the order in which it is told."""
-_ENCRYPTED = "hash_"
-"""How replication-manager marks a value that only its own key can read."""
-_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,10 @@ def convert(found: Mapping[str, Mapping[str, Any]], file: Path, folder: Path) ->
     option of it cannot be understood.
     """
     moved = Moved()
+    alone = sum(haproxy_here(options) for options in found.values()) < 2
     for name, options in found.items():
         cluster = _name(name)
-        moved.clusters[cluster] = _Cluster(cluster, options, f"{file}: [{name}]", folder, moved).convert()
+        moved.clusters[cluster] = _Cluster(cluster, options, f"{file}: [{name}]", folder, moved, alone).convert()
     return moved
 
 
@@ -66,8 +74,12 @@ def _name(text: str) -> str:
 class _Cluster:
     """One cluster on its way."""
 
-    def __init__(self, name: str, options: Mapping[str, Any], where: str, folder: Path, moved: Moved) -> None:
+    def __init__(
+        self, name: str, options: Mapping[str, Any], where: str, folder: Path, moved: Moved, alone: bool
+    ) -> None:
+        """``alone``: no other cluster has an HAProxy on this host."""
         self.name, self.options, self.where, self.folder, self.moved = name, options, where, folder, moved
+        self.alone = alone
         self.out: dict[str, Any] = {}
         self.servers: dict[str, Address] = {}
 
@@ -82,6 +94,8 @@ class _Cluster:
             if option in self.options:
                 handle(self, option, self.options[option])
                 told.add(option)
+                if not any(note.option == option and note.cluster == self.name for note in self.moved.notes):
+                    self.note(option, NOT_NEEDED_WORD, "it is empty")
         told |= set(self._proxies())
         for option in self.options:
             if option not in told:
@@ -91,11 +105,11 @@ class _Cluster:
     # -- the parts --
 
     def _servers(self) -> None:
-        hosts = self._list("db-servers-hosts")
+        hosts = self.list_of("db-servers-hosts")
         if not hosts:
             raise ConfigError(f"{self.where}: db-servers-hosts is missing: which servers are in this cluster?")
         addresses = [self._address("db-servers-hosts", host) for host in hosts]
-        names = [_short(a.host) for a in addresses]
+        names = [short_name(a.host) for a in addresses]
         if len(set(names)) < len(names) or not all(is_name(n) for n in names):
             names = [f"db{number}" for number in range(1, len(addresses) + 1)]
         self.servers = dict(zip(names, addresses, strict=True))
@@ -107,7 +121,7 @@ class _Cluster:
         account = {"user": user or "proxyroute", "password": {"file": str(path)}}
         if not value:
             self.note(option, BY_HAND_WORD, f"it is missing; write the user, and the password into {path} (mode 600)")
-        elif not colon or not password or password.startswith(_ENCRYPTED):
+        elif not colon or not password or password.startswith(ENCRYPTED):
             why = "its password is encrypted with replication-manager's key" if password else "it has no password"
             self.note(option, BY_HAND_WORD, f"{why}; write the password into {path} (mode 600)")
         else:
@@ -117,65 +131,14 @@ class _Cluster:
 
     def _proxies(self) -> Iterator[str]:
         proxies: list[dict[str, Any]] = []
-        if self._true("haproxy"):
+        if self.true("haproxy"):
             yield from (option for option in OTHERS if option.startswith("haproxy"))
-            proxies += self._haproxies()
-        if self._true("maxscale"):
+            proxies += haproxies(self)
+        if self.true("maxscale"):
             yield from (option for option in OTHERS if option.startswith("maxscale"))
-            proxies += self._maxscales()
+            proxies += maxscales(self)
         if proxies:
             self.out["proxies"] = proxies
-
-    def _haproxies(self) -> list[dict[str, Any]]:
-        hosts = self._list("haproxy-servers") or ["127.0.0.1"]
-        write = _bind(self.options.get("haproxy-ip-write-bind"), self.options.get("haproxy-write-port", 3306))
-        read = _bind(self.options.get("haproxy-ip-read-bind"), self.options.get("haproxy-read-port", 3307))
-        if self._haproxy_here:
-            self.note(
-                "haproxy", CONVERTED, "proxies: haproxy on this host; its configuration is rendered whole, so add what "
-                "else stands in the present one by a template, and look first: proxyroute render"
-            )  # fmt: skip
-            return [
-                {
-                    "type": "haproxy", "name": "haproxy", "config_file": "/etc/haproxy/haproxy.cfg",
-                    "write": write, "read": read,
-                }
-            ]  # fmt: skip
-        self.note(
-            "haproxy", BY_HAND_WORD, f"HAProxy runs elsewhere ({', '.join(hosts)}): each host needs an agent and a "
-            "shared folder (docs/guide/agents.md); then add proxies: "
-            + "; ".join(
-                f"{{type: haproxy-agents, name: {_short(h) or f'edge{n}'}, folder: /mnt/proxyroute, "
-                f"key_file: /etc/proxyroute/release.key, write: '{write}', read: '{read}'}}"
-                for n, h in enumerate(hosts, 1)
-            )
-        )  # fmt: skip
-        return []
-
-    def _maxscales(self) -> list[dict[str, Any]]:
-        hosts = self._list("maxscale-servers") or ["127.0.0.1"]
-        driving = self.options.get("maxscale-monitor") is False or self._true("maxscale-disable-monitor")
-        path = self.folder / f"{self.name}.maxscale.password"
-        password = str(self.options.get("maxscale-pass", ""))
-        if password and not password.startswith(_ENCRYPTED):
-            self.moved.secrets[path] = password
-        else:
-            self.note("maxscale-pass", BY_HAND_WORD, f"write the password of its REST API into {path} (mode 600)")
-        self.note(
-            "maxscale", CONVERTED, f"proxies: maxscale, {'driving' if driving else 'following'}; the port of its REST "
-            "API is taken to be 8989 and its certificate to be trusted here: `proxyroute check` says more"
-        )  # fmt: skip
-        return [
-            {
-                "type": "maxscale",
-                "name": f"maxscale{number}" if len(hosts) > 1 else "maxscale",
-                "url": f"https://{f'[{host}]' if ':' in host else host}:8989",
-                "mode": "driving" if driving else "following",
-                "user": str(self.options.get("maxscale-user", "admin")),
-                "password": {"file": str(path)},
-            }
-            for number, host in enumerate((h.rpartition(":")[0] or h for h in hosts), 1)
-        ]
 
     def _rest(self, option: str) -> None:
         value = self.options[option]
@@ -185,22 +148,23 @@ class _Cluster:
         elif option in NOT_NEEDED:
             self.note(option, NOT_NEEDED_WORD, NOT_NEEDED[option])
         else:
-            family = next((f for f in FAMILIES if option.startswith(f[0])), None)
+            switch = next((name for begins, name in SWITCHES.items() if option.startswith(begins)), None)
+            if switch is not None and not self.true(switch):
+                self.note(option, NOT_NEEDED_WORD, f"{switch} is off")
+                return
             off = value in (False, "")
-            _, verdict, text = family or ("", LEFT_OUT if off else BY_HAND_WORD, "" if off else "it is not known here")
-            self.note(option, LEFT_OUT if off and verdict == BY_HAND_WORD else verdict, text)
+            family = next((f for f in FAMILIES if option.startswith(f[0])), None)
+            _, verdict, text = family or ("", BY_HAND_WORD, "it is not known here")
+            if off and verdict == BY_HAND_WORD:
+                verdict, text = LEFT_OUT, "it is off"
+            self.note(option, verdict, text)
 
     # -- helpers --
 
     @property
     def routed(self) -> bool:
         """Whether a proxy is configured that a failover can close."""
-        return self._true("maxscale") or (self._true("haproxy") and self._haproxy_here)
-
-    @property
-    def _haproxy_here(self) -> bool:
-        hosts = self._list("haproxy-servers") or ["127.0.0.1"]
-        return len(hosts) == 1 and hosts[0] in _LOCAL
+        return self.true("maxscale") or haproxy_here(self.options)
 
     def put(self, section: str, key: str, value: Any) -> None:
         self.out.setdefault(section, {})[key] = value
@@ -213,7 +177,7 @@ class _Cluster:
 
     def names(self, option: str) -> list[str]:
         """Returns our names of the servers that an option lists; those of no server of the cluster are told."""
-        wanted = [self._address(option, host) for host in self._list(option)]
+        wanted = [self._address(option, host) for host in self.list_of(option)]
         by_address = {address: name for name, address in self.servers.items()}
         strangers = [str(a) for a in wanted if a not in by_address]
         if strangers:
@@ -223,10 +187,21 @@ class _Cluster:
     def note(self, option: str, verdict: str, text: str) -> None:
         self.moved.notes.append(Note(self.name, option, verdict, text))
 
-    def _true(self, option: str) -> bool:
-        return _is_true(self.options.get(option, False))
+    def secret(self, option: str, file: str) -> dict[str, str]:
+        """Returns where the password of ``option`` is kept from now on, and says what became of it."""
+        path = self.folder / f"{self.name}.{file}"
+        password = str(self.options.get(option, ""))
+        if password and not password.startswith(ENCRYPTED):
+            self.moved.secrets[path] = password
+            self.note(option, CONVERTED, f"it is in {path}, mode 600")
+        else:
+            self.note(option, BY_HAND_WORD, f"write the password into {path} (mode 600)")
+        return {"file": str(path)}
 
-    def _list(self, option: str) -> list[str]:
+    def true(self, option: str) -> bool:
+        return is_true(self.options.get(option, False))
+
+    def list_of(self, option: str) -> list[str]:
         return [part.strip() for part in str(self.options.get(option, "")).split(",") if part.strip()]
 
     def _address(self, option: str, text: str) -> Address:
@@ -275,7 +250,11 @@ def _script(key: str) -> _Handler:
     def handle(cluster: _Cluster, option: str, value: Any) -> None:
         if not value:
             return
-        cluster.put("scripts", key, str(value).split())
+        try:
+            argv = shlex.split(str(value))
+        except ValueError:  # a quote that does not end
+            argv = str(value).split()
+        cluster.put("scripts", key, argv)
         cluster.put("scripts", "arguments", "replication-manager")
         cluster.note(
             option, CONVERTED, f"scripts.{key}, with the seven arguments that it is used to; it runs without a shell"
@@ -290,7 +269,7 @@ def _mode(cluster: _Cluster, option: str, value: Any) -> None:
         cluster.put("failover", "mode", "manual")
         cluster.note(option, CONVERTED, "failover.mode: manual")
         return
-    shared = _is_true(cluster.options.get("arbitration-external", False))
+    shared = is_true(cluster.options.get("arbitration-external", False))
     waits = "the engines share a lease" if shared else "" if cluster.routed else "the proxies are configured"
     if waits:
         cluster.put("failover", "mode", "manual")
@@ -303,7 +282,7 @@ def _mode(cluster: _Cluster, option: str, value: Any) -> None:
 
 
 def _at_sync(cluster: _Cluster, option: str, value: Any) -> None:
-    policy = "lossless" if _is_true(value) else "most_advanced"
+    policy = "lossless" if is_true(value) else "most_advanced"
     cluster.put("failover", "policy", policy)
     cluster.note(option, CONVERTED, f"failover.policy: {policy}")
 
@@ -319,7 +298,7 @@ def _limit(cluster: _Cluster, option: str, value: Any) -> None:
 
 def _connections(cluster: _Cluster, option: str, value: Any) -> None:
     number = int(cluster.number(option, value))
-    off = not _is_true(cluster.options.get("switchover-decrease-max-conn", True))
+    off = not is_true(cluster.options.get("switchover-decrease-max-conn", True))
     cluster.put("switchover", "max_connections", 0 if off else number)
     cluster.note(option, CONVERTED, "switchover.max_connections")
 
@@ -338,6 +317,10 @@ def _mail(cluster: _Cluster, option: str, value: Any) -> None:
         notice["tls"] = "tls"
     if port:
         notice["port"] = int(port) if port.isdigit() else port
+    if user := str(cluster.options.get("mail-smtp-user", "")):
+        notice |= {"user": user, "password": cluster.secret("mail-smtp-password", "mail.password")}
+        if notice.get("tls") == "none":
+            del notice["tls"]  # a login never goes in plain
     cluster.out.setdefault("notices", []).append(notice)
     cluster.note(option, CONVERTED, "notices: email; try it: proxyroute notices --test")
 
@@ -347,6 +330,12 @@ def _with_mail(cluster: _Cluster, option: str, value: Any) -> None:
         cluster.note(option, CONVERTED, "notices: email")
     else:
         cluster.note(option, NOT_NEEDED_WORD, "mail-to is empty")
+
+
+def _with_password(cluster: _Cluster, option: str, value: Any) -> None:
+    """Told of together with the account, when there is one."""
+    if not (cluster.options.get("mail-to") and cluster.options.get("mail-smtp-user")):
+        cluster.note(option, NOT_NEEDED_WORD, "mail-to or mail-smtp-user is empty")
 
 
 HANDLERS: Mapping[str, _Handler] = {
@@ -368,6 +357,8 @@ HANDLERS: Mapping[str, _Handler] = {
     "mail-to": _mail,
     "mail-from": _with_mail,
     "mail-smtp-addr": _with_mail,
+    "mail-smtp-user": _with_mail,
+    "mail-smtp-password": _with_password,
 }
 
 
@@ -378,23 +369,6 @@ OTHERS = (
     "maxscale-disable-monitor",
 )  # fmt: skip
 """Options that are converted together with others."""
-
-
-def _is_true(value: Any) -> bool:
-    return value is True or str(value).lower() in ("true", "1", "on", "yes")
-
-
-def _short(host: str) -> str:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host.partition(".")[0]
-    return ""
-
-
-def _bind(address: Any, port: Any) -> str:
-    host = str(address or "*")
-    return f"{'*' if host in ('0.0.0.0', '::') else host}:{port}"
 
 
 def _shown(option: str, value: Any) -> str:

@@ -112,6 +112,7 @@ BY_HAND: Mapping[str, str] = {
     "mdbshardproxy": "write a proxy of type hook",
     "myproxy": "use HAProxy or MaxScale",
     "sphinx": "nothing is done for Sphinx",
+    "mail-smtp-tls-skip-verify": "the certificate of the mail server is always verified: ca, of notices",
     "maxscale-binlog": "a binlog server between primary and replicas is not supported",
     "arbitration-external": "several engines share a lease instead: lease: {type: etcd} or {type: database}",
 }
@@ -155,6 +156,20 @@ FAMILIES: tuple[tuple[str, str, str], ...] = (
     ("cluster-", "left out", "it has no counterpart"),
 )  # fmt: skip
 """Options that begin alike: what becomes of them, and why. The first that fits counts."""
+
+SWITCHES: Mapping[str, str] = {
+    "haproxy-": "haproxy",
+    "maxscale-": "maxscale",
+    "proxysql-": "proxysql",
+    "extproxy-": "extproxy",
+    "shardproxy-": "shardproxy",
+    "mdbshardproxy-": "mdbshardproxy",
+    "myproxy-": "myproxy",
+    "sphinx-": "sphinx",
+    "arbitration-": "arbitration-external",
+    "failover-falsepositive-external-": "failover-falsepositive-external",
+}
+"""Options that say nothing while another one, which is off by default, is not on."""
 
 SECRET_WORDS = ("credential", "pass", "secret", "token", "key", "user", "url", "smtp-user")
 """An option with one of these in its name may hold a secret: its value is never shown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -56,6 +57,12 @@ class Settings:
                 raise ValueError(f"{field}: {text!r} is not the name of an account")
         if self.hard_stop_after <= 0:
             raise ValueError("hard_stop_after: must be more than 0 seconds")
+
+    @property
+    def unshared(self) -> Mapping[str, object]:
+        """Values that no other HAProxy of this host may have as well, by the names of their fields."""
+        fields = ("config_file", "runtime_socket", "master_socket", "write", "read", "stats")
+        return {field: value for field in fields if (value := getattr(self, field))}
 
     @property
     def map_file(self) -> Path:
