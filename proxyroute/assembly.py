@@ -12,6 +12,7 @@ from proxyroute.db.mariadb_compare import MariaDBCompare
 from proxyroute.db.mariadb_heir import MariaDBHeir
 from proxyroute.db.mariadb_rebuild import MariaDBRebuild
 from proxyroute.db.mariadb_remains import MariaDBRemains
+from proxyroute.db.mysql_compare import MySQLCompare
 from proxyroute.db.probe import RowProbe
 from proxyroute.db.recognised import recognised
 from proxyroute.db.seat import LockSeat
@@ -125,10 +126,14 @@ def build_heir(config: ClusterConfig, name: str, permit: Callable[[], None] | No
     return MariaDBHeir(name, config.servers[name].address, account.login(), account.client_options(), permit)
 
 
-def build_comparers(config: ClusterConfig, claim: Callable[[], None] | None = None) -> dict[str, MariaDBCompare]:
+def build_comparers(
+    config: ClusterConfig, flavour: str, claim: Callable[[], None] | None = None
+) -> dict[str, MariaDBCompare] | dict[str, MySQLCompare]:
     """Returns each server's side of a comparison; ``claim`` as above. Raises ConfigError as ``build_parts`` does."""
-    login = (config.rejoin or config.account).login()
-    return {s.name: MariaDBCompare(s.name, s.address, login, claim) for s in config.servers.values()}
+    login, servers = (config.rejoin or config.account).login(), config.servers.values()
+    if flavour == "mysql":
+        return {s.name: MySQLCompare(s.name, s.address, login, claim) for s in servers}
+    return {s.name: MariaDBCompare(s.name, s.address, login, claim) for s in servers}
 
 
 def archive_folder(config: ClusterConfig) -> Path:

@@ -79,10 +79,10 @@ POINTS: dict[str, str] = {
     "salvage.end_older": "KILL of a session by which an earlier replay may go on",
     "salvage.set_position": "SET GLOBAL gtid_slave_pos after what a dead primary had was applied",
     # the comparison of data
-    "verify.dead_man": "the statement that starts the applier again by itself",
-    "verify.pause": "STOP SLAVE SQL_THREAD",
-    "verify.advance": "START SLAVE SQL_THREAD UNTIL",
-    "verify.resume": "START SLAVE SQL_THREAD",
+    "verify.dead_man": "the statement that starts the applier again by itself, or the time after which the server does",
+    "verify.pause": "STOP SLAVE SQL_THREAD, or the GTID that the applier waits for",
+    "verify.advance": "START SLAVE SQL_THREAD UNTIL, or the next such GTID",
+    "verify.resume": "START SLAVE SQL_THREAD, or that GTID is given back",
     "verify.snapshot": "START TRANSACTION WITH CONSISTENT SNAPSHOT",
     "mariadb.end_stuck": "KILL of our own statement whose reply did not come in time",
     # HAProxy on this host

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from proxyroute import __version__, journal
+from proxyroute import __version__, dialect, journal
 from proxyroute.assembly import (
     archive_folder,
     build_claim,
@@ -42,13 +42,17 @@ _TRY_HOST = 'test -d "$1" && test -r "$1"'
 _DIED = "its process died before anything was changed"
 
 
-def build_means(config: ClusterConfig, parts: Parts, lease: Lease, claim: Lease) -> Means:
-    """Returns what a rejoin works with. Raises ConfigError when a secret cannot be read."""
+def build_means(config: ClusterConfig, parts: Parts, view: View, lease: Lease, claim: Lease) -> Means:
+    """Returns what a rejoin works with, for servers of the flavour that those in ``view`` are of.
+
+    Raises ConfigError when a secret cannot be read.
+    """
+    flavour = dialect.of(view.seen)
     return Means(
         parts,
         build_rebuilders(config, permit_of(lease), permit_of(claim)),
         archive_folder(config),
-        functools.partial(_compare, config, claim),
+        functools.partial(_compare, config, flavour, claim),
         claim,
         functools.partial(_refuse_if_open, config),
     )
@@ -56,6 +60,7 @@ def build_means(config: ClusterConfig, parts: Parts, lease: Lease, claim: Lease)
 
 def _compare(
     config: ClusterConfig,
+    flavour: str,
     claim: Lease,
     primary: str,
     replica: str,
@@ -63,7 +68,7 @@ def _compare(
     deadline: Deadline,
     watch: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
-    sides = build_comparers(config, permit_of(claim))
+    sides = build_comparers(config, flavour, permit_of(claim))
     try:
         return compare(sides[primary], sides[replica], deadline, tables, watch)
     finally:
@@ -110,15 +115,15 @@ def run_rejoin(
     if method is not None and method not in METHODS:
         raise Refused(f"there is no method {method!r}; name one of: {', '.join(METHODS)}")
     with _claimed(config, server, "rejoin of") as claim:
-        means = build_means(config, parts, lease, claim)
         op: Operation | None = None
         try:
             lease.acquire(f"rejoin of {server}", Deadline.after(_LEASE))
             if lease.distributed:
                 parts.site.end_others(Deadline.after(LOOK))
-            means.settled()
+            _refuse_if_open(config)
             parts.site.close()  # privileges are as old as their connection
             view = parts.site.look(Deadline.after(LOOK))
+            means = build_means(config, parts, view, lease, claim)
             if if_alone and not is_alone(view, server):
                 text = f"{server} does not stand alone any more; nothing was changed"
                 return Result("", KIND, "unchanged", text=text)
@@ -186,7 +191,7 @@ def heal_rejoin(
         elif op.kept("method") == "reseed" and op.kept("loaded") is None:
             raise Unfinished(f"{server} is half built; to go on (it may take long) type: proxyroute rejoin {server}")
         else:
-            means = build_means(config, parts, lease, claim)
+            means = build_means(config, parts, view, lease, claim)
             if lease.distributed:
                 means.rebuild[server].take_over(Deadline.after(_HOST))
             go_on(means, op, find_primary(means, view, server), keep_lease=True)
@@ -209,8 +214,6 @@ def run_verify(
     if view.primary is None:
         raise Refused("there is not exactly one primary to compare with; look at 'proxyroute status'")
     primary = view.primary.name
-    if view.primary.flavour != "mariadb":
-        raise Refused("data are compared on MariaDB only; for MySQL there is pt-table-checksum")
     if server is not None and (server not in parts.site.names or server == primary):
         others = ", ".join(name for name in parts.site.names if name != primary)
         raise Refused(f"{server} is no replica of {config.name}; name one of: {others}")
@@ -221,7 +224,7 @@ def run_verify(
     for name in names:
         try:
             with _claimed(config, name, "comparison of") as claim:
-                done.append(_compare(config, claim, primary, name, tables, deadline, watch))
+                done.append(_compare(config, view.primary.flavour, claim, primary, name, tables, deadline, watch))
         except ProxyRouteError as error:
             if server is not None:
                 raise

@@ -22,6 +22,7 @@ Key = tuple[Any, ...]
 READING = 120.0
 """Seconds after which a reading is renewed before the next table: an old one keeps the server from purging."""
 _PAUSED = 10.0
+_AGAIN = 0.05
 _FIRST, _LEAST, _MOST = 1000, 50, 50_000
 _QUICK, _SLOW = 0.1, 0.4
 _REST = 0.25
@@ -52,11 +53,11 @@ class Sum:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a reading stands: its position, and the file and offset of the server's binary log at that position."""
+    """Where a reading stands: its position, and where positions need it the file and offset of the binary log there."""
 
     position: Position
-    file: str
-    offset: int
+    file: str = ""
+    offset: int = 0
 
 
 class Comparer(Protocol):
@@ -68,11 +69,20 @@ class Comparer(Protocol):
     def tables(self, deadline: Deadline) -> Mapping[Table, Shape]:
         """Returns the tables of the applications."""
 
-    def pause(self, seconds: float, deadline: Deadline) -> None:
-        """Nothing is applied from now on; after ``seconds`` it starts again by itself, whoever dies."""
+    def writer(self, deadline: Deadline) -> str:
+        """Returns by which name positions know what this server writes; empty where nobody needs it."""
 
-    def advance(self, place: Place, deadline: Deadline) -> None:
-        """Applies exactly up to ``place`` of its source, and stands still there. Raises ServerError when it cannot."""
+    def pause(self, writer: str, seconds: float, deadline: Deadline) -> None:
+        """No more than a little of what ``writer`` wrote is applied from now on, until it is told how far it may go.
+
+        After ``seconds`` it goes on by itself, whoever dies.
+        """
+
+    def advance(self, place: Place, deadline: Deadline) -> bool:
+        """Applies exactly up to ``place`` of its source, and stands still there; False: it takes another, later place.
+
+        Raises ServerError when it cannot.
+        """
 
     def resume(self, deadline: Deadline) -> None:
         """Applies again. Does nothing where nothing was paused."""
@@ -226,9 +236,12 @@ def _meet(primary: Comparer, replica: Comparer, deadline: Deadline) -> Position:
     replica.close_reading()
     until = deadline.within(_PAUSED)
     try:
-        replica.pause(_PAUSED, until)
+        replica.pause(primary.writer(until), _PAUSED, until)
         place = primary.open_reading(until)
-        replica.advance(place, until)
+        while not replica.advance(place, until):
+            until.require(f"a position at which {replica.name} can stand still")
+            time.sleep(_AGAIN)
+            place = primary.open_reading(until)
         replica.open_reading(until)
         replica.confirm(place.position, until)
     finally:

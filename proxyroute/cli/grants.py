@@ -73,8 +73,9 @@ def grants(
     else:
         statements = mariadb_grants.account_statements(asked.version, accounts, scheduler=scheduled, force=force)
         privileges = mariadb_grants.engine_privileges(asked.version, scheduler=scheduled, force=force)
-        if cluster and cluster.rejoin:
-            statements += mariadb_grants.rebuild_statements(asked.version, cluster.rejoin.user, engine_host)
+    if cluster and cluster.rejoin:
+        rebuild = mysql_grants.rebuild_statements if mysql else mariadb_grants.rebuild_statements
+        statements += rebuild(asked.version, cluster.rejoin.user, engine_host)
     version = ".".join(map(str, asked.version))
     if ctx.as_json:
         told = {"flavour": asked.flavour, "version": version, "statements": statements, "privileges": privileges}

@@ -96,6 +96,12 @@ def _probe_statements(user: str, host: str, schema: str) -> list[str]:
     ]
 
 
+def account_with(privileges: Iterable[Privilege], user: str, host: str) -> list[str]:
+    """Returns the statements that make an account with ``privileges``, all of them on everything."""
+    account = account_name(user, host)
+    return [create_account(user, account), f"GRANT {', '.join(p.name for p in privileges)} ON *.* TO {account}"]
+
+
 def create_account(user: str, account: str) -> str:
     """Returns the statement that makes ``account`` (see :func:`account_name`), with a placeholder for its password."""
     return f"CREATE USER {account} IDENTIFIED BY {_string(password_of(user))}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from proxyroute.db.grants import Accounts, Privilege, Version, account_name, create_account, held_by, lacking
+from proxyroute.db.grants import Accounts, Privilege, Version, account_with, held_by, lacking
 
 ENGINE = (
     Privilege("RELOAD", "the write lock (FLUSH TABLES WITH READ LOCK, BACKUP STAGE) and RESET SLAVE ALL"),
@@ -106,6 +106,5 @@ def account_statements(
 
 def rebuild_statements(version: Version, user: str, host: str = "%") -> list[str]:
     """Returns the statements that make the account of ``rejoin``, as :func:`account_statements` does the others."""
-    account = account_name(user, host)
-    names = [p.name for p in REBUILD if p.name != "SLAVE MONITOR" or version >= _SLAVE_MONITOR_SINCE]
-    return [create_account(user, account), f"GRANT {', '.join(names)} ON *.* TO {account}"]
+    needed = [p for p in REBUILD if p.name != "SLAVE MONITOR" or version >= _SLAVE_MONITOR_SINCE]
+    return account_with(needed, user, host)

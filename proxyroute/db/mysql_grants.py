@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from proxyroute.db.grants import Accounts, Privilege, Version, held_by, lacking
+from proxyroute.db.grants import Accounts, Privilege, Version, account_with, held_by, lacking
 
 ENGINE = (
     Privilege("RELOAD", "the write lock (FLUSH TABLES WITH READ LOCK) and RESET REPLICA ALL"),
@@ -22,6 +22,12 @@ ENGINE = (
     Privilege("XA_RECOVER_ADMIN", "XA transactions that are prepared are found"),
     Privilege("SELECT", "channels, locks, and how long statements and transactions have run", "performance_schema.*"),
 )
+REBUILD = (
+    Privilege("SELECT", "data are compared"),
+    Privilege("REPLICATION CLIENT", "SHOW REPLICA STATUS"),
+    Privilege("SYSTEM_VARIABLES_ADMIN", "gtid_next, by which an applier is held back"),
+)
+"""What the account of ``rejoin`` needs."""
 FORCE = Privilege("CREATE USER", "switchover --force locks privileged writers (ALTER USER … ACCOUNT LOCK)")
 
 _ANY_DEFINER_SINCE = (8, 2, 0)
@@ -44,3 +50,8 @@ def missing_privileges(version: Version, grants: Iterable[str]) -> tuple[str, ..
 def account_statements(version: Version, accounts: Accounts, *, force: bool = False) -> list[str]:
     """Returns the statements that make ``accounts``; ``force`` as for :func:`engine_privileges`."""
     return accounts.statements(engine_privileges(version, force=force))
+
+
+def rebuild_statements(version: Version, user: str, host: str = "%") -> list[str]:
+    """Returns the statements that make the account of ``rejoin``, as :func:`account_statements` does the others."""
+    return account_with(REBUILD, user, host)

@@ -66,7 +66,7 @@ def _owner(session: Session, lock: str, deadline: Deadline) -> int | None:
 def _end(session: Session, owner: int, deadline: Deadline) -> None:
     deadline.require(f"session {owner} of an earlier rejoin on {session.server} to end")
     try:
-        session.change("rejoin.end_older", f"KILL HARD CONNECTION {owner:d}", deadline)
+        session.change("rejoin.end_older", f"KILL /*M! HARD */ CONNECTION {owner:d}", deadline)
     except StatementError as error:
         if error.errno != _NO_SUCH_THREAD:
             raise

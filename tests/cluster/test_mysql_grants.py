@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pymysql
 import pytest
@@ -11,12 +11,24 @@ import pytest
 from proxyroute.db.grants import Accounts, Privilege, password_of
 from proxyroute.db.mariadb_events import read_events, set_event_status
 from proxyroute.db.mariadb_read import parse_version
-from proxyroute.db.mysql_grants import ENGINE, FORCE, account_statements, engine_privileges, missing_privileges
+from proxyroute.db.mysql_compare import MySQLCompare
+from proxyroute.db.mysql_grants import (
+    ENGINE,
+    FORCE,
+    REBUILD,
+    account_statements,
+    engine_privileges,
+    missing_privileges,
+    rebuild_statements,
+)
 from proxyroute.db.mysql_inspect import inspect
 from proxyroute.db.mysql_read import read_status
 from proxyroute.db.session import Login, Session
+from proxyroute.errors import ProxyRouteError
 from proxyroute.model import Deadline
+from proxyroute.outcome import Verdict
 from proxyroute.policy import Policy
+from proxyroute.verify import Comparison, compare
 from tests.support.mariadb import Account, Node
 from tests.support.mysql import MySQLCluster
 
@@ -154,3 +166,34 @@ def test_an_event_is_switched_and_nothing_else_about_it_changes_nor_gets_into_th
             }
     assert node.gtid() == log
     node.sql(f"DROP EVENT app.`{name}`")
+
+
+def test_the_account_of_rejoin_compares_with_exactly_what_is_printed(
+    start_mysql: Callable[..., MySQLCluster],
+) -> None:
+    cluster = start_mysql(2)
+    primary, replica = cluster["db1"], cluster["db2"]
+    primary.sql("CREATE TABLE app.t (id INT PRIMARY KEY, v JSON)")
+    for statement in rebuild_statements(parse_version(primary.value("@@version")), LEAST.user):
+        primary.sql(statement.replace(password_of(LEAST.user), LEAST.password))
+    for number in range(20):
+        primary.sql("INSERT INTO app.t VALUES (%s, %s)", (number, f'{{"number": {number}}}'))
+    cluster.await_synced()
+    assert compared(primary, replica).verdict is Verdict.PROVEN
+    for privilege in REBUILD:
+        primary.sql(f"REVOKE {privilege.name} ON *.* FROM '{LEAST.user}'@'%'")
+        cluster.await_synced()
+        with pytest.raises(ProxyRouteError):
+            compared(primary, replica)
+        primary.sql(f"GRANT {privilege.name} ON *.* TO '{LEAST.user}'@'%'")
+    cluster.await_synced()
+
+
+def compared(primary: Node, replica: Node) -> Comparison:
+    login = Login(LEAST.user, LEAST.password)
+    sides = [MySQLCompare(node.name, node.address, login) for node in (primary, replica)]
+    try:
+        return compare(sides[0], sides[1], Deadline.after(10))
+    finally:
+        for side in sides:
+            side.close()

@@ -51,9 +51,3 @@ def test_a_switchover_before_and_after_it_has_rejoined(site: Lab) -> None:
         kept.go_on()
         switched(site, "--to", old.name)
     assert_order(site, old.name)
-
-
-def test_data_are_not_compared_and_that_is_said(site: Lab) -> None:
-    status, value = site.json("verify")
-    assert (status, value["error"]["findings"]) == (3, [])
-    assert "MariaDB only" in value["error"]["text"]

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from proxyroute.db import mariadb_grants, mysql_grants
 from proxyroute.db.grants import password_of
-from proxyroute.db.mariadb_grants import rebuild_statements
+from proxyroute.db.mariadb_read import parse_version
 from tests.support.accounts import Account
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import TABLE, RowId
@@ -18,11 +19,12 @@ from tests.support.mariadb import Node
 from tests.support.wait import until
 
 REBUILD = Account("proxyroute_rejoin", "lab-rejoin")
+HUNDRED = "WITH RECURSIVE s (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM s WHERE seq < 100)"
 TABLES = (
     "CREATE TABLE app.t (id INT PRIMARY KEY, v VARCHAR(40)) ENGINE=InnoDB",
     "CREATE TABLE app.u (a INT, b VARCHAR(10), c DECIMAL(10,2), PRIMARY KEY (a, b)) ENGINE=InnoDB",
-    "INSERT INTO app.t SELECT seq, CONCAT('row ', seq) FROM app.seq_1_to_100",
-    "INSERT INTO app.u SELECT seq, CONCAT('k', seq), seq / 3 FROM app.seq_1_to_100",
+    f"INSERT INTO app.t {HUNDRED} SELECT seq, CONCAT('row ', seq) FROM s",
+    f"INSERT INTO app.u {HUNDRED} SELECT seq, CONCAT('k', seq), seq / 3 FROM s",
 )
 ERRANT = (
     "INSERT INTO app.t VALUES (1000, 'extra')",
@@ -35,7 +37,8 @@ ERRANT = (
 def ready(lab: Lab, hosts: bool = False) -> None:
     """Gives the site tables, the account of ``rejoin``, and hosts on which commands run (this machine)."""
     primary = lab.cluster.primary
-    for statement in rebuild_statements((10, 11, 0), REBUILD.user):
+    grants = mysql_grants if lab.cluster.flavour == "mysql" else mariadb_grants
+    for statement in grants.rebuild_statements(parse_version(primary.value("@@version")), REBUILD.user):
         primary.sql(statement.replace(password_of(REBUILD.user), REBUILD.password))
     for statement in TABLES:
         primary.sql(statement)

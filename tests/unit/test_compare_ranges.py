@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxyroute.db.mariadb_compare import _range
+from proxyroute.db.compare import _range
 from proxyroute.verify import Key, Shape
 
 
