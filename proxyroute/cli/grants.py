@@ -11,7 +11,7 @@ from proxyroute.config import ClusterConfig
 from proxyroute.db import mariadb_grants, mysql_grants
 from proxyroute.db.discovery import greeting
 from proxyroute.db.grants import Accounts
-from proxyroute.db.mariadb_read import parse_version
+from proxyroute.db.rows import parse_version
 from proxyroute.db.session import flavour_of
 from proxyroute.errors import ConfigError, Refused, Unreachable
 from proxyroute.model import Deadline

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from proxyroute.db.accounts import Client, privileged_writers
 from proxyroute.db.mariadb_events import read_events
 from proxyroute.db.mariadb_grants import missing_privileges
-from proxyroute.db.mariadb_read import parse_version
+from proxyroute.db.rows import parse_version
 from proxyroute.db.session import Session
 from proxyroute.errors import StatementError
 from proxyroute.inspection import Inspection, Transaction

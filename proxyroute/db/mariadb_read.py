@@ -6,15 +6,13 @@ binary log's mutex, and a server with a hanging disk must still be readable.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
+from proxyroute.db.rows import UNKNOWN_VARIABLE, by_kind, is_on, options, parse_version, semi_sync
 from proxyroute.db.session import Session
 from proxyroute.errors import ServerError, StatementError
 from proxyroute.gtid import MariaDBPosition
-from proxyroute.model import Address, Deadline, Receiver, SemiSync, Source, Status
-
-_UNKNOWN_VARIABLE = 1193
+from proxyroute.model import Address, Deadline, Receiver, Source, Status
 
 # positions are never read from information_schema.GLOBAL_VARIABLES: it cuts values off after 2048 characters
 _POSITIONS = "@@global.gtid_binlog_state AS binlog_state, @@global.gtid_slave_pos AS slave_pos"
@@ -108,7 +106,7 @@ def read_status(session: Session, name: str, address: Address, deadline: Deadlin
     ServerError when it is not a MariaDB server.
     """
     ((core,), named, channels), round_trip = _read(session, deadline)
-    variables, counters = _variables_and_counters(named)
+    variables, counters = by_kind(named, "variable", "counter")
     executed = _executed(core)
     sources = tuple(_source(row, executed, deadline) for row in channels)
     version_text = str(core["version"])
@@ -119,23 +117,23 @@ def read_status(session: Session, name: str, address: Address, deadline: Deadlin
         version=parse_version(version_text),
         version_text=version_text,
         server_id=int(core["server_id"]),
-        writable=not _on(core["read_only"]),
+        writable=not is_on(core["read_only"]),
         executed=executed,
         sources=sources,
-        binlog=_on(core["log_bin"]),
-        relays_updates=_on(core["log_bin"]) and _on(core["log_slave_updates"]),
+        binlog=is_on(core["log_bin"]),
+        relays_updates=is_on(core["log_bin"]) and is_on(core["log_slave_updates"]),
         binlog_format=str(core["binlog_format"]),
         row_image=str(core["binlog_row_image"]),
-        strict=_on(core["gtid_strict_mode"]),
-        semi_sync=_semi_sync(variables, counters),
-        galera=_on(variables.get("wsrep_on")),
+        strict=is_on(core["gtid_strict_mode"]),
+        semi_sync=semi_sync(variables, counters),
+        galera=is_on(variables.get("wsrep_on")),
         connections=int(counters.get("threads_connected", 0)),
         connections_limit=int(core["max_connections"]),
         net_timeout_seconds=float(core["slave_net_timeout"]),
-        event_scheduler=_on(core["event_scheduler"]),
+        event_scheduler=is_on(core["event_scheduler"]),
         uptime_seconds=float(counters.get("uptime", 0)),
         round_trip_seconds=round_trip,
-        settings=variables,
+        settings=dict(sorted(variables.items())),
     )
 
 
@@ -150,30 +148,15 @@ def read_position(session: Session, deadline: Deadline) -> MariaDBPosition:
     return _executed(session.one(f"SELECT {_POSITIONS}", deadline))
 
 
-def parse_version(text: str) -> tuple[int, int, int]:
-    """Returns the numbers of ``10.11.19-MariaDB-…``. Raises ValueError when there are none."""
-    found = re.match(r"(?:5\.5\.5-)?(\d+)\.(\d+)\.(\d+)", text)
-    if found is None:
-        raise ValueError(f"{text!r} is not a server version")
-    return int(found[1]), int(found[2]), int(found[3])
-
-
 def _read(session: Session, deadline: Deadline) -> tuple[list[list[dict[str, Any]]], float]:
     try:
         return session.read_all((_CORE, _NAMED, _CHANNELS), deadline)
     except StatementError as error:
-        if error.errno == _UNKNOWN_VARIABLE:
+        if error.errno == UNKNOWN_VARIABLE:
             raise ServerError(
                 session.server, f"is not a MariaDB server of 10.5 or later: it answered {error}"
             ) from error
         raise
-
-
-def _variables_and_counters(rows: list[dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
-    found: dict[str, dict[str, str]] = {"variable": {}, "counter": {}}
-    for row in rows:
-        found[row["kind"]][row["name"].lower()] = str(row["value"])
-    return dict(sorted(found["variable"].items())), found["counter"]
 
 
 def _executed(row: dict[str, Any]) -> MariaDBPosition:
@@ -208,47 +191,5 @@ def _source(row: dict[str, Any], executed: MariaDBPosition, deadline: Deadline) 
         read_file=str(row.get("Master_Log_File") or ""),
         read_offset=int(row.get("Read_Master_Log_Pos") or 0),
         heartbeats=int(row.get("Slave_received_heartbeats") or 0),
-        options=_options(row),
+        options=options(row, SOURCE_OPTIONS, flags=_FLAGS, lists=_LISTS),
     )
-
-
-def _options(row: dict[str, Any]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for key, (column, _) in SOURCE_OPTIONS.items():
-        value = row.get(column)
-        if key in _FLAGS:
-            options[key] = value == "Yes"
-        elif key in _LISTS:
-            options[key] = [int(number) for number in re.findall(r"\d+", str(value or ""))]
-        elif key in ("connect_retry", "delay"):
-            options[key] = int(value or 0)
-        elif key == "heartbeat":
-            options[key] = float(value or 0)
-        elif value:
-            options[key] = str(value)
-    return options
-
-
-def _semi_sync(variables: dict[str, str], counters: dict[str, str]) -> SemiSync:
-    if "rpl_semi_sync_master_enabled" not in variables:
-        return SemiSync()
-    clients = int(counters.get("rpl_semi_sync_master_clients", 0))
-    return SemiSync(
-        available=True,
-        primary_enabled=_on(variables["rpl_semi_sync_master_enabled"]),
-        # with no replica at all the status stays ON until the first commit has waited in vain
-        primary_active=_on(counters.get("rpl_semi_sync_master_status")) and clients > 0,
-        replica_enabled=_on(variables.get("rpl_semi_sync_slave_enabled")),
-        replica_active=_on(counters.get("rpl_semi_sync_slave_status")),
-        clients=clients,
-        wait_point=variables.get("rpl_semi_sync_master_wait_point", ""),
-        timeout_seconds=int(variables.get("rpl_semi_sync_master_timeout", 0)) / 1000,
-        wait_no_replica=_on(variables.get("rpl_semi_sync_master_wait_no_slave")),
-        waiting=int(counters.get("rpl_semi_sync_master_wait_sessions", 0)),
-        acknowledged=int(counters.get("rpl_semi_sync_master_yes_tx", 0)),
-    )
-
-
-def _on(value: Any) -> bool:
-    """Server variables come as 1 or 0, ON or OFF; read_only of 12.0 has further words that all mean on."""
-    return str(value).upper() not in ("0", "OFF", "NONE", "DISABLED", "")

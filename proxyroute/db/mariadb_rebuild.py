@@ -15,9 +15,10 @@ from typing import Any
 
 from proxyroute.binlog import Table
 from proxyroute.db import mariadb_channels, mariadb_copy, mariadb_flashback
-from proxyroute.db.mariadb_read import parse_version, read_channels
+from proxyroute.db.mariadb_read import read_channels
 from proxyroute.db.mariadb_remains import decode_log
 from proxyroute.db.owning import COMPARE, DEAD_MAN, FILL_UNLOGGED, LOAD, REBUILD, Permit, own
+from proxyroute.db.rows import parse_version
 from proxyroute.db.session import Login, Session
 from proxyroute.errors import ScriptFailed, ServerError, StatementError, Unreachable
 from proxyroute.faults import act

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from proxyroute.db.mariadb_events import read_events
 from proxyroute.db.mariadb_inspect import MOST_BLOCKERS, is_writing, transactions
-from proxyroute.db.mariadb_read import parse_version
 from proxyroute.db.mysql_grants import missing_privileges
+from proxyroute.db.rows import parse_version
 from proxyroute.db.session import Session
 from proxyroute.errors import StatementError
 from proxyroute.inspection import Inspection

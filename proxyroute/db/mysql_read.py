@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxyroute.db.mariadb_read import parse_version
+from proxyroute.db.rows import UNKNOWN_VARIABLE, by_kind, is_on, options, parse_version, semi_sync
 from proxyroute.db.session import Session
 from proxyroute.errors import ServerError, StatementError
 from proxyroute.gtid import MySQLPosition
-from proxyroute.model import Address, Deadline, Receiver, SemiSync, Source, Status
+from proxyroute.model import Address, Deadline, Receiver, Source, Status
 
-_UNKNOWN_VARIABLE = 1193
 _POSITION = "@@global.gtid_executed AS executed"
 _CORE = (
     f"SELECT {_POSITION}, @@version AS version, @@global.server_id AS server_id, @@global.read_only AS read_only, "
@@ -129,16 +128,13 @@ def read_status(session: Session, name: str, address: Address, deadline: Deadlin
     try:
         found, round_trip = session.read_all((_CORE, _NAMED, _CHANNELS, _HEARD), deadline)
     except StatementError as error:
-        if error.errno == _UNKNOWN_VARIABLE:
+        if error.errno == UNKNOWN_VARIABLE:
             raise ServerError(session.server, f"is not MySQL of 8.0.26 or later: it answered {error}") from error
         raise
     (core,), named, channels, heard = found
-    values: dict[str, dict[str, str]] = {"variable": {}, "counter": {}, "persisted": {}}
-    for row in named:
-        values[row["kind"]][row["name"].lower()] = str(row["value"])
-    variables, counters = values["variable"], values["counter"]
-    if values["persisted"]:
-        variables["persisted"] = ",".join(f"{k}={v}" for k, v in sorted(values["persisted"].items()))
+    variables, counters, persisted = by_kind(named, "variable", "counter", "persisted")
+    if persisted:
+        variables["persisted"] = ",".join(f"{k}={v}" for k, v in sorted(persisted.items()))
     executed = _position(core["executed"])
     gtid = str(core["gtid_mode"]).upper() == "ON"
     version_text = str(core["version"])
@@ -149,19 +145,19 @@ def read_status(session: Session, name: str, address: Address, deadline: Deadlin
         version=parse_version(version_text),
         version_text=version_text,
         server_id=int(core["server_id"]),
-        writable=not _on(core["read_only"]),
+        writable=not is_on(core["read_only"]),
         executed=executed,
         sources=_sources(channels, heard, executed),
-        binlog=_on(core["log_bin"]),
-        relays_updates=_on(core["log_bin"]) and _on(core["log_replica_updates"]),
+        binlog=is_on(core["log_bin"]),
+        relays_updates=is_on(core["log_bin"]) and is_on(core["log_replica_updates"]),
         binlog_format=str(core["binlog_format"]),
         row_image=str(core["binlog_row_image"]),
         strict=gtid and str(core["consistency"]).upper() == "ON",
-        semi_sync=_semi_sync(variables, counters),
+        semi_sync=semi_sync(variables, counters),
         connections=int(counters.get("threads_connected", 0)),
         connections_limit=int(core["max_connections"]),
         net_timeout_seconds=float(core["replica_net_timeout"]),
-        event_scheduler=_on(core["event_scheduler"]),
+        event_scheduler=is_on(core["event_scheduler"]),
         uptime_seconds=float(counters.get("uptime", 0)),
         round_trip_seconds=round_trip,
         settings=dict(sorted(variables.items())),
@@ -221,47 +217,5 @@ def _source(row: dict[str, Any], executed: MySQLPosition) -> Source:
         read_offset=int(row.get("Read_Source_Log_Pos") or 0),
         heartbeats=int(row.get("heartbeats") or 0),
         source_uuid=str(row.get("Source_UUID") or "").lower(),
-        options=_options(row),
+        options=options(row, SOURCE_OPTIONS, flags=_FLAGS),
     )
-
-
-def _options(row: dict[str, Any]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for key, (column, _) in SOURCE_OPTIONS.items():
-        value = row.get(column)
-        if key in _FLAGS:
-            options[key] = str(value) in ("Yes", "1")
-        elif key in ("connect_retry", "delay"):
-            options[key] = int(value or 0)
-        elif key == "heartbeat":
-            options[key] = float(value or 0)
-        elif value:
-            options[key] = str(value)
-    return options
-
-
-def _semi_sync(variables: dict[str, str], counters: dict[str, str]) -> SemiSync:
-    """Under either naming of the plugins: a server has loaded one of them."""
-    old = "rpl_semi_sync_master_enabled" in variables
-    source, replica, none = ("master", "slave", "slave") if old else ("source", "replica", "replica")
-    if f"rpl_semi_sync_{source}_enabled" not in variables:
-        return SemiSync()
-    clients = int(counters.get(f"rpl_semi_sync_{source}_clients", 0))
-    return SemiSync(
-        available=True,
-        primary_enabled=_on(variables[f"rpl_semi_sync_{source}_enabled"]),
-        # with no replica at all the status stays ON until the first commit has waited in vain
-        primary_active=_on(counters.get(f"rpl_semi_sync_{source}_status")) and clients > 0,
-        replica_enabled=_on(variables.get(f"rpl_semi_sync_{replica}_enabled")),
-        replica_active=_on(counters.get(f"rpl_semi_sync_{replica}_status")),
-        clients=clients,
-        wait_point=variables.get(f"rpl_semi_sync_{source}_wait_point", ""),
-        timeout_seconds=int(variables.get(f"rpl_semi_sync_{source}_timeout", 0)) / 1000,
-        wait_no_replica=_on(variables.get(f"rpl_semi_sync_{source}_wait_no_{none}")),
-        waiting=int(counters.get(f"rpl_semi_sync_{source}_wait_sessions", 0)),
-        acknowledged=int(counters.get(f"rpl_semi_sync_{source}_yes_tx", 0)),
-    )
-
-
-def _on(value: Any) -> bool:
-    return str(value).upper() not in ("0", "OFF", "NONE", "DISABLED", "")

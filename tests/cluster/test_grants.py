@@ -19,8 +19,9 @@ from proxyroute.db.mariadb_grants import (
     missing_privileges,
 )
 from proxyroute.db.mariadb_inspect import inspect
-from proxyroute.db.mariadb_read import parse_version, read_status
+from proxyroute.db.mariadb_read import read_status
 from proxyroute.db.probe import RowProbe
+from proxyroute.db.rows import parse_version
 from proxyroute.db.session import Login, Session
 from proxyroute.model import Address, Deadline, Epoch
 from proxyroute.policy import Policy

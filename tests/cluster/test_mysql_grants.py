@@ -10,7 +10,6 @@ import pytest
 
 from proxyroute.db.grants import Accounts, Privilege, password_of
 from proxyroute.db.mariadb_events import read_events, set_event_status
-from proxyroute.db.mariadb_read import parse_version
 from proxyroute.db.mysql_compare import MySQLCompare
 from proxyroute.db.mysql_grants import (
     ENGINE,
@@ -23,6 +22,7 @@ from proxyroute.db.mysql_grants import (
 )
 from proxyroute.db.mysql_inspect import inspect
 from proxyroute.db.mysql_read import read_status
+from proxyroute.db.rows import parse_version
 from proxyroute.db.session import Login, Session
 from proxyroute.errors import ProxyRouteError
 from proxyroute.model import Deadline

@@ -11,7 +11,7 @@ import yaml
 
 from proxyroute.db import mariadb_grants, mysql_grants
 from proxyroute.db.grants import password_of
-from proxyroute.db.mariadb_read import parse_version
+from proxyroute.db.rows import parse_version
 from tests.support.accounts import Account
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import TABLE, RowId

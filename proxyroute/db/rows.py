@@ -1,0 +1,83 @@
+"""What the rows of a reading mean, where both flavours say the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from proxyroute.model import SemiSync
+
+UNKNOWN_VARIABLE = 1193
+"""Error number of a server that does not have a variable: it is of another flavour, or too old."""
+
+
+def parse_version(text: str) -> tuple[int, int, int]:
+    """Returns the numbers of ``10.11.19-MariaDB-…``. Raises ValueError when there are none."""
+    found = re.match(r"(?:5\.5\.5-)?(\d+)\.(\d+)\.(\d+)", text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a server version")
+    return int(found[1]), int(found[2]), int(found[3])
+
+
+def is_on(value: Any) -> bool:
+    """Server variables come as 1 or 0, ON or OFF; read_only of MariaDB 12.0 has further words that all mean on."""
+    return str(value).upper() not in ("0", "OFF", "NONE", "DISABLED", "")
+
+
+def by_kind(rows: Iterable[Mapping[str, Any]], *kinds: str) -> tuple[dict[str, str], ...]:
+    """Returns for each of ``kinds`` the values by their names, in small letters, from rows of kind, name and value."""
+    found: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
+    for row in rows:
+        found[row["kind"]][row["name"].lower()] = str(row["value"])
+    return tuple(found.values())
+
+
+def options(
+    row: Mapping[str, Any],
+    columns: Mapping[str, tuple[str, str]],
+    *,
+    flags: Collection[str],
+    lists: Collection[str] = (),
+) -> dict[str, Any]:
+    """Returns ``Source.options`` of a channel's ``row``; ``columns`` as in ``SOURCE_OPTIONS`` of its flavour.
+
+    Of its keys ``flags`` are true or false, and ``lists`` are lists of numbers.
+    """
+    found: dict[str, Any] = {}
+    for key, (column, _) in columns.items():
+        value = row.get(column)
+        if key in flags:
+            found[key] = str(value) in ("Yes", "1")
+        elif key in lists:
+            found[key] = [int(number) for number in re.findall(r"\d+", str(value or ""))]
+        elif key in ("connect_retry", "delay"):
+            found[key] = int(value or 0)
+        elif key == "heartbeat":
+            found[key] = float(value or 0)
+        elif value:
+            found[key] = str(value)
+    return found
+
+
+def semi_sync(variables: Mapping[str, str], counters: Mapping[str, str]) -> SemiSync:
+    """Under either naming of the plugins: a server has loaded one of them, or none."""
+    old = "rpl_semi_sync_master_enabled" in variables
+    source, replica = ("master", "slave") if old else ("source", "replica")
+    if f"rpl_semi_sync_{source}_enabled" not in variables:
+        return SemiSync()
+    clients = int(counters.get(f"rpl_semi_sync_{source}_clients", 0))
+    return SemiSync(
+        available=True,
+        primary_enabled=is_on(variables[f"rpl_semi_sync_{source}_enabled"]),
+        # with no replica at all the status stays ON until the first commit has waited in vain
+        primary_active=is_on(counters.get(f"rpl_semi_sync_{source}_status")) and clients > 0,
+        replica_enabled=is_on(variables.get(f"rpl_semi_sync_{replica}_enabled")),
+        replica_active=is_on(counters.get(f"rpl_semi_sync_{replica}_status")),
+        clients=clients,
+        wait_point=variables.get(f"rpl_semi_sync_{source}_wait_point", ""),
+        timeout_seconds=int(variables.get(f"rpl_semi_sync_{source}_timeout", 0)) / 1000,
+        wait_no_replica=is_on(variables.get(f"rpl_semi_sync_{source}_wait_no_{replica}")),
+        waiting=int(counters.get(f"rpl_semi_sync_{source}_wait_sessions", 0)),
+        acknowledged=int(counters.get(f"rpl_semi_sync_{source}_yes_tx", 0)),
+    )
