@@ -25,11 +25,14 @@ from proxyroute.config_secrets import without_secrets
 from proxyroute.jsonable import dump
 from proxyroute.notify_message import Notice
 from proxyroute.shown import record_text
+from proxyroute.words import legible
 
 STYLES = ("console", "json")
 _WAITING = 10_000
 """Lines that may wait to be written; more are dropped, and how many is told."""
 _LAST_LINES = 5.0
+_FURTHER = " " * 4
+"""Before the second and further lines of one text."""
 _LEVELS = {"bad": logging.ERROR, "warn": logging.WARNING}
 _HIDDEN_KEYS = re.compile(r"password|passwd|secret|token|authorization|cookie|api_?key", re.IGNORECASE)
 _TOKEN = re.compile(r"\bpr_([0-9A-Za-z]+)_[0-9A-Za-z_-]{8,}")
@@ -191,6 +194,9 @@ def _for_people(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapp
         for key in ("logger", "kind", "record"):
             event.pop(key, None)
         event["event"] = f"{event.pop('cluster')}: {event['event']}"
+    for key, value in event.items():
+        if isinstance(value, str) and key != "exception":
+            event[key] = legible(value, _FURTHER)  # or what others have said could look like a line of ours
     return event
 
 

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, clears it, or turns the direction of what is read; line ends and tabs are none."""
+
+
+def legible(text: str, indent: str = "") -> str:
+    """Returns ``text`` with what would act on a terminal written out (``\\x1b``), and further lines behind ``indent``.
+
+    What others have said is shown to people in texts of ours: a reason, the statement of a client, an error.
+    """
+    shown = _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+    return shown.replace("\n", f"\n{indent}") if indent else shown
 
 
 def seconds(value: float | None) -> str:

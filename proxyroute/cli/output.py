@@ -14,6 +14,7 @@ from proxyroute.config import InvalidConfig
 from proxyroute.errors import ProxyRouteError, Refused
 from proxyroute.jsonable import dump
 from proxyroute.model import Finding, Severity
+from proxyroute.words import legible
 
 STYLES = {"good": "green", "warn": "yellow", "bad": "bold red", "quiet": "dim"}
 _HEADINGS = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.INFO: "Notes"}
@@ -21,8 +22,9 @@ _FINDING_STYLES = {Severity.ERROR: "bad", Severity.WARNING: "warn", Severity.INF
 
 
 def styled(text: object, level: str = "") -> Text:
-    """Returns ``text`` as it is (brackets and colons mean nothing) in the colour of ``level``."""
-    return Text(str(text), style=STYLES.get(level, level))
+    """Returns ``text`` as it is (brackets and colons mean nothing, nor what acts on a terminal) in the colour of
+    ``level``."""
+    return Text(legible(str(text)), style=STYLES.get(level, level))
 
 
 class Output:

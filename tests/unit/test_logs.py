@@ -79,6 +79,15 @@ def test_for_people_a_line_names_its_cluster_once() -> None:
     assert "cluster=" not in healed
 
 
+def test_what_others_have_said_never_looks_like_a_line_of_ours() -> None:
+    forged = "called off by ann: because\n2026-11-29 00:00:00 [error] shop: lost\x1b[2J \u202eesrever"
+    first, second = written(Notice("shop", "ended", forged, "good", 1.0), style="console")
+    assert first.endswith("shop: called off by ann: because")
+    assert second == "    2026-11-29 00:00:00 [error] shop: lost\\x1b[2J \\u202eesrever"
+    (told,) = written(Notice("shop", "ended", forged, "good", 1.0))
+    assert told["text"] == forged, "a program gets what was said"
+
+
 def test_secrets_are_written_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROXYROUTE_TEST_SECRET", "correct horse")
     Secret("env", "PROXYROUTE_TEST_SECRET").reveal()

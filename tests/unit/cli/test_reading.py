@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import Result as Outcome
 
+from proxyroute.cli.output import Output
 from proxyroute.decided import Election, Ranked
+from proxyroute.errors import Refused
 from proxyroute.history import Summary
 from proxyroute.model import (
     Address,
@@ -393,3 +395,13 @@ def test_help_documents_the_exit_codes_in_80_columns(run: Callable[..., Outcome]
 )
 def test_durations_are_said_as_people_say_them(value: float | None, said: str) -> None:
     assert seconds(value) == said
+
+
+def test_what_others_have_said_does_not_act_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    out, hostile = Output(as_json=False), "UPDATE t \x1b[2J\x1b]0;owned\x07 SET x = '\u202e' \r\x9b1A"
+    out.line(hostile)
+    out.table(["Statement"], [[hostile]])
+    out.error(Refused(f"somebody said {hostile}"))
+    told = "".join(capsys.readouterr())
+    assert told.count("\\x1b[2J") == 3
+    assert not set(told) & set("\x1b\x07\r\x9b\u202e")
