@@ -108,10 +108,16 @@ def provider_of(flavour: str, config: pytest.Config) -> type[LocalCluster]:
     return MATRIX.get(flavour) or provider(config.getoption("--provider"))
 
 
+@pytest.fixture(scope="module")
+def servers(request: pytest.FixtureRequest, flavour: str) -> type[LocalCluster]:
+    """The kind of cluster that has servers of the flavour."""
+    return provider_of(flavour, request.config)
+
+
 @pytest.fixture
-def start_lab(request: pytest.FixtureRequest, flavour: str) -> Callable[..., Lab]:
+def start_lab(servers: type[LocalCluster]) -> Callable[..., Lab]:
     """``Lab.start`` with servers of the flavour; the test closes what it starts."""
-    return functools.partial(Lab.start, provider=provider_of(flavour, request.config))
+    return functools.partial(Lab.start, provider=servers)
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ import pytest
 
 from tests.chaos.swept import swept
 from tests.chaos.world import assert_legal, await_closed, limits_of
+from tests.support.death import nothing_of_its_own, semi_sync
 from tests.support.lab import Lab
 from tests.support.load import Load, create_table, read_rows
-from tests.support.mariadb import Node
+from tests.support.mariadb import LocalCluster, Node
 from tests.support.scene import connect
 from tests.support.verdict import judge
 from tests.support.wait import until
@@ -30,8 +31,11 @@ RECEIVING = ("Yes", "Connecting", "Preparing")
 """What a receiver shows that has been started, whether its source is there or not."""
 
 
+FLAVOURS = ("mysql",)
+
+
 @contextlib.contextmanager
-def site(**options: str) -> Iterator[Lab]:
+def site(servers: type[LocalCluster], **options: str) -> Iterator[Lab]:
     policy = {"freeze_budget": "3s", "settle": "10s", "prove": "2s"}
     with Lab.start(
         3,
@@ -39,6 +43,7 @@ def site(**options: str) -> Iterator[Lab]:
         semi_sync=True,
         options={**OPTIONS, **options},
         more={"failover": {"profile": "aggressive"}},
+        provider=servers,
     ) as lab:
         create_table(lab.cluster.primary)
         lab.cluster.await_synced()
@@ -46,8 +51,8 @@ def site(**options: str) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def lab() -> Iterator[Lab]:
-    with site() as lab:
+def lab(servers: type[LocalCluster]) -> Iterator[Lab]:
+    with site(servers) as lab:
         yield lab
 
 
@@ -57,8 +62,8 @@ def acknowledged_by_all(lab: Lab) -> Node:
     primary.sql("SET GLOBAL rpl_semi_sync_master_enabled=1")
 
     def ready() -> bool:
-        shown = {row["Variable_name"]: row["Value"] for row in primary.sql("SHOW STATUS LIKE 'Rpl_semi_sync_master%'")}
-        return (shown["Rpl_semi_sync_master_clients"], shown["Rpl_semi_sync_master_status"]) == ("2", "ON")
+        shown = semi_sync(primary)
+        return (shown["master_clients"], shown["master_status"]) == ("2", "ON")
 
     until(ready, f"{primary.name} to be acknowledged by both")
     return primary
@@ -151,7 +156,8 @@ def sweep(lab: Lab, faults: list[tuple[str, str]]) -> None:
         for fault, healer in faults:
             old = acknowledged_by_all(lab)
             pooled.await_more(5)
-            old.kill9()
+            with nothing_of_its_own(lab.cluster):
+                old.kill9()
             trouble = die_at(lab, fault, healer)
             if trouble == MISSED:
                 missed.append(fault)
@@ -190,7 +196,7 @@ def put_in_order(lab: Lab, old: Node) -> None:
     assert len(lab.cluster.writable) == 1, lab.cluster.writable
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_killed_around_acts_and_after_records(lab: Lab, tmp_path: Path) -> None:
     points = points_of(lab, tmp_path / "trace")
     swept("failover", points)
@@ -212,9 +218,11 @@ def test_killed_around_every_act_and_after_every_record(lab: Lab, tmp_path: Path
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
-def test_the_old_primary_is_back_and_takes_writes_before_it_is_healed(tmp_path: Path) -> None:
+def test_the_old_primary_is_back_and_takes_writes_before_it_is_healed(
+    servers: type[LocalCluster], tmp_path: Path
+) -> None:
     """It goes on as the primary, or it is closed and rejoins: never both, and nothing acknowledged is lost."""
-    with site(**{"init-rpl-role": "MASTER"}) as lab:
+    with site(servers, **{"init-rpl-role": "MASTER"}) as lab:
         points = points_of(lab, tmp_path / "trace")
         for node in lab.cluster:
             node.set_options({"read-only": 0})

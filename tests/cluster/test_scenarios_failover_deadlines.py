@@ -21,6 +21,7 @@ from tests.support.scene import configured
 from tests.support.serving import serving
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 SITE = {
     "n": 3,
     "more": {"failover": {"policy": "most_advanced", "fetch": "2s"}},

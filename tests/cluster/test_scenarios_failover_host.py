@@ -28,6 +28,7 @@ from tests.support.scene import assert_order, configured, state_in
 from tests.support.serving import serving
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 SITE = {
     "n": 3,
     "semi_sync": True,

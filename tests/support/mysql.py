@@ -28,6 +28,7 @@ _FOR_MARIADB = {
     "gtid-strict-mode",
     "aria-pagecache-buffer-size",
     "skip-slave-start",
+    "init-rpl-role",
 }
 _READ_ONLY = 1290
 _RENAMED = {
@@ -39,6 +40,8 @@ _RENAMED = {
     "rpl-semi-sync-slave-enabled": "rpl-semi-sync-replica-enabled",
     "rpl-semi-sync-master-enabled": "rpl-semi-sync-source-enabled",
     "rpl-semi-sync-master-timeout": "rpl-semi-sync-source-timeout",
+    "rpl-semi-sync-master-wait-point": "rpl-semi-sync-source-wait-point",
+    "rpl-semi-sync-master-wait-no-slave": "rpl-semi-sync-source-wait-no-replica",
 }
 """Options of scenarios that were written for MariaDB, by their names here."""
 
@@ -100,6 +103,7 @@ class MySQLNode(Node):
             "innodb-buffer-pool-size": "16M",
             **_SMALL,
             "report-host": self.place.host,
+            "event-scheduler": "OFF",  # as on MariaDB: whoever is to run events is told to
             "plugin-load-add": "semisync_source.so;semisync_replica.so",
         }
 

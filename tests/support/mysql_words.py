@@ -9,7 +9,13 @@ from typing import Any
 from proxyroute.gtid import MySQLPosition
 
 _UNLOGGED = re.compile(r"SET STATEMENT sql_log_bin=0 FOR ", re.IGNORECASE)
+_SEMI_SYNC = re.compile(r"\brpl_semi_sync_(master|slave)_(\w+)", re.IGNORECASE)
+_NUMBERS = re.compile(r"\bFROM app\.seq_1_to_(\d+)")
+_SIDES = {"master": "source", "slave": "replica"}
 _REPLACED = re.compile(r"CREATE OR REPLACE TABLE (\S+) ")
+_SEMI_SYNC = re.compile(r"\brpl_semi_sync_(master|slave)_(\w+)", re.IGNORECASE)
+_NUMBERS = re.compile(r"\bFROM app\.seq_1_to_(\d+)")
+_SIDES = {"master": "source", "slave": "replica"}
 _REPLACED = re.compile(r"CREATE OR REPLACE TABLE (\S+) ")
 _ABOUT_CHANNELS = re.compile(r"\s*(STOP|START|RESET|CHANGE MASTER|GRANT)\b")
 _FILTER = re.compile(r"SET GLOBAL replicate_(\w+)='([^']*)'")
@@ -18,6 +24,12 @@ _RENAMED = {"Replica_": "Slave_", "Source_": "Master_", "_Source": "_Master"}
 
 def translated(statement: str) -> tuple[str, ...]:
     """Returns the statements that do on MySQL what ``statement`` does on MariaDB."""
+    statement = _SEMI_SYNC.sub(_semi_sync, statement)
+    statement = _NUMBERS.sub(
+        r"FROM (WITH RECURSIVE s (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM s WHERE seq < \1)"
+        " SELECT seq FROM s) AS numbers",
+        statement,
+    )
     unlogged = _UNLOGGED.match(statement)
     if unlogged:
         return ("SET SESSION sql_log_bin=0", statement[unlogged.end() :])
@@ -31,6 +43,16 @@ def translated(statement: str) -> tuple[str, ...]:
         said = statement.replace("CHANGE MASTER TO", "CHANGE REPLICATION SOURCE TO").replace("MASTER_", "SOURCE_")
         return (re.sub(r"^(\s*(?:STOP|START|RESET)) SLAVE\b", r"\1 REPLICA", said),)
     return (statement,)
+
+
+def _semi_sync(found: re.Match[str]) -> str:
+    rest = found[2].replace("no_slave", "no_replica")
+    return f"rpl_semi_sync_{_SIDES[found[1].lower()]}_{rest}"
+
+
+def semi_sync_as_told(variable: str) -> str:
+    """Returns the name that MariaDB gives a variable of semi-synchronous replication."""
+    return variable.replace("_source_", "_master_").replace("_replica_", "_slave_")
 
 
 def as_told(row: Mapping[str, Any]) -> dict[str, Any]:
