@@ -205,7 +205,8 @@ class Engine(EngineLooks):
         """
         unknown = [name for name in declare_lost if name not in self._parts.site.names]
         if unknown:
-            raise Refused(f"{', '.join(unknown)} is not a server of {self._config.name}")
+            names = ", ".join(self._parts.site.names)
+            raise Refused(f"{self._config.name} has no server {', '.join(unknown)}; name one of: {names}")
         self._take_lease("heal", max(_HEAL_LEASE, 2 * self._config.lease.time) if patience is None else patience)
         faults.role = "heal"  # only now: beside it another thread may be at work that is not healing
         try:

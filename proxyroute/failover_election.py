@@ -141,9 +141,10 @@ class _Contest:
 
     def against(self, name: str) -> tuple[Rejection, ...]:
         seen = self.sightings.view.servers.get(name)
-        if seen is None:
+        if seen is None or name == self.primary:
             members = ", ".join(n for n in self.sightings.tracks if n != self.primary)
-            return (Rejection("candidate.unknown", "is no member of the cluster", f"name one of {members}"),)
+            text = "is no member of the cluster" if seen is None else "is the one that is to be replaced"
+            return (Rejection("candidate.unknown", text, f"name one of {members}"),)
         if isinstance(seen, Silent):
             cure = f"start it, or see whether {seen.address} can be reached from here"
             return (Rejection("candidate.silent", f"did not answer: {seen.reason}", cure),)

@@ -169,8 +169,16 @@ def _kept(records: list[Record], name: str) -> str:
 
 
 def fenced(history: Iterable[Summary]) -> tuple[Summary, ...]:
-    """Returns the last word on each server that could not rejoin and has not done so since."""
-    last = {s.candidate: s for s in history if s.kind == "rejoin"}
+    """Returns the last word on each server that could not rejoin, and has neither done so nor been the primary since.
+
+    ``history`` is oldest first.
+    """
+    last: dict[str, Summary] = {}
+    for summary in history:
+        if summary.kind == "rejoin":
+            last[summary.candidate] = summary
+        elif summary.ended_with is not None:  # what is the primary has all that counts
+            last.pop(summary.ended_with, None)
     return tuple(s for s in last.values() if s.outcome in ("refused", "aborted"))
 
 

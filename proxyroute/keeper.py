@@ -77,6 +77,8 @@ class Keeper:
         self._act = Retry()
         self._rejoin = Retry()
         self._rejoined_at: dict[str, float] = {}
+        self._forgiven: set[str] = set()
+        """Refused rejoins of servers that were seen to follow since."""
         self._events_at = 0.0
         self._orders_told: tuple[str, ...] = ()
         self._silent: frozenset[str] = frozenset()
@@ -324,7 +326,12 @@ class Keeper:
             return
         if self._engine.intended(view, self._observed)[0] != view.primary.name:
             return
-        fenced_off = {s.candidate for s in fenced(self._engine.history())}
+        barred = {s.candidate: s.operation for s in fenced(self._engine.history())}
+        top = view.primary.server_id
+        for server in view.seen:  # one that has followed since was put in order by somebody: what was said is over
+            if server.name in barred and any(c.running and c.source_id == top for c in server.sources):
+                self._forgiven.add(barred[server.name])
+        fenced_off = {name for name, operation in barred.items() if operation not in self._forgiven}
         for server in view.seen:
             member = server.name in known.server_ids and server.name != view.primary.name
             left_as_is = server.name in fenced_off or server.name in self._sentry.standing.maintenance

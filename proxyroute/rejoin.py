@@ -58,6 +58,10 @@ _PASSING = (Busy, LeaseLost, LostReply, TimedOut, Unfinished, Unreachable)
 _COMPARE = 7 * 86400.0
 
 
+class AskedInVain(Refused):
+    """What was asked for cannot be done, and that says nothing of the server: it may still rejoin by itself."""
+
+
 def rejoin(means: Means, op: Operation, method: str | None) -> None:
     """Makes ``op.plan.candidate`` follow ``op.plan.primary``, and closes the record. The lease is held.
 
@@ -69,7 +73,8 @@ def rejoin(means: Means, op: Operation, method: str | None) -> None:
     except Refused as refusal:
         _give_way(op, refusal)
         kept = op.kept("archive")
-        op.end("refused", f"{refusal}" + (f"; it has {kept['told']}, kept in {kept['path']}" if kept else ""))
+        ended = "superseded" if isinstance(refusal, AskedInVain) else "refused"
+        op.end(ended, f"{refusal}" + (f"; it has {kept['told']}, kept in {kept['path']}" if kept else ""))
         raise
     except (ProxyRouteError, OSError) as error:
         if op.committed:
@@ -77,7 +82,8 @@ def rejoin(means: Means, op: Operation, method: str | None) -> None:
         _give_way(op, error)
         # a refusal is for a person, and ends what is done by itself: somebody who did not answer is no reason for that
         op.end("superseded" if isinstance(error, _PASSING) else "refused", f"{error}; nothing was changed")
-        raise Refused(f"{op.plan.candidate} was left as it is: {error}") from error
+        then = f"; when it answers type: proxyroute rejoin {op.plan.candidate}" * isinstance(error, Unreachable)
+        raise Refused(f"{op.plan.candidate} was left as it is: {error}{then}") from error
     if op.committed:
         go_on(means, op, op.plan.primary)
 
@@ -124,7 +130,7 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
         archive, found = _archive(means, op, status, known, held)
         findings += found
     if held is Containment.YES and method == "flashback":
-        raise Refused(f"{name} has nothing that {primary} lacks; type: proxyroute rejoin {name}")
+        raise AskedInVain(f"{name} has nothing that {primary} lacks; type: proxyroute rejoin {name}")
     if method in (None, "follow"):
         raise Refused(
             f"{name} cannot simply follow {primary}; it is left read-only and not replicating", tuple(findings)
@@ -135,8 +141,10 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
         obstacles += flashback_obstacles(means, name, primary, archive)
     else:
         source = primary
-        way, no_copy, found = reseed_way(means, name, source)
+        way, no_copy, found = reseed_way(means, name, source, down=down)
         obstacles += [*found, *unapplied(means, name, primary)]
+    if obstacles and down:
+        raise AskedInVain(f"{name} is down, and cannot rejoin by {method}", tuple(obstacles))
     if obstacles:
         raise Refused(f"{name} cannot rejoin by {method}; it is left read-only", (*findings, *obstacles))
     if method == "flashback":

@@ -197,14 +197,17 @@ def _short(statements: Sequence[str]) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def reseed_way(means: Means, name: str, source: str) -> tuple[str, tuple[str, ...], list[Finding]]:
-    """Returns ``copy`` or ``dump``, why it is no copy, and why it is neither."""
+def reseed_way(means: Means, name: str, source: str, *, down: bool) -> tuple[str, tuple[str, ...], list[Finding]]:
+    """Returns ``copy`` or ``dump``, why it is no copy, and why it is neither; ``down``: the server does not run."""
     deadline = Deadline.after(_TIME)
     no_copy = tuple(means.rebuild[name].cannot_copy(means.rebuild[source], deadline))
     if not no_copy:
         return "copy", (), []
     no_dump = means.rebuild[source].cannot_dump(deadline)
     cure = f"give the servers a host: with mariabackup, or build {name} anew by hand"
+    if down:
+        no_dump = (*no_dump, f"{name} is down, and a dump is loaded into a server that runs")
+        cure = f"start {name}, or give the servers a host: with mariabackup"
     texts = [f"no copy: {text}" for text in no_copy] + [f"no dump: {text}" for text in no_dump]
     found = [Finding("rejoin.reseed", Severity.ERROR, name, text, cure) for text in texts]
     return "dump", no_copy, found if no_dump else []

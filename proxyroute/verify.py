@@ -175,8 +175,10 @@ def compare(
     names = sorted({*mine, *theirs}) if wanted is None else list(wanted)
     todo: list[Table] = []
     for table in names:
-        if table not in mine or table not in theirs:
-            only = primary.name if table in mine else replica.name if table in theirs else "nobody"
+        if table not in mine and table not in theirs:
+            count.skipped.append(f"{table}: neither has such a table, or the account does not see it")
+        elif table not in mine or table not in theirs:
+            only = primary.name if table in mine else replica.name
             count.differences.append(Difference(str(table), replica.name, "", "", f"only {only} has it"))
         elif mine[table].columns != theirs[table].columns:
             count.differences.append(Difference(str(table), replica.name, "", "", "it has other columns"))

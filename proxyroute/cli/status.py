@@ -187,6 +187,8 @@ def _show(out: Output, reading: Reading) -> None:
             out.line(f"{finding.subject}: {finding.text} ({finding.code})", "quiet")
             out.raw(f"    → {finding.cure}")
     out.line()
+    if not view.writable:
+        out.line("who could take writes, and what is against it: proxyroute plan --failover", "warn")
     if reading.failover is not None:
         _show_failover(out, view, reading.failover)
     lease = reading.lease

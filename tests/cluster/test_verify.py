@@ -80,6 +80,10 @@ def test_one_server_and_one_table(lab: Lab) -> None:
         assert lab.run("verify", "--table", "app.u").returncode == 0
         assert len(differences(lab, "--server", "db3", "--table", "app.t")) == 1
     assert lab.run("verify", "--server", "db1").returncode == 3
+    status, value = lab.json("verify", "--server", "db2", "--table", "app.t", "--table", "app.nowhere")
+    (found,) = value["comparisons"]
+    assert (status, found["verdict"], found["comparison"]["differences"]) == (7, "UNKNOWN", [])
+    assert "app.nowhere: neither has such a table" in found["comparison"]["skipped"][0]
 
 
 def test_an_account_that_does_not_see_the_tables_proves_nothing(lab: Lab) -> None:

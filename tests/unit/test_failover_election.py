@@ -119,6 +119,9 @@ def test_a_server_that_was_named_wins_or_nobody_does() -> None:
     election = elect(lost(2), silent(3), target="db3")
     assert (election.winner, codes(election)) == (None, {"failover.candidate"})
     assert election.findings[0].text.startswith("db3 cannot take over")
+    (finding,) = elect(lost(2), lost(3), target="db1").findings
+    assert finding.text == "db1 cannot take over from db1: db1 is the one that is to be replaced"
+    assert finding.cure == "name one of db2, db3"
 
 
 # -- Who should -----------------------------------------------------------------------------------------------

@@ -11,9 +11,12 @@ import pytest
 from proxyroute import keeper
 from proxyroute.deadline import Deadline
 from proxyroute.decided import Action, Diagnosis
+from proxyroute.history import Summary
 from proxyroute.known import Known
-from proxyroute.model import Observed, View
+from proxyroute.model import Observed, Status, View
 from proxyroute.notify_message import Notice
+from proxyroute.outcome import Result
+from proxyroute.sight import Sightings
 from proxyroute.standing import Standing
 from tests.support.builders import position, replica, server, view
 
@@ -108,3 +111,34 @@ def test_what_a_primary_has_lost_is_told_when_it_is_opened_again() -> None:
     sentry.last = {"db1": server(1, "0-1-103", writable=False)}
     served._acted(Diagnosis("PrimaryRestarted", "", Action.REOPEN, "db1"))
     assert (told[-1].level, told[-1].text) == ("good", "db1 takes writes again")
+
+
+def test_one_that_was_refused_and_follows_since_is_let_rejoin_again() -> None:
+    """Somebody has put it in order by hand; when it comes back from its next death nobody need be asked."""
+    refused = Summary("r1", "rejoin", "refused", 1.0, 1.0, "db1", "db2", None, None)
+    asked: list[str] = []
+
+    def rejoin(name: str, **_: object) -> Result:
+        asked.append(name)
+        return Result("", "rejoin", "done", text=f"{name} follows db1")
+
+    engine: Any = SimpleNamespace(
+        busy=lambda: False,
+        history=lambda: (refused,),
+        intended=lambda *_: ("db1", ""),
+        rejoin=rejoin,
+        show=lambda _: (),
+    )
+    sentry = Sentry()
+    sentry.known = Known("db1", 1.0, ("db2",), {"db1": 1, "db2": 2})
+    served = kept(sentry, engine)
+
+    def seen(replica_: Status) -> Sightings:
+        return Sightings.of(view(server(1), replica_), time.monotonic())
+
+    alone = server(2, writable=False)
+    served._rejoin_who_returned(seen(alone))
+    assert asked == [], "a person has to decide"
+    served._rejoin_who_returned(seen(replica(2)))
+    served._rejoin_who_returned(seen(alone))
+    assert asked == ["db2"]

@@ -156,6 +156,13 @@ def test_what_the_last_operation_left_to_do_is_shown_and_what_earlier_ones_left_
     assert "left to do" not in run("status").output
 
 
+def test_where_nobody_takes_writes_status_says_what_to_type(run: Callable[..., Outcome], engine: FakeEngine) -> None:
+    told = "who could take writes, and what is against it: proxyroute plan --failover"
+    assert told not in run("status").output
+    engine.reading = view(Silent("db1", Address("h", 1), "no"), server(2, of=1))
+    assert told in run("status").output
+
+
 def test_status_tells_what_would_block_a_failover_with_its_cure_and_is_quiet_otherwise(
     run: Callable[..., Outcome], engine: FakeEngine
 ) -> None:
