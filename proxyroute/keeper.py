@@ -194,7 +194,7 @@ class Keeper:
             return False
         if standing.unreadable and diagnosis.action is not Action.CLOSE:
             return False
-        automatic = self._config.failover.mode == "automatic"
+        automatic, began = self._config.failover.mode == "automatic", time.time()
         try:
             if diagnosis.action is Action.CLOSE:
                 self._tell.done(self._engine.close_strays(diagnosis.servers), "warn")
@@ -221,7 +221,7 @@ class Keeper:
             self._tell.say("blocked", f"{error}{': ' if findings else ''}{findings}", "bad")
         except ProxyRouteError as error:
             self._act.failed()
-            self._tell.say("blocked", str(error), "bad")
+            self._tell.undone(str(error), self._begun_since(began))
         else:
             self._act.reset()
             self._busy_since = None
@@ -229,6 +229,11 @@ class Keeper:
             self._tell.over("blocked")
             self._observed, self._observe_at = (), 0.0
         return True
+
+    def _begun_since(self, moment: float) -> str:
+        """Returns the failover of ours that was begun after ``moment`` in Unix time; empty when there is none."""
+        ours = (s for s in reversed(self._engine.history()) if s.kind == "failover" and s.automatic)
+        return next((s.operation for s in ours if s.started >= moment), "")
 
     def _tell_busy(self, error: Busy) -> None:
         """Somebody else may be about to do the same; when that lasts, a person must know who is in the way."""

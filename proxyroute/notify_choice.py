@@ -45,6 +45,8 @@ class Choice:
         self._told = {key: at for key, at in self._told.items() if now - at < _AGAIN}
         # 'after 3.02 s' and 'after 3.04 s' are the same trouble; another operation makes it another one
         operation = (notice.details.get("report") or {}).get("operation", "")
+        if notice.kind == "blocked":  # what cannot be done is tried again and again, each time as another one
+            operation = ""
         key = (notice.kind, operation, re.sub(r"\d+", "#", notice.text))
         new = key not in self._told
         self._told.setdefault(key, now)

@@ -72,6 +72,10 @@ class Telling:
         self.over("acted")
         self.say("acted", text, level, self._report(operation))
 
+    def undone(self, text: str, operation: str) -> None:
+        """What was begun by ``operation`` came to nothing, or waits; without one, nothing was begun."""
+        self.say("blocked", text, "bad", self._report(operation))
+
     def healed(self, result: Result) -> None:
         left = f"; left to do: {'; '.join(result.leftovers)}" if result.leftovers else ""
         level = "warn" if left else "good"

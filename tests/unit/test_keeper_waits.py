@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,15 +11,18 @@ import pytest
 
 from proxyroute import keeper
 from proxyroute.deadline import Deadline
-from proxyroute.decided import Action, Diagnosis
-from proxyroute.history import Summary
+from proxyroute.decided import Action, Diagnosis, Plan
+from proxyroute.errors import Aborted
+from proxyroute.history import Summary, summarize
 from proxyroute.known import Known
-from proxyroute.model import Observed, Status, View
+from proxyroute.model import Epoch, Observed, Status, View
 from proxyroute.notify_message import Notice
+from proxyroute.operation import Operation
 from proxyroute.outcome import Result
 from proxyroute.sight import Sightings
 from proxyroute.standing import Standing
 from tests.support.builders import position, replica, server, view
+from tests.support.fakeworld import FakeLease, MortalJournal, make_world
 
 FINE = Diagnosis("NoProblem", "", Action.NONE, "db1")
 SILENT = Diagnosis("PrimarySilent", "", Action.WAIT, "db1", wanted=Action.WAIT)
@@ -142,3 +146,30 @@ def test_one_that_was_refused_and_follows_since_is_let_rejoin_again() -> None:
     served._rejoin_who_returned(seen(replica(2)))
     served._rejoin_who_returned(seen(alone))
     assert asked == ["db2"]
+
+
+def test_a_failover_that_came_to_nothing_is_told_with_its_report(tmp_path: Path) -> None:
+    """A receiver at night wants to know at which step, and what it was that answered nothing."""
+    told: list[Notice] = []
+    world, _ = make_world()
+    records: list[Any] = []
+
+    def failover(*_: object, **__: object) -> Any:
+        lease = FakeLease([], world)
+        plan = Plan("shop", "db1", "db2", ())
+        journal = MortalJournal(world, tmp_path / "f1.jsonl")
+        op = Operation.create(
+            journal, lease, "f1", "failover", Epoch(1, 1), plan, diagnosis={"automatic": True, "name": "DeadPrimary"}
+        )
+        op.end("aborted", "db2 has fallen silent")
+        records.extend(journal.records)
+        raise Aborted("everything was undone: db2 has fallen silent")
+
+    engine: Any = SimpleNamespace(
+        failover=failover, show=lambda _: tuple(records), history=lambda: (summarize(records),) if records else ()
+    )
+    served = kept(Sentry(), engine, told)
+    served._acted(Diagnosis("DeadPrimary", "", Action.FAILOVER, "db1"))
+    assert (told[-1].kind, told[-1].level) == ("blocked", "bad")
+    assert told[-1].details["report"]["operation"] == "f1"
+    assert told[-1].details["report"]["outcome"] == "aborted"

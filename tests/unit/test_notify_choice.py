@@ -34,6 +34,12 @@ def test_another_operation_is_another_matter() -> None:
     assert not choice.takes(notice("healed", "healed 1: db2 is the primary now", operation="1"))
 
 
+def test_what_is_tried_again_and_again_in_vain_is_told_once() -> None:
+    choice = Choice()
+    assert choice.takes(notice("blocked", "everything was undone after 3 s", operation="1"))
+    assert not choice.takes(notice("blocked", "everything was undone after 4 s", operation="2"))
+
+
 def test_the_comings_and_goings_of_serve_are_nobodys_news() -> None:
     choice = Choice()
     assert not any(choice.takes(notice(kind, "x")) for kind in ("serving", "ended", "unsent"))
