@@ -20,6 +20,7 @@ from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
+from proxyroute import room
 from proxyroute.binlog import LogFile, Logged, Table, read_log
 from proxyroute.errors import ProxyRouteError, Refused, ScriptFailed
 from proxyroute.faults import act
@@ -81,8 +82,8 @@ class Archive:
 def save(source: LogSource, executed: Position, known: Position, folder: Path, deadline: Deadline) -> Archive:
     """Keeps everything ``source`` has in its binary log that is not in ``known``; returns the archive.
 
-    ``executed`` is what it says to have executed. Raises ProxyRouteError or OSError when that could not be done; then
-    nothing is left behind that looks like an archive.
+    ``executed`` is what it says to have executed. Raises ProxyRouteError or OSError when that could not be done, NoRoom
+    where a disk is too small or becomes full; then nothing is left behind that looks like an archive.
     """
     if not isinstance(executed, MariaDBPosition) or not isinstance(known, MariaDBPosition):
         raise ProxyRouteError("only binary logs of MariaDB can be kept")
@@ -106,8 +107,10 @@ def save_left(
         raise ProxyRouteError("only binary logs of MariaDB can be kept")
     with _making(source.name, folder) as making:
         files: list[LogFile] = []
-        for name in reversed(source.logs(deadline)):
+        logs = source.logs(deadline)
+        for name in reversed(list(logs)):
             deadline.require(f"the binary log of {source.name}")
+            room.require(folder, logs[name], f"{name} of {source.name}")
             files.insert(0, _read(source.fetch_log(name, making / "raw", deadline)))
             if files[0].server_id != server_id:
                 text = f"{name} was written by the server with id {files[0].server_id}, and {source.name} has"
@@ -155,10 +158,11 @@ def _making(server: str, folder: Path) -> Iterator[Path]:
     """A folder for an archive in the making. What is there when the block is left is no archive, and is removed."""
     making = folder / f".making-{server}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
     try:
-        for old in folder.glob(f".making-{server}-*"):
-            shutil.rmtree(old, ignore_errors=True)
-        (making / "raw").mkdir(parents=True, mode=0o700)
-        yield making
+        with room.told_apart(folder):
+            for old in folder.glob(f".making-{server}-*"):
+                shutil.rmtree(old, ignore_errors=True)
+            (making / "raw").mkdir(parents=True, mode=0o700)
+            yield making
     finally:
         shutil.rmtree(making, ignore_errors=True)
 
@@ -242,8 +246,10 @@ def _fetch(
 ) -> tuple[list[LogFile], MariaDBPosition]:
     """Copies files, the latest first, until one began where the other has everything; returns them, oldest first."""
     files: list[LogFile] = []
-    for name in reversed(source.logs(deadline)):
+    logs = source.logs(deadline)
+    for name in reversed(list(logs)):
         deadline.require(f"the binary log of {source.name}")
+        room.require(raw, logs[name], f"{name} of {source.name}")
         path = source.fetch_log(name, raw, deadline)
         files.insert(0, _read(path))
         if known.contains(files[0].before) is Containment.YES:

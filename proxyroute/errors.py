@@ -28,6 +28,7 @@
     │   ├── OtherFormat    a file there was written by another version
     │   ├── Outdated       a higher epoch is known already
     │   └── Conflict       an epoch is to mean two different primaries
+    ├── NoRoom             a disk has no room for what must be kept; nothing was changed for it
     ├── ScriptFailed       a script of the site's owner failed or did not end in time
     └── NotSent            a notice did not reach a receiver; no operation ever waits for one or fails by it
 
@@ -216,6 +217,10 @@ class Outdated(ShareError):
 
 class Conflict(ShareError):
     """The same epoch is to mean two different primaries."""
+
+
+class NoRoom(ProxyRouteError):
+    """A disk has no room for what must be kept before something is changed."""
 
 
 class ScriptFailed(ProxyRouteError):

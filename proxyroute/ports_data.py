@@ -20,8 +20,11 @@ class LogSource(Protocol):
     @property
     def name(self) -> str: ...
 
-    def logs(self, deadline: Deadline) -> Sequence[str]:
-        """Returns the files of the binary log, oldest first. Raises ProxyRouteError when nobody can tell."""
+    def logs(self, deadline: Deadline) -> Mapping[str, int]:
+        """Returns the files of the binary log, oldest first, with their bytes; 0: nobody knows how many.
+
+        Raises ProxyRouteError when nobody can tell which there are.
+        """
 
     def fetch_log(self, file: str, folder: Path, deadline: Deadline) -> Path:
         """Copies one file of the binary log, decrypted, into ``folder``; returns where it is. Raises ScriptFailed."""
@@ -81,6 +84,9 @@ class Rebuilder(LogSource, Protocol):
 
     def cannot_dump(self, deadline: Deadline) -> Sequence[str]:
         """Returns why no consistent dump can be taken here, in words."""
+
+    def cannot_load(self, source: Rebuilder, deadline: Deadline) -> Sequence[str]:
+        """Returns why a dump of ``source`` would not fit in here, in words; nothing when nobody can tell."""
 
     # Changing
 

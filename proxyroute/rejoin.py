@@ -19,6 +19,7 @@ from proxyroute.errors import (
     GaveWay,
     LeaseLost,
     LostReply,
+    NoRoom,
     ProxyRouteError,
     Refused,
     ServerError,
@@ -153,6 +154,8 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
         op.keep("method", "flashback", wait=True)
         op.commit(archive.state)
     else:
+        for finding in findings:  # what is given up by whoever asked for new data
+            op.note(f"{name} {finding.text}")
         if no_copy:
             op.note(f"the old data of {name} are not kept: {'; '.join(no_copy)}")
         op.keep("reseed", {"source": source, "way": way})
@@ -235,6 +238,14 @@ def _archive(
         let_go(means.parts, op.lease)
         try:
             archive = save(means.rebuild[name], own(status, known), known, means.archive, Deadline.after(_ARCHIVE))
+        except NoRoom as error:
+            _regain_below(means, op, name)
+            text = f"has {extra}, which {primary} lacks, and that cannot be kept: {error}"
+            cure = "make room there (older archives may be moved away), then try again"
+            raise Refused(
+                f"{name} cannot rejoin before what only it has is kept; it is left read-only and not replicating",
+                (Finding("rejoin.room", Severity.ERROR, name, text, cure),),
+            ) from error
         except (ProxyRouteError, OSError) as error:
             _regain_below(means, op, name)
             if status.server_id:  # else it was down before

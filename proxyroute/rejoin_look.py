@@ -203,7 +203,10 @@ def reseed_way(means: Means, name: str, source: str, *, down: bool) -> tuple[str
     no_copy = tuple(means.rebuild[name].cannot_copy(means.rebuild[source], deadline))
     if not no_copy:
         return "copy", (), []
-    no_dump = means.rebuild[source].cannot_dump(deadline)
+    no_dump = [
+        *means.rebuild[source].cannot_dump(deadline),
+        *means.rebuild[name].cannot_load(means.rebuild[source], deadline),
+    ]
     cure = f"give the servers a host: with mariabackup, or build {name} anew by hand"
     if down:
         no_dump = (*no_dump, f"{name} is down, and a dump is loaded into a server that runs")

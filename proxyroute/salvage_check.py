@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from proxyroute.assembly import build_dead_server
+from proxyroute import room
+from proxyroute.assembly import archive_folder, build_dead_server
 from proxyroute.config_values import ClusterConfig, ServerConfig
 from proxyroute.errors import ProxyRouteError, ScriptFailed
 from proxyroute.host import Program, output
@@ -66,6 +67,13 @@ def _try(config: ClusterConfig, server: ServerConfig, server_id: int | None) -> 
     if server_id is None:
         return []
     found = []
+    largest = max(remains.logs.values(), default=0)
+    if said := room.lacks(archive_folder(config), largest):
+        text = (
+            f"what only it has could not be kept after its death: a file of its binary log has {largest} bytes, {said}"
+        )
+        cure = "make room there; older archives may be moved away"
+        found.append(Finding("host.room", Severity.WARNING, server.name, text, cure))
     writer = dead.written_by(deadline)
     if writer != server_id:
         text = f"the binary log found in {remains.folder} on its host was written by the server with id {writer}, not"

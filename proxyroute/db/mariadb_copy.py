@@ -28,6 +28,7 @@ else
 fi || echo mounted
 """
 _ROOM = 'df -Pk -- "$(dirname -- "$1")" | awk \'NR==2 {print $4}\''
+_ROOM_INSIDE = "df -Pk -- \"$1\" | awk 'NR==2 {print $4}'"
 _USED = 'du -sk -- "$1" | cut -f1'
 _BACKUP = """
 set -e
@@ -75,6 +76,12 @@ mv -- "$1.proxyroute-new-$2" "$1.proxyroute-new"
 sync
 """
 )
+_CLEAR = (
+    _OURS
+    + """
+rm -rf -- "$1".proxyroute-new "$1".proxyroute-new-*
+"""
+)
 _INFO = (
     _OURS
     + """
@@ -91,6 +98,7 @@ sync
 """
 )
 _START_AGAIN = 60.0
+_CLEAR_TIME = 60.0
 _SERVICE = (
     _OURS
     + """
@@ -168,6 +176,21 @@ def cannot_copy(source: Host, source_dir: str, target: Host, target_dir: str, de
     if room < needed * 1.1:
         return [f"no room beside the data of {target.server}: {room >> 10} MiB are free, {needed >> 10} are needed"]
     return []
+
+
+def cannot_load(target: Host, target_dir: str, needed: int, freed: int, deadline: Deadline) -> list[str]:
+    """Returns that ``needed`` bytes of data do not fit where ``freed`` bytes are dropped first, in words."""
+    room = (int(target.ask(_ROOM_INSIDE, target_dir, deadline=deadline)) << 10) + freed
+    if room < needed * 1.1:
+        return [f"no room for the data on the host of {target.server}: {room >> 20} MiB, {needed >> 20} are needed"]
+    return []
+
+
+def clear(target: Host, target_dir: str, ownership: Ownership) -> None:
+    """Removes a copy that could not be made, whatever is more urgent."""
+    script = ownership.begun(target, _CLEAR, target_dir)
+    with act("rejoin.discard"):
+        stream(script, lambda _: None, Deadline.firm(_CLEAR_TIME))
 
 
 def copy(

@@ -14,20 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute.binlog import Table
-from proxyroute.db import mariadb_channels, mariadb_copy, mariadb_flashback
+from proxyroute.db import mariadb_channels, mariadb_copy, mariadb_data, mariadb_flashback
 from proxyroute.db.mariadb_read import read_channels
 from proxyroute.db.mariadb_remains import decode_log
 from proxyroute.db.owning import COMPARE, DEAD_MAN, FILL_UNLOGGED, LOAD, REBUILD, Permit, own
 from proxyroute.db.rows import parse_version
 from proxyroute.db.session import Login, Session
-from proxyroute.errors import ScriptFailed, ServerError, StatementError, Unreachable
+from proxyroute.errors import LeaseLost, ScriptFailed, ServerError, StatementError, Unreachable
 from proxyroute.faults import act
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.host import Host, Program, option_file, output, pump, stream
 from proxyroute.model import Address, Deadline
 from proxyroute.ports_data import Rebuilder
 
-SYSTEM_SCHEMAS = ("mysql", "information_schema", "performance_schema", "sys")
 _POLL = 0.02
 _HEAD = 1 << 16
 _IDLE = 30 * 86400
@@ -37,7 +36,11 @@ _INDEX = """
 set -e
 cd "$1"
 for index in *.index; do
-    case "$index" in *relay*) ;; *) cat -- "$index"; exit 0 ;; esac
+    case "$index" in *relay*) continue ;; esac
+    while IFS= read -r file; do
+        [ -z "$file" ] || echo "$(wc -c <"$file") $file"
+    done <"$index"
+    exit 0
 done
 exit 1
 """
@@ -102,15 +105,20 @@ class MariaDBRebuild:
 
     # -- the binary log --
 
-    def logs(self, deadline: Deadline) -> tuple[str, ...]:
+    def logs(self, deadline: Deadline) -> dict[str, int]:
         try:
             with self._session(deadline) as session:
-                return tuple(str(row["Log_name"]) for row in session.read("SHOW BINARY LOGS", deadline))
+                rows = session.read("SHOW BINARY LOGS", deadline)
+            return {str(row["Log_name"]): int(row["File_size"]) for row in rows}
         except Unreachable:
             if self.host is None:
                 raise
-        lines = self.host.ask(_INDEX, self.data_dir(deadline), deadline=deadline).splitlines()
-        return tuple(Path(line).name for line in lines if line.strip())
+        found: dict[str, int] = {}
+        for line in self.host.ask(_INDEX, self.data_dir(deadline), deadline=deadline).splitlines():
+            size, _, path = line.strip().partition(" ")
+            if path:
+                found[Path(path).name] = int(size)
+        return found
 
     def data_dir(self, deadline: Deadline) -> str:
         """Returns the data folder on the host. Raises ScriptFailed when nobody knows it."""
@@ -148,7 +156,7 @@ class MariaDBRebuild:
     def serves_from(self, position: Position, deadline: Deadline) -> str:
         if not isinstance(position, MariaDBPosition) or position.empty:
             return ""
-        oldest = self.logs(deadline)[0]
+        oldest = next(iter(self.logs(deadline)))
         start = f"--start-position={position.latest_text}"
         program = self.program("mariadb-binlog", "--read-from-remote-server", "--to-last-log", start, oldest)
         try:
@@ -218,51 +226,33 @@ class MariaDBRebuild:
 
     # -- data --
 
-    def _schemas(self, session: Session, deadline: Deadline) -> list[str]:
-        rows = session.read("SELECT SCHEMA_NAME AS name FROM information_schema.SCHEMATA", deadline)
-        return [str(row["name"]) for row in rows if str(row["name"]).lower() not in SYSTEM_SCHEMAS]
-
     def data_size(self, deadline: Deadline, *, physical: bool) -> int:
         with self._session(deadline) as session:
-            if physical:  # what is copied are files
-                row = session.one(
-                    "SELECT SUM(FILE_SIZE) AS size FROM information_schema.INNODB_SYS_TABLESPACES", deadline
-                )
-            else:
-                row = session.one(
-                    "SELECT SUM(DATA_LENGTH) AS size FROM information_schema.TABLES WHERE TABLE_SCHEMA NOT IN %s",
-                    deadline,
-                    (SYSTEM_SCHEMAS,),
-                )
-        return int(row["size"] or 0)
+            return mariadb_data.size(session, deadline, physical=physical)
 
     def cannot_dump(self, deadline: Deadline) -> tuple[str, ...]:
         with self._session(deadline) as session:
-            rows = session.read(
-                "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS t, ENGINE AS e FROM information_schema.TABLES"
-                " WHERE TABLE_TYPE='BASE TABLE' AND TABLE_SCHEMA NOT IN %s AND COALESCE(ENGINE, '') <> 'InnoDB'",
-                deadline,
-                (SYSTEM_SCHEMAS,),
-            )
-        found = [f"{row['s']}.{row['t']} is {row['e']}, which has no consistent reading" for row in rows]
-        for program in ("mariadb-dump", "mariadb"):
-            try:
-                output(Program((program, "--no-defaults", "--version")), deadline)
-            except ScriptFailed as error:
-                found.append(f"{error}; the package mariadb-client has it")
-        return tuple(found)
+            return mariadb_data.cannot_dump(session, deadline)
+
+    def cannot_load(self, source: Rebuilder, deadline: Deadline) -> tuple[str, ...]:
+        try:
+            needed = source.data_size(deadline, physical=True)
+            freed = self.data_size(deadline, physical=True)  # what is here goes before the dump is loaded
+            return tuple(mariadb_copy.cannot_load(self._host(), self.data_dir(deadline), needed, freed, deadline))
+        except (ScriptFailed, ServerError, ValueError):  # nobody can tell: it is tried
+            return ()
 
     def load_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
         """mariadb-dump there, mariadb here; the schemas that are here go first, for there is no room for both."""
         source = _same(source)
         with source._session(deadline) as there:
-            wanted = source._schemas(there, deadline)
+            wanted = mariadb_data.schemas(there, deadline)
         with self._alone(deadline, leased=False) as here:
             # what it would still apply belongs to the old data, or is in the dump already
             own(here, REBUILD, (DEAD_MAN,), self._claim, deadline)
             mariadb_channels.forget(here, deadline)
             here.change("rejoin.drop_schema", f"SET SESSION foreign_key_checks=0, wait_timeout={_IDLE:d}", deadline)
-            for schema in self._schemas(here, deadline):
+            for schema in mariadb_data.schemas(here, deadline):
                 quoted = schema.replace("`", "``")
                 here.change("rejoin.drop_schema", f"DROP SCHEMA IF EXISTS `{quoted}`", deadline)
             dump = source.program(
@@ -320,9 +310,15 @@ class MariaDBRebuild:
         options = option_file("mariabackup", {**where, **source._client})
         places = (self._host(), self.data_dir(deadline))
         origin = (source._host(), source.data_dir(deadline), options)
-        file, offset = mariadb_copy.copy(*origin, *places, self._copying, watch, deadline)
-        position = source._position_at(file, offset, deadline)
-        mariadb_copy.prepare(*places, self._copying, deadline)
+        try:
+            file, offset = mariadb_copy.copy(*origin, *places, self._copying, watch, deadline)
+            position = source._position_at(file, offset, deadline)
+            mariadb_copy.prepare(*places, self._copying, deadline)
+        except (ScriptFailed, ServerError):
+            # half a copy may have filled the disk on which the server itself still runs
+            with suppress(ScriptFailed, LeaseLost):
+                mariadb_copy.clear(*places, self._copying)
+            raise
         return position
 
     def swap_in(self, operation: str, deadline: Deadline) -> str:

@@ -6,7 +6,7 @@ server's when it works in its data folder, by device and inode, so that a contai
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from proxyroute.binlog import Remains
@@ -93,8 +93,10 @@ class MariaDBRemains:
             raise ScriptFailed(f"{path} is encrypted, or no file of a binary log")
         return int.from_bytes(head[9:13], "little")
 
-    def logs(self, deadline: Deadline) -> tuple[str, ...]:
-        return tuple(self._files or self.look(deadline).logs)
+    def logs(self, deadline: Deadline) -> Mapping[str, int]:
+        if not self._files:
+            self.look(deadline)
+        return {name: size for name, (_, size) in self._files.items()}
 
     def fetch_log(self, file: str, folder: Path, deadline: Deadline) -> Path:
         path, size = self._files[file]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +32,8 @@ class FakeRemains:
             raise ScriptFailed("broken")
         return Remains("/data", {_FILE: 1}, ("process 1 (S)",) if self.server.alive else ())
 
-    def logs(self, deadline: Deadline) -> tuple[str, ...]:
-        return (_FILE,)
+    def logs(self, deadline: Deadline) -> Mapping[str, int]:
+        return {_FILE: 1}
 
     def fetch_log(self, file: str, folder: Path, deadline: Deadline) -> Path:
         self.world.moment(f"{self.name} fetch: before")

@@ -14,7 +14,7 @@ from tests.unit.sources import Source, sources
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "faults", "atomic", "words", "caller", "sdnotify", "moment"),
-    ("deadline", "sign"),
+    ("deadline", "sign", "room"),
     ("report",),
     ("gtid", "policy"),
     ("inspection",),

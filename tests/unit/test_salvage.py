@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,8 +29,8 @@ class Files:
     def look(self, deadline: Deadline) -> Remains:
         return Remains("/data", {name: len(log.data) for name, log in self.logs_.items()})
 
-    def logs(self, deadline: Deadline) -> tuple[str, ...]:
-        return tuple(self.logs_)
+    def logs(self, deadline: Deadline) -> Mapping[str, int]:
+        return {name: len(log.data) for name, log in self.logs_.items()}
 
     def fetch_log(self, file: str, folder: Path, deadline: Deadline) -> Path:
         self.fetched.append(file)

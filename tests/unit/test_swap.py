@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from proxyroute.db import mariadb_copy
 from proxyroute.db.mariadb_copy import Ownership, cannot_copy, swap
+from proxyroute.db.mariadb_rebuild import MariaDBRebuild
+from proxyroute.db.session import Login
 from proxyroute.errors import ScriptFailed
+from proxyroute.gtid import MariaDBPosition
 from proxyroute.host import Host
-from proxyroute.model import Deadline
+from proxyroute.model import Address, Deadline
 
 
 class Place:
@@ -82,3 +86,41 @@ def test_a_mount_point_is_found_without_the_program_for_it(tmp_path: Path) -> No
     assert host.ask(without, "/proc", deadline=deadline) == "mounted\n"
     assert host.ask(without, str(tmp_path), deadline=deadline) == ""
     assert host.ask(without, str(tmp_path / "nothing"), deadline=deadline) == ""
+
+
+@pytest.mark.parametrize("fails", ["copy", "prepare"])
+def test_half_a_copy_is_taken_off_the_disk_of_the_server_that_still_runs_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    place = Place(tmp_path)
+    source, target = (
+        MariaDBRebuild(
+            name, Address("127.0.0.1", 1), Login("u", "p"), {}, replace(place.host, data_dir=str(place.data))
+        )
+        for name in ("db2", "db1")
+    )
+    monkeypatch.setattr(source, "_position_at", lambda *_: MariaDBPosition())
+
+    def full(host: Host, data_dir: str, ownership: Ownership, *_: object) -> None:
+        ownership.take(host, data_dir, Deadline.after(10))
+        for name in ("proxyroute-new", "proxyroute-new-0815"):
+            place.data.with_name(f"data.{name}").mkdir()
+        raise ScriptFailed("mbstream exited with status 1: No space left on device")
+
+    monkeypatch.setattr(mariadb_copy, "copy", lambda *a: full(*a[3:]) if fails == "copy" else ("b.1", 4))
+    monkeypatch.setattr(mariadb_copy, "prepare", full)
+    with pytest.raises(ScriptFailed, match="No space left"):
+        target.copy_from(source, lambda _: None, Deadline.after(10))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "data.proxyroute-owner"]
+
+
+@pytest.mark.parametrize(
+    ("needed", "freed", "fits"), [(1 << 60, 0, False), (1 << 60, 2 << 60, True), (1 << 10, 0, True)]
+)
+def test_a_dump_that_cannot_fit_is_known_before_the_old_data_go(
+    tmp_path: Path, needed: int, freed: int, fits: int
+) -> None:
+    place = Place(tmp_path)
+    found = mariadb_copy.cannot_load(place.host, str(place.data), needed, freed, Deadline.after(10))
+    assert (found == []) is bool(fits), found
+    assert fits or "no room for the data on the host of db1" in found[0]
