@@ -61,6 +61,8 @@ POINTS: dict[str, str] = {
     "rejoin.prepare_undo": "XA END / XA PREPARE of the undo",
     "rejoin.commit_undo": "XA COMMIT of the undo",
     "rejoin.stop_replication": "STOP ALL SLAVES / RESET SLAVE",
+    "rejoin.hold_writes": "FLUSH TABLES WITH READ LOCK, while what goes for good is read once more",
+    "rejoin.release_writes": "UNLOCK TABLES after that",
     "rejoin.reset": "RESET MASTER",
     "rejoin.set_state": "SET GLOBAL gtid_binlog_state",
     "rejoin.set_position": "SET GLOBAL gtid_slave_pos",

@@ -110,11 +110,19 @@ class Rebuilder(LogSource, Protocol):
         """Commits the undo that waits."""
 
     def begin_history(
-        self, position: Position, state: Position, deadline: Deadline, channel: Mapping[str, Any] | None = None
+        self,
+        position: Position,
+        state: Position,
+        deadline: Deadline,
+        channel: Mapping[str, Any] | None = None,
+        *,
+        still: Callable[[], None] = lambda: None,
     ) -> None:
         """Replication stands still, and this server is at ``position`` with the history ``state``, whatever it was.
 
-        Its binary log begins anew. A ``channel`` that ``load_from`` has forgotten is made again, and not started.
+        Its binary log begins anew. ``still`` is called right before it goes, while nobody can write here whatever his
+        privileges; what it raises leaves the log as it is. A ``channel`` that ``load_from`` has forgotten is made
+        again, and not started.
         """
 
     def load_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
@@ -132,8 +140,12 @@ class Rebuilder(LogSource, Protocol):
     def cannot_copy(self, source: Rebuilder, deadline: Deadline) -> Sequence[str]:
         """Returns why ``copy_from`` could not work, in words."""
 
-    def swap_in(self, operation: str, deadline: Deadline) -> str:
-        """Stops the server, puts the copy in place of its data, starts it; returns where the old data are kept."""
+    def swap_in(self, operation: str, deadline: Deadline, still: Callable[[], None] = lambda: None) -> str:
+        """Stops the server, puts the copy in place of its data, starts it; returns where the old data are kept.
+
+        ``still`` is called right before, while nobody can write here whatever his privileges, and nobody can until the
+        server has stopped; what it raises leaves it as it is. It is not called for a server that is down.
+        """
 
     def still_ours(self, deadline: Deadline) -> None:
         """Returns when nobody else has worked on the data on the host since we began. Raises ScriptFailed otherwise."""

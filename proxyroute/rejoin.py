@@ -212,14 +212,14 @@ def go_on(means: Means, op: Operation, primary: str, *, keep_lease: bool = False
 def _fence(means: Means, op: Operation, name: str, method: str | None) -> Status:
     """It refuses writes, nobody is in the middle of one, and it is read after that.
 
-    Before an undo its events rest as well: what they write past read-only would be in no archive.
+    Before its data are undone or replaced its events rest as well: what they write past read-only is in no archive.
     """
     server, deadline = means.parts.site[name], Deadline.after(_FENCE)
     try:
         if server.look(deadline).writable:
             op.lease.check()
             shut(server, deadline)
-        if method == "flashback":
+        if method in ("flashback", "reseed"):
             _rest_events(server, op, deadline)
         return server.look(deadline)
     except ServerError:

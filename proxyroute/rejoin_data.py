@@ -5,13 +5,25 @@ Each step that has no word of its end in the journal looks at what is there, and
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from proxyroute.archive import Archive
-from proxyroute.errors import Busy, Diverged, LeaseLost, Refused, ScriptFailed, StatementError, TimedOut, Unfinished
+from proxyroute.archive import Archive, save
+from proxyroute.binlog import HALF_BUILT
+from proxyroute.errors import (
+    Busy,
+    Diverged,
+    LeaseLost,
+    Refused,
+    ScriptFailed,
+    StatementError,
+    TimedOut,
+    Unfinished,
+    Unreachable,
+)
 from proxyroute.gtid import Containment, MariaDBPosition, Position, from_json
 from proxyroute.model import Deadline
 from proxyroute.operation import Operation
@@ -19,9 +31,11 @@ from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Lease
 from proxyroute.ports_data import Rebuilder
 from proxyroute.rejoin_look import Means, find_primary
+from proxyroute.site import shut
 
 _BRIEF, _UNDO = 30.0, 3600.0
 _COPY = 7 * 86400.0
+_KEEP = 300.0
 _TELL_EVERY = 5.0
 _REGAIN, _CLAIM = 60.0, 10.0
 _POLL = 0.2
@@ -57,15 +71,18 @@ def flashback(means: Means, op: Operation, name: str, primary: str, *, keep_leas
                 primary = regain(means, op, name, "has its rows undone")
     if not op.kept("begun"):
         with op.step("begin history") as note:
-            if not (more := _since_archived(means, op, name)).empty:
-                # its own history goes now, and with it the only trace of them
-                raise Unfinished(
-                    f"{name} has executed {more} since its transactions were archived, and nobody has kept that; it "
-                    f"can be kept and replaced: proxyroute rejoin {name} --method reseed"
-                )
-            _begin_history(means, op, name, primary, state, state)
+            _begin_history(means, op, name, primary, state, state, lambda: _nothing_more(means, op, name))
             note.detail = f"at {state}"
     return primary
+
+
+def _nothing_more(means: Means, op: Operation, name: str) -> None:
+    """Its own history goes now, and with it the only trace of what it has executed since. Raises Unfinished."""
+    if not (more := _since_archived(means, op, name)).empty:
+        raise Unfinished(
+            f"{name} has executed {more} since its transactions were archived, and nobody has kept that; it "
+            f"can be kept and replaced: proxyroute rejoin {name} --method reseed"
+        )
 
 
 def _since_archived(means: Means, op: Operation, name: str) -> Position:
@@ -107,15 +124,49 @@ def _undo(op: Operation, server: Rebuilder, values: Mapping[str, Any]) -> str:
     return f"{len(statements) - 1} changes"
 
 
-def _begin_history(means: Means, op: Operation, name: str, primary: str, position: Position, state: Position) -> None:
+def _begin_history(
+    means: Means,
+    op: Operation,
+    name: str,
+    primary: str,
+    position: Position,
+    state: Position,
+    still: Callable[[], None],
+) -> None:
     known = means.parts.site[primary].position(Deadline.after(LOOK))
     if known.contains(position) is not Containment.YES:
         raise Diverged(name, f"would stand at {position}, and it cannot be shown that {primary} has all of that")
-    means.rebuild[name].begin_history(position, state, Deadline.after(_BRIEF), op.kept("channel"))
+    _end_clients(means, name)
+    means.rebuild[name].begin_history(position, state, Deadline.after(_BRIEF), op.kept("channel"), still=still)
     op.keep("begun", True, wait=True)
 
 
+def _end_clients(means: Means, name: str) -> None:
+    """Whoever writes past read_only is cut off, so that the lock which follows is to be had at once."""
+    with contextlib.suppress(Unreachable):  # a server that is down has none
+        shut(means.parts.site[name], Deadline.after(_BRIEF))
+
+
 # -- reseed --
+
+
+def keep_more(means: Means, op: Operation, name: str, primary: str, loaded: Position) -> None:
+    """Archives what server ``name`` has executed since it was archived; it goes now. Nobody can write there meanwhile.
+
+    What came with the new data, up to ``loaded``, is not its own. Raises what ``archive.save`` raises.
+    """
+    executed = means.parts.site[name].position(Deadline.after(LOOK))
+    known = means.parts.site[primary].position(Deadline.after(LOOK)).merge(loaded)  # read after
+    if (archived := op.kept("archived")) is not None:
+        known = known.merge(from_json(archived))
+    if isinstance(executed, MariaDBPosition):  # that it is half built is no transaction
+        executed = MariaDBPosition(tuple(g for g in executed.entries if g.domain != HALF_BUILT))
+    more = executed.minus(known)
+    if more.empty:
+        return
+    archive = save(means.rebuild[name], executed, known, means.archive, Deadline.after(_KEEP))
+    op.note(f"{name} has executed {more} since its transactions were archived: {archive}, kept in {archive.path}")
+    op.keep("archived", executed.merge(from_json(archived)).to_json() if archived else executed.to_json(), wait=True)
 
 
 def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
@@ -145,7 +196,9 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
     loaded = op.kept("loaded")
     if physical and op.kept("old_data") is None:
         with op.step("swap") as note:
-            old = target.swap_in(op.id, Deadline.after(_BRIEF * 10))
+            at = from_json(loaded["position"])
+            _end_clients(means, name)
+            old = target.swap_in(op.id, Deadline.after(_BRIEF * 10), lambda: keep_more(means, op, name, primary, at))
             means.parts.site[name].close()
             op.keep("old_data", old, wait=True)
             note.detail = f"the old data are kept in {old}"
@@ -155,7 +208,8 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
     if not op.kept("begun"):
         with op.step("begin history") as note:
             position, state = from_json(loaded["position"]), from_json(loaded["state"])
-            _begin_history(means, op, name, primary, position, state)
+            own = state.merge(position)  # what a copy has brought along
+            _begin_history(means, op, name, primary, position, state, lambda: keep_more(means, op, name, primary, own))
             note.detail = f"at {position}"
     return primary
 

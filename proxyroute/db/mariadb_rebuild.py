@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from proxyroute.binlog import Table
-from proxyroute.db import mariadb_channels, mariadb_copy, mariadb_data, mariadb_flashback
+from proxyroute.db import mariadb_channels, mariadb_copy, mariadb_data, mariadb_flashback, mariadb_still
 from proxyroute.db.mariadb_read import read_channels
 from proxyroute.db.mariadb_remains import decode_log
 from proxyroute.db.owning import COMPARE, DEAD_MAN, FILL_UNLOGGED, LOAD, REBUILD, Permit, own
@@ -203,7 +203,13 @@ class MariaDBRebuild:
     # -- history --
 
     def begin_history(
-        self, position: Position, state: Position, deadline: Deadline, channel: Mapping[str, Any] | None = None
+        self,
+        position: Position,
+        state: Position,
+        deadline: Deadline,
+        channel: Mapping[str, Any] | None = None,
+        *,
+        still: Callable[[], None] = lambda: None,
     ) -> None:
         if not isinstance(position, MariaDBPosition) or not isinstance(state, MariaDBPosition):
             raise TypeError(f"{self.name} is a MariaDB server")
@@ -215,8 +221,10 @@ class MariaDBRebuild:
                 name = old.channel.replace("\\", "\\\\").replace("'", "''")
                 session.change("rejoin.stop_replication", f"RESET SLAVE '{name}'", deadline)
             if int(session.one("SELECT @@global.log_bin AS log", deadline)["log"]):
-                session.change("rejoin.reset", "RESET MASTER", deadline)
-                session.change("rejoin.set_state", "SET GLOBAL gtid_binlog_state=%s", deadline, (str(state),))
+                with mariadb_still.held(session, deadline):
+                    still()
+                    session.change("rejoin.reset", "RESET MASTER", deadline)
+                    session.change("rejoin.set_state", "SET GLOBAL gtid_binlog_state=%s", deadline, (str(state),))
             session.change("rejoin.set_position", "SET GLOBAL gtid_slave_pos=%s", deadline, (position.latest_text,))
             row = session.one("SELECT @@global.gtid_slave_pos AS pos", deadline)
             if channel is not None:
@@ -321,8 +329,10 @@ class MariaDBRebuild:
             raise
         return position
 
-    def swap_in(self, operation: str, deadline: Deadline) -> str:
-        kept = mariadb_copy.swap(self._host(), self.data_dir(deadline), self._copying, operation, deadline)
+    def swap_in(self, operation: str, deadline: Deadline, still: Callable[[], None] = lambda: None) -> str:
+        folder = self.data_dir(deadline)
+        with self._held(still, deadline):
+            kept = mariadb_copy.swap(self._host(), folder, self._copying, operation, deadline)
         while True:
             try:
                 self._session(deadline).close()
@@ -330,6 +340,20 @@ class MariaDBRebuild:
             except Unreachable:
                 deadline.require(f"{self.name} to start with the copy")
                 time.sleep(_POLL)
+
+    @contextmanager
+    def _held(self, still: Callable[[], None], deadline: Deadline) -> Iterator[None]:
+        """Nobody writes here for the ``with`` block; a server that is down is one where nobody does."""
+        with ExitStack() as ends:
+            try:
+                session = ends.enter_context(self._alone(deadline))
+            except Unreachable:
+                yield
+                return
+            session.change("rejoin.stop_replication", "STOP ALL SLAVES", deadline)
+            with mariadb_still.held(session, deadline):
+                still()
+                yield
 
     def still_ours(self, deadline: Deadline) -> None:
         self._copying.still_ours(self._host(), self.data_dir(deadline), deadline)

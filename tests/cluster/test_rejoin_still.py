@@ -1,0 +1,84 @@
+"""Somebody writes past read_only while a server rejoins: what he has been told is there is lost with no history."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pymysql
+import pytest
+
+from tests.support.broken import archive_of, await_equal, diverge, ready
+from tests.support.lab import Lab
+from tests.support.mariadb import Node
+from tests.support.process import is_stopped
+from tests.support.wait import until
+
+LATE = "INSERT INTO app.u VALUES (4711, 'late', 1)"
+WAITS = "SELECT id FROM information_schema.processlist WHERE info LIKE 'INSERT INTO app.u VALUES (4711%%'"
+
+
+@contextlib.contextmanager
+def rejoining(lab: Lab, old: Node, method: str, point: str) -> Iterator[dict[str, int]]:
+    """Runs a rejoin that stands still before ``point`` for the ``with`` block; its exit status is there afterwards."""
+    argv = lab.command("rejoin", old.name, "--method", method, "--yes")
+    environment = {**os.environ, "PROXYROUTE_FAULT": f"engine/{point}:before:1@STOP"}
+    ended: dict[str, int] = {}
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as running:
+        until(lambda: is_stopped(running.pid) or running.poll() is not None, f"the rejoin to reach {point}", 60)
+        assert running.poll() is None, running.communicate()
+        yield ended
+        os.kill(running.pid, signal.SIGCONT)
+        said, _ = running.communicate(timeout=100)
+        ended["status"] = running.returncode
+    print(said)
+
+
+@pytest.mark.parametrize(("way", "point"), [("dump", "rejoin.drop_schema"), ("copy", "rejoin.copy")])
+def test_what_is_written_after_the_archive_is_archived_before_it_goes(way: str, point: str) -> None:
+    with Lab.start(3, policy={"prove": "3s"}) as lab:
+        ready(lab, hosts=way == "copy")
+        old, new = diverge(lab)
+        with rejoining(lab, old, "reseed", point) as ended:
+            old.sql(LATE)
+        assert ended["status"] == 0
+        await_equal(old, new)
+        assert old.sql("SELECT * FROM app.u WHERE a=4711") == []
+        assert "4711" in "".join(file.read_text() for file in archive_of(lab).parent.rglob("decoded.sql"))
+
+
+@pytest.mark.parametrize(
+    ("method", "point"), [("flashback", "rejoin.reset"), ("reseed", "rejoin.stop_server")], ids=["undo", "copy"]
+)
+def test_nobody_is_told_of_a_row_that_goes_with_a_history(method: str, point: str) -> None:
+    """From the last look to the end of a history whoever writes waits; then he is told what is true."""
+    with Lab.start(3, policy={"prove": "3s"}) as lab:
+        ready(lab, hosts=True)
+        old, _ = diverge(lab)
+        told: list[bool] = []
+
+        def write() -> None:
+            try:
+                old.sql(LATE)
+            except pymysql.err.Error:
+                told.append(False)
+            else:
+                told.append(True)
+
+        writer = threading.Thread(target=write)
+        with rejoining(lab, old, method, point) as ended:
+            writer.start()
+            until(lambda: old.sql(WAITS), "the writer to wait")
+            assert told == []
+        writer.join(30)
+        assert ended["status"] in (0, 7)
+        there = old.sql("SELECT a FROM app.u WHERE a=4711") != []
+        assert told == [there]
+        if there:  # a transaction of the new history, for everybody to see
+            assert f"0-{old.server_id}-" in str(old.value("@@global.gtid_binlog_state"))
