@@ -35,6 +35,8 @@ _CLOSE_TRIES = 3
 _CLOSE_TIME = 10.0
 _LOOK_NOW = 1.0
 """Seconds for a reading while writes wait."""
+_BACK = 0.3
+"""Seconds in which a primary that is back would answer."""
 _POLL = 0.005
 _SETTLE_AGAIN = 2.0
 _SETTLE_PAUSE = 0.2
@@ -57,6 +59,7 @@ def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost
         with op.attempt("close", plan.primary), op.step(_CLOSE) as note:
             note.detail = _close_surely(parts.site[plan.primary], op, Deadline.after(_CLOSE_TIME))
     op.mark("closed")
+    _close_if_back(parts, op)
     closed = plan.primary in lost or op.has_done(_CLOSE)
     if not closed:  # its clients hang: the proxies can still cut them off
         with op.step("cut routes") as note:
@@ -78,6 +81,7 @@ def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost
         with op.step("save what nobody received") as note:
             parts.expect(salvage.seconds(op) + _STEPS * policy.settle)
             note.detail = salvage.save(parts, op)
+    _close_if_back(parts, op)
     with op.step("prove") as note:
         proof = prove(parts, op, Deadline.after(policy.prove), lost)
         op.prove(proof)
@@ -194,6 +198,22 @@ def _close_surely(old: Server, op: Operation, deadline: Deadline) -> str:
             tries += 1
             if tries == _CLOSE_TRIES:
                 raise
+
+
+def _close_if_back(parts: Parts, op: Operation) -> None:
+    """Of a failover: a primary that hung may have woken up since it was looked at, and who reaches it writes there."""
+    if op.plan.primary not in op.gone:
+        return
+    old = parts.site[op.plan.primary]
+    try:
+        if not old.write_state(Deadline.after(_BACK), op.id).writable:
+            return
+    except ProxyRouteError:
+        return
+    op.still_ours()  # whoever has the lease now may have made it the primary again
+    with op.attempt("close", old.name):
+        cut = shut(old, Deadline.after(_CLOSE_TIME))
+        op.note(f"{old.name} is back and was closed, {cut} sessions ended")
 
 
 def _close_old(old: Server, op: Operation, deadline: Deadline) -> str:

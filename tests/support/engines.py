@@ -44,19 +44,21 @@ def _guard_of(site: Lab) -> int | None:
 
 
 @contextlib.contextmanager
-def stopped_at(site: Lab, point: str, words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+def stopped_at(
+    site: Lab, point: str, words: Sequence[str], *, then: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[str]]:
     """A command that is stopped at ``point``, with its guard: what a host that hangs looks like to others.
 
-    It is stopped there once, also when it comes there again; a number at the end of ``point`` says which time.
+    It is stopped there once, also when it comes there again; a number at the end of ``point`` says which time. Whoever
+    lets it go on (:func:`go_on`) finds it stopped again at each of ``then``.
     """
-    once = point if point[-1].isdigit() else f"{point}:1"
-    environment = {**os.environ, "PROXYROUTE_FAULT": f"engine/{once}@STOP"}
+    points = [p if p[-1].isdigit() else f"{p}:1" for p in (point, *then)]
+    environment = {**os.environ, "PROXYROUTE_FAULT": ",".join(f"engine/{p}@STOP" for p in points)}
     argv = site.command(*words)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as engine:
         guard = None
         try:
-            until(lambda: is_stopped(engine.pid) or engine.poll() is not None, f"the engine to stop at {point}")
-            assert engine.returncode is None, f"it ended before {point}: {engine.communicate()[0]}"
+            await_stopped(engine, point)
             guard = _guard_of(site)
             if guard is not None:
                 os.kill(guard, signal.SIGSTOP)
@@ -68,3 +70,14 @@ def stopped_at(site: Lab, point: str, words: Sequence[str]) -> Iterator[subproce
                         os.kill(pid, signal.SIGCONT)
             engine.wait(60)
             await_closed(site)
+
+
+def await_stopped(engine: subprocess.Popen[str], where: str) -> None:
+    """Returns when the engine of :func:`stopped_at` stands still. Raises AssertionError when it has ended instead."""
+    until(lambda: engine.poll() is not None or is_stopped(engine.pid), f"the engine to stop at {where}", 60)
+    assert engine.returncode is None, f"it ended before {where}: {engine.communicate()[0]}"
+
+
+def go_on(engine: subprocess.Popen[str]) -> None:
+    """Lets the engine of :func:`stopped_at` go on."""
+    os.kill(engine.pid, signal.SIGCONT)
