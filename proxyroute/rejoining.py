@@ -38,6 +38,8 @@ from proxyroute.verify import Comparison, compare
 
 _LEASE = 0.5
 _HOST = 10.0
+_SAY = 2.0
+"""Seconds beyond that for a command that hangs to be ended, and to say what it was."""
 _TRY_HOST = 'test -d "$1" && test -r "$1"'
 _DIED = "its process died before anything was changed"
 
@@ -243,7 +245,7 @@ def host_findings(config: ClusterConfig) -> tuple[Finding, ...]:
 
     hosts = [s for s in config.servers.values() if s.host is not None]
     found = []
-    for name, outcome in each(hosts, trial, Deadline.after(_HOST)).items():
+    for name, outcome in each(hosts, trial, Deadline.after(_HOST + _SAY)).items():
         if isinstance(outcome.error, ProxyRouteError):
             host = config.servers[name].host
             shell = " ".join(host.shell) if host else ""

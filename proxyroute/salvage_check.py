@@ -14,6 +14,8 @@ from proxyroute.operation import each
 from proxyroute.salvage import APPLY, IGNORE
 
 _TRY = 10.0
+_SAY = 2.0
+"""Seconds beyond that for one that hangs to be ended, and to say what it was."""
 
 
 def salvage_findings(config: ClusterConfig, server_ids: Mapping[str, int]) -> tuple[Finding, ...]:
@@ -27,7 +29,8 @@ def salvage_findings(config: ClusterConfig, server_ids: Mapping[str, int]) -> tu
     hosts = [s for s in config.servers.values() if s.host is not None]
     if hosts:
         found += _programs(config)
-    for name, outcome in each(hosts, lambda s: _try(config, s, server_ids.get(s.name)), Deadline.after(_TRY)).items():
+    deadline = Deadline.after(_TRY + _SAY)
+    for name, outcome in each(hosts, lambda s: _try(config, s, server_ids.get(s.name)), deadline).items():
         if isinstance(outcome.error, ProxyRouteError):
             cure = f"let the user of servers.{name}.host read it; where it lies elsewhere, set binlog_index there"
             text = f"what only it has could not be read after its death: {outcome.error}"
