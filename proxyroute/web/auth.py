@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import ipaddress
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NoReturn
@@ -28,6 +29,7 @@ from proxyroute.web.sessions import Sessions
 from proxyroute.web.tokens import Scope, Token, Tokens
 
 COOKIE = "proxyroute_session"
+_log = logging.getLogger("proxyroute.web")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _FAILURES = 10
 """So many tokens that are none may come from an address at once, and then a minute."""
@@ -66,7 +68,7 @@ class Auth:
         self._all_failures = Rate(_FAILURES_ON_RECORD, _FAILURES_ON_RECORD)
 
     def login(self, request: Request, response: Response, text: str) -> Principal:
-        """Makes a session from a token and sets its cookie. It is in the audit.
+        """Makes a session from a token and sets its cookie. It is in the audit, or in the log if that has no room.
 
         Raises Problem (401, or 429 when it fails too often from this address) when it is none of ours.
         """
@@ -77,7 +79,10 @@ class Auth:
             raise Problem(
                 401, "that is not a valid token", cure="make one: proxyroute token create NAME --scope operate"
             )
-        self._audit(request, token.name, "login", str(token.scope))
+        try:
+            self._audit(request, token.name, "login", str(token.scope))
+        except JournalError as error:  # whoever sees nothing cannot free the disk; what he asks for is refused anyhow
+            _log.warning("%s from %s logged in, and it is not in the audit: %s", token.name, address_of(request), error)
         key, session = self._sessions.begin(token.id, self.settings.session)
         response.set_cookie(
             COOKIE, key, max_age=int(self.settings.session), path="/", httponly=True, samesite="strict",

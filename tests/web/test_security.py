@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -308,6 +311,32 @@ def test_login_and_logout_are_in_the_audit_and_a_session_ends(web: Web) -> None:
     assert client.get("/v1/clusters").status_code == 401
     out, in_ = web.hub.audit.last()
     assert (in_.what, in_.who, out.what, out.address) == ("login", "somebody", "logout", "10.1.2.3")
+
+
+def test_with_a_full_disk_one_logs_in_and_looks_and_cannot_act(
+    web: Web, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    web.see(view(server(1), replica(2), replica(3)))
+    token = web.token(Scope.OPERATE, "ann")
+
+    def full(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    client = web.client(headers={"Accept": "text/html"})
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        assert client.post("/login", data={"token": token}).status_code == 200
+        page = client.get("/clusters/shop").text
+        assert "db1 takes writes" in page
+        csrf = re.search(r'name="csrf" value="([^"]+)"', page)
+        assert csrf is not None
+        answer = client.post("/clusters/shop/publish", data={"csrf": csrf[1]})
+        assert answer.status_code == 503
+        assert "No space left on device" in answer.text
+        assert client.post("/login", data={"token": "pr_0_nonsense"}).status_code == 401
+    assert web.hub.tickets("shop") == ()
+    assert "ann from testclient logged in, and it is not in the audit" in caplog.text
+    assert token not in caplog.text
 
 
 def test_no_secret_is_in_any_answer_event_or_file(web: Web, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
