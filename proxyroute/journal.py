@@ -276,12 +276,20 @@ def journals(folder: Path) -> list[Path]:
 
 
 def stamps(folder: Path) -> dict[Path, tuple[tuple[str, int, int], ...]]:
-    """Returns each journal with what changes whenever it, or a part of it, does."""
+    """Returns each journal with what changes whenever it, or a part of it, does.
+
+    Raises JournalError when the disk does not tell.
+    """
     found: dict[str, list[tuple[str, int, int]]] = {}
     for file in sorted(folder.glob("*.jsonl")):
         part = _PART.fullmatch(file.name)
         with contextlib.suppress(FileNotFoundError):
-            stat = file.stat()
+            try:
+                stat = file.stat()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise JournalError(f"{file}: {error.strerror}; it must be readable") from error
             name = f"{part[1]}.jsonl" if part else file.name
             found.setdefault(name, []).append((file.name, stat.st_mtime_ns, stat.st_size))
     return {folder / name: tuple(found[name]) for name in sorted(found) if (folder / name).exists()}

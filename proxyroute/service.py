@@ -124,8 +124,9 @@ class Service:
         self._manager.reloading()
         try:
             self._take(load(self._config.path))
-        except ConfigError as error:
-            text = f"the new configuration is refused, and the old one goes on: {error}"
+        except Exception as error:  # noqa: BLE001 - a mistake of ours must not be silence
+            why = str(error) if isinstance(error, ConfigError) else f"a mistake of ours: {error!r}; please report it"
+            text = f"the new configuration is refused, and the old one goes on: {why}"
             self._tell(Notice("", "reload", text, "bad", time.time()))
         finally:
             self._manager.ready()

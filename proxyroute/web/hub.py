@@ -9,6 +9,7 @@ unless it says otherwise.
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import threading
 from collections.abc import Mapping
@@ -41,8 +42,9 @@ from proxyroute.web.performing import perform
 from proxyroute.web.ring import Ring
 from proxyroute.web.samples import Curve, Samples
 from proxyroute.web.shown import summary_json
-from proxyroute.web.state import ClusterState, state_of
+from proxyroute.web.state import ClusterState, state_of, unread
 
+_log = logging.getLogger("proxyroute.web")
 _HIDDEN = ("config",)
 """What of a record is not told to everybody: the configuration, which has pages of its own."""
 
@@ -152,7 +154,7 @@ class Hub:
         return self._of(cluster).version
 
     def state(self, cluster: str) -> ClusterState:
-        """Returns everything that is shown of a cluster at this moment. Raises Refused."""
+        """Returns everything that is shown of a cluster at this moment. Raises Refused, JournalError."""
         of = self._of(cluster)
         history = self._history(of)
         state = of.state
@@ -162,8 +164,20 @@ class Hub:
         return state
 
     def states(self) -> tuple[ClusterState, ...]:
-        """Returns all clusters, in the order of the configuration."""
-        return tuple(self.state(name) for name in self.names)
+        """Returns all clusters, in the order of the configuration; one whose records cannot be read says so, for it
+        must not hide the others."""
+        found = []
+        for name in self.names:
+            with contextlib.suppress(Refused):  # it has gone from the configuration meanwhile
+                found.append(self._state_or_why(name))
+        return tuple(found)
+
+    def _state_or_why(self, cluster: str) -> ClusterState:
+        try:
+            return self.state(cluster)
+        except JournalError as error:
+            of = self._of(cluster)
+            return unread(of.config, of.glance, str(error))
 
     def curves(self, cluster: str) -> tuple[Curve, Mapping[str, Curve]]:
         """Returns how much was written in the last minutes, and how far each server was behind."""
@@ -304,8 +318,12 @@ class Hub:
 
     def _publish(self) -> None:
         while (cluster := self._shown.get()) is not None:
-            with contextlib.suppress(JournalError, Refused):  # no record can be read now; the cluster is gone
+            try:
                 self._publish_changes(cluster)
+            except (JournalError, Refused):
+                continue  # no record can be read now; the cluster is gone
+            except Exception:  # noqa: BLE001 - one cluster must not end what is told of all
+                _log.exception("what is new of %s could not be told", cluster)
 
     def _publish_changes(self, cluster: str) -> None:
         """An event when the line of truth or what blocks has changed; numbers that move all the time are none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxyroute.config_values import ClusterConfig
 from proxyroute.election import elect, make_plan
@@ -56,6 +56,17 @@ class ClusterState:
     @property
     def observed(self) -> tuple[Observed, ...]:
         return self.glance.observed if self.glance else ()
+
+
+def unread(config: ClusterConfig, seen: Glance | None, why: str) -> ClusterState:
+    """Returns what is shown of a cluster of which nobody can read what is on record: what is seen, and that."""
+    shown = state_of(config, seen, ())
+    what, _, cure = why.partition("; ")
+    told = Finding("journal.damaged", Severity.ERROR, config.name, f"what is on record cannot be read: {what}", cure)
+    more = f"{told.text}; {cure}" if cure else told.text
+    return replace(
+        shown, truth=f"{shown.truth}; {more}", level="bad", blocks_switchover=(told, *shown.blocks_switchover)
+    )
 
 
 def state_of(config: ClusterConfig, seen: Glance | None, history: Sequence[Summary]) -> ClusterState:

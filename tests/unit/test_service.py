@@ -139,6 +139,15 @@ def test_a_bad_configuration_is_refused_as_a_whole_and_the_old_one_goes_on(
         assert not served.texts("ended"), "nobody was stopped"
 
 
+def test_a_mistake_of_ours_while_it_is_read_is_told_as_well(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served.running() as service:
+        with monkeypatch.context() as patched:
+            patched.setattr("proxyroute.service.load", lambda _: {}["gone"])
+            text = served.reload(service)
+        assert text.startswith("the new configuration is refused, and the old one goes on: a mistake of ours: KeyError")
+        assert served.reload(service).endswith("in force: nothing has changed")
+
+
 def test_a_mistake_is_named_with_file_line_and_field(served: Served) -> None:
     with served.running() as service:
         served.write("one", "two", more=1)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -11,6 +14,7 @@ import pytest
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.testclient import TestClient
 
+from proxyroute.assembly import journal_folder
 from proxyroute.caller import Caller
 from proxyroute.config import load
 from proxyroute.config_web import WebConfig
@@ -28,8 +32,9 @@ from proxyroute.web.commands import Command, Desk, KeyReused, Ticket
 from proxyroute.web.hub import Hub
 from proxyroute.web.ring import Ring
 from proxyroute.web.tokens import Scope, Tokens
+from tests.support.builders import replica, server, view
 from tests.support.wait import until
-from tests.support.web import secret_of
+from tests.support.web import make_web, secret_of
 
 _FILE = """
 version: 1
@@ -154,6 +159,53 @@ def test_whoever_shows_something_does_not_wait_for_a_slow_disk(hub: Hub) -> None
         assert hub.events.after(start) == ([], True)
     until(lambda: [e for e in hub.events.after(start)[0] if e.type == "cluster"], "what was seen to be told")
     assert hub.close(1.0)
+
+
+def test_a_cluster_whose_records_cannot_be_read_is_shown_with_that_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web = make_web(tmp_path)
+    web.see(view(server(1), replica(2), replica(3)))
+    web.see(replace(view(server(1), replica(2)), cluster="bank"))
+    folder = journal_folder(web.config.cluster("shop"))
+    folder.mkdir(parents=True)
+    (folder / "20261101T000000-abcdef.jsonl").write_text("{}\n")
+    real = Path.stat
+
+    def broken(file: Path, **more: Any) -> Any:
+        if file.parent == folder:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(file, **more)
+
+    client = web.client(Scope.READ)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", broken)
+        told = {c["cluster"]: c for c in client.get("/v1/clusters").json()}
+        page = client.get("/", headers={"Accept": "text/html"}).text
+        history = client.get("/v1/clusters/shop/history")
+    assert told["bank"]["level"] == "good"
+    assert told["shop"]["level"] == "bad"
+    assert told["shop"]["truth"].startswith("shop: db1 takes writes, 2 of 2 replicas follow; what is on record cannot")
+    assert told["shop"]["blocks_switchover"] == ["journal.damaged"]
+    assert "Input/output error" in page
+    assert (history.status_code, "Input/output error" in history.text) == (503, True)
+    assert client.get("/v1/clusters").json()[0]["level"] == "good", "once it can be read again"
+
+
+def test_one_cluster_that_cannot_be_told_does_not_end_what_is_told_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web = make_web(tmp_path)
+    state = web.hub.state
+
+    def broken(name: str) -> Any:
+        return {}["gone"] if name == "shop" else state(name)
+
+    monkeypatch.setattr(web.hub, "state", broken)
+    start = web.hub.events.last_id
+    web.see(view(server(1), replica(2), replica(3)))
+    web.see(replace(view(server(1), replica(2)), cluster="bank"))
+    until(lambda: [e for e in web.hub.events.after(start)[0] if e.cluster == "bank"], "the other to be told")
 
 
 def test_a_fault_in_what_is_only_looked_at_keeps_nobody_from_acting() -> None:
