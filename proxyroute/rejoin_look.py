@@ -203,13 +203,13 @@ def reseed_way(means: Means, name: str, source: str, *, down: bool) -> tuple[str
     no_copy = tuple(means.rebuild[name].cannot_copy(means.rebuild[source], deadline))
     if not no_copy:
         return "copy", (), []
-    no_dump = [
+    no_dump: list[str] = [
         *means.rebuild[source].cannot_dump(deadline),
         *means.rebuild[name].cannot_load(means.rebuild[source], deadline),
     ]
     cure = f"give the servers a host: with mariabackup, or build {name} anew by hand"
     if down:
-        no_dump = (*no_dump, f"{name} is down, and a dump is loaded into a server that runs")
+        no_dump.append(f"{name} is down, and a dump is loaded into a server that runs")
         cure = f"start {name}, or give the servers a host: with mariabackup"
     texts = [f"no copy: {text}" for text in no_copy] + [f"no dump: {text}" for text in no_dump]
     found = [Finding("rejoin.reseed", Severity.ERROR, name, text, cure) for text in texts]

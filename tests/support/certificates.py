@@ -1,4 +1,4 @@
-"""A certificate authority of the tests' own, and a certificate for 127.0.0.1."""
+"""A certificate authority of the tests' own, and a certificate for one address."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Certificate:
     key: Path
 
 
-def make_certificate(folder: Path) -> Certificate:
-    """Makes an authority and a server certificate for 127.0.0.1 in ``folder``."""
-    (folder / "san.cnf").write_text("subjectAltName=IP:127.0.0.1\n")
+def make_certificate(folder: Path, address: str = "127.0.0.1") -> Certificate:
+    """Makes an authority and a server certificate for ``address`` in ``folder``."""
+    (folder / "san.cnf").write_text(f"subjectAltName=IP:{address}\n")
     for argv in (
         "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=proxyroute-test-ca",
-        "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=127.0.0.1",
+        "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=proxyroute-test",
         "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile san.cnf",
     ):
         subprocess.run(["openssl", *argv.split()], cwd=folder, check=True, capture_output=True)
