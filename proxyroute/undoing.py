@@ -153,6 +153,9 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
                 raise Unreachable(old.name, standing.silent.get(old.name, "does not answer"))
             if state.holders or not state.writable:
                 goal = state.position.merge(op.goal) if op.goal is not None else state.position
+                if any(standing.beyond(n, goal) for n in standing.states if n != old.name):
+                    # nothing may hold writes back yet: what was read a moment after it has more
+                    goal = goal.merge(old.write_state(deadline, op.id).position)
                 own = own_doing(parts, op)
                 refuse_unless_closed(standing, old.name, goal, excused=excused, lost={*lost, *own})
                 for name in (n for n in own if standing.beyond(n, goal)):
