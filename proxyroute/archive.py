@@ -31,6 +31,8 @@ from proxyroute.ports_data import Heir, LogSource
 _ROW = re.compile(rb"^### (INSERT INTO|UPDATE|DELETE FROM) `((?:[^`]|``)+)`\.`((?:[^`]|``)+)`", re.MULTILINE)
 _VERBS = {b"INSERT INTO": "inserted", b"UPDATE": "updated", b"DELETE FROM": "deleted"}
 _SHOWN = 3
+_LONGEST = 1 << 20
+"""Bytes of a line that may still name a table: no names are that long."""
 
 
 @dataclass(frozen=True)
@@ -282,15 +284,29 @@ def _since(files: Sequence[LogFile], errant: Sequence[Logged]) -> tuple[tuple[Lo
 
 
 def _decode(source: LogSource, errant: Sequence[Logged], folder: Path, deadline: Deadline) -> dict[str, dict[str, int]]:
+    """Writes the text, and returns how many rows were changed, as :class:`Archive` does. Never all of it in memory."""
     rows: dict[str, Counter[str]] = {}
     with (folder / "decoded.sql").open("wb") as text:
         for file, start, end in _ranges(errant):
-            parts = b"".join(source.decode(folder / "raw" / file, start, end, deadline))
-            text.write(f"-- {file}, from {start} to {end}\n".encode() + parts)
-            for verb, schema, table in _ROW.findall(parts):
-                name = ".".join(part.replace(b"``", b"`").decode("utf-8", "replace") for part in (schema, table))
-                rows.setdefault(name, Counter())[_VERBS[verb]] += 1
+            text.write(f"-- {file}, from {start} to {end}\n".encode())
+            left = b""
+
+            def take(part: bytes) -> None:
+                nonlocal left
+                text.write(part)
+                whole, newline, rest = (left + part).rpartition(b"\n")
+                _count(rows, whole + newline)
+                left = rest if len(rest) < _LONGEST else b"-"  # the values of a row, in one long line
+
+            source.decode(folder / "raw" / file, start, end, take, deadline)
+            _count(rows, left)
     return {table: dict(verbs) for table, verbs in rows.items()}
+
+
+def _count(rows: dict[str, Counter[str]], text: bytes) -> None:
+    for verb, schema, table in _ROW.findall(text):
+        name = ".".join(part.replace(b"``", b"`").decode("utf-8", "replace") for part in (schema, table))
+        rows.setdefault(name, Counter())[_VERBS[verb]] += 1
 
 
 def _ranges(errant: Sequence[Logged]) -> Iterator[tuple[str, int, int]]:

@@ -5,7 +5,7 @@ What :mod:`proxyroute.ports` says of verbs and deadlines holds here as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,8 +29,11 @@ class LogSource(Protocol):
     def fetch_log(self, file: str, folder: Path, deadline: Deadline) -> Path:
         """Copies one file of the binary log, decrypted, into ``folder``; returns where it is. Raises ScriptFailed."""
 
-    def decode(self, file: Path, start: int, end: int, deadline: Deadline) -> Iterator[bytes]:
-        """Yields, in pieces, the part of a copied file from ``start`` to ``end`` as text that people read."""
+    def decode(self, file: Path, start: int, end: int, sink: Callable[[bytes], object], deadline: Deadline) -> None:
+        """Gives ``sink``, in pieces, the part of a copied file from ``start`` to ``end`` as text that people read.
+
+        The text may be larger than memory. Raises ScriptFailed, and what ``sink`` raises.
+        """
 
 
 class DeadServer(LogSource, Protocol):

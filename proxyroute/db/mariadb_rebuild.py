@@ -150,8 +150,8 @@ class MariaDBRebuild:
             output(self.program("mariadb-binlog", *argv), deadline)
         return target
 
-    def decode(self, file: Path, start: int, end: int, deadline: Deadline) -> Iterator[bytes]:
-        yield from decode_log(file, start, end, deadline)
+    def decode(self, file: Path, start: int, end: int, sink: Callable[[bytes], object], deadline: Deadline) -> None:
+        decode_log(file, start, end, sink, deadline)
 
     def serves_from(self, position: Position, deadline: Deadline) -> str:
         if not isinstance(position, MariaDBPosition) or position.empty:

@@ -6,7 +6,7 @@ server's when it works in its data folder, by device and inode, so that a contai
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from proxyroute.binlog import Remains
@@ -107,13 +107,11 @@ class MariaDBRemains:
             raise ScriptFailed(f"only {got} of {size} bytes of {path} came from the host of {self.name}")
         return target
 
-    def decode(self, file: Path, start: int, end: int, deadline: Deadline) -> Iterator[bytes]:
-        yield from decode_log(file, start, end, deadline)
+    def decode(self, file: Path, start: int, end: int, sink: Callable[[bytes], object], deadline: Deadline) -> None:
+        decode_log(file, start, end, sink, deadline)
 
 
-def decode_log(file: Path, start: int, end: int, deadline: Deadline) -> tuple[bytes, ...]:
-    """Returns, in pieces, a part of a file of a binary log as text. Raises ScriptFailed."""
-    parts: list[bytes] = []
+def decode_log(file: Path, start: int, end: int, sink: Callable[[bytes], object], deadline: Deadline) -> None:
+    """Gives ``sink``, in pieces, a part of a file of a binary log as text. Raises ScriptFailed."""
     bounds = (f"--start-position={start}", f"--stop-position={end}")
-    stream(Program((*READ_LOG, "-vv", "--base64-output=decode-rows", *bounds, str(file))), parts.append, deadline)
-    return tuple(parts)
+    stream(Program((*READ_LOG, "-vv", "--base64-output=decode-rows", *bounds, str(file))), sink, deadline)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +47,8 @@ class FakeRemains:
         self.world.moment(f"{self.name} fetch: after")
         return folder / file
 
-    def decode(self, file: Path, start: int, end: int, deadline: Deadline) -> Iterator[bytes]:
-        yield b"### INSERT INTO `app`.`t`\n"
+    def decode(self, file: Path, start: int, end: int, sink: Callable[[bytes], object], deadline: Deadline) -> None:
+        sink(b"### INSERT INTO `app`.`t`\n")
 
 
 @dataclass

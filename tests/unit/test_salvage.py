@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,8 +37,8 @@ class Files:
         (folder / file).write_bytes(self.logs_[file].data)
         return folder / file
 
-    def decode(self, file: Path, start: int, end: int, deadline: Deadline) -> Iterator[bytes]:
-        yield b"### INSERT INTO `app`.`t`\n"
+    def decode(self, file: Path, start: int, end: int, sink: Callable[[bytes], object], deadline: Deadline) -> None:
+        sink(b"### INSERT INTO `app`.`t`\n")
 
 
 @dataclass
@@ -176,3 +176,19 @@ def test_it_is_applied_only_where_it_goes_on(tmp_path: Path) -> None:
     archive = kept(files, "0-1-1", tmp_path)
     with pytest.raises(Refused, match="stands at 0-1-1,0-2-2"):
         applied(archive, Heir(MariaDBPosition.parse("0-1-1,0-2-2")))
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 16])
+def test_rows_are_counted_in_a_text_that_is_never_in_memory_as_a_whole(tmp_path: Path, size: int) -> None:
+    files = Files({"b.1": Writer().state().whole((0, 1, 1), (0, 1, 2))})
+    long = b"###   @1='" + b"x### INSERT INTO `no`.`row`" * 100_000 + b"'\n" if size > 7 else b"###   @1=1\n"
+    text = b"### INSERT INTO `app`.`t`\n" + long + b"### DELETE FROM `app`.`a``b`\n###   @1=1\n### UPDATE `app`.`t`"
+
+    def decode(file: Path, start: int, end: int, sink: Callable[[bytes], object], deadline: Deadline) -> None:
+        for at in range(0, len(text), size):
+            sink(text[at : at + size])
+
+    files.decode = decode  # type: ignore[method-assign]
+    archive = kept(files, "0-1-1", tmp_path)
+    assert archive.rows == {"app.t": {"inserted": 1, "updated": 1}, "app.a`b": {"deleted": 1}}
+    assert (archive.path / "decoded.sql").read_bytes().endswith(text)
