@@ -242,6 +242,14 @@ def test_the_hook_does_it_on_the_hosts_and_an_old_primary_that_is_dead_keeps_nob
     assert (status, network.has_address("db2", ADDRESS)) == (0, True), said
 
 
+def test_a_hook_is_over_in_the_time_that_it_has_though_both_hosts_are_silent(network: Network) -> None:
+    """Longer, and the one who waits for it has been killed, while the address comes up somewhere."""
+    words = ["hook", *WHAT, "--shell", "sh -c 'exec sleep 60' sh", "--patience", "0.5", "--timeout", "2"]
+    status, said = vip(network, "client1", *words, **told("up", "db1", "db2"))
+    assert status == 1
+    assert said.startswith("not taken down at the old primary: db1: no answer in 0.5 s; db2: no answer in 1.")
+
+
 def test_without_root_it_says_so(network: Network) -> None:
     setpriv = [find_program("setpriv"), "--reuid", "65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
     script = Path("/tmp") / f"{network.mark}.vip"
