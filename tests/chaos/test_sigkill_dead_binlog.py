@@ -11,6 +11,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.chaos.swept import swept
 from tests.chaos.test_sigkill_failover import FAILOVER, MISSED, assert_moved, die_at, heal, put_in_order
 from tests.chaos.world import EACH, assert_legal, limits_of
 from tests.support.broken import ready
+from tests.support.death import semi_sync
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import create_table
 from tests.support.mariadb import Node
@@ -26,10 +28,14 @@ from tests.support.wait import until
 ROWS = 3
 
 
+ACKNOWLEDGED = {"rpl_semi_sync_master_wait_point": "AFTER_SYNC", "rpl_semi_sync_master_timeout": 200}
+"""Of servers that wait for an acknowledgement, though not for long: the dying one is to go on alone."""
+
+
 @contextlib.contextmanager
-def site(mode: str) -> Iterator[Lab]:
+def site(mode: str, **options: Any) -> Iterator[Lab]:
     failover = {"profile": "aggressive", "policy": "most_advanced", "dead_binlog": mode}
-    with Lab.start(3, policy={"settle": "10s", "prove": "2s"}, more={"failover": failover}) as lab:
+    with Lab.start(3, policy={"settle": "10s", "prove": "2s"}, more={"failover": failover}, **options) as lab:
         ready(lab, hosts=True)
         create_table(lab.cluster.primary)
         lab.cluster.await_synced()
@@ -41,6 +47,10 @@ def dies_alone(lab: Lab, number: int) -> Node:
     old = lab.cluster.primary
     lab.cluster.await_synced()
     replicas = [node for node in lab.cluster if node is not old]
+    if acknowledged(lab):
+        until(lambda: semi_sync(old)["master_status"] == "ON", f"{old.name} to wait for acknowledgements")
+        for node in replicas:  # as option files have it that are alike; a rejoin has switched it off
+            node.sql("SET GLOBAL rpl_semi_sync_master_enabled=1")
     for node in replicas:
         node.sql("STOP SLAVE IO_THREAD")
     for n in range(ROWS):
@@ -49,6 +59,16 @@ def dies_alone(lab: Lab, number: int) -> Node:
     for node in replicas:
         node.sql("START SLAVE IO_THREAD")
     return old
+
+
+def acknowledged(lab: Lab) -> bool:
+    """Whether commits wait for acknowledgements on this site."""
+    return any("rpl-semi-sync-master-wait-point" in node.options for node in lab.cluster)
+
+
+def assert_waits(node: Node) -> None:
+    """Asserts that semi-sync is on at a server, or comes back: it rests while something is applied to a candidate."""
+    assert node.value("@@global.rpl_semi_sync_master_enabled") == 1, f"{node.name} does not wait for acknowledgements"
 
 
 def rows_of(node: Node, number: int) -> list[int]:
@@ -84,9 +104,13 @@ def come_back(lab: Lab, old: Node) -> None:
 def in_order(lab: Lab, old: Node, number: int, mode: str) -> None:
     """Nobody is left in the middle, and no row of ``number`` is lost or only half there."""
     if not lab.cluster.writable:
+        for node in (n for n in lab.cluster if n is not old and acknowledged(lab)):
+            assert_waits(node)
         again = lab.run(*FAILOVER)
         assert again.returncode in (0, 7), f"the second failover: {again.stdout[-300:]}{again.stderr[-500:]}"
     assert_moved(lab, old)
+    if acknowledged(lab):
+        assert_waits(lab.cluster.primary)
     wanted = list(range(ROWS)) if mode == "apply" else []
     lab.cluster.await_synced()
     for node in lab.cluster:
@@ -147,3 +171,18 @@ def test_killed_around_the_binary_log_of_the_dead(tmp_path: Path, mode: str, eac
             assert any(point.startswith("engine/archive.write") for point in points)
             assert not any(point.startswith("engine/archive.replay") for point in points)
         sweep(lab, points[::each], mode)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("each", [7, 1])
+def test_killed_while_semi_sync_rests_it_is_on_in_the_end(tmp_path: Path, each: int) -> None:
+    """The candidate is a semi-synchronous primary by its options, and nobody acknowledges what is applied to it."""
+    with site("apply", semi_sync=True, options=ACKNOWLEDGED) as lab:
+        points = points_of(lab, tmp_path / "trace")
+        rests = [n for n, point in enumerate(points) if point.startswith("engine/mariadb.semi_sync")]
+        opened = next(n for n, point in enumerate(points) if point.startswith("engine/mariadb.accept_writes:after"))
+        replayed = next(n for n, point in enumerate(points) if point.startswith("engine/archive.replay"))
+        assert rests, "it never rested"
+        assert rests[0] < replayed < opened, points
+        sweep(lab, points[rests[0] - 3 : opened + 2 : each], "apply")
