@@ -82,14 +82,25 @@ class EngineLooks:
         return self._parts.routes.observe(Deadline.after(LOOK))
 
     def check(self) -> tuple[Finding, ...]:
-        """Returns everything that would keep a switchover from working: files, accounts, servers, proxies."""
+        """Returns everything that would keep a switchover from working: files, accounts, servers, proxies.
+
+        Where ``serve`` is to fail over by itself, as warnings also what would keep it from that now.
+        """
         found = list(self._config.findings())
         prospect = self.plan(None, force=False)
         found.extend(f for f in prospect.findings if f not in found)
         found.extend(self._parts.routes.check(Deadline.after(_TELL)))
         found.extend(host_findings(self._config))
         found.extend(salvage_findings(self._config, {s.name: s.server_id for s in prospect.view.seen}))
-        found.extend(self.address_findings(self.observe()))
+        observed = self.observe()
+        found.extend(self.address_findings(observed))
+        if self._config.failover.mode == "automatic":
+            told = {(f.code, f.subject) for f in found}
+            found.extend(
+                replace(f, severity=Severity.WARNING)
+                for f in self.failover_blocks(prospect.view, observed, None)
+                if (f.code, f.subject) not in told
+            )
         return tuple(found)
 
     def address_findings(self, observed: Sequence[Observed]) -> tuple[Finding, ...]:

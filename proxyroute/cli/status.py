@@ -175,7 +175,9 @@ def _show(out: Output, reading: Reading) -> None:
         out.heading("Not in the cluster")
         for summary in reading.aside:
             out.line(f"{summary.candidate}: {summary.told}", "warn")
-            out.raw(f"    → proxyroute rejoin {summary.candidate}")
+            out.raw(
+                f"    → proxyroute rejoin {summary.candidate} tells what is in the way, and by which --method it can"
+            )
     if unfinished:
         out.heading("Left to do by proxyroute heal")
         for summary in unfinished:
