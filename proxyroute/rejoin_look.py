@@ -205,7 +205,7 @@ def reseed_way(means: Means, name: str, source: str, *, down: bool) -> tuple[str
         return "copy", (), []
     no_dump: list[str] = [
         *means.rebuild[source].cannot_dump(deadline),
-        *means.rebuild[name].cannot_load(means.rebuild[source], deadline),
+        *(() if down else means.rebuild[name].cannot_load(means.rebuild[source], deadline)),
     ]
     cure = f"give the servers a host: with mariabackup, or build {name} anew by hand"
     if down:
