@@ -180,7 +180,7 @@ class OtherFlavour(ServerError):
 
 
 class Diverged(ServerError):
-    """The server has executed events that its new source does not have, or may not have."""
+    """The server has executed what its new source does not have, or may not have; or it would never get all back."""
 
 
 class AdapterError(ProxyRouteError):

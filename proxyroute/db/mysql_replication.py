@@ -7,6 +7,7 @@ from typing import Any
 
 from proxyroute.db.mysql_read import SOURCE_OPTIONS, read_channels, read_status
 from proxyroute.db.replication import APPLIER, RECEIVER, Replication, quoted
+from proxyroute.gtid import Position
 from proxyroute.model import Deadline, Peer, Source, Status
 
 _THREADS = {RECEIVER: "IO_THREAD", APPLIER: "SQL_THREAD"}
@@ -51,6 +52,13 @@ class MySQLReplication(Replication):
 
     def _prepare_position(self, status: Status, deadline: Deadline) -> bool:
         return False  # what it has executed is its position
+
+    def _never_fetched(self, status: Status, has: Position) -> Position:
+        """What it wrote itself, where its data are older than that (a copy that was put back, a disk that has lied)."""
+        received = status.executed
+        for channel in status.sources:
+            received = received.merge(channel.received)
+        return has.by(status.identity).minus(received)
 
     def _receiver_patience(self) -> tuple[str, str]:
         return "", ""

@@ -76,6 +76,10 @@ class Replication(ABC):
     def _prepare_position(self, status: Status, deadline: Deadline) -> bool:
         """Makes what a former primary has executed its position; tells whether ``_source_sql`` has to do that."""
 
+    def _never_fetched(self, status: Status, has: Position) -> Position:
+        """Returns what the source has, this server lacks, and its receiver would leave out without a word."""
+        return has.minus(has)
+
     @abstractmethod
     def _receiver_patience(self) -> tuple[str, str]:
         """Returns the variables that tell whether a receiver is semi-synchronous, and for how many seconds one that is
@@ -204,6 +208,12 @@ class Replication(ABC):
         if has is not None and has.contains(own) is Containment.NO:
             extra = own.minus(has)
             raise Diverged(status.name, f"has executed {extra}, which {source.name} does not have")
+        if has is not None and not (lost := self._never_fetched(status, has)).empty:
+            raise Diverged(
+                status.name,
+                f"has lost {lost}, which it wrote itself and {source.name} has: MySQL leaves out what carries the "
+                f"server's own id, and would follow without it; type: proxyroute rejoin {status.name} --method reseed",
+            )
         channel = channel_of(status.sources, source)
         if channel is not None and channel.uses_gtid:
             if channel.running:

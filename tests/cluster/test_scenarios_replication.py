@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.accounts import REPLICATION
+from tests.support.death import semi_sync
 from tests.support.lab import Lab
 from tests.support.mariadb import Node
 from tests.support.scene import assert_order, books, configured, other, switched
 
+FLAVOURS = ("mysql",)
 SITE = {"n": 3}
 
 
@@ -46,12 +48,13 @@ def tls_of(node: Node) -> tuple[str, str, str]:
     return row["Master_SSL_Allowed"], row["Master_SSL_CA_File"], row["Master_SSL_Verify_Server_Cert"]
 
 
-def test_replication_over_tls_is_kept_when_repointed(tmp_path: Path) -> None:
+def test_replication_over_tls_is_kept_when_repointed(start_lab: Callable[..., Lab], tmp_path: Path) -> None:
     options = certificates(tmp_path)
-    with Lab.start(3, options=options) as lab:
+    with start_lab(3, options=options) as lab:
         first = lab.cluster.primary
+        side = {"mariadb": "MASTER", "mysql": "SOURCE"}[lab.cluster.flavour]
         for node in replicas(lab):
-            node.follow(first, f"MASTER_SSL=1, MASTER_SSL_CA='{options['ssl_ca']}', MASTER_SSL_VERIFY_SERVER_CERT=1")
+            node.follow(first, f"{side}_SSL=1, {side}_SSL_CA='{options['ssl_ca']}', {side}_SSL_VERIFY_SERVER_CERT=1")
         first.sql(f"ALTER USER '{REPLICATION.user}'@'%' REQUIRE SSL")
         lab.cluster.await_synced()
         for name in ("db2", "db1"):
@@ -61,9 +64,9 @@ def test_replication_over_tls_is_kept_when_repointed(tmp_path: Path) -> None:
             assert {tls_of(node) for node in replicas(lab)} == {("Yes", options["ssl_ca"], "Yes")}
 
 
-def test_replication_over_tls_as_the_configuration_has_it(tmp_path: Path) -> None:
+def test_replication_over_tls_as_the_configuration_has_it(start_lab: Callable[..., Lab], tmp_path: Path) -> None:
     options = certificates(tmp_path)
-    with Lab.start(2, options=options) as lab, configured(lab, replication={"tls": {"ca": options["ssl_ca"]}}):
+    with start_lab(2, options=options) as lab, configured(lab, replication={"tls": {"ca": options["ssl_ca"]}}):
         switched(lab)
         assert_order(lab, "db2")
         assert tls_of(lab.cluster["db1"]) == ("Yes", options["ssl_ca"], "Yes")
@@ -124,11 +127,6 @@ def test_servers_follow_each_other_by_name_and_are_configured_by_address(site: L
 # -- Semi-synchronous -----------------------------------------------------------------------------------------
 
 
-def semi_sync(node: Node) -> dict[str, str]:
-    rows = node.sql("SHOW STATUS LIKE 'Rpl_semi_sync_%'")
-    return {row["Variable_name"].removeprefix("Rpl_semi_sync_"): row["Value"] for row in rows}
-
-
 def roles(node: Node) -> tuple[int, int]:
     """Whether semi-synchronous replication is enabled as primary and as replica."""
     enabled = (node.value(f"@@global.rpl_semi_sync_{side}_enabled") for side in ("master", "slave"))
@@ -137,9 +135,11 @@ def roles(node: Node) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("n", [2, 3])
-def test_semi_sync_on_all_nodes_the_first_commits_are_acknowledged_and_the_roles_move(n: int) -> None:
+def test_semi_sync_on_all_nodes_the_first_commits_are_acknowledged_and_the_roles_move(
+    start_lab: Callable[..., Lab], n: int
+) -> None:
     options = {"rpl_semi_sync_master_wait_point": "AFTER_SYNC", "rpl_semi_sync_master_timeout": 30000}
-    with Lab.start(n, semi_sync=True, options=options) as lab:
+    with start_lab(n, semi_sync=True, options=options) as lab:
         for _ in range(2):
             old, new = lab.cluster.primary, lab.cluster[other(lab)]
             with books(lab):
