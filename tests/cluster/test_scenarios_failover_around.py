@@ -17,6 +17,7 @@ from tests.support.scene import assert_order, configured, other
 from tests.support.serving import serving
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 SITE = {
     "n": 3,
     "more": {"failover": {"policy": "most_advanced"}, "serve": {"period": "200ms"}},
@@ -106,7 +107,7 @@ def test_scheduled_events_run_on_the_new_primary_and_only_there(site: Lab) -> No
     running = {node.name: node.value("@@global.event_scheduler") for node in site.cluster if node is not old}
     assert {name for name, state in running.items() if state == "ON"} == {new.name}
     brought_back(site, old)
-    until(lambda: events(old).get("runs") == "SLAVESIDE_DISABLED", "the event to rest on the old primary")
+    until(lambda: events(old).get("runs") == old.event_aside, "the event to rest on the old primary")
     for name in ("runs", "rests"):
         new.sql(f"DROP EVENT app.{name}")
     new.sql("SET GLOBAL event_scheduler=OFF")
@@ -130,6 +131,8 @@ def elsewhere() -> Iterator[Node]:
         yield cluster["db1"]
 
 
+@pytest.mark.mariadb_only("the second channel is told in domains; its replicas of several sources are not tried here")
+@pytest.mark.usefixtures("flavour")
 def test_delayed_filtered_and_multi_source_replicas_are_not_elected_and_stay_as_they_were(elsewhere: Node) -> None:
     with Lab.start(5, more=SITE["more"], policy={"prove": "3s"}) as lab:
         old, second, delayed, filtered, several = lab.cluster
