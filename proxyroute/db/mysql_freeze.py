@@ -112,10 +112,14 @@ class MySQLFreeze(Freeze):
     def end(
         self, operation: str, deadline: Deadline, control: Session, end_session: Callable[[str, int, Deadline], None]
     ) -> None:
-        """As for every flavour; and whoever still waits because of an attempt of ours waits no longer."""
+        """As for every flavour; and whoever still waits because of an attempt of ours waits no longer.
+
+        That cannot be done without its privilege, or in time: writes are let go all the same.
+        """
         super().end(operation, deadline, control, end_session)
-        if is_stuck(control, deadline):
-            end_readers(control, deadline, stuck=True)
+        with contextlib.suppress(ServerError, TimedOut):
+            if is_stuck(control, deadline):
+                end_readers(control, deadline, stuck=True)
 
     def close(self) -> None:
         self._side.close()
