@@ -1,7 +1,8 @@
 """What one server has executed and another lacks, kept: the raw files of its binary log, and their text for people.
 
 An archive is a folder that appears whole or not at all: ``raw/`` holds the files as the server wrote them,
-``decoded.sql`` exactly the transactions in question, ``summary.json`` what is in them. Nothing is changed before it is
+``decoded.sql`` exactly the transactions in question, ``summary.json`` what is in them; for MySQL ``empty.sql`` the
+empty transactions that could stand for them. Nothing is changed before it is
 on disk.
 """
 
@@ -13,15 +14,15 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from proxyroute import room
-from proxyroute.binlog import LogFile, Logged, Table, read_log
+from proxyroute.binlog import LogFile, Logged, MySQLGTID, Table, empty_statements, read_log, together
 from proxyroute.errors import ProxyRouteError, Refused, ScriptFailed
 from proxyroute.faults import act
 from proxyroute.gtid import GTID, Containment, MariaDBPosition, Position
@@ -33,6 +34,8 @@ _VERBS = {b"INSERT INTO": "inserted", b"UPDATE": "updated", b"DELETE FROM": "del
 _SHOWN = 3
 _LONGEST = 1 << 20
 """Bytes of a line that may still name a table: no names are that long."""
+EMPTY = "empty.sql"
+"""The file of an archive with the empty transactions that stand for those in it (MySQL)."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,9 @@ class Archive:
     """Those that the other lacks, in the order of the log."""
     since: tuple[Logged, ...]
     """Everything the server has logged from the first of them on."""
-    state: MariaDBPosition
+    state: Position
     """What the server had executed before the first of them; the other has all of it."""
-    missing: MariaDBPosition
+    missing: Position
     """What should be there as well, and is in no file any more: nobody can tell what it did. Empty: all is here."""
     rows: Mapping[str, Mapping[str, int]]
     """By table: how many rows were inserted, updated, deleted."""
@@ -87,8 +90,6 @@ def save(source: LogSource, executed: Position, known: Position, folder: Path, d
     ``executed`` is what it says to have executed. Raises ProxyRouteError or OSError when that could not be done, NoRoom
     where a disk is too small or becomes full; then nothing is left behind that looks like an archive.
     """
-    if not isinstance(executed, MariaDBPosition) or not isinstance(known, MariaDBPosition):
-        raise ProxyRouteError("only binary logs of MariaDB can be kept")
     with _making(source.name, folder) as making:
         files, missing = _fetch(source, executed, known, making / "raw", deadline)
         errant = tuple(t for f in files for t in f.transactions if not _has(known, t))
@@ -106,7 +107,7 @@ def save_left(
     as :func:`save` does, and Refused when the files are those of another server.
     """
     if not isinstance(stood, MariaDBPosition) or not isinstance(now, MariaDBPosition):
-        raise ProxyRouteError("only binary logs of MariaDB can be kept")
+        raise ProxyRouteError("only what a dead server of MariaDB has left can be kept")
     with _making(source.name, folder) as making:
         files: list[LogFile] = []
         logs = source.logs(deadline)
@@ -119,7 +120,7 @@ def save_left(
                 raise Refused(f"{text} {server_id}; correct servers.{source.name}.host")
             if stood.contains(files[0].before) is not Containment.NO:
                 break
-        begun = files[0].before if files else MariaDBPosition()
+        begun = _mariadb(files[0].before) if files else MariaDBPosition()
         missing = MariaDBPosition(
             tuple(g for g in begun.entries if stood.contains(MariaDBPosition((g,))) is Containment.NO)
         )
@@ -130,7 +131,7 @@ def save_left(
         cut = files[torn].cut if torn < len(files) else ""
         if cut and torn < len(files) - 1:
             cut += f"; what is in {files[torn + 1].name} and after it is kept raw only"
-        logged = MariaDBPosition((*begun.entries, *(t.gtid for f in files for t in f.transactions)))
+        logged = MariaDBPosition((*begun.entries, *_gtids(t for f in files for t in f.transactions)))
         own = stood.by(server_id)
         if logged.contains(own) is Containment.NO:  # an old copy, or a disk that has lost its end
             cut += ("; " if cut else "") + f"it ends before {own.minus(logged)}, which was received from {source.name}"
@@ -141,7 +142,7 @@ def save_left(
 
 def _had(files: Sequence[LogFile], begun: MariaDBPosition, stood: MariaDBPosition) -> MariaDBPosition:
     """Returns ``stood`` with all that is in ``files``, and before them, up to what it has last of each domain."""
-    logged = [t.gtid for f in files for t in f.transactions]
+    logged = _gtids(t for f in files for t in f.transactions)
     had = stood
     for last in stood.latest().entries:
         inside = [g for g in logged if g.domain == last.domain]
@@ -174,8 +175,8 @@ def _keep(
     source: LogSource,
     files: Sequence[LogFile],
     errant: tuple[Logged, ...],
-    missing: MariaDBPosition,
-    executed: MariaDBPosition,
+    missing: Position,
+    executed: Position,
     deadline: Deadline,
     cut: str = "",
 ) -> Archive:
@@ -183,8 +184,11 @@ def _keep(
     folder, name = making.parent, making.name.removeprefix(".making-")
     again = sum(1 for _ in folder.glob(f"{name}*"))  # another one, made in the same second
     name += f"-{again}" if again else ""
-    since, state = _since(files, errant)
+    since, state = _since(files, errant, executed.minus(executed))
     rows = _decode(source, errant, making, deadline)
+    errant = tuple(_unpacked(source, t, making / "raw", deadline) if t.packed else t for t in errant)
+    since = tuple(_named(errant, t) for t in since)
+    _write_empty(errant, making)
     archive = Archive(folder / name, source.name, errant, since, state, missing, rows, cut)
     (making / "summary.json").write_text(json.dumps(_summary(archive, executed), indent=1, ensure_ascii=False))
     twin = _twin(making, folder, source.name)
@@ -209,8 +213,8 @@ def replay(archive: Archive, target: Heir, position: Callable[[], Position], dea
     todo = [t for t in archive.transactions if not _has(executed, t)]
     if not todo:
         return 0
-    domains = {t.gtid.domain for t in todo}
-    done = archive.state.merge(MariaDBPosition(tuple(t.gtid for t in archive.since if t not in todo)))
+    domains = {gtid.domain for gtid in _gtids(todo)}
+    done = _mariadb(together((t for t in archive.since if t not in todo), archive.state))
     stands, begins = (MariaDBPosition(tuple(g for g in p.entries if g.domain in domains)) for p in (executed, done))
     if not archive.missing.empty or stands.latest() != begins.latest():
         raise Refused(
@@ -234,6 +238,12 @@ def _mariadb(position: Position) -> MariaDBPosition:
     return position
 
 
+def _gtids(transactions: Iterable[Logged]) -> tuple[GTID, ...]:
+    found = tuple(t.gtid for t in transactions)
+    assert all(isinstance(gtid, GTID) for gtid in found)
+    return cast(tuple[GTID, ...], found)
+
+
 def _twin(making: Path, folder: Path, server: str) -> Path | None:
     """Returns an archive of ``server`` that says the same as the one that is being made."""
     mine = (making / "summary.json").read_bytes()
@@ -244,8 +254,8 @@ def _twin(making: Path, folder: Path, server: str) -> Path | None:
 
 
 def _fetch(
-    source: LogSource, executed: MariaDBPosition, known: MariaDBPosition, raw: Path, deadline: Deadline
-) -> tuple[list[LogFile], MariaDBPosition]:
+    source: LogSource, executed: Position, known: Position, raw: Path, deadline: Deadline
+) -> tuple[list[LogFile], Position]:
     """Copies files, the latest first, until one began where the other has everything; returns them, oldest first."""
     files: list[LogFile] = []
     logs = source.logs(deadline)
@@ -256,8 +266,9 @@ def _fetch(
         files.insert(0, _read(path))
         if known.contains(files[0].before) is Containment.YES:
             break
-    seen = MariaDBPosition(tuple(t.gtid for f in files for t in f.transactions))
-    start = files[0].before if files else MariaDBPosition()
+    none = known.minus(known)
+    seen = together((t for f in files for t in f.transactions), none)
+    start = files[0].before if files else none
     unread = executed.minus(known).minus(seen)
     return files, start.minus(known).merge(unread)
 
@@ -269,18 +280,17 @@ def _read(path: Path) -> LogFile:
         raise ScriptFailed(str(error).removeprefix(f"{path.parent}/")) from error
 
 
-def _has(known: MariaDBPosition, transaction: Logged) -> bool:
-    return known.contains(MariaDBPosition((transaction.gtid,))) is Containment.YES
+def _has(known: Position, transaction: Logged) -> bool:
+    return known.contains(transaction.position) is Containment.YES
 
 
-def _since(files: Sequence[LogFile], errant: Sequence[Logged]) -> tuple[tuple[Logged, ...], MariaDBPosition]:
+def _since(files: Sequence[LogFile], errant: Sequence[Logged], none: Position) -> tuple[tuple[Logged, ...], Position]:
     if not errant:
-        return (), MariaDBPosition()
+        return (), none
     logged = [t for f in files for t in f.transactions]
     at = logged.index(errant[0])
     begun = next(f.before for f in files if f.name == errant[0].file)
-    earlier = MariaDBPosition(tuple(t.gtid for t in logged[:at] if t.file == errant[0].file))
-    return tuple(logged[at:]), begun.merge(earlier)
+    return tuple(logged[at:]), together((t for t in logged[:at] if t.file == errant[0].file), begun)
 
 
 def _decode(source: LogSource, errant: Sequence[Logged], folder: Path, deadline: Deadline) -> dict[str, dict[str, int]]:
@@ -305,8 +315,37 @@ def _decode(source: LogSource, errant: Sequence[Logged], folder: Path, deadline:
 
 def _count(rows: dict[str, Counter[str]], text: bytes) -> None:
     for verb, schema, table in _ROW.findall(text):
-        name = ".".join(part.replace(b"``", b"`").decode("utf-8", "replace") for part in (schema, table))
-        rows.setdefault(name, Counter())[_VERBS[verb]] += 1
+        rows.setdefault(f"{_name(schema)}.{_name(table)}", Counter())[_VERBS[verb]] += 1
+
+
+def _unpacked(source: LogSource, transaction: Logged, folder: Path, deadline: Deadline) -> Logged:
+    """Returns a compressed transaction with its tables, and whether all of it are rows, from its text."""
+    found, left = set[Table](), b""
+
+    def take(part: bytes) -> None:
+        nonlocal left
+        whole, newline, rest = (left + part).rpartition(b"\n")
+        found.update(Table(_name(schema), _name(table)) for _, schema, table in _ROW.findall(whole + newline))
+        left = rest if len(rest) < _LONGEST else b"-"
+
+    source.decode(folder / transaction.file, transaction.start, transaction.end, take, deadline)
+    # what was typed stands beside rows as comments; other statements stand alone
+    return replace(transaction, tables=tuple(sorted(found)), rows_only=bool(found))
+
+
+def _named(errant: Sequence[Logged], transaction: Logged) -> Logged:
+    return next((t for t in errant if t.gtid == transaction.gtid), transaction) if transaction.packed else transaction
+
+
+def _name(quoted: bytes) -> str:
+    return quoted.replace(b"``", b"`").decode("utf-8", "replace")
+
+
+def _write_empty(errant: Sequence[Logged], folder: Path) -> None:
+    """For MySQL: the statements by which a server counts these transactions as done, without what they did."""
+    gtids = [t.gtid for t in errant if isinstance(t.gtid, MySQLGTID)]
+    if gtids:
+        (folder / EMPTY).write_text("".join(f"{statement};\n" for statement in empty_statements(gtids)))
 
 
 def _ranges(errant: Sequence[Logged]) -> Iterator[tuple[str, int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict
 
 from proxyroute.adapters import find_adapter
 from proxyroute.config_receivers import EmailNotices, NoticeConfig, ScriptNotices, WebhookNotices
@@ -13,6 +14,7 @@ from proxyroute.db.mariadb_heir import MariaDBHeir
 from proxyroute.db.mariadb_rebuild import MariaDBRebuild
 from proxyroute.db.mariadb_remains import MariaDBRemains
 from proxyroute.db.mysql_compare import MySQLCompare
+from proxyroute.db.mysql_rebuild import MySQLRebuild, named
 from proxyroute.db.probe import RowProbe
 from proxyroute.db.recognised import recognised
 from proxyroute.db.seat import LockSeat
@@ -33,6 +35,11 @@ from proxyroute.ports import Adapter, Lease, Server
 from proxyroute.routes import Routes
 from proxyroute.site import Site
 from proxyroute.standing import Book
+
+
+class _Permits(TypedDict):
+    permit: Callable[[], None] | None
+    claim: Callable[[], None] | None
 
 
 def build_parts(config: ClusterConfig, *, continuous: bool = False, permit: Callable[[], None] | None = None) -> Parts:
@@ -99,19 +106,22 @@ def journal_folder(config: ClusterConfig) -> Path:
 
 
 def build_rebuilders(
-    config: ClusterConfig, permit: Callable[[], None] | None = None, claim: Callable[[], None] | None = None
-) -> dict[str, MariaDBRebuild]:
-    """Returns what takes each server apart and puts it together again.
+    config: ClusterConfig,
+    flavour: str,
+    permit: Callable[[], None] | None = None,
+    claim: Callable[[], None] | None = None,
+) -> dict[str, MariaDBRebuild] | dict[str, MySQLRebuild]:
+    """Returns what takes each server apart and puts it together again, for servers of ``flavour``.
 
     ``permit`` and ``claim`` raise LeaseLost when the lease of the cluster, and that on the one server that is rebuilt,
     is lost. Raises ConfigError as ``build_parts`` does.
     """
-    account = config.rejoin or config.account
-    login, client = account.login(), account.client_options()
-    return {
-        s.name: MariaDBRebuild(s.name, s.address, login, client, s.host, permit=permit, claim=claim)
-        for s in config.servers.values()
-    }
+    account, servers = config.rejoin or config.account, config.servers.values()
+    login, client = account.login(), account.client_options(flavour)
+    asked: _Permits = {"permit": permit, "claim": claim}
+    if flavour == "mysql":
+        return {s.name: MySQLRebuild(s.name, s.address, login, client, named(s.host), **asked) for s in servers}
+    return {s.name: MariaDBRebuild(s.name, s.address, login, client, s.host, **asked) for s in servers}
 
 
 def build_dead_server(config: ClusterConfig, name: str) -> MariaDBRemains | None:

@@ -78,13 +78,18 @@ class Account:
             options |= {option: str(path) for option, path in paths.items() if path is not None}
         return ReplicationLogin(self.user, self.password.reveal(), options)
 
-    def client_options(self) -> dict[str, Any]:
-        """Returns what the server's client programs need in their option file. Raises ConfigError likewise."""
+    def client_options(self, flavour: str = "mariadb") -> dict[str, Any]:
+        """Returns what client programs of ``flavour`` need in their option file. Raises ConfigError likewise."""
         options: dict[str, Any] = {"user": self.user, "password": self.password.reveal()}
+        mysql = flavour == "mysql"
         if self.tls is None:
-            return options | {"skip-ssl": True}
+            # without TLS the usual authentication of MySQL wants the server's public key
+            return options | ({"ssl-mode": "PREFERRED", "get-server-public-key": True} if mysql else {"skip-ssl": True})
         paths = {"ssl-ca": self.tls.ca, "ssl-cert": self.tls.cert, "ssl-key": self.tls.key}
-        options |= {"ssl": True, f"{'' if self.tls.verify else 'skip-'}ssl-verify-server-cert": True}
+        if mysql:
+            options |= {"ssl-mode": "VERIFY_IDENTITY" if self.tls.verify else "REQUIRED"}
+        else:
+            options |= {"ssl": True, f"{'' if self.tls.verify else 'skip-'}ssl-verify-server-cert": True}
         return options | {option: str(path) for option, path in paths.items() if path is not None}
 
 

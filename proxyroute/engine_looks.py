@@ -90,7 +90,7 @@ class EngineLooks:
         prospect = self.plan(None, force=False)
         found.extend(f for f in prospect.findings if f not in found)
         found.extend(self._parts.routes.check(Deadline.after(_TELL)))
-        found.extend(host_findings(self._config))
+        found.extend(host_findings(self._config, prospect.view))
         found.extend(salvage_findings(self._config, {s.name: s.server_id for s in prospect.view.seen}))
         observed = self.observe()
         found.extend(self.address_findings(observed))

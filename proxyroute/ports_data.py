@@ -71,6 +71,10 @@ class Rebuilder(LogSource, Protocol):
     Everything is written on this server only, and never to its binary log.
     """
 
+    @property
+    def physical(self) -> str:
+        """How ``copy_from`` does it: ``copy``, beside the data that are there, or ``clone``, in their place."""
+
     # Reading
 
     def serves_from(self, position: Position, deadline: Deadline) -> str:
@@ -112,6 +116,12 @@ class Rebuilder(LogSource, Protocol):
     def commit_undo(self, operation: str, deadline: Deadline) -> None:
         """Commits the undo that waits."""
 
+    def make_empty(self, transactions: Position, deadline: Deadline) -> int:
+        """Makes an empty transaction for each of those that are not here, in the binary log as well; returns how many.
+
+        The one change to a server that is the primary, and only ever asked for by name.
+        """
+
     def begin_history(
         self,
         position: Position,
@@ -135,9 +145,11 @@ class Rebuilder(LogSource, Protocol):
         """
 
     def copy_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
-        """Prepares a physical copy of ``source`` beside the data of this server, which goes on; returns its position.
+        """Makes a physical copy of ``source``; returns its position. Whatever an earlier try left is thrown away.
 
-        Whatever an earlier try left is thrown away.
+        A ``copy`` lies beside the data of this server, which goes on, and waits for ``swap_in``. A ``clone`` has taken
+        their place, with a server that has restarted: its channels were forgotten first, and its position was one that
+        nobody else contains.
         """
 
     def cannot_copy(self, source: Rebuilder, deadline: Deadline) -> Sequence[str]:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from proxyroute.archive import Archive, save
 from proxyroute.binlog import Table
 from proxyroute.deadline import more_urgent
+from proxyroute.dialect import told
 from proxyroute.errors import (
     Busy,
     Diverged,
@@ -34,13 +35,14 @@ from proxyroute.operation import Operation
 from proxyroute.outcome import Evidence, Proof, Verdict
 from proxyroute.parts import LOOK
 from proxyroute.ports import Server
-from proxyroute.rejoin_data import flashback, flashback_values, let_go, regain, reseed
+from proxyroute.rejoin_data import count_as_done, empty_values, flashback, flashback_values, let_go, regain, reseed
 from proxyroute.rejoin_look import (
     Means,
     as_siblings_do,
-    by_hand,
     common_obstacles,
     contained,
+    empty_obstacles,
+    errant_cure,
     flashback_obstacles,
     half_built,
     imports,
@@ -50,7 +52,7 @@ from proxyroute.rejoin_look import (
 )
 from proxyroute.site import shut
 
-METHODS = ("follow", "flashback", "reseed")
+METHODS = ("follow", "flashback", "reseed", "empty")
 KIND = "rejoin"
 _FENCE, _ARCHIVE, _FOLLOW, _CATCH_UP = 30.0, 3600.0, 60.0, 600.0
 _KEEP_UP = 15.0
@@ -116,11 +118,6 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
         raise Refused(f"{name} cannot follow {primary}; it is left as it is", tuple(half))
     if elsewhere := imports(means, status, primary):
         raise Refused(f"{name} cannot follow {primary}; it is left as it is", tuple(elsewhere))
-    if known.flavour == "mysql" and (held is not Containment.YES or method not in (None, "follow")):
-        raise Refused(
-            f"{name} cannot simply follow {primary}; it is left read-only and not replicating",
-            (by_hand(means, status, primary, own(status, known).minus(known)),),
-        )
     if held is Containment.YES and method in (None, "follow"):
         op.commit(known)
         op.keep("method", "follow", wait=True)
@@ -130,29 +127,39 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
     if held is not Containment.YES:
         archive, found = _archive(means, op, status, known, held)
         findings += found
-    if held is Containment.YES and method == "flashback":
+    if held is Containment.YES and method in ("flashback", "empty"):
         raise AskedInVain(f"{name} has nothing that {primary} lacks; type: proxyroute rejoin {name}")
     if method in (None, "follow"):
         raise Refused(
-            f"{name} cannot simply follow {primary}; it is left read-only and not replicating", tuple(findings)
+            f"{name} cannot simply follow {primary}; it is left read-only and not replicating",
+            told(known.flavour, findings),
         )
     obstacles = list(common_obstacles(means, name))
     if method == "flashback":
         assert archive is not None or findings, "the archive says what is to be undone"
         obstacles += flashback_obstacles(means, name, primary, archive)
+    elif method == "empty":
+        obstacles += empty_obstacles(name, archive)
     else:
         source = primary
         way, no_copy, found = reseed_way(means, name, source, down=down)
         obstacles += [*found, *unapplied(means, name, primary)]
     if obstacles and down:
-        raise AskedInVain(f"{name} is down, and cannot rejoin by {method}", tuple(obstacles))
+        raise AskedInVain(f"{name} is down, and cannot rejoin by {method}", told(known.flavour, obstacles))
     if obstacles:
-        raise Refused(f"{name} cannot rejoin by {method}; it is left read-only", (*findings, *obstacles))
+        raise Refused(
+            f"{name} cannot rejoin by {method}; it is left read-only", told(known.flavour, (*findings, *obstacles))
+        )
     if method == "flashback":
         assert archive is not None
         op.keep("flashback", flashback_values(archive))
         op.keep("method", "flashback", wait=True)
         op.commit(archive.state)
+    elif method == "empty":
+        assert archive is not None
+        op.keep("empty", empty_values(archive))
+        op.keep("method", "empty", wait=True)
+        op.commit(known)
     else:
         for finding in findings:  # what is given up by whoever asked for new data
             op.note(f"{name} {finding.text}")
@@ -178,6 +185,8 @@ def go_on(means: Means, op: Operation, primary: str, *, keep_lease: bool = False
             primary = flashback(means, op, name, primary, keep_lease=keep_lease)
         elif method == "reseed":
             primary = reseed(means, op, name, primary)
+        elif method == "empty":
+            count_as_done(means, op, name, primary)
         with op.step("follow") as note:
             note.detail = _follow(means, op, name, primary)
         if method != "follow":
@@ -261,7 +270,7 @@ def _archive(
     found: list[Finding] = []
     if archive.transactions:
         text = f"has {archive}, which {primary} lacks; they are kept in {archive.path}"
-        cure = f"proxyroute rejoin {name} --method flashback (undoes them) or reseed (new data); or leave it as it is"
+        cure = errant_cure(archive, primary)
         found.append(Finding("rejoin.errant", Severity.ERROR, name, text, cure))
     if not archive.missing.empty or held is Containment.UNKNOWN:
         unknown = archive.missing if not archive.missing.empty else extra
@@ -380,8 +389,8 @@ def _prove(means: Means, op: Operation, name: str, primary: str, *, keep_lease: 
 
 
 def _to_compare(op: Operation) -> Sequence[Table] | None:
-    """After an undo the tables it touched, after a reseed everything, otherwise nothing."""
+    """The tables with rows that it had of its own, after a reseed everything, otherwise nothing."""
     method = op.kept("method")
-    if method == "flashback":
-        return [Table(*table) for table in op.kept("flashback")["tables"]]
+    if method in ("flashback", "empty"):
+        return [Table(*table) for table in op.kept(method)["tables"]]
     return None if method == "reseed" else ()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute.archive import Archive, save
-from proxyroute.binlog import HALF_BUILT
+from proxyroute.binlog import HALF_BUILT, HALF_BUILT_HERE, together
 from proxyroute.errors import (
     Busy,
     Diverged,
@@ -33,7 +33,7 @@ from proxyroute.ports_data import Rebuilder
 from proxyroute.rejoin_look import Means, find_primary
 from proxyroute.site import shut
 
-_BRIEF, _UNDO = 30.0, 3600.0
+_BRIEF, _UNDO, _EMPTY = 30.0, 3600.0, 600.0
 _COPY = 7 * 86400.0
 _KEEP = 300.0
 _TELL_EVERY = 5.0
@@ -147,6 +147,29 @@ def _end_clients(means: Means, name: str) -> None:
         shut(means.parts.site[name], Deadline.after(_BRIEF))
 
 
+# -- empty transactions --
+
+
+def empty_values(archive: Archive) -> dict[str, Any]:
+    gtids = together(archive.transactions, archive.state.minus(archive.state))
+    return {"transactions": gtids.to_json(), "tables": [list(table) for table in archive.tables]}
+
+
+def count_as_done(means: Means, op: Operation, name: str, primary: str) -> None:
+    """The one method that changes the primary: it has an empty transaction then for each that only the server had."""
+    if op.kept("counted"):
+        return
+    with op.step("empty transactions") as note:
+        if not (more := _since_archived(means, op, name)).empty:
+            text = f"{name} has executed {more} since its transactions were archived"
+            op.end("aborted", f"{text}; nothing was changed")
+            raise Refused(f"{text}: somebody writes there past read_only; end that, and try again")
+        op.lease.check()
+        made = means.rebuild[primary].make_empty(from_json(op.kept("empty")["transactions"]), Deadline.after(_EMPTY))
+        op.keep("counted", True, wait=True)
+        note.detail = f"{made} on {primary}"
+
+
 # -- reseed --
 
 
@@ -161,6 +184,8 @@ def keep_more(means: Means, op: Operation, name: str, primary: str, loaded: Posi
         known = known.merge(from_json(archived))
     if isinstance(executed, MariaDBPosition):  # that it is half built is no transaction
         executed = MariaDBPosition(tuple(g for g in executed.entries if g.domain != HALF_BUILT))
+    else:
+        executed = executed.minus(HALF_BUILT_HERE)
     more = executed.minus(known)
     if more.empty:
         return
@@ -173,28 +198,33 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
     """Returns whom to follow: the lease is free while data are copied, and the primary may be another one then."""
     values = op.kept("reseed")
     source, target = means.rebuild[values["source"]], means.rebuild[name]
-    physical = values["way"] == "copy"
+    way = values["way"]
+    beside = way == "copy"
     if op.kept("loaded") is None:
         before = means.parts.site[values["source"]].position(Deadline.after(LOOK))
-        total = source.data_size(Deadline.after(_BRIEF), physical=physical)
-        if not physical:
+        total = source.data_size(Deadline.after(_BRIEF), physical=way != "dump")
+        if not beside:
             _keep_channel(means, op, name)
-        with op.step("copy" if physical else "dump and load") as note:
+        with op.step("dump and load" if way == "dump" else way) as note:
             watch = Progress(op, total)
             deadline = Deadline.after(_COPY)
             # the lease is not needed to fill a fenced server, and whoever fails over must not wait for hours
             let_go(means.parts, op.lease)
-            if physical:
-                position = target.copy_from(source, watch, deadline)
-            else:
+            if way == "dump":
                 position = target.load_from(source, watch, deadline)
-            still_claimed(means)
+            else:
+                position = target.copy_from(source, watch, deadline)
+            if way == "clone":  # it was restarted, and a lease on the servers themselves may have needed it
+                means.parts.site[name].close()
+                _claim_again(means, op, target)
+            else:
+                still_claimed(means)
             note.detail = f"{_size(watch.done)} from {values['source']}, at {position}"
         state = _state_at(before, position)
         op.keep("loaded", {"position": position.to_json(), "state": state.to_json()}, wait=True)
         primary = regain(means, op, name)
     loaded = op.kept("loaded")
-    if physical and op.kept("old_data") is None:
+    if beside and op.kept("old_data") is None:
         with op.step("swap") as note:
             at = from_json(loaded["position"])
             _end_clients(means, name)
@@ -236,8 +266,14 @@ def still_claimed(means: Means) -> None:
 
 def _keep_channel(means: Means, op: Operation, name: str) -> None:
     """On disk before the channel is forgotten: its delay and its filters belong to the server. Once, for good."""
-    channels = means.parts.site[name].look(Deadline.after(LOOK)).sources
-    if op.kept("channel") is None and channels:
+    if op.kept("channel") is not None:
+        return
+    try:
+        channels = means.parts.site[name].look(Deadline.after(LOOK)).sources
+    except Unreachable as error:  # a clone starts it
+        op.note(f"if its channel had a delay it is not kept: {error}")
+        return
+    if channels:
         op.keep("channel", {"name": channels[0].channel, "options": dict(channels[0].options)}, wait=True)
 
 
@@ -277,7 +313,8 @@ def regain(means: Means, op: Operation, name: str, done: str = "has its data") -
 
 def _state_at(before: Position, position: Position) -> Position:
     """What had been executed at ``position``, when ``before`` was read a moment earlier."""
-    assert isinstance(before, MariaDBPosition)
+    if not isinstance(before, MariaDBPosition):
+        return position
     assert isinstance(position, MariaDBPosition)
     highest = {gtid.domain: gtid.sequence for gtid in position.entries}
     earlier = tuple(g for g in before.entries if g.sequence <= highest.get(g.domain, -1))

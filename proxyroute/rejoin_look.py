@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxyroute.archive import Archive
-from proxyroute.binlog import HALF_BUILT, Table
+from proxyroute.archive import EMPTY, Archive
+from proxyroute.binlog import MySQLGTID, Table, empty_statements, is_half_built
 from proxyroute.errors import Refused
 from proxyroute.gtid import Containment, MariaDBPosition, Position
 from proxyroute.model import Deadline, Finding, Severity, Status, View
@@ -37,27 +37,34 @@ class Means:
     """Raises Refused while nobody can tell who the primary will be."""
 
 
-def by_hand(means: Means, status: Status, primary: str, extra: Position) -> Finding:
-    """Returns what a person can do for a server of MySQL that cannot just follow.
+def errant_cure(archive: Archive, primary: str) -> str:
+    """Returns what can become of transactions that only one server has. Nothing of it is done by itself."""
+    name, leave = archive.server, "or leave it as it is"
+    if archive.state.flavour != "mysql":
+        return f"proxyroute rejoin {name} --method flashback (undoes them) or reseed (new data); {leave}"
+    gtids = [t.gtid for t in archive.transactions if isinstance(t.gtid, MySQLGTID)]
+    exact = "; ".join(empty_statements(gtids)) if len(gtids) == 1 else f"all in {archive.path / EMPTY}"
+    return (
+        f"proxyroute rejoin {name} --method reseed (new data); or, when {primary} has what they did or shall do "
+        f"without it, --method empty, which makes an empty transaction for each on {primary} ({exact}); {leave}"
+    )
 
-    There is no flashback there, and neither its binary log nor new data are handled here yet: nothing is done by itself
-    that could lose what it has. Empty transactions only hide the difference, so they come last, and with a warning.
-    """
-    at = means.parts.site[primary].address
-    way = (
-        f"on {status.name}: INSTALL PLUGIN clone SONAME 'mysql_clone.so'; SET GLOBAL clone_valid_donor_list='{at}'; "
-        f"CLONE INSTANCE FROM …@'{at.host}':{at.port} IDENTIFIED BY …; then proxyroute rejoin {status.name}"
-    )
-    if extra.empty:
-        text = f"has nothing that {primary} lacks, and is not built anew by ProxyRoute: MySQL's own clone does that"
-        return Finding("rejoin.by_hand", Severity.ERROR, status.name, text, way)
-    kept = f"mysqlbinlog --read-from-remote-server --include-gtids='{extra}' --verbose shows and keeps what they did"
-    empty = (
-        f"or, when what they did is on {primary} as well, an empty transaction for each on {primary} "
-        "(SET gtid_next='…'; BEGIN; COMMIT; SET gtid_next=AUTOMATIC)"
-    )
-    text = f"has {extra}, which {primary} lacks; MySQL has no flashback"
-    return Finding("rejoin.by_hand", Severity.ERROR, status.name, text, f"{kept}; {way}; {empty}")
+
+def empty_obstacles(name: str, archive: Archive | None) -> list[Finding]:
+    cure = f"proxyroute rejoin {name} --method reseed"
+
+    def no(text: str) -> list[Finding]:
+        return [Finding("rejoin.empty", Severity.ERROR, name, text, cure)]
+
+    if archive is None:
+        return no("nobody could read what it has, so that nobody can say that it may be left out")
+    if archive.state.flavour != "mysql":
+        return no("MariaDB's transactions are in an order: an empty one in their place would be another one")
+    if not archive.missing.empty:
+        return no(
+            f"no binary log tells any more what {archive.missing} did, so that nobody can say that it may be left out"
+        )
+    return []
 
 
 def find_primary(means: Means, view: View, server: str) -> str:
@@ -137,8 +144,7 @@ def imports(means: Means, status: Status, primary: str) -> list[Finding]:
 
 def half_built(status: Status) -> list[Finding]:
     """Says so of a server whose data somebody has begun to replace: it looks like one that has fallen behind."""
-    position = status.executed
-    if not isinstance(position, MariaDBPosition) or all(g.domain != HALF_BUILT for g in position.entries):
+    if not is_half_built(status.executed):
         return []
     text = "is half built: somebody, perhaps another engine, has begun to replace its data, and they are not whole"
     cure = f"let that rejoin end, or begin anew: proxyroute rejoin {status.name} --method reseed"
@@ -167,6 +173,8 @@ def flashback_obstacles(means: Means, name: str, primary: str, archive: Archive 
 
     if archive is None:
         return [no("what should be undone could not be read")]
+    if not isinstance(archive.state, MariaDBPosition):
+        return [no(*means.rebuild[name].cannot_undo((), Deadline.after(_TIME)))]
     if not archive.missing.empty or not archive.transactions:
         return [no("the binary log does not go back to where the two parted")]
     found = []
@@ -198,19 +206,23 @@ def _short(statements: Sequence[str]) -> str:
 
 
 def reseed_way(means: Means, name: str, source: str, *, down: bool) -> tuple[str, tuple[str, ...], list[Finding]]:
-    """Returns ``copy`` or ``dump``, why it is no copy, and why it is neither; ``down``: the server does not run."""
-    deadline = Deadline.after(_TIME)
+    """Returns ``copy``, ``clone`` or ``dump``, why it is none of the first two, and why it is nothing at all.
+
+    ``down``: the server does not run.
+    """
+    deadline, way = Deadline.after(_TIME), means.rebuild[name].physical
     no_copy = tuple(means.rebuild[name].cannot_copy(means.rebuild[source], deadline))
     if not no_copy:
-        return "copy", (), []
+        return way, (), []
     no_dump: list[str] = [
         *means.rebuild[source].cannot_dump(deadline),
         *(() if down else means.rebuild[name].cannot_load(means.rebuild[source], deadline)),
     ]
-    cure = f"give the servers a host: with mariabackup, or build {name} anew by hand"
+    host = "give the servers a host" + (": with mariabackup" if way == "copy" else "")
+    cure = f"{host}, or build {name} anew by hand"
     if down:
         no_dump.append(f"{name} is down, and a dump is loaded into a server that runs")
-        cure = f"start {name}, or give the servers a host: with mariabackup"
-    texts = [f"no copy: {text}" for text in no_copy] + [f"no dump: {text}" for text in no_dump]
+        cure = f"start {name}, or {host}"
+    texts = [f"no {way}: {text}" for text in no_copy] + [f"no dump: {text}" for text in no_dump]
     found = [Finding("rejoin.reseed", Severity.ERROR, name, text, cure) for text in texts]
     return "dump", no_copy, found if no_dump else []

@@ -52,7 +52,7 @@ def build_means(config: ClusterConfig, parts: Parts, view: View, lease: Lease, c
     flavour = dialect.of(view.seen)
     return Means(
         parts,
-        build_rebuilders(config, permit_of(lease), permit_of(claim)),
+        build_rebuilders(config, flavour, permit_of(lease), permit_of(claim)),
         archive_folder(config),
         functools.partial(_compare, config, flavour, claim),
         claim,
@@ -234,9 +234,9 @@ def run_verify(
     return tuple(done)
 
 
-def host_findings(config: ClusterConfig) -> tuple[Finding, ...]:
+def host_findings(config: ClusterConfig, view: View) -> tuple[Finding, ...]:
     """Returns the hosts on which commands cannot be run, or that do not show the data folder."""
-    rebuilders = build_rebuilders(config)
+    rebuilders = build_rebuilders(config, dialect.of(view.seen))
 
     def trial(server: ServerConfig) -> None:
         deadline = Deadline.after(_HOST)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxyroute.archive import Archive, replay, save_left
-from proxyroute.binlog import Logged, Remains
+from proxyroute.binlog import Logged, Remains, together
 from proxyroute.decided import Undo
 from proxyroute.errors import JournalError, LeaseLost, ProxyRouteError, Refused, ScriptFailed
 from proxyroute.gtid import Containment, MariaDBPosition, Position, from_json
@@ -65,7 +65,7 @@ def apply(parts: Parts, op: Operation, goal: Position) -> tuple[Position, str]:
     failed = _replay(parts, op, goal, archive, deadline)
     reached = new.position(Deadline.after(_ANSWER))
     applied = [t for t in archive.transactions if _has(reached, t)]
-    goal = goal.merge(MariaDBPosition(tuple(t.gtid for t in applied)))
+    goal = together(applied, goal)
     op.keep("goal", goal.to_json(), wait=True)
     op.keep("stood", reached.to_json())
     found = _found(op, archive)
@@ -80,7 +80,7 @@ def _replay(parts: Parts, op: Operation, goal: Position, archive: Archive, deadl
     assert parts.salvage is not None
     new = parts.site[op.plan.candidate]
     heir = parts.salvage.heir(new.name)
-    everything = MariaDBPosition(tuple(t.gtid for t in archive.transactions))
+    everything = together(archive.transactions, MariaDBPosition())
     # beyond what was received it would look as if somebody had opened the candidate
     op.keep("goal", goal.merge(everything).to_json(), wait=True)
     op.on_abort(Undo("settle_replay", new.name, {"applied": everything.to_json()}))
@@ -160,4 +160,4 @@ def _nothing(op: Operation, archive: Archive, remains: Remains) -> str:
 
 
 def _has(position: Position, transaction: Logged) -> bool:
-    return position.contains(MariaDBPosition((transaction.gtid,))) is Containment.YES
+    return position.contains(transaction.position) is Containment.YES

@@ -20,7 +20,12 @@ from proxyroute.outcome import Verdict
 from proxyroute.verify import Comparison
 from proxyroute.words import seconds
 
-_METHODS = ("follow", "flashback", "reseed")
+_METHODS = ("follow", "flashback", "reseed", "empty")
+_DOES = {
+    "flashback": "undo on it what the primary lacks",
+    "reseed": "replace all of its data",
+    "empty": "make the primary count what it lacks as done, without what it did",
+}
 
 
 @click.command(short_help="Make a server follow the primary again.")
@@ -28,7 +33,7 @@ _METHODS = ("follow", "flashback", "reseed")
 @click.option(
     "--method", type=click.Choice(_METHODS), help="How, when it has what the primary lacks; else only follow."
 )
-@click.option("--yes", is_flag=True, help="Do not ask before --method flashback or reseed.")
+@click.option("--yes", is_flag=True, help="Do not ask before --method flashback, reseed or empty.")
 @common_options
 @pass_context
 def rejoin(ctx: Context, server: str, method: str | None, yes: bool) -> None:
@@ -36,7 +41,8 @@ def rejoin(ctx: Context, server: str, method: str | None, yes: bool) -> None:
 
     A server that has nothing the primary lacks simply follows. One that has is fenced, what it has is kept in
     an archive (raw and decoded) and shown, and nothing else happens until a method is named: flashback undoes
-    those transactions, reseed builds the server anew. Only SERVER is changed. After a crash type it again.
+    those transactions, reseed builds the server anew. Only SERVER is changed. On MySQL, where nothing undoes
+    transactions, empty makes an empty one for each on the primary. After a crash type it again.
 
     \b
     Exit codes
@@ -46,12 +52,11 @@ def rejoin(ctx: Context, server: str, method: str | None, yes: bool) -> None:
       6  another operation holds the cluster or the server
       7  done, but the proof has a gap: look at it
     """
-    if method in ("flashback", "reseed") and not yes:
+    if method in _DOES and not yes:
         if ctx.as_json or not on_terminal():
             line = ctx.command_line("rejoin", server, "--method", method, "--yes")
             raise Refused(f"nobody is here to be asked; to go ahead without asking type\n  {line}")
-        what = "undo on it what the primary lacks" if method == "flashback" else "replace all of its data"
-        if not click.confirm(f"Make {server} follow the primary, and {what}? (it is archived first)"):
+        if not click.confirm(f"Make {server} follow the primary, and {_DOES[method]}? (it is archived first)"):
             raise Refused("not confirmed; nothing was touched")
     if ctx.url:
         from proxyroute.cli import afar  # what nobody needs who is on the engine's host

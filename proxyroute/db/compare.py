@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxyroute.binlog import Table
-from proxyroute.db.mariadb_data import SYSTEM_SCHEMAS
 from proxyroute.db.owning import COMPARE, Permit, own
+from proxyroute.db.rebuild import SYSTEM_SCHEMAS
 from proxyroute.db.session import Login, Session
 from proxyroute.errors import Refused, ServerError, StatementError
 from proxyroute.model import Address, Deadline, Source

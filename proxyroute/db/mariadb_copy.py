@@ -3,20 +3,19 @@
 The copy is made and prepared beside the data of the target, which stays as it is meanwhile; then the server stops, two
 folders change their names, and it starts. The old folder is kept until somebody says that it may go.
 
-Beside the data a file names whose work this is. Every script that changes something looks at it first, over there: a
-process that was asleep while another one took the server over changes nothing more when it wakes up.
+Every script that changes something asks first, over there, whose work this is (``host_owner``).
 """
 
 from __future__ import annotations
 
 import json
 import re
-import secrets
 from collections.abc import Callable
 
+from proxyroute.db.host_owner import OURS, SERVICE, Ownership, start_server
 from proxyroute.errors import ScriptFailed
 from proxyroute.faults import act
-from proxyroute.host import Host, Program, output, pump, stream
+from proxyroute.host import Host, output, pump, stream
 from proxyroute.model import Deadline
 
 _TRY = 'command -v "$1" >/dev/null || { echo "$1 is not installed there" >&2; exit 1; }'
@@ -41,22 +40,8 @@ set -- --defaults-file="$work/options" --backup --stream=mbstream --datadir="$1"
 mariabackup "$@" 2>"$work/log" ||
     { tail -n 4 "$work/log" >&2; exit 1; }
 """
-_TAKE = """
-set -e
-umask 077
-echo "$2" >"$1.proxyroute-owner.$2"
-mv -f -- "$1.proxyroute-owner.$2" "$1.proxyroute-owner"
-"""
-_OURS = """
-set -e
-ours() {
-    [ "$(cat -- "$1.proxyroute-owner" 2>/dev/null)" = "$2" ] ||
-        { echo "another rejoin has taken this server over" >&2; exit 1; }
-}
-ours "$1" "$2"
-"""
 _UNPACK = (
-    _OURS
+    OURS
     + """
 rm -rf -- "$1".proxyroute-new "$1".proxyroute-new-*
 mkdir -m 700 -- "$1.proxyroute-new-$2"
@@ -64,7 +49,7 @@ mbstream -x -C "$1.proxyroute-new-$2"
 """
 )
 _PREPARE = (
-    _OURS
+    OURS
     + """
 log=$(mariabackup --no-defaults --prepare --target-dir="$1.proxyroute-new-$2" 2>&1) ||
     { echo "$log" | tail -n 4 >&2; exit 1; }
@@ -77,20 +62,20 @@ sync
 """
 )
 _CLEAR = (
-    _OURS
+    OURS
     + """
 rm -rf -- "$1".proxyroute-new "$1".proxyroute-new-*
 """
 )
 _INFO = (
-    _OURS
+    OURS
     + """
 cd -- "$1.proxyroute-new-$2"
 cat xtrabackup_binlog_info mariadb_backup_binlog_info 2>/dev/null || true
 """
 )
 _SWAP = (
-    _OURS
+    OURS
     + """
 [ -e "$3" ] || mv -- "$1" "$3"
 [ -e "$1" ] || mv -- "$1.proxyroute-new" "$1" || { mv -- "$3" "$1"; exit 1; }
@@ -99,57 +84,13 @@ sync
 )
 _START_AGAIN = 60.0
 _CLEAR_TIME = 60.0
-_SERVICE = (
-    _OURS
-    + """
-shift 2
-exec "$@"
-"""
-)
 _DISCARD = (
-    _OURS
+    OURS
     + """
 rm -rf -- "$3"
 rm -f -- "$1.proxyroute-owner"
 """
 )
-
-
-class Ownership:
-    """That the work on the data of one host is ours; ``claim`` raises LeaseLost when it cannot be any more."""
-
-    def __init__(self, claim: Callable[[], None]) -> None:
-        self._claim = claim
-        self._token = ""
-
-    def take(self, host: Host, data_dir: str, deadline: Deadline) -> None:
-        """Says over there that it is ours, once; whatever another process goes on with fails from now on."""
-        if not self._token:
-            token = secrets.token_hex(8)
-            with act("rejoin.own_host"):
-                stream(host.script(_TAKE, data_dir, token), lambda _: None, deadline)
-            self._token = token
-        self._claim()  # only now: who gets the claim later puts another name there
-
-    def script(self, host: Host, text: str, data_dir: str, *arguments: str, deadline: Deadline) -> Program:
-        """Returns a script that fails over there unless it is still ours; ``$1`` is the folder, ``$3`` the first more.
-
-        Raises LeaseLost.
-        """
-        self.take(host, data_dir, deadline)
-        return self.begun(host, text, data_dir, *arguments)
-
-    def begun(self, host: Host, text: str, data_dir: str, *arguments: str) -> Program:
-        """The same for what must not end midway, once it was ours: only over there it is asked whose work it is.
-
-        A server that we have stopped may have been one of those that the claim was held on.
-        """
-        return host.script(text, data_dir, self._token, *arguments)
-
-    def still_ours(self, host: Host, data_dir: str, deadline: Deadline) -> None:
-        """Raises ScriptFailed when another owner has been there since ``take``, or nobody can tell."""
-        with act("rejoin.own_host"):
-            stream(self.begun(host, _OURS, data_dir), lambda _: None, deadline)
 
 
 def cannot_copy(source: Host, source_dir: str, target: Host, target_dir: str, deadline: Deadline) -> list[str]:
@@ -232,7 +173,7 @@ def swap(target: Host, target_dir: str, ownership: Ownership, operation: str, de
     """
     deadline = Deadline.firm(deadline.require("the server to be stopped"))
     old = old_folder(target_dir, operation)
-    stop = ownership.script(target, _SERVICE, target_dir, *target.stop, deadline=deadline)
+    stop = ownership.script(target, SERVICE, target_dir, *target.stop, deadline=deadline)
     with act("rejoin.stop_server"):
         stream(stop, lambda _: None, deadline)
     rename = ownership.begun(target, _SWAP, target_dir, old)
@@ -242,18 +183,12 @@ def swap(target: Host, target_dir: str, ownership: Ownership, operation: str, de
     except ScriptFailed as error:
         told = f"the copy could not be put in place on the host of {target.server} ({error})"
         try:
-            _start(target, target_dir, ownership, Deadline.firm(_START_AGAIN))
+            start_server(target, target_dir, ownership, Deadline.firm(_START_AGAIN))
         except ScriptFailed as again:
             raise ScriptFailed(f"{told}, and the server could not be started with its old data: {again}") from error
         raise ScriptFailed(f"{told}; the server was started with its old data again") from error
-    _start(target, target_dir, ownership, deadline)
+    start_server(target, target_dir, ownership, deadline)
     return old
-
-
-def _start(target: Host, target_dir: str, ownership: Ownership, deadline: Deadline) -> None:
-    start = ownership.begun(target, _SERVICE, target_dir, *target.start)
-    with act("rejoin.start_server"):
-        stream(start, lambda _: None, deadline)
 
 
 def discard(target: Host, target_dir: str, ownership: Ownership, operation: str, deadline: Deadline) -> None:

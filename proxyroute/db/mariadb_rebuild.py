@@ -7,151 +7,36 @@ of our process and of the server, so that it is never applied twice and never ha
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from proxyroute.binlog import Table
-from proxyroute.db import mariadb_channels, mariadb_copy, mariadb_data, mariadb_flashback, mariadb_still
+from proxyroute.db import mariadb_channels, mariadb_copy, mariadb_flashback, mariadb_still
 from proxyroute.db.mariadb_read import read_channels
-from proxyroute.db.mariadb_remains import decode_log
-from proxyroute.db.owning import COMPARE, DEAD_MAN, FILL_UNLOGGED, LOAD, REBUILD, Permit, own
+from proxyroute.db.mariadb_remains import READ_LOG
+from proxyroute.db.owning import DEAD_MAN, FILL_UNLOGGED, LOAD, REBUILD, own
+from proxyroute.db.rebuild import Rebuild
 from proxyroute.db.rows import parse_version
-from proxyroute.db.session import Login, Session
 from proxyroute.errors import LeaseLost, ScriptFailed, ServerError, StatementError, Unreachable
 from proxyroute.faults import act
 from proxyroute.gtid import MariaDBPosition, Position
-from proxyroute.host import Host, Program, option_file, output, pump, stream
-from proxyroute.model import Address, Deadline
+from proxyroute.host import Program, option_file, output, pump, stream
+from proxyroute.model import Deadline
 from proxyroute.ports_data import Rebuilder
 
-_POLL = 0.02
 _HEAD = 1 << 16
 _IDLE = 30 * 86400
 """Seconds for which the session that owns a load may be silent: as long as the load may take, and more."""
 _START = re.compile(rb"MASTER_LOG_FILE='([^']+)', MASTER_LOG_POS=(\d+)\D")
-_INDEX = """
-set -e
-cd "$1"
-for index in *.index; do
-    case "$index" in *relay*) continue ;; esac
-    while IFS= read -r file; do
-        [ -z "$file" ] || echo "$(wc -c <"$file") $file"
-    done <"$index"
-    exit 0
-done
-exit 1
-"""
-_ASK_DATA_DIR = "my_print_defaults mysqld server mariadbd mariadb | sed -n 's/^--datadir=//p' | tail -n 1"
 
 
-class MariaDBRebuild:
-    """One MariaDB server, as :class:`proxyroute.ports_data.Rebuilder`. ``client`` is what its programs log in with."""
+class MariaDBRebuild(Rebuild):
+    """One MariaDB server."""
 
-    def __init__(
-        self,
-        name: str,
-        address: Address,
-        login: Login,
-        client: Mapping[str, Any],
-        host: Host | None = None,
-        *,
-        permit: Permit | None = None,
-        claim: Permit | None = None,
-    ) -> None:
-        """``permit`` raises LeaseLost when the lease is lost, ``claim`` when that on this server is; see ``_alone``."""
-        self.name = name
-        self.address = address
-        self.host = host
-        self._login = login
-        self._client = dict(client)
-        self._permit = permit
-        self._claim: Permit = claim or (lambda: None)
-        self._copying = mariadb_copy.Ownership(self._claim)
-
-    # -- connections --
-
-    def _session(self, deadline: Deadline) -> Session:
-        return Session(self.name, self.address, self._login).open(deadline)
-
-    @contextmanager
-    def _alone(self, deadline: Deadline, *, leased: bool = True) -> Iterator[Session]:
-        """A session without binary log; whatever an earlier one of ours still does is ended first.
-
-        Whoever gets the claim on this server next ends it, and with ``leased`` also whoever gets the lease.
-        """
-        with Session(self.name, self.address, self._login, self._permit if leased else None).open(deadline) as session:
-            own(session, REBUILD, (LOAD, COMPARE), self._claim, deadline)
-            session.change("rejoin.own", "SET SESSION sql_log_bin=0", deadline)
-            yield session
-
-    def take_over(self, deadline: Deadline) -> None:
-        try:
-            with self._alone(deadline):
-                pass
-        except Unreachable:
-            pass  # a server that is down runs nothing for anybody
-        if self.host is not None:
-            # a host that does not answer is no reason to keep a clean server out
-            with suppress(ScriptFailed):
-                self._copying.take(self.host, self.data_dir(deadline), deadline)
-
-    def program(self, name: str, *words: str) -> Program:
-        """Returns a client program that logs in at this server."""
-        where = {"host": self.address.host, "port": self.address.port, "protocol": "tcp"}
-        return Program((name, *words), options=option_file("client", {**where, **self._client}))
-
-    # -- the binary log --
-
-    def logs(self, deadline: Deadline) -> dict[str, int]:
-        try:
-            with self._session(deadline) as session:
-                rows = session.read("SHOW BINARY LOGS", deadline)
-            return {str(row["Log_name"]): int(row["File_size"]) for row in rows}
-        except Unreachable:
-            if self.host is None:
-                raise
-        found: dict[str, int] = {}
-        for line in self.host.ask(_INDEX, self.data_dir(deadline), deadline=deadline).splitlines():
-            size, _, path = line.strip().partition(" ")
-            if path:
-                found[Path(path).name] = int(size)
-        return found
-
-    def data_dir(self, deadline: Deadline) -> str:
-        """Returns the data folder on the host. Raises ScriptFailed when nobody knows it."""
-        if self.host is None:
-            raise ScriptFailed(f"{self.name} has no host: in the configuration")
-        if self.host.data_dir:
-            return self.host.data_dir
-        try:
-            with self._session(deadline) as session:
-                return str(session.one("SELECT @@global.datadir AS d", deadline)["d"]).rstrip("/")
-        except ServerError:
-            found = self.host.ask(_ASK_DATA_DIR, deadline=deadline).strip()
-            return found.rstrip("/") or "/var/lib/mysql"
-
-    def fetch_log(self, file: str, folder: Path, deadline: Deadline) -> Path:
-        target = folder / file
-        try:
-            with self._session(deadline):
-                pass
-        except Unreachable:
-            if self.host is None:
-                raise
-            with act("archive.fetch"), target.open("wb") as copy:
-                source = self.host.program("cat", f"{self.data_dir(deadline)}/{file}")
-                stream(source, copy.write, deadline)
-            return target
-        argv = ("--read-from-remote-server", "--skip-gtid-strict-mode", "--raw", f"--result-file={folder}/", file)
-        with act("archive.fetch"):
-            output(self.program("mariadb-binlog", *argv), deadline)
-        return target
-
-    def decode(self, file: Path, start: int, end: int, sink: Callable[[bytes], object], deadline: Deadline) -> None:
-        decode_log(file, start, end, sink, deadline)
+    reader = READ_LOG
+    physical = "copy"
 
     def serves_from(self, position: Position, deadline: Deadline) -> str:
         if not isinstance(position, MariaDBPosition) or position.empty:
@@ -236,33 +121,34 @@ class MariaDBRebuild:
 
     def data_size(self, deadline: Deadline, *, physical: bool) -> int:
         with self._session(deadline) as session:
-            return mariadb_data.size(session, deadline, physical=physical)
+            if physical:  # what is copied are files
+                row = session.one(
+                    "SELECT SUM(FILE_SIZE) AS size FROM information_schema.INNODB_SYS_TABLESPACES", deadline
+                )
+                return int(row["size"] or 0)
+            return self._logical_size(session, deadline)
 
     def cannot_dump(self, deadline: Deadline) -> tuple[str, ...]:
         with self._session(deadline) as session:
-            return mariadb_data.cannot_dump(session, deadline)
-
-    def cannot_load(self, source: Rebuilder, deadline: Deadline) -> tuple[str, ...]:
-        try:
-            needed = source.data_size(deadline, physical=True)
-            freed = self.data_size(deadline, physical=True)  # what is here goes before the dump is loaded
-            return tuple(mariadb_copy.cannot_load(self._host(), self.data_dir(deadline), needed, freed, deadline))
-        except (ScriptFailed, ServerError, ValueError):  # nobody can tell: it is tried
-            return ()
+            found = self._inconsistent(session, deadline)
+        for program in ("mariadb-dump", "mariadb"):
+            try:
+                output(Program((program, "--no-defaults", "--version")), deadline)
+            except ScriptFailed as error:
+                found.append(f"{error}; the package mariadb-client has it")
+        return tuple(found)
 
     def load_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
         """mariadb-dump there, mariadb here; the schemas that are here go first, for there is no room for both."""
         source = _same(source)
         with source._session(deadline) as there:
-            wanted = mariadb_data.schemas(there, deadline)
+            wanted = source._schemas(there, deadline)
         with self._alone(deadline, leased=False) as here:
             # what it would still apply belongs to the old data, or is in the dump already
             own(here, REBUILD, (DEAD_MAN,), self._claim, deadline)
             mariadb_channels.forget(here, deadline)
             here.change("rejoin.drop_schema", f"SET SESSION foreign_key_checks=0, wait_timeout={_IDLE:d}", deadline)
-            for schema in mariadb_data.schemas(here, deadline):
-                quoted = schema.replace("`", "``")
-                here.change("rejoin.drop_schema", f"DROP SCHEMA IF EXISTS `{quoted}`", deadline)
+            self._drop_schemas(here, deadline)
             dump = source.program(
                 "mariadb-dump",
                 *("--single-transaction", "--quick", "--master-data=2", "--routines", "--events", "--triggers"),
@@ -288,11 +174,6 @@ class MariaDBRebuild:
         return position[0]
 
     # -- a physical copy --
-
-    def _host(self) -> Host:
-        if self.host is None:
-            raise ScriptFailed(f"{self.name} has no host: in the configuration")
-        return self.host
 
     def cannot_copy(self, source: Rebuilder, deadline: Deadline) -> tuple[str, ...]:
         source = _same(source)
@@ -333,13 +214,8 @@ class MariaDBRebuild:
         folder = self.data_dir(deadline)
         with self._held(still, deadline):
             kept = mariadb_copy.swap(self._host(), folder, self._copying, operation, deadline)
-        while True:
-            try:
-                self._session(deadline).close()
-                return kept
-            except Unreachable:
-                deadline.require(f"{self.name} to start with the copy")
-                time.sleep(_POLL)
+        self._await_start("the copy", deadline)
+        return kept
 
     @contextmanager
     def _held(self, still: Callable[[], None], deadline: Deadline) -> Iterator[None]:
@@ -354,9 +230,6 @@ class MariaDBRebuild:
             with mariadb_still.held(session, deadline):
                 still()
                 yield
-
-    def still_ours(self, deadline: Deadline) -> None:
-        self._copying.still_ours(self._host(), self.data_dir(deadline), deadline)
 
     def discard_old(self, operation: str, deadline: Deadline) -> None:
         mariadb_copy.discard(self._host(), self.data_dir(deadline), self._copying, operation, deadline)

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from proxyroute.binlog import Remains
+from proxyroute.db.log_text import decode_log
 from proxyroute.errors import ScriptFailed
 from proxyroute.faults import act
-from proxyroute.host import Host, Program, output, stream
+from proxyroute.host import Host, output, stream
 from proxyroute.model import Deadline
 
 READ_LOG = ("mariadb-binlog", "--no-defaults", "--skip-gtid-strict-mode")
@@ -108,10 +109,4 @@ class MariaDBRemains:
         return target
 
     def decode(self, file: Path, start: int, end: int, sink: Callable[[bytes], object], deadline: Deadline) -> None:
-        decode_log(file, start, end, sink, deadline)
-
-
-def decode_log(file: Path, start: int, end: int, sink: Callable[[bytes], object], deadline: Deadline) -> None:
-    """Gives ``sink``, in pieces, a part of a file of a binary log as text. Raises ScriptFailed."""
-    bounds = (f"--start-position={start}", f"--stop-position={end}")
-    stream(Program((*READ_LOG, "-vv", "--base64-output=decode-rows", *bounds, str(file))), sink, deadline)
+        decode_log(READ_LOG, file, start, end, sink, deadline)

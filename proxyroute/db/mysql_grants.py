@@ -23,11 +23,26 @@ ENGINE = (
     Privilege("SELECT", "channels, locks, and how long statements and transactions have run", "performance_schema.*"),
 )
 REBUILD = (
-    Privilege("SELECT", "data are compared"),
-    Privilege("REPLICATION CLIENT", "SHOW REPLICA STATUS"),
-    Privilege("SYSTEM_VARIABLES_ADMIN", "gtid_next, by which an applier is held back"),
+    Privilege("SELECT", "data are compared and dumped"),
+    Privilege("SHOW VIEW", "views are dumped"),
+    Privilege("TRIGGER", "triggers are dumped, and made"),
+    Privilege("EVENT", "events are dumped, and made"),
+    Privilege("RELOAD", "a dump tells its position; RESET BINARY LOGS AND GTIDS, RESET REPLICA ALL"),
+    Privilege("PROCESS", "the size of the data as InnoDB knows it"),
+    Privilege("REPLICATION SLAVE", "the binary log is read"),
+    Privilege("REPLICATION CLIENT", "SHOW REPLICA STATUS, SHOW BINARY LOGS"),
+    Privilege("REPLICATION_SLAVE_ADMIN", "STOP REPLICA, CHANGE REPLICATION SOURCE"),
+    Privilege("SYSTEM_VARIABLES_ADMIN", "gtid_next, gtid_purged, sql_log_bin, super_read_only, the source of a clone"),
+    Privilege("CONNECTION_ADMIN", "writes where read_only is set; sessions of an earlier attempt are ended"),
+    Privilege("SET_ANY_DEFINER", "views, routines, triggers and events keep their definers"),
+    Privilege("SYSTEM_USER", "the same where the definer has it as well, as root has"),
+    Privilege("ALLOW_NONEXISTENT_DEFINER", "the same where the definer is gone"),
+    Privilege("BACKUP_ADMIN", "others may be cloned from here"),
+    Privilege("CLONE_ADMIN", "CLONE INSTANCE"),
+    *(Privilege(name, "a dump is loaded") for name in ("CREATE", "DROP", "ALTER", "INSERT", "REFERENCES")),
+    *(Privilege(name, "a dump is loaded") for name in ("CREATE VIEW", "CREATE ROUTINE", "ALTER ROUTINE", "EXECUTE")),
 )
-"""What the account of ``rejoin`` needs."""
+"""What the account of ``rejoin`` needs; kept apart, because it may write everything."""
 FORCE = Privilege("CREATE USER", "switchover --force locks privileged writers (ALTER USER … ACCOUNT LOCK)")
 
 _ANY_DEFINER_SINCE = (8, 2, 0)
@@ -35,11 +50,15 @@ _ANY_DEFINER_SINCE = (8, 2, 0)
 
 def engine_privileges(version: Version, *, force: bool = False) -> tuple[Privilege, ...]:
     """Returns what the engine's account needs on a server of ``version`` (8.0.26 or later)."""
-    named = (
-        Privilege("SET_USER_ID", p.reason) if p.name == "SET_ANY_DEFINER" and version < _ANY_DEFINER_SINCE else p
-        for p in ENGINE
-    )
-    return (*named, *([FORCE] if force else ()))
+    return (*_named(version, ENGINE), *([FORCE] if force else ()))
+
+
+def _named(version: Version, privileges: Iterable[Privilege]) -> tuple[Privilege, ...]:
+    """Returns ``privileges`` by the names that they have in ``version``."""
+    if version >= _ANY_DEFINER_SINCE:
+        return tuple(privileges)
+    older = (p for p in privileges if p.name != "ALLOW_NONEXISTENT_DEFINER")  # included in the other
+    return tuple(Privilege("SET_USER_ID", p.reason) if p.name == "SET_ANY_DEFINER" else p for p in older)
 
 
 def missing_privileges(version: Version, grants: Iterable[str]) -> tuple[str, ...]:
@@ -54,4 +73,4 @@ def account_statements(version: Version, accounts: Accounts, *, force: bool = Fa
 
 def rebuild_statements(version: Version, user: str, host: str = "%") -> list[str]:
     """Returns the statements that make the account of ``rejoin``, as :func:`account_statements` does the others."""
-    return account_with(REBUILD, user, host)
+    return account_with(_named(version, REBUILD), user, host)

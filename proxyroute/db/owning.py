@@ -27,6 +27,11 @@ FILL_UNLOGGED = (
     " SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT='another rejoin has taken this server over'; END IF; END"
 )
 """What a client does first that loads a dump for the session ``owner``; it ends at once when that has been ended."""
+FILL_UNLOGGED_MYSQL = (
+    "SET SESSION sql_log_bin = IF(GET_LOCK('{load}', 0) = 1 AND IS_USED_LOCK('{rebuild}') <=> {owner:d},"
+    " 'OFF', 'another rejoin has taken this server over')"
+)
+"""The same for MySQL, which has no statement made of others: a value that is none ends it."""
 _NO_SUCH_THREAD = 1094
 _POLL = 0.02
 

@@ -95,6 +95,9 @@ LEFT_OUT: Mapping[str, str] = {
     "mariadb.forget_persisted": (
         "MySQL only, where somebody has persisted a role: what closes that server does it again when it is healed"
     ),
+    "rejoin.empty": "MySQL only, asked for by name: it is made only where it is not there yet",
+    "rejoin.give_way": "tests/cluster/test_mysql_reseed.py kills a reseed there: MySQL only",
+    "rejoin.clone": "tests/cluster/test_mysql_reseed.py kills a reseed there: MySQL only",
     "mariadb.end_stuck": "ends our own statement that hangs; dying there is dying before its reply, which is unknown",
 }
 """Fault points at which no sweep dies, and why that is no gap."""

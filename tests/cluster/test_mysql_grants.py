@@ -73,6 +73,36 @@ FREE = (
 )
 DENIED = {1044, 1095, 1142, 1227, 1401}
 
+REBUILDS: Mapping[str, str] = {
+    "SELECT": "SELECT COUNT(*) FROM app.t",
+    "SHOW VIEW": "SHOW CREATE VIEW app.v",
+    "TRIGGER": "SHOW CREATE TRIGGER app.tr",
+    "EVENT": "SHOW CREATE EVENT app.one",
+    "RELOAD": "FLUSH TABLES WITH READ LOCK; UNLOCK TABLES",
+    "PROCESS": "SELECT COUNT(*) FROM information_schema.INNODB_TABLESPACES",
+    "REPLICATION SLAVE": "SHOW BINLOG EVENTS LIMIT 1",
+    "REPLICATION CLIENT": "SHOW BINARY LOGS",
+    "REPLICATION_SLAVE_ADMIN": "STOP REPLICA",
+    "SYSTEM_VARIABLES_ADMIN": "SET SESSION sql_log_bin=0",
+    "CONNECTION_ADMIN": "CREATE TABLE app.x (id INT); DROP TABLE app.x",
+    "SET_ANY_DEFINER": "CREATE DEFINER=maker@'%' VIEW app.w AS SELECT 1 AS one; DROP VIEW app.w",
+    "SYSTEM_USER": "CREATE DEFINER=root@localhost VIEW app.w AS SELECT 1 AS one; DROP VIEW app.w",
+    "ALLOW_NONEXISTENT_DEFINER": "CREATE DEFINER=nobody@'%' VIEW app.w AS SELECT 1 AS one; DROP VIEW app.w",
+    "BACKUP_ADMIN": "LOCK INSTANCE FOR BACKUP; UNLOCK INSTANCE",
+    "CLONE_ADMIN": "CLONE INSTANCE FROM x@'127.0.0.1':1 IDENTIFIED BY 'x'",
+    "CREATE": "CREATE TABLE app.x (id INT); DROP TABLE app.x",
+    "DROP": "DROP TABLE IF EXISTS app.x",
+    "ALTER": "ALTER TABLE app.t DISABLE KEYS",
+    "INSERT": "INSERT INTO app.t VALUES (1); ROLLBACK",
+    "REFERENCES": "CREATE TABLE app.x (id INT, FOREIGN KEY (id) REFERENCES app.t (id)); DROP TABLE app.x",
+    "CREATE VIEW": "CREATE VIEW app.w AS SELECT 1 AS one; DROP VIEW app.w",
+    "CREATE ROUTINE": "CREATE PROCEDURE app.q() SELECT 1; DROP PROCEDURE app.q",
+    "ALTER ROUTINE": "DROP PROCEDURE IF EXISTS app.nothing",
+    "EXECUTE": "CREATE VIEW app.w AS SELECT app.f() AS one; DROP VIEW app.w",
+}
+"""What the account of rejoin does, by the privilege that it takes: where read_only is set, and without binary log."""
+REFUSED = DENIED | {1290, 1370, 1449, 1356}
+
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Node]:
@@ -180,12 +210,12 @@ def test_the_account_of_rejoin_compares_with_exactly_what_is_printed(
         primary.sql("INSERT INTO app.t VALUES (%s, %s)", (number, f'{{"number": {number}}}'))
     cluster.await_synced()
     assert compared(primary, replica).verdict is Verdict.PROVEN
-    for privilege in REBUILD:
-        primary.sql(f"REVOKE {privilege.name} ON *.* FROM '{LEAST.user}'@'%'")
+    for name in ("SELECT", "REPLICATION CLIENT", "SYSTEM_VARIABLES_ADMIN"):
+        primary.sql(f"REVOKE {name} ON *.* FROM '{LEAST.user}'@'%'")
         cluster.await_synced()
         with pytest.raises(ProxyRouteError):
             compared(primary, replica)
-        primary.sql(f"GRANT {privilege.name} ON *.* TO '{LEAST.user}'@'%'")
+        primary.sql(f"GRANT {name} ON *.* TO '{LEAST.user}'@'%'")
     cluster.await_synced()
 
 
@@ -197,3 +227,30 @@ def compared(primary: Node, replica: Node) -> Comparison:
     finally:
         for side in sides:
             side.close()
+
+
+@pytest.fixture
+def furnished(running: Node) -> Iterator[Node]:
+    """A server with something of everything that a dump may hold, which refuses writes."""
+    running.sql("CREATE VIEW app.v AS SELECT 1 AS one")
+    running.sql("CREATE TRIGGER app.tr BEFORE INSERT ON app.t FOR EACH ROW SET NEW.id = NEW.id")
+    running.sql("CREATE FUNCTION app.f() RETURNS INT DETERMINISTIC RETURN 1")
+    for statement in rebuild_statements(parse_version(running.value("@@version")), LEAST.user):
+        running.sql(statement.replace(password_of(LEAST.user), LEAST.password))
+    running.sql("SET GLOBAL read_only=1")
+    try:
+        yield running
+    finally:
+        running.sql("SET GLOBAL read_only=0")
+        for what in (f"USER {LEAST.user}", "FUNCTION app.f", "TRIGGER app.tr", "VIEW app.v"):
+            running.sql(f"DROP {what}")
+
+
+def test_what_a_reseed_does_works_with_exactly_the_printed_account_and_not_with_less(furnished: Node) -> None:
+    assert {str(privilege) for privilege in REBUILD} == set(REBUILDS)
+    refused = {s: n for s in REBUILDS.values() if (n := attempt(furnished, f"SET autocommit=0; {s}")) in REFUSED}
+    assert refused == {}
+    for privilege, statements in REBUILDS.items():
+        furnished.sql(f"REVOKE {privilege} ON *.* FROM '{LEAST.user}'@'%'")
+        assert attempt(furnished, statements) in REFUSED, privilege
+        furnished.sql(f"GRANT {privilege} ON *.* TO '{LEAST.user}'@'%'")

@@ -54,3 +54,49 @@ class Writer:
         path = folder / "binlog.000007"
         path.write_bytes(self.data)
         return read_log(path)
+
+
+UUID = "7beb7869-eb88-11f1-81d5-02fc00000001"
+
+
+class MySQLWriter(Writer):
+    """The same for MySQL."""
+
+    def previous(self, *sets: tuple[str, tuple[tuple[int, int], ...]], tagged: bool = False) -> MySQLWriter:
+        """Writes what was there before: for each tag of UUID its intervals, both ends included."""
+        count = struct.pack("<Q", len(sets))
+        body = b"\1" + count[:6] + b"\1" if tagged else count
+        for tag, spans in sets:
+            body += bytes.fromhex(UUID.replace("-", ""))
+            body += bytes([len(tag) << 1]) + tag.encode() if tagged else b""
+            body += struct.pack("<Q", len(spans)) + b"".join(struct.pack("<QQ", a, b + 1) for a, b in spans)
+        self.event(35, body)
+        return self
+
+    def begins(self, number: int, tag: str = "") -> MySQLWriter:
+        """Writes the event that begins a transaction."""
+        uuid = bytes.fromhex(UUID.replace("-", ""))
+        if not tag:
+            self.event(33, b"\0" + uuid + struct.pack("<Q", number) + b"\2" + bytes(16))
+            return self
+        body = _varied(1) + _varied(58) + _varied(0) + _varied(0) + _varied(0) + _varied(1)
+        body += b"".join(_varied(byte) for byte in uuid) + _varied(2) + _varied(number << 1)
+        self.event(42, body + _varied(3) + _varied(len(tag)) + tag.encode() + _varied(4) + _varied(7))
+        return self
+
+    def changed(self, table: str = "t", kind: int = 30, bitmap: int = 3, note: str = "") -> MySQLWriter:
+        if note:
+            self.event(29, bytes([len(note)]) + note.encode())
+        name = table.encode()
+        self.event(19, bytes(8) + b"\3app\0" + bytes([len(name)]) + name + b"\0\2")
+        images = 2 if kind == 31 else 1
+        self.event(kind, bytes(8) + b"\2\0\2" + bytes([bitmap]) * images + b"rows")
+        return self
+
+
+def _varied(number: int) -> bytes:
+    """Returns a number as tagged GTIDs have them: as many lowest bits are set as bytes follow the first."""
+    more = 0
+    while number >> (7 * (more + 1)):
+        more += 1
+    return ((number << (more + 1)) | ((1 << more) - 1)).to_bytes(more + 1, "little")

@@ -57,7 +57,7 @@ def ready(lab: Lab, hosts: bool = False) -> None:
 def host_of(node: Node) -> dict[str, Any]:
     """The host of a node is this machine; its service is one process with a pid file."""
     script = node.folder / "service"
-    script.write_text(_SERVICE.format(folder=node.folder))
+    script.write_text(_SERVICE.format(folder=node.folder, program=node.program()))
     script.chmod(0o755)
     return {
         "shell": ["env"],
@@ -80,7 +80,7 @@ stop)
     while runs; do sleep 0.02; done ;;
 start)
     runs && exit 0
-    setsid mariadbd --defaults-file={folder}/my.cnf >>{folder}/error.log 2>&1 </dev/null & ;;
+    setsid {program} --defaults-file={folder}/my.cnf >>{folder}/error.log 2>&1 </dev/null & ;;
 esac
 exit 0
 """

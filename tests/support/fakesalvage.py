@@ -8,7 +8,7 @@ from pathlib import Path
 
 from proxyroute.binlog import Remains, read_log
 from proxyroute.errors import ScriptFailed, TimedOut
-from proxyroute.gtid import MariaDBPosition, Position
+from proxyroute.gtid import Position
 from proxyroute.model import Deadline
 from tests.support.binlogs import Writer
 from tests.support.fakeworld import FakeServer, World
@@ -67,7 +67,7 @@ class FakeHeir:
         for transaction in read_log(file).transactions:
             if start <= transaction.start < end:
                 self.world.moment(f"{self.name} replay {transaction.gtid}: before")
-                self.server.executed = self.server.executed.merge(MariaDBPosition((transaction.gtid,)))
+                self.server.executed = self.server.executed.merge(transaction.position)
                 self.world.moment(f"{self.name} replay {transaction.gtid}: after")
 
     def settle_replay(self, deadline: Deadline, applied: Position | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from proxyroute import keeper, rejoin, rejoining
-from proxyroute.db import mariadb_copy
+from proxyroute.db import host_owner, mariadb_copy
 from proxyroute.deadline import giving_way
 from proxyroute.decided import Plan
 from proxyroute.election import elect
@@ -203,6 +203,7 @@ def test_a_swap_that_has_begun_ends_whatever_is_urgent_and_is_not_begun_then(mon
         return begun(host, text, *words)
 
     monkeypatch.setattr(mariadb_copy, "stream", stream)
+    monkeypatch.setattr(host_owner, "stream", stream)
     host: Any = SimpleNamespace(stop=("stop",), start=("start",))
     owner: Any = SimpleNamespace(script=script, begun=begun)
     with giving_way(lambda: "".join(said)):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from proxyroute.db import mariadb_copy
-from proxyroute.db.mariadb_copy import Ownership, cannot_copy, swap
+from proxyroute.db.host_owner import Ownership
+from proxyroute.db.mariadb_copy import cannot_copy, swap
 from proxyroute.db.mariadb_rebuild import MariaDBRebuild
 from proxyroute.db.session import Login
 from proxyroute.errors import ScriptFailed

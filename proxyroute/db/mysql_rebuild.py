@@ -1,0 +1,277 @@
+"""A MySQL server that rejoins: its binary log read, and new data, by a clone or a dump.
+
+Tried on 9.7. There is no flashback. While data are replaced ``super_read_only`` gives way, for it stops whoever loads
+them as well; ``read_only`` stays, and with it every ordinary account is kept from writing.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from proxyroute.db import mysql_channels, mysql_clone
+from proxyroute.db.host_owner import start_server
+from proxyroute.db.mysql_read import read_position
+from proxyroute.db.owning import DEAD_MAN, FILL_UNLOGGED_MYSQL, LOAD, REBUILD, own
+from proxyroute.db.rebuild import POLL, Rebuild
+from proxyroute.db.rows import parse_version
+from proxyroute.db.session import Session
+from proxyroute.errors import ScriptFailed, ServerError, Unreachable
+from proxyroute.faults import act
+from proxyroute.gtid import MySQLPosition, Position
+from proxyroute.host import Host, Program, output, pump
+from proxyroute.logged import MySQLGTID, empty_statements
+from proxyroute.model import Deadline
+from proxyroute.ports_data import Rebuilder
+
+_PURGED = re.compile(rb"SET @@GLOBAL\.GTID_PURGED='\+?([^']*)'")
+_HEAD = 1 << 16
+_LOCK = 2
+"""Seconds for which a dump waits for its moment without writes: meanwhile everybody's writes wait as well."""
+_RESTART = 30.0
+"""Seconds within which a server that restarts by itself has begun to: after that it is started on its host."""
+_AGAIN = 2.0
+_CLONE = 3600.0
+"""Seconds within which a server is up again whose data have been cloned."""
+_IDLE = 30 * 86400
+"""Seconds for which the session that owns a load may be silent: as long as the load may take, and more."""
+_MARIADB = re.compile(r"MariaDB|Ver 3\.")
+"""In what a client program says of its version; that of mysqlbinlog is 3.x there."""
+_RESET_SINCE = (8, 2, 0)
+
+
+class MySQLRebuild(Rebuild):
+    """One MySQL server."""
+
+    reader = ("mysqlbinlog", "--no-defaults")
+    physical = "clone"
+
+    # -- the binary log --
+
+    def fetch_log(self, file: str, folder: Path, deadline: Deadline) -> Path:
+        _require_own(self.reader[0], deadline)
+        return super().fetch_log(file, folder, deadline)
+
+    # -- history --
+
+    def make_empty(self, transactions: Position, deadline: Deadline) -> int:
+        if not isinstance(transactions, MySQLPosition):
+            raise TypeError(f"{self.name} is a MySQL server")
+        with Session(self.name, self.address, self._login, self._permit).open(deadline) as session:
+            todo = transactions.minus(read_position(session, deadline))
+            assert isinstance(todo, MySQLPosition)
+            gtids = [
+                MySQLGTID(source, n) for source, spans in todo.sets for low, high in spans for n in range(low, high + 1)
+            ]
+            for statement in empty_statements(gtids):
+                session.change("rejoin.empty", statement, deadline)
+        return len(gtids)
+
+    def begin_history(
+        self,
+        position: Position,
+        state: Position,
+        deadline: Deadline,
+        channel: Mapping[str, Any] | None = None,
+        *,
+        still: Callable[[], None] = lambda: None,
+    ) -> None:
+        if not isinstance(position, MySQLPosition):
+            raise TypeError(f"{self.name} is a MySQL server")
+        with self._alone(deadline) as session:
+            own(session, REBUILD, (DEAD_MAN,), self._claim, deadline)
+            session.change("rejoin.stop_replication", "STOP REPLICA", deadline)
+            # nobody writes past that, whatever his privileges
+            session.change("mariadb.refuse_writes", "SET GLOBAL super_read_only=1", deadline)
+            if read_position(session, deadline) != position:
+                still()
+                # in one piece: with data and without a position it would look like a server that has nothing
+                version = parse_version(str(session.one("SELECT @@version AS v", deadline)["v"]))
+                reset = "RESET BINARY LOGS AND GTIDS" if version >= _RESET_SINCE else "RESET MASTER"
+                begin = [reset, f"SET GLOBAL gtid_purged='{position}'"]
+                session.change_all("rejoin.reset", begin, deadline)
+            if channel is not None:
+                mysql_channels.make(session, channel, deadline)
+            stands = read_position(session, deadline)
+        if stands != position:
+            raise ServerError(self.name, f"stands at {stands} although it was told {position}")
+        if self.host is not None:
+            with suppress(ScriptFailed):  # a file that stays behind means nothing
+                self._copying.give_up(self.host, self.data_dir(deadline), deadline)
+
+    # -- data --
+
+    def data_size(self, deadline: Deadline, *, physical: bool) -> int:
+        with self._session(deadline) as session:
+            if not physical:
+                return self._logical_size(session, deadline)
+            row = session.one("SELECT SUM(FILE_SIZE) AS size FROM information_schema.INNODB_TABLESPACES", deadline)
+        return int(row["size"] or 0)
+
+    def cannot_dump(self, deadline: Deadline) -> tuple[str, ...]:
+        with self._session(deadline) as session:
+            found = self._inconsistent(session, deadline)
+        for program in ("mysqldump", "mysql"):
+            try:
+                _require_own(program, deadline)
+            except ScriptFailed as error:
+                found.append(str(error))
+        return tuple(found)
+
+    def load_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
+        """mysqldump there, mysql here; the schemas that are here go first, for there is no room for both."""
+        source = _same(source)
+        with source._session(deadline) as there:
+            wanted = source._schemas(there, deadline)
+        position: list[MySQLPosition] = []
+
+        def hear(head: bytes) -> bool:
+            found = _PURGED.search(head)
+            if found is not None:
+                position.append(MySQLPosition.parse(found[1].decode().replace("\n", "")))
+            elif len(head) == _HEAD:
+                raise ScriptFailed(f"the dump of {source.name} does not tell its position")
+            return found is not None
+
+        with self._alone(deadline, leased=False) as here:
+            own(here, REBUILD, (DEAD_MAN,), self._claim, deadline)
+            self._make_way(here, deadline)
+            here.change("rejoin.drop_schema", f"SET SESSION foreign_key_checks=0, wait_timeout={_IDLE:d}", deadline)
+            self._drop_schemas(here, deadline)
+            dump = source.program(
+                "mysqldump",
+                *("--single-transaction", "--quick", "--set-gtid-purged=COMMENTED", "--no-tablespaces"),
+                *("--routines", "--events", "--triggers", "--hex-blob", "--skip-add-locks"),
+                f"--init-command=SET SESSION lock_wait_timeout={_LOCK:d}",
+                *("--max-allowed-packet=1G", "--databases", *wanted),
+            )
+            first = FILL_UNLOGGED_MYSQL.format(load=LOAD, rebuild=REBUILD, owner=here.id)
+            load = self.program("mysql", "--binary-mode", "--max-allowed-packet=1G", f"--init-command={first}")
+            with self._trusting(here, deadline), act("rejoin.load"):
+                pump(dump, load, deadline, watch, head=_HEAD, hear=hear)
+        if not position:
+            raise ScriptFailed(f"the dump of {source.name} does not tell its position")
+        return position[0]
+
+    @contextmanager
+    def _trusting(self, here: Session, deadline: Deadline) -> Iterator[None]:
+        """Triggers and functions may be made although a binary log is written: theirs do not get into it."""
+        name = "log_bin_trust_function_creators"
+        if int(here.one(f"SELECT @@global.{name} AS now", deadline)["now"]):
+            yield
+            return
+        here.change("rejoin.give_way", f"SET GLOBAL {name}=1", deadline)
+        try:
+            yield
+        finally:
+            brief = Deadline.firm(_AGAIN)
+            with self._session(brief) as session:  # the other one may have been ended
+                session.change("rejoin.give_way", f"SET GLOBAL {name}=0", brief)
+
+    def _make_way(self, here: Session, deadline: Deadline) -> None:
+        """Nothing replicates here any more, it is marked as half built, and we may write while others may not."""
+        mysql_channels.forget(here, deadline)
+        here.change("rejoin.give_way", "SET GLOBAL super_read_only=0", deadline)
+
+    # -- a clone --
+
+    def cannot_copy(self, source: Rebuilder, deadline: Deadline) -> tuple[str, ...]:
+        source = _same(source)
+        if self.host is None:
+            return (f"{self.name} has no host: in the configuration, and nobody could start it again after a clone",)
+        with source._session(deadline) as there:
+            found = [*mysql_clone.cannot_be_cloned(there, deadline), *self._inconsistent(there, deadline)]
+            # one that is down is started first, and looked at then
+            with suppress(Unreachable), self._session(deadline) as here:
+                found += mysql_clone.cannot_clone(here, there, deadline)
+        return tuple(found)
+
+    def copy_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
+        """In place: what is here goes first. Nothing else is awaited once the server restarts, which takes a moment."""
+        source = _same(source)
+        self._copying.take(self._host(), self.data_dir(deadline), deadline)
+        self._start_if_down(source, deadline)
+        with self._alone(deadline, leased=False) as here, self._session(deadline) as aside:
+            own(here, REBUILD, (DEAD_MAN,), self._claim, deadline)
+            self._make_way(here, deadline)
+            begun = mysql_clone.clone(here, aside, source.address, self._login, watch, deadline)
+        self._await_clone(begun, Deadline.firm(_CLONE))
+        with self._session(deadline) as session:
+            # its option file may leave it open
+            session.change("mariadb.refuse_writes", "SET GLOBAL super_read_only=1", deadline)
+            return read_position(session, deadline)
+
+    def _start_if_down(self, source: MySQLRebuild, deadline: Deadline) -> None:
+        """What was stopped, or what an earlier clone has left, is started: the server itself has to do it."""
+        try:
+            self._session(deadline).close()
+            return
+        except Unreachable:
+            pass
+        brief = Deadline.firm(_CLONE)
+        start_server(self._host(), self.data_dir(brief), self._copying, brief)
+        self._await_start("what it has", brief)
+        with self._session(brief) as here, source._session(brief) as there:
+            here.change("mariadb.refuse_writes", "SET GLOBAL super_read_only=1", brief)
+            if found := mysql_clone.cannot_clone(here, there, brief):
+                raise ServerError(self.name, f"cannot be cloned: {'; '.join(found)}")
+
+    def _await_clone(self, begun: mysql_clone.Begun, deadline: Deadline) -> None:
+        """Returns when the copy is in use. A server that does not restart by itself is started on its host.
+
+        Nothing that is more urgent ends this midway: the server would stand still.
+        """
+        patience, told = deadline.within(_RESTART if begun.supervised else _AGAIN), ""
+        data_dir = self._host().data_dir or self.data_dir(deadline)
+        while True:
+            try:
+                with self._session(deadline) as session:
+                    told = mysql_clone.outcome(session, begun, deadline)
+                if not told:
+                    return
+                if told.startswith("Failed"):
+                    raise ServerError(self.name, f"could not be cloned: {told}")
+            except Unreachable as error:
+                told = str(error)
+            deadline.require(f"{self.name} to restart as a clone ({told})")
+            if patience.passed:
+                start_server(self._host(), data_dir, self._copying, deadline)
+                patience = deadline.within(_AGAIN)  # while it still shuts down, a start does nothing
+            time.sleep(POLL)
+
+    def swap_in(self, operation: str, deadline: Deadline, still: Callable[[], None] = lambda: None) -> str:
+        raise ScriptFailed("a clone takes the place of the data by itself")
+
+    def discard_old(self, operation: str, deadline: Deadline) -> None:
+        raise ScriptFailed("a clone keeps no old data")
+
+
+def _require_own(program: str, deadline: Deadline) -> None:
+    """Raises ScriptFailed unless ``program`` is here, and MySQL's own: MariaDB's packages have those names as well."""
+    try:
+        told = output(Program((program, "--no-defaults", "--version")), deadline)
+    except ScriptFailed as error:
+        raise ScriptFailed(f"{error}; MySQL's client package has it") from error
+    if _MARIADB.search(told.decode(errors="replace")):
+        raise ScriptFailed(f"the {program} of this machine is MariaDB's; MySQL's client package has its own")
+
+
+def named(host: Host | None) -> Host | None:
+    """Returns ``host`` with MySQL's service, where that of MariaDB stands because nothing is configured."""
+    if host is None:
+        return None
+    ours = {word: ("systemctl", word, "mysql") for word in ("stop", "start")}
+    usual = Host(host.server, host.shell)
+    stop = ours["stop"] if host.stop == usual.stop else host.stop
+    return replace(host, stop=stop, start=ours["start"] if host.start == usual.start else host.start)
+
+
+def _same(server: Rebuilder) -> MySQLRebuild:
+    if not isinstance(server, MySQLRebuild):
+        raise TypeError("a MySQL server takes its data from a MySQL server")
+    return server

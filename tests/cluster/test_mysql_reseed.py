@@ -1,0 +1,212 @@
+"""A server of MySQL is built anew: by a clone, by a dump, and whoever dies in the midst of it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.broken import await_equal, diverge, ready
+from tests.support.lab import Lab
+from tests.support.load import Load, create_table
+from tests.support.mariadb import Node
+from tests.support.mysql import MySQLCluster, mysql_root
+from tests.support.scene import assert_order
+from tests.support.wait import until
+
+pytestmark = pytest.mark.matrix
+UNDOABLE = (
+    "INSERT INTO app.t VALUES (1000, 'extra')",
+    "CREATE TABLE app.errant (id INT PRIMARY KEY)",
+    "CREATE SCHEMA errant",
+)
+MARK = "ffffffff-ffff-ffff-ffff-fffffffffffe"
+CLONE = "INSTALL PLUGIN clone SONAME 'mysql_clone.so'"
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    """A site where commands run on no host: there are dumps only. MySQL's own client programs are there."""
+    monkeypatch.setenv("PATH", str(mysql_root().programs), prepend=":")
+    with Lab.start(3, provider=MySQLCluster) as started:
+        ready(started)
+        yield started
+
+
+@pytest.fixture
+def hosted(lab: Lab) -> Lab:
+    """Commands run on its hosts, and every server may be cloned."""
+    lab.cluster.primary.sql("DROP TABLE app.t, app.u")
+    lab.cluster.primary.sql("DROP USER proxyroute_rejoin@'%'")
+    ready(lab, hosts=True)
+    for node in lab.cluster:
+        node.sql(CLONE)
+    return lab
+
+
+def reseeded(lab: Lab, server: Node) -> dict[str, Any]:
+    status, value = lab.json("rejoin", server.name, "--method", "reseed", "--yes")
+    assert status == 0, value
+    assert value["verdict"] == "PROVEN", value["result"]["proof"]
+    return value
+
+
+def steps(lab: Lab, value: dict[str, Any]) -> dict[str, str]:
+    """Returns what the steps of an operation said of themselves."""
+    records = lab.json("show", value["result"]["operation"])[1]["records"]
+    return {r["name"]: r["detail"] for r in records if r["kind"] == "stepped"}
+
+
+def assert_anew(old: Node, new: Node) -> None:
+    await_equal(old, new)
+    schemas = {row["Database"] for row in old.sql("SHOW DATABASES")}
+    assert "errant" not in schemas
+    assert old.sql("SHOW TABLES IN app LIKE 'errant'") == []
+    assert not old.is_writable()
+    assert old.value("@@global.super_read_only")
+    assert old.replicates()
+    assert MARK not in old.gtid()
+
+
+def test_by_a_clone(hosted: Lab) -> None:
+    old, new = diverge(hosted, UNDOABLE)
+    uuid = old.value("@@server_uuid")
+    told = steps(hosted, reseeded(hosted, old))
+    assert "clone" in told, told
+    assert_anew(old, new)
+    assert old.value("@@server_uuid") == uuid
+    assert sorted(p.name for p in old.folder.iterdir() if "proxyroute" in p.name) == []
+    assert_order(hosted, new.name)
+
+
+def test_by_a_clone_under_writes(hosted: Lab) -> None:
+    create_table(hosted.cluster.primary)
+    old, new = diverge(hosted, UNDOABLE)
+    with Load.start(hosted.write, writers=2, rate=30) as load:
+        load.await_more(20)
+        reseeded(hosted, old)
+        load.await_more(5)
+        load.stop()
+    assert_anew(old, new)
+
+
+def test_by_a_dump(lab: Lab) -> None:
+    """Where nobody could start the server again."""
+    primary = lab.cluster.primary
+    primary.sql("CREATE VIEW app.v AS SELECT id FROM app.t")
+    primary.sql("CREATE PROCEDURE app.p() SELECT 1")
+    primary.sql("CREATE TRIGGER app.tr BEFORE INSERT ON app.u FOR EACH ROW SET NEW.c = NEW.c + 0")
+    primary.sql("CREATE EVENT app.tick ON SCHEDULE EVERY 1 HOUR DO SET @ticked=1")
+    old, new = diverge(lab, UNDOABLE)
+    value = reseeded(lab, old)
+    assert "dump and load" in steps(lab, value)
+    records = lab.json("show", value["result"]["operation"])[1]["records"]
+    assert any("no host:" in r["text"] for r in records if r["kind"] == "note")
+    assert_anew(old, new)
+    assert old.value("(SELECT COUNT(*) FROM app.v)") == 120
+    for thing in ("ROUTINES", "TRIGGERS"):
+        where = f"{thing[:-1]}_SCHEMA='app'"
+        assert len(old.sql(f"SELECT * FROM information_schema.{thing} WHERE {where}")) == 1, thing
+    (event,) = old.sql("SELECT STATUS FROM information_schema.EVENTS WHERE EVENT_SCHEMA='app'")
+    assert event["STATUS"] == "REPLICA_SIDE_DISABLED"
+    assert_order(lab, new.name)
+
+
+def test_by_a_dump_where_the_source_has_no_clone_plugin(hosted: Lab) -> None:
+    old, new = diverge(hosted, UNDOABLE)
+    new.sql("UNINSTALL PLUGIN clone")
+    value = reseeded(hosted, old)
+    assert "dump and load" in steps(hosted, value)
+    records = hosted.json("show", value["result"]["operation"])[1]["records"]
+    assert any(f"{new.name} has no clone plugin: INSTALL PLUGIN" in r["text"] for r in records if r["kind"] == "note")
+    assert_anew(old, new)
+
+
+@pytest.mark.parametrize("point", ["rejoin.give_way:after", "rejoin.clone:after:1", "rejoin.start_server:before"])
+def test_killed_in_the_midst_of_a_clone(hosted: Lab, point: str) -> None:
+    """What is half built has no channel and is told; the one that has begun it goes on."""
+    old, new = diverge(hosted, UNDOABLE)
+    words = ("rejoin", old.name, "--method", "reseed", "--yes")
+    killed = hosted.run(*words, environment={"PROXYROUTE_FAULT": f"engine/{point}"})
+    assert killed.returncode == -9, killed.stdout + killed.stderr
+    if old.running and point.startswith("rejoin.give_way"):
+        assert old.replication() == {}
+        assert MARK in old.gtid()
+        assert not old.is_writable()
+    reseeded(hosted, old)
+    assert_anew(old, new)
+
+
+def test_a_dump_that_dies_leaves_a_server_that_is_half_built_and_keeps_its_delay(lab: Lab) -> None:
+    replica, primary = lab.cluster["db3"], lab.cluster.primary
+    primary.sql("CREATE TABLE app.zzz (id INT PRIMARY KEY)")
+    lab.cluster.await_synced()
+    replica.sql("STOP SLAVE")
+    replica.sql("CHANGE MASTER TO MASTER_DELAY=3")
+    replica.sql("START SLAVE")
+    words = ("rejoin", replica.name, "--method", "reseed", "--yes")
+    killed = lab.run(*words, environment={"PROXYROUTE_FAULT": "engine/rejoin.load:before"})
+    assert killed.returncode == -9
+    replica.kill9()
+    replica.start()
+    assert replica.replication() == {}, "nothing has started with it"
+    with_other = lab.run("rejoin", replica.name, "--method", "follow")
+    assert with_other.returncode == 3
+    assert "not finished" in with_other.stderr
+    status, value = lab.json(*words)
+    assert status in (0, 7), value
+    await_equal(replica, primary)
+    assert replica.replication()["SQL_Delay"] == 3
+    assert MARK not in replica.gtid()
+    assert replica.replicates()
+
+
+def test_writers_wait_no_longer_than_a_moment_for_the_position_of_a_dump(lab: Lab) -> None:
+    """A long reading keeps the lock of a dump waiting, and with it everybody's writes: it gives up, and says so."""
+    old, new = diverge(lab, UNDOABLE)
+    with new.session() as holder, holder.cursor() as cursor:
+        cursor.execute("LOCK TABLES app.u WRITE")
+        status, value = lab.json("rejoin", old.name, "--method", "reseed", "--yes")
+        assert status == 5, value
+        cursor.execute("UNLOCK TABLES")
+    until(lambda: new.sql("SELECT 1"), "the primary to answer")
+    reseeded(lab, old)
+    assert_anew(old, new)
+
+
+def test_one_that_restarts_by_itself_is_waited_for(hosted: Lab) -> None:
+    """As under systemd: nobody starts it on its host."""
+    old, new = diverge(hosted, UNDOABLE)
+    old.kill9()
+    asked = old.folder / "asked"
+    (old.folder / "service").write_text(f'#!/bin/sh\necho "$1" >>{asked}\nexit 1\n')
+    supervisor = old.folder / "supervisor"
+    supervisor.write_text(_SUPERVISOR.format(folder=old.folder, program=old.program()))
+    supervisor.chmod(0o755)
+    with subprocess.Popen([str(supervisor)], start_new_session=True):
+        until(lambda: answers(old), "it to start")
+        told = steps(hosted, reseeded(hosted, old))
+        assert "clone" in told, told
+        assert_anew(old, new)
+        assert not asked.exists()
+        old.sql("SHUTDOWN")
+
+
+def answers(node: Node) -> bool:
+    """Whether somebody listens at its address."""
+    with contextlib.suppress(OSError), socket.create_connection((node.address.host, node.address.port), 1):
+        return True
+    return False
+
+
+_SUPERVISOR = """#!/bin/sh
+export MYSQLD_PARENT_PID=$$
+while :; do
+    {program} --defaults-file={folder}/my.cnf </dev/null >>{folder}/error.log 2>&1
+    [ $? = 16 ] || exit 0
+done
+"""
