@@ -234,6 +234,7 @@ def furnished(running: Node) -> Iterator[Node]:
     """A server with something of everything that a dump may hold, which refuses writes."""
     running.sql("CREATE VIEW app.v AS SELECT 1 AS one")
     running.sql("CREATE TRIGGER app.tr BEFORE INSERT ON app.t FOR EACH ROW SET NEW.id = NEW.id")
+    running.sql("INSTALL PLUGIN clone SONAME 'mysql_clone.so'")
     running.sql("CREATE FUNCTION app.f() RETURNS INT DETERMINISTIC RETURN 1")
     for statement in rebuild_statements(parse_version(running.value("@@version")), LEAST.user):
         running.sql(statement.replace(password_of(LEAST.user), LEAST.password))
@@ -242,6 +243,7 @@ def furnished(running: Node) -> Iterator[Node]:
         yield running
     finally:
         running.sql("SET GLOBAL read_only=0")
+        running.sql("UNINSTALL PLUGIN clone")
         for what in (f"USER {LEAST.user}", "FUNCTION app.f", "TRIGGER app.tr", "VIEW app.v"):
             running.sql(f"DROP {what}")
 
