@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -100,6 +101,13 @@ def test_where_there_is_no_room_the_one_that_has_asked_nothing_for_longest_makes
 
 def test_one_that_takes_no_answer_is_given_up(monkeypatch: pytest.MonkeyPatch, place: tuple[str, int]) -> None:
     monkeypatch.setattr(connections, "STUCK", 0.3)
+    given_up, give_up = threading.Event(), connections.Connection.give_up
+
+    def noted(connection: connections.Connection) -> None:
+        give_up(connection)
+        given_up.set()
+
+    monkeypatch.setattr(connections.Connection, "give_up", noted)
     one = b"GET /static/pages.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
     number = 1000
     with contextlib.ExitStack() as ends:
@@ -108,7 +116,7 @@ def test_one_that_takes_no_answer_is_given_up(monkeypatch: pytest.MonkeyPatch, p
         greedy.settimeout(10)
         greedy.connect(place)
         greedy.sendall(one * number)
-        time.sleep(1.5)  # no condition: nothing is to be seen from here without taking what was sent
+        assert given_up.wait(30), "it was not given up"
         length, ended_early = 0, False
         while not ended_early:
             try:
