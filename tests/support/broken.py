@@ -16,6 +16,7 @@ from tests.support.accounts import Account
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import TABLE, RowId
 from tests.support.mariadb import Node
+from tests.support.netlab import NetLab
 from tests.support.wait import until
 
 REBUILD = Account("proxyroute_rejoin", "lab-rejoin")
@@ -34,7 +35,7 @@ ERRANT = (
 )
 
 
-def ready(lab: Lab, hosts: bool = False) -> None:
+def ready(lab: Lab | NetLab, hosts: bool = False) -> None:
     """Gives the site tables, the account of ``rejoin``, and hosts on which commands run (this machine)."""
     primary = lab.cluster.primary
     grants = mysql_grants if lab.cluster.flavour == "mysql" else mariadb_grants
@@ -136,11 +137,11 @@ def archive_of(lab: Lab) -> Path:
     return max(folders, key=lambda f: f.name)
 
 
-def archived_rows(lab: Lab) -> set[RowId]:
+def archived_rows(lab: Lab | NetLab) -> set[RowId]:
     """Returns every row of the writers (tests.support.load) that is in an archive."""
     schema, table = TABLE.split(".")
     row = re.compile(rf"### INSERT INTO `{schema}`\.`{table}`\n### SET\n###   @1=(\d+).*\n###   @2=(\d+)")
     found: set[RowId] = set()
-    for file in (lab.folder / "state" / CLUSTER_NAME / "archive").glob("*/decoded.sql"):
+    for file in lab.folder.rglob(f"state/{CLUSTER_NAME}/archive/*/decoded.sql"):
         found |= {(int(writer), int(n)) for writer, n in row.findall(file.read_text())}
     return found
