@@ -28,7 +28,14 @@ _FREEZING = (
     "mariadb.unblock_writes",
 )
 _BUILT_ANEW = ("archive.fetch", "archive.write", "rejoin.end_older", "rejoin.own", "rejoin.stop_replication")
-_HISTORY = ("rejoin.reset", "rejoin.set_position", "rejoin.set_state", "mariadb.start_replica")
+_HISTORY = (
+    "rejoin.hold_writes",
+    "rejoin.release_writes",
+    "rejoin.reset",
+    "rejoin.set_position",
+    "rejoin.set_state",
+    "mariadb.start_replica",
+)
 _COMPARED = ("verify.dead_man", "verify.pause", "verify.snapshot", "verify.resume")
 
 SWEPT: Mapping[str, Collection[str]] = {
