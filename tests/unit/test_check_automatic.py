@@ -18,7 +18,7 @@ OPEN = Finding("operation.open", Severity.ERROR, "shop", "is not finished", "pro
 
 @pytest.mark.parametrize("mode", ["manual", "automatic"])
 def test_what_blocks_is_a_warning_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    monkeypatch.setattr(engine_looks, "host_findings", lambda _: ())
+    monkeypatch.setattr(engine_looks, "host_findings", lambda *_: ())
     monkeypatch.setattr(engine_looks, "salvage_findings", lambda *_: ())
     engine: Any = object.__new__(Engine)
     engine._config = SimpleNamespace(findings=lambda: (), failover=SimpleNamespace(mode=mode), vrrp=None)

@@ -62,7 +62,11 @@ def test_what_is_asked_in_vain_says_nothing_of_the_server(tmp_path: Path) -> Non
     """An undo where there is nothing to undo; a dump for one that is down. Both may follow by themselves later."""
     world, _ = make_world()
     no_way = SimpleNamespace(
-        cannot_copy=lambda *_: ("db1 has no host",), cannot_dump=lambda *_: (), logs=lambda *_: (), name="db3"
+        physical="copy",
+        cannot_copy=lambda *_: ("db1 has no host",),
+        cannot_dump=lambda *_: (),
+        logs=lambda *_: (),
+        name="db3",
     )
     site = Site("shop", dict(world.servers))
     claim: Any = SimpleNamespace(check=lambda: None)
