@@ -112,7 +112,7 @@ class Keeper:
             self._ask_at = 0.0
             self._sentry.remember(sightings, self._events_if_due(view))
             if fresh:
-                with giving_way(self._urgent):  # a proxy that hangs keeps nobody from acting
+                with giving_way(self._news(diagnosis)):  # a proxy that hangs keeps nobody from acting
                     observed = self._engine.observe()
                     give_way()  # what was cut short says nothing of any proxy
                 self._observed = observed
@@ -153,6 +153,16 @@ class Keeper:
             finally:
                 self._asking.release()
         return self._urgency
+
+    def _news(self, diagnosis: Diagnosis) -> Callable[[], str]:
+        """As :meth:`_urgent`, but for ``diagnosis``: nothing is done by it now, and the proxies are to be looked at."""
+        known = f"{diagnosis.primary}: {diagnosis.name}"
+
+        def news() -> str:
+            urgent = self._urgent()
+            return "" if urgent == known else urgent
+
+        return news
 
     def _show(self, sightings: Sightings, diagnosis: Diagnosis | None) -> None:
         """Shows what is seen to whoever looks on; at most some times a second, for it is judged anew each time.
