@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -147,7 +148,8 @@ def _pass(point: str) -> None:
             if owner is not None:
                 os.kill(owner, ends)
             if owner is None or ends is signal.SIGKILL:  # a helper does not act for the dead
-                os.kill(os.getpid(), ends)
+                # to this very thread: one that is sent to the process may wait until another thread has a turn
+                signal.pthread_kill(threading.get_ident(), ends)
 
 
 @contextmanager
