@@ -110,7 +110,7 @@ class Keeper:
             if self._acted(diagnosis) or diagnosis.action is Action.WAIT:
                 return
             self._ask_at = 0.0
-            self._sentry.remember(sightings, self._events_if_due(view))
+            self._sentry.remember(sightings, self._events_if_due(view, diagnosis))
             if fresh:
                 with giving_way(self._news(diagnosis)):  # a proxy that hangs keeps nobody from acting
                     observed = self._engine.observe()
@@ -271,12 +271,12 @@ class Keeper:
         level = "good" if verdict is Verdict.PROVEN and not left else "warn"
         self._tell.done(f"failover {result.operation}: {result.text}; {verdict}{left}", level, result.operation)
 
-    def _events_if_due(self, view: View) -> tuple[Event, ...] | None:
+    def _events_if_due(self, view: View, diagnosis: Diagnosis) -> tuple[Event, ...] | None:
         """The scheduled events of the primary, which it cannot tell any more once it is gone; read now and then."""
         primary = view.primary
         if primary is None or time.monotonic() < self._events_at:
             return None
-        with giving_way(self._urgent):
+        with giving_way(self._news(diagnosis)):
             inspection = self._engine.inspect(View(view.cluster, {primary.name: primary})).inspections.get(primary.name)
             give_way()
         self._events_at = time.monotonic() + _EVENTS_EVERY

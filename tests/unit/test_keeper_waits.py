@@ -20,7 +20,7 @@ from proxyroute.notify_message import Notice
 from proxyroute.operation import Operation
 from proxyroute.outcome import Result
 from proxyroute.sight import Sightings
-from proxyroute.standing import Standing
+from proxyroute.standing import Order, Standing
 from tests.support.builders import position, replica, server, view
 from tests.support.fakeworld import FakeLease, MortalJournal, make_world
 
@@ -98,6 +98,21 @@ def test_what_hangs_while_it_is_only_looked_at_is_left_once_the_primary_is_silen
     served.step()
     assert engine.cut_short == hangs
     assert served._observed == (), "what was cut short is no answer"
+
+
+@pytest.mark.parametrize("wanted", [Action.FAILOVER, Action.CLOSE])
+def test_while_it_may_not_act_the_state_is_told_and_the_proxies_are_looked_at(wanted: Action) -> None:
+    """A primary that is dead, or has a rival, and an engine that has been told to do nothing: somebody reads this."""
+    told: list[Notice] = []
+    sentry = Sentry()
+    sentry.diagnosis = Diagnosis("DeadPrimary", "", Action.NONE, "db1", wanted=wanted)
+    sentry.standing = Standing(paused=Order("root", 1.0, "the network is worked at"))
+    engine: Any = Engine(sentry, "nothing")
+    engine.address_findings = lambda _: ()
+    served = kept(sentry, engine, told)
+    served.step()
+    assert [o.proxy for o in served._observed] == ["edge1"]
+    assert "state" in [notice.kind for notice in told]
 
 
 def test_what_a_primary_has_lost_is_told_when_it_is_opened_again() -> None:
