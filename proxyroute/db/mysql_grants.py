@@ -49,7 +49,7 @@ _ANY_DEFINER_SINCE = (8, 2, 0)
 
 
 def engine_privileges(version: Version, *, force: bool = False) -> tuple[Privilege, ...]:
-    """Returns what the engine's account needs on a server of ``version`` (8.0.26 or later)."""
+    """Returns what the engine's account needs on a server of ``version``."""
     return (*_named(version, ENGINE), *([FORCE] if force else ()))
 
 

@@ -1,4 +1,4 @@
-"""Readings of a MySQL server (8.0.26 and later, tried on 9.7): one :class:`~proxyroute.model.Status` in one round trip.
+"""Readings of a MySQL server (tried on 9.7): one :class:`~proxyroute.model.Status` in one round trip.
 
 Nothing here takes a lock that a commit may hold: a server with a hanging disk must still be readable.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxyroute.db.rows import UNKNOWN_VARIABLE, by_kind, is_on, options, parse_version, semi_sync
+from proxyroute.db.mysql_spelling import FLOOR
+from proxyroute.db.rows import by_kind, is_on, options, parse_version, semi_sync
 from proxyroute.db.session import Session
-from proxyroute.errors import ServerError, StatementError
+from proxyroute.errors import ServerError
 from proxyroute.gtid import MySQLPosition
 from proxyroute.model import Address, Deadline, Receiver, Source, Status
 
@@ -123,14 +124,12 @@ def read_status(session: Session, name: str, address: Address, deadline: Deadlin
 
     ``Status.round_trip_seconds`` is how long the first and cheapest statement took. Raises Unreachable when the
     server does not answer by ``deadline``, StatementError when a privilege is missing (REPLICATION CLIENT), and
-    ServerError when it is not a MySQL server that knows these words.
+    ServerError when it is older than any MySQL that is known here.
     """
-    try:
-        found, round_trip = session.read_all((_CORE, _NAMED, _CHANNELS, _HEARD), deadline)
-    except StatementError as error:
-        if error.errno == UNKNOWN_VARIABLE:
-            raise ServerError(session.server, f"is not MySQL of 8.0.26 or later: it answered {error}") from error
-        raise
+    if session.version < FLOOR:
+        told, floor = (".".join(str(n) for n in version) for version in (session.version, FLOOR))
+        raise ServerError(session.server, f"is MySQL {told}; ProxyRoute works with MySQL from {floor} on")
+    found, round_trip = session.read_all((_CORE, _NAMED, _CHANNELS, _HEARD), deadline)
     (core,), named, channels, heard = found
     variables, counters, persisted = by_kind(named, "variable", "counter", "persisted")
     if persisted:

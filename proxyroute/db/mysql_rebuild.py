@@ -19,7 +19,6 @@ from proxyroute.db.host_owner import start_server
 from proxyroute.db.mysql_read import read_position
 from proxyroute.db.owning import DEAD_MAN, FILL_UNLOGGED_MYSQL, LOAD, REBUILD, own
 from proxyroute.db.rebuild import POLL, Rebuild
-from proxyroute.db.rows import parse_version
 from proxyroute.db.session import Session
 from proxyroute.errors import ScriptFailed, ServerError, Unreachable
 from proxyroute.faults import act
@@ -42,7 +41,6 @@ _IDLE = 30 * 86400
 """Seconds for which the session that owns a load may be silent: as long as the load may take, and more."""
 _MARIADB = re.compile(r"MariaDB|Ver 3\.")
 """In what a client program says of its version; that of mysqlbinlog is 3.x there."""
-_RESET_SINCE = (8, 2, 0)
 
 
 class MySQLRebuild(Rebuild):
@@ -91,9 +89,7 @@ class MySQLRebuild(Rebuild):
             if read_position(session, deadline) != position:
                 still()
                 # in one piece: with data and without a position it would look like a server that has nothing
-                version = parse_version(str(session.one("SELECT @@version AS v", deadline)["v"]))
-                reset = "RESET BINARY LOGS AND GTIDS" if version >= _RESET_SINCE else "RESET MASTER"
-                begin = [reset, f"SET GLOBAL gtid_purged='{position}'"]
+                begin = ["RESET BINARY LOGS AND GTIDS", f"SET GLOBAL gtid_purged='{position}'"]
                 session.change_all("rejoin.reset", begin, deadline)
             if channel is not None:
                 mysql_channels.make(session, channel, deadline)

@@ -20,7 +20,9 @@ import pymysql
 from pymysql.cursors import DictCursor
 
 from proxyroute.db.acting import TAKE_MARK
+from proxyroute.db.mysql_spelling import renamed, spelled
 from proxyroute.db.pipeline import ask
+from proxyroute.db.rows import parse_version
 from proxyroute.errors import LostReply, ServerError, Silence, StatementError, Unreachable
 from proxyroute.faults import act
 from proxyroute.model import Address, Deadline
@@ -93,6 +95,8 @@ class Session:
         """The server's id of this connection; 0 when not open."""
         self.flavour = ""
         """``mariadb`` or ``mysql``, by the greeting of the server that was last connected to."""
+        self.version = (0, 0, 0)
+        """Its version, by the same greeting."""
 
     @property
     def is_open(self) -> bool:
@@ -133,8 +137,16 @@ class Session:
             raise Unreachable(self.server, f"cannot connect to {self.address}: {error}", _kind(error)) from error
         self._connection = connection
         self.id = connection.thread_id()  # type: ignore[no-untyped-call]
-        self.flavour = flavour_of(connection.get_server_info())  # type: ignore[no-untyped-call]
+        greeting = str(connection.get_server_info())  # type: ignore[no-untyped-call]
+        self.flavour, self.version = flavour_of(greeting), self._version_in(greeting)
         return self
+
+    def _version_in(self, greeting: str) -> tuple[int, int, int]:
+        try:
+            return parse_version(greeting)
+        except ValueError as error:
+            self.close()
+            raise Unreachable(self.server, f"{self.address} greets as no database server does: {error}") from error
 
     def _connect_error(self, error: pymysql.err.Error) -> ServerError:
         number, text = _number_and_text(error)
@@ -160,7 +172,11 @@ class Session:
             first = self.read(statements[0], deadline)
             seconds = time.monotonic() - began
             return [first, *(self.read(s, deadline) for s in statements[1:])], seconds
-        return self._alone(lambda connection: ask(connection, statements, deadline), deadline, sent_is_unknown=False)
+        asked = [self._spelled(s) for s in statements]
+        rows, seconds = self._alone(
+            lambda connection: ask(connection, asked, deadline), deadline, sent_is_unknown=False
+        )
+        return [self._renamed(sql, found) for sql, found in zip(statements, rows, strict=True)], seconds
 
     def one(self, sql: str, deadline: Deadline, args: tuple[Any, ...] = ()) -> dict[str, Any]:
         """Returns the first row of a reading statement, or an empty mapping."""
@@ -185,8 +201,9 @@ class Session:
         """
         deadline.require(f"{self.server}: {statements[0][:60]}")
         self.mark(deadline)
+        asked = [self._spelled(s) for s in statements]
         with act(point):
-            self._alone(lambda connection: ask(connection, statements, deadline), deadline, sent_is_unknown=True)
+            self._alone(lambda connection: ask(connection, asked, deadline), deadline, sent_is_unknown=True)
 
     def mark(self, deadline: Deadline) -> None:
         """Makes this a session that may change something. Raises LeaseLost when that is not for us to do any more.
@@ -213,10 +230,17 @@ class Session:
         def exchange(connection: _Connection) -> list[dict[str, Any]]:
             connection.patience = deadline
             with connection.cursor() as cursor:
-                cursor.execute(sql, args or None)
-                return list(cursor.fetchall())
+                cursor.execute(self._spelled(sql), args or None)
+                return self._renamed(sql, list(cursor.fetchall()))
 
         return self._alone(exchange, deadline, sent_is_unknown=sent_is_unknown)
+
+    def _spelled(self, sql: str) -> str:
+        """Returns ``sql`` in the words that the server knows: MySQL has changed some of them from series to series."""
+        return spelled(sql, self.version) if self.flavour == "mysql" else sql
+
+    def _renamed(self, sql: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return renamed(sql, rows, self.version) if self.flavour == "mysql" else rows
 
     def _alone(self, exchange: Callable[[_Connection], T], deadline: Deadline, *, sent_is_unknown: bool) -> T:
         """Lets ``exchange`` talk to the server, nobody else meanwhile, and tells its errors apart."""
