@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.chaos.swept import swept
 from tests.chaos.test_sigkill import GUARD_DIES, SETTINGS
 from tests.chaos.world import assert_legal, await_closed, limits_of
-from tests.support.lab import Lab
+from tests.support.lab import Lab, processes_of
 from tests.support.load import create_table
 from tests.support.process import free_port
 from tests.support.scene import configured
+from tests.support.wait import until
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,19 @@ def test_killed_while_it_tells_how_it_ended(lab: Lab, tmp_path: Path) -> None:
             assert_legal(lab, limits)
 
 
+SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+
+def stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+
+
+def guards(lab: Lab) -> list[int]:
+    """The processes of guards on the site."""
+    found = [pid for pid in processes_of(lab.folder) if Path(f"/proc/{pid}/cmdline").exists()]
+    return [pid for pid in found if b"proxyroute.guard" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 ENDING = ("guard/guard.end_engine:before", "guard/guard.end_engine:after", GUARD_DIES, "guard/guard.take_over:after")
 
 
@@ -71,11 +88,23 @@ ENDING = ("guard/guard.end_engine:before", "guard/guard.end_engine:after", GUARD
 def test_the_guard_is_killed_while_it_ends_an_engine_that_hangs_or_goes_on_in_its_place(
     lab: Lab, point: str, fault: str
 ) -> None:
-    """What holds writes back ends by itself, or with its session; heal does the rest."""
+    """What holds writes back ends by itself, or with its session; heal does the rest.
+
+    An engine whose guard died before it could end it hangs on, and only a person ends it.
+    """
     swept("a guard", ENDING)
     limits = limits_of(lab)
-    done = lab.run("switchover", "--yes", environment={"PROXYROUTE_FAULT": f"engine/{point}@STOP,{fault}"})
-    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+    faults = {**os.environ, "PROXYROUTE_FAULT": f"engine/{point}@STOP,{fault}"}
+    with subprocess.Popen(lab.command("switchover", "--yes"), env=faults, **SILENT) as engine:
+        try:
+            until(lambda: stopped(engine.pid) or engine.poll() is not None, "the engine to hang", 60)
+            if fault == ENDING[0]:
+                until(lambda: not guards(lab), "the guard to die", 60)
+                assert lab.run("heal").returncode == 6, "a living engine is left alone"
+                engine.kill()
+            assert engine.wait(60) == -signal.SIGKILL
+        finally:
+            engine.kill()
     await_closed(lab)
     healed = lab.run("heal")
     assert healed.returncode in (0, 7), healed.stdout + healed.stderr
