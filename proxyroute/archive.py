@@ -14,20 +14,20 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import groupby, takewhile
+from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from proxyroute import room
 from proxyroute.binlog import LogFile, Logged, MySQLGTID, Table, empty_statements, read_log, together
-from proxyroute.errors import ProxyRouteError, Refused, ScriptFailed
+from proxyroute.errors import ScriptFailed
 from proxyroute.faults import act
-from proxyroute.gtid import GTID, Containment, MariaDBPosition, Position
+from proxyroute.gtid import Containment, Position
 from proxyroute.model import Deadline
-from proxyroute.ports_data import Heir, LogSource
+from proxyroute.ports_data import LogSource
 
 _ROW = re.compile(rb"^### (INSERT INTO|UPDATE|DELETE FROM) `((?:[^`]|``)+)`\.`((?:[^`]|``)+)`", re.MULTILINE)
 _VERBS = {b"INSERT INTO": "inserted", b"UPDATE": "updated", b"DELETE FROM": "deleted"}
@@ -52,6 +52,8 @@ class Archive:
     """What the server had executed before the first of them; the other has all of it."""
     missing: Position
     """What should be there as well, and is in no file any more: nobody can tell what it did. Empty: all is here."""
+    known: Position
+    """What the other had when this was made."""
     rows: Mapping[str, Mapping[str, int]]
     """By table: how many rows were inserted, updated, deleted."""
     cut: str = ""
@@ -90,163 +92,68 @@ def save(source: LogSource, executed: Position, known: Position, folder: Path, d
     ``executed`` is what it says to have executed. Raises ProxyRouteError or OSError when that could not be done, NoRoom
     where a disk is too small or becomes full; then nothing is left behind that looks like an archive.
     """
-    with _making(source.name, folder) as making:
-        files, missing = _fetch(source, executed, known, making / "raw", deadline)
-        errant = tuple(t for f in files for t in f.transactions if not _has(known, t))
-        return _keep(making, source, files, errant, missing, executed, deadline)
-
-
-def save_left(
-    source: LogSource, server_id: int, stood: Position, now: Position, folder: Path, deadline: Deadline
-) -> Archive:
-    """Keeps what is in the files of a dead server beyond a replica of it; returns the archive.
-
-    The server has the id ``server_id``; the replica stood at ``stood`` when it followed nobody any more, and has had
-    ``now`` since. It has applied in order, so that whatever is in the log before what it had last is there as well, if
-    its own state knows it or not. When nothing is beyond, nothing is kept, and the archive has no transactions. Raises
-    as :func:`save` does, and Refused when the files are those of another server.
-    """
-    if not isinstance(stood, MariaDBPosition) or not isinstance(now, MariaDBPosition):
-        raise ProxyRouteError("only what a dead server of MariaDB has left can be kept")
-    with _making(source.name, folder) as making:
-        files: list[LogFile] = []
-        logs = source.logs(deadline)
-        for name in reversed(list(logs)):
-            deadline.require(f"the binary log of {source.name}")
-            room.require(folder, logs[name], f"{name} of {source.name}")
-            files.insert(0, _read(source.fetch_log(name, making / "raw", deadline)))
-            if files[0].server_id != server_id:
-                text = f"{name} was written by the server with id {files[0].server_id}, and {source.name} has"
-                raise Refused(f"{text} {server_id}; correct servers.{source.name}.host")
-            if stood.contains(files[0].before) is not Containment.NO:
-                break
-        begun = _mariadb(files[0].before) if files else MariaDBPosition()
-        missing = MariaDBPosition(
-            tuple(g for g in begun.entries if stood.contains(MariaDBPosition((g,))) is Containment.NO)
-        )
-        torn = next((n for n, f in enumerate(files) if f.cut), len(files))
-        whole = files[: torn + 1]
-        had = _had(whole, begun, stood).merge(now)
-        beyond = tuple(t for f in whole for t in f.transactions if not _has(had, t))
-        cut = files[torn].cut if torn < len(files) else ""
-        if cut and torn < len(files) - 1:
-            cut += f"; what is in {files[torn + 1].name} and after it is kept raw only"
-        logged = MariaDBPosition((*begun.entries, *_gtids(t for f in files for t in f.transactions)))
-        own = stood.by(server_id)
-        if logged.contains(own) is Containment.NO:  # an old copy, or a disk that has lost its end
-            cut += ("; " if cut else "") + f"it ends before {own.minus(logged)}, which was received from {source.name}"
-        if not beyond:
-            return Archive(folder, source.name, (), (), MariaDBPosition(), missing, {}, cut)
-        return _keep(making, source, whole, beyond, missing, MariaDBPosition(), deadline, cut)
-
-
-def _had(files: Sequence[LogFile], begun: MariaDBPosition, stood: MariaDBPosition) -> MariaDBPosition:
-    """Returns ``stood`` with all that is in ``files``, and before them, up to what it has last of each domain."""
-    logged = _gtids(t for f in files for t in f.transactions)
-    had = stood
-    for last in stood.latest().entries:
-        inside = [g for g in logged if g.domain == last.domain]
-        if last in inside or last in begun.entries:
-            earlier = (*(g for g in begun.entries if g.domain == last.domain), *inside[: _index(inside, last) + 1])
-            had = had.merge(MariaDBPosition(earlier))
-    return had
-
-
-def _index(found: Sequence[GTID], wanted: GTID) -> int:
-    return found.index(wanted) if wanted in found else -1
+    with making(source.name, folder) as aside:
+        files, missing = _fetch(source, executed, known, aside / "raw", deadline)
+        errant = tuple(t for f in files for t in f.transactions if not has(known, t))
+        return keep(aside, source, files, errant, missing, executed, known, deadline)
 
 
 @contextmanager
-def _making(server: str, folder: Path) -> Iterator[Path]:
-    """A folder for an archive in the making. What is there when the block is left is no archive, and is removed."""
-    making = folder / f".making-{server}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+def making(server: str, folder: Path) -> Iterator[Path]:
+    """A folder for an archive in the making. What is there when the block is left is no archive, and is removed.
+
+    Raises NoRoom for what goes wrong in the block because the disk became full.
+    """
+    aside = folder / f".making-{server}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
     try:
         with room.told_apart(folder):
             for old in folder.glob(f".making-{server}-*"):
                 shutil.rmtree(old, ignore_errors=True)
-            (making / "raw").mkdir(parents=True, mode=0o700)
-            yield making
+            (aside / "raw").mkdir(parents=True, mode=0o700)
+            yield aside
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
-def _keep(
-    making: Path,
+def keep(
+    aside: Path,
     source: LogSource,
     files: Sequence[LogFile],
     errant: tuple[Logged, ...],
     missing: Position,
     executed: Position,
+    known: Position,
     deadline: Deadline,
     cut: str = "",
 ) -> Archive:
-    """Makes an archive of what was fetched; one that says the same as an earlier one is that one."""
-    folder, name = making.parent, making.name.removeprefix(".making-")
+    """Makes an archive of what was fetched into ``aside``, and puts it into place; returns it.
+
+    One that says the same as an earlier one is that one. ``errant`` is what the other, who has ``known``, lacks of what
+    is in ``files``. Raises ScriptFailed when the text cannot be made.
+    """
+    folder, name = aside.parent, aside.name.removeprefix(".making-")
     again = sum(1 for _ in folder.glob(f"{name}*"))  # another one, made in the same second
     name += f"-{again}" if again else ""
     since, state = _since(files, errant, executed.minus(executed))
-    rows = _decode(source, errant, making, deadline)
-    errant = tuple(_unpacked(source, t, making / "raw", deadline) if t.packed else t for t in errant)
+    rows = _decode(source, errant, aside, deadline)
+    errant = tuple(_unpacked(source, t, aside / "raw", deadline) if t.packed else t for t in errant)
     since = tuple(_named(errant, t) for t in since)
-    _write_empty(errant, making)
-    archive = Archive(folder / name, source.name, errant, since, state, missing, rows, cut)
-    (making / "summary.json").write_text(json.dumps(_summary(archive, executed), indent=1, ensure_ascii=False))
-    twin = _twin(making, folder, source.name)
+    _write_empty(errant, aside)
+    archive = Archive(folder / name, source.name, errant, since, state, missing, known, rows, cut)
+    (aside / "summary.json").write_text(json.dumps(_summary(archive, executed), indent=1, ensure_ascii=False))
+    twin = _twin(aside, folder, source.name)
     if twin is not None:  # asked again, and nothing has happened since
         return replace(archive, path=twin)
-    _sync(making)
+    _sync(aside)
     with act("archive.write"):
-        making.rename(folder / name)
+        aside.rename(folder / name)
     _sync_one(folder)
     return archive
 
 
-def replay(archive: Archive, target: Heir, position: Callable[[], Position], deadline: Deadline) -> int:
-    """Applies what ``archive`` keeps to ``target``, which must not replicate; returns how many transactions that were.
-
-    ``position`` reads what the target has executed; what it has already is left out, so that this may be repeated.
-    Raises Refused when the target does not stand where the archive begins, part of the history is missing (applied on
-    top of something else these transactions would be others), or one is part of an XA transaction, which somebody
-    would have to end; ScriptFailed when one fails. What is before that has been applied then.
-    """
-    executed = _mariadb(position())
-    todo = [t for t in archive.transactions if not _has(executed, t)]
-    if not todo:
-        return 0
-    domains = {gtid.domain for gtid in _gtids(todo)}
-    done = _mariadb(together((t for t in archive.since if t not in todo), archive.state))
-    stands, begins = (MariaDBPosition(tuple(g for g in p.entries if g.domain in domains)) for p in (executed, done))
-    if not archive.missing.empty or stands.latest() != begins.latest():
-        raise Refused(
-            f"{target.name} stands at {stands}, and what is kept in {archive.path} begins at {begins.latest()}"
-            + (f" and lacks {archive.missing}" if not archive.missing.empty else "")
-        )
-    plain = list(takewhile(lambda t: not t.xa, todo))
-    for file, start, end in _ranges(plain):
-        deadline.require(f"{target.name} to apply {archive.path}")
-        target.replay(archive.path / "raw" / file, start, end, deadline)
-    left = [t for t in plain if not _has(_mariadb(position()), t)]
-    if left:
-        raise ScriptFailed(f"{target.name} still lacks {', '.join(str(t.gtid) for t in left[:_SHOWN])}")
-    if len(plain) < len(todo):
-        raise Refused(f"{todo[len(plain)].gtid} is part of an XA transaction, which somebody would have to end")
-    return len(todo)
-
-
-def _mariadb(position: Position) -> MariaDBPosition:
-    assert isinstance(position, MariaDBPosition)
-    return position
-
-
-def _gtids(transactions: Iterable[Logged]) -> tuple[GTID, ...]:
-    found = tuple(t.gtid for t in transactions)
-    assert all(isinstance(gtid, GTID) for gtid in found)
-    return cast(tuple[GTID, ...], found)
-
-
-def _twin(making: Path, folder: Path, server: str) -> Path | None:
+def _twin(aside: Path, folder: Path, server: str) -> Path | None:
     """Returns an archive of ``server`` that says the same as the one that is being made."""
-    mine = (making / "summary.json").read_bytes()
+    mine = (aside / "summary.json").read_bytes()
     for other in sorted(folder.glob(f"{server}-*/summary.json")):
         if other.read_bytes() == mine:
             return other.parent
@@ -263,24 +170,30 @@ def _fetch(
         deadline.require(f"the binary log of {source.name}")
         room.require(raw, logs[name], f"{name} of {source.name}")
         path = source.fetch_log(name, raw, deadline)
-        files.insert(0, _read(path))
-        if known.contains(files[0].before) is Containment.YES:
+        files.insert(0, read_file(path))
+        if not files[0].bare and known.contains(files[0].before) is Containment.YES:
             break
     none = known.minus(known)
     seen = together((t for f in files for t in f.transactions), none)
-    start = files[0].before if files else none
     unread = executed.minus(known).minus(seen)
-    return files, start.minus(known).merge(unread)
+    return files, begun(files, none).minus(known).merge(unread)
 
 
-def _read(path: Path) -> LogFile:
+def begun(files: Sequence[LogFile], none: Position) -> Position:
+    """Returns what the server had when the first of ``files`` was begun, as far as they tell; else ``none``."""
+    return next((f.before for f in files if not f.bare), none)
+
+
+def read_file(path: Path) -> LogFile:
+    """Returns what is in a copied file. Raises ScriptFailed when nobody can tell."""
     try:
         return read_log(path)
     except ValueError as error:
         raise ScriptFailed(str(error).removeprefix(f"{path.parent}/")) from error
 
 
-def _has(known: Position, transaction: Logged) -> bool:
+def has(known: Position, transaction: Logged) -> bool:
+    """Tells whether ``transaction`` is in ``known``."""
     return known.contains(transaction.position) is Containment.YES
 
 
@@ -289,15 +202,15 @@ def _since(files: Sequence[LogFile], errant: Sequence[Logged], none: Position) -
         return (), none
     logged = [t for f in files for t in f.transactions]
     at = logged.index(errant[0])
-    begun = next(f.before for f in files if f.name == errant[0].file)
-    return tuple(logged[at:]), together((t for t in logged[:at] if t.file == errant[0].file), begun)
+    start = next(f.before for f in files if f.name == errant[0].file)
+    return tuple(logged[at:]), together((t for t in logged[:at] if t.file == errant[0].file), start)
 
 
 def _decode(source: LogSource, errant: Sequence[Logged], folder: Path, deadline: Deadline) -> dict[str, dict[str, int]]:
     """Writes the text, and returns how many rows were changed, as :class:`Archive` does. Never all of it in memory."""
     rows: dict[str, Counter[str]] = {}
     with (folder / "decoded.sql").open("wb") as text:
-        for file, start, end in _ranges(errant):
+        for file, start, end in ranges(errant):
             text.write(f"-- {file}, from {start} to {end}\n".encode())
             left = b""
 
@@ -348,11 +261,11 @@ def _write_empty(errant: Sequence[Logged], folder: Path) -> None:
         (folder / EMPTY).write_text("".join(f"{statement};\n" for statement in empty_statements(gtids)))
 
 
-def _ranges(errant: Sequence[Logged]) -> Iterator[tuple[str, int, int]]:
-    """Yields the stretches of the files in which nothing but ``errant`` is."""
-    for file, transactions in groupby(errant, key=lambda t: t.file):
+def ranges(transactions: Sequence[Logged]) -> Iterator[tuple[str, int, int]]:
+    """Yields the stretches of the files in which nothing but ``transactions`` is: file, first byte, one after it."""
+    for file, inside in groupby(transactions, key=lambda t: t.file):
         start = end = -1
-        for transaction in transactions:
+        for transaction in inside:
             if transaction.start != end:
                 if start >= 0:
                     yield file, start, end

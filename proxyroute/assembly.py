@@ -14,9 +14,12 @@ from proxyroute.db.mariadb_heir import MariaDBHeir
 from proxyroute.db.mariadb_rebuild import MariaDBRebuild
 from proxyroute.db.mariadb_remains import MariaDBRemains
 from proxyroute.db.mysql_compare import MySQLCompare
+from proxyroute.db.mysql_heir import MySQLHeir
 from proxyroute.db.mysql_rebuild import MySQLRebuild, named
+from proxyroute.db.mysql_remains import MySQLRemains
 from proxyroute.db.probe import RowProbe
 from proxyroute.db.recognised import recognised
+from proxyroute.db.remains import HostRemains
 from proxyroute.db.seat import LockSeat
 from proxyroute.history import Ledger, rebuilt
 from proxyroute.hooks import Scripts
@@ -54,8 +57,8 @@ def build_parts(config: ClusterConfig, *, continuous: bool = False, permit: Call
         hooks=Scripts(config.scripts.moments, config.scripts.timeout, config.scripts.arguments),
         probe=RowProbe(config.proof.schema, config.proof.account.login()) if config.proof else None,
         salvage=Salvage(
-            dead=lambda name: build_dead_server(config, name),
-            heir=lambda name: build_heir(config, name, permit),
+            dead=lambda name, flavour: build_dead_server(config, name, flavour),
+            heir=lambda name, flavour: build_heir(config, name, flavour, permit),
             archive=archive_folder(config),
         ),
         continuous=continuous,
@@ -124,16 +127,21 @@ def build_rebuilders(
     return {s.name: MariaDBRebuild(s.name, s.address, login, client, s.host, **asked) for s in servers}
 
 
-def build_dead_server(config: ClusterConfig, name: str) -> MariaDBRemains | None:
+def build_dead_server(config: ClusterConfig, name: str, flavour: str) -> HostRemains | None:
     """Returns the host of server ``name``, to read what is left there; None where no commands run on it."""
     host = config.servers[name].host
-    return MariaDBRemains(name, host) if host is not None else None
+    if host is None:
+        return None
+    return MySQLRemains(name, host) if flavour == "mysql" else MariaDBRemains(name, host)
 
 
-def build_heir(config: ClusterConfig, name: str, permit: Callable[[], None] | None = None) -> MariaDBHeir:
+def build_heir(
+    config: ClusterConfig, name: str, flavour: str, permit: Callable[[], None] | None = None
+) -> MariaDBHeir | MySQLHeir:
     """Returns server ``name`` as one that gets what a dead primary had. Raises ConfigError as ``build_parts`` does."""
-    account = config.rejoin or config.account
-    return MariaDBHeir(name, config.servers[name].address, account.login(), account.client_options(), permit)
+    account, address = config.rejoin or config.account, config.servers[name].address
+    kind = MySQLHeir if flavour == "mysql" else MariaDBHeir
+    return kind(name, address, account.login(), account.client_options(flavour), permit)
 
 
 def build_comparers(

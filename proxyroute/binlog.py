@@ -12,7 +12,7 @@ from typing import Protocol
 
 from proxyroute import binlog_mariadb, binlog_mysql
 from proxyroute.binlog_events import FORMAT, Event, Events
-from proxyroute.gtid import MariaDBPosition, Position
+from proxyroute.gtid import MariaDBPosition, MySQLPosition, Position
 from proxyroute.logged import (
     HALF_BUILT,
     HALF_BUILT_HERE,
@@ -68,16 +68,19 @@ _BETWEEN = frozenset({3, 4, 27, 41, FORMAT, binlog_mariadb.CHECKPOINT, binlog_ma
 def read_log(path: Path) -> LogFile:
     """Returns what is in a file of a binary log; a transaction that is cut off at its end is left out, and named.
 
-    An event whose checksum is wrong ends the file as well: a disk may keep a part of what was written last.
+    An event whose checksum is wrong ends the file as well: a disk may keep a part of what was written last, or nothing
+    of a file that had just been begun.
     Raises ValueError, naming the file, when it is encrypted or no binary log.
     """
     with path.open("rb") as file:
         magic = file.read(4)
         if magic == _ENCRYPTED:
             raise ValueError(f"{path} is encrypted; only its server can read it")
+        if len(magic) < len(_MAGIC) and _MAGIC.startswith(magic):
+            return LogFile(path.name, MariaDBPosition(), (), cut=f"{path.name} is empty", bare=True)
         if magic != _MAGIC:
             raise ValueError(f"{path} is not a file of a binary log")
-        before: Position = MariaDBPosition()
+        before: Position | None = None
         transactions, server_id = list[Logged](), 0
         current: Logged | None = None
         flavour = _MARIADB
@@ -100,4 +103,7 @@ def read_log(path: Path) -> LogFile:
     cut = events.cut
     if current is not None:
         cut = f"{current.gtid} has no end" + (f": {cut}" if cut else "")
-    return LogFile(path.name, before, tuple(transactions), server_id, cut)
+    bare = before is None and not transactions and current is None
+    if before is None:
+        before = MySQLPosition() if flavour is _MYSQL else MariaDBPosition()
+    return LogFile(path.name, before, tuple(transactions), server_id, cut, bare)

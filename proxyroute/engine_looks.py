@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from proxyroute import journal
+from proxyroute import dialect, journal
 from proxyroute.addresses import address_findings
 from proxyroute.assembly import build_lease, build_parts, cluster_folder, journal_folder, permit_of, standing_file
 from proxyroute.caller import Caller, user
@@ -91,7 +91,8 @@ class EngineLooks:
         found.extend(f for f in prospect.findings if f not in found)
         found.extend(self._parts.routes.check(Deadline.after(_TELL)))
         found.extend(host_findings(self._config, prospect.view))
-        found.extend(salvage_findings(self._config, {s.name: s.server_id for s in prospect.view.seen}))
+        ids = {s.name: s.server_id for s in prospect.view.seen}
+        found.extend(salvage_findings(self._config, ids, dialect.of(prospect.view.seen)))
         observed = self.observe()
         found.extend(self.address_findings(observed))
         if self._config.failover.mode == "automatic":

@@ -83,6 +83,7 @@ POINTS: dict[str, str] = {
     "archive.replay": "transactions of an archive, applied to a server that lacks them",
     "salvage.own": "GET_LOCK of the session that owns a replay",
     "salvage.end_older": "KILL of a session by which an earlier replay may go on",
+    "salvage.give_way": "SET GLOBAL super_read_only=0 where a dead primary's are applied; read_only stays (MySQL)",
     "salvage.set_position": "SET GLOBAL gtid_slave_pos after what a dead primary had was applied",
     # the comparison of data
     "verify.dead_man": "the statement that starts the applier again by itself, or the time after which the server does",

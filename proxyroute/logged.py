@@ -86,6 +86,8 @@ class LogFile:
     """Of the server that wrote the file."""
     cut: str = ""
     """What is not whole at its end, in words; empty: it ends with a whole transaction."""
+    bare: bool = False
+    """It ends before it tells what the server had: only just begun, or all of it was lost. ``before`` says nothing."""
 
 
 @dataclass(frozen=True)

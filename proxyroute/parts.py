@@ -23,11 +23,14 @@ GLANCE = 0.5
 
 @dataclass(frozen=True)
 class Salvage:
-    """The means to save what only a dead server has, by its name. What is built raises ConfigError for bad secrets."""
+    """The means to save what only a dead server has, by a server's name and the flavour that the cluster is of.
 
-    dead: Callable[[str], DeadServer | None]
+    What is built raises ConfigError for bad secrets.
+    """
+
+    dead: Callable[[str, str], DeadServer | None]
     """Its host; None where no commands run on it."""
-    heir: Callable[[str], Heir]
+    heir: Callable[[str, str], Heir]
     """A server that gets what was saved."""
     archive: Path
     """The folder of archives."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxyroute.archive import Archive, replay, save_left
+from proxyroute.archive import Archive
 from proxyroute.binlog import Logged, Remains, together
 from proxyroute.decided import Undo
 from proxyroute.errors import JournalError, LeaseLost, ProxyRouteError, Refused, ScriptFailed
-from proxyroute.gtid import Containment, MariaDBPosition, Position, from_json
+from proxyroute.gtid import Containment, Position, from_json
 from proxyroute.model import Deadline
+from proxyroute.opening import FEEDER
 from proxyroute.operation import Operation
 from proxyroute.parts import Parts
+from proxyroute.remains import replay, save_left
 
 IGNORE, SAVE, APPLY = "ignore", "save", "apply"
 _ANSWER = 2.0
@@ -79,8 +81,8 @@ def _replay(parts: Parts, op: Operation, goal: Position, archive: Archive, deadl
     """Applies what it can; returns why not all. Nothing goes on when this returns."""
     assert parts.salvage is not None
     new = parts.site[op.plan.candidate]
-    heir = parts.salvage.heir(new.name)
-    everything = together(archive.transactions, MariaDBPosition())
+    heir = parts.salvage.heir(new.name, goal.flavour)
+    everything = together(archive.transactions, goal.minus(goal))
     # beyond what was received it would look as if somebody had opened the candidate
     op.keep("goal", goal.merge(everything).to_json(), wait=True)
     op.on_abort(Undo("settle_replay", new.name, {"applied": everything.to_json()}))
@@ -117,14 +119,15 @@ def save(parts: Parts, op: Operation) -> str:
 
 def _read(parts: Parts, op: Operation, stood: Position, now: Position, deadline: Deadline) -> tuple[Remains, Archive]:
     name = op.plan.primary
-    dead = parts.salvage.dead(name) if parts.salvage is not None else None
+    dead = parts.salvage.dead(name, stood.flavour) if parts.salvage is not None else None
     if parts.salvage is None or dead is None:
         raise Refused(f"there is no host: for {name} in the configuration")
     server_id = op.kept("server_ids", {}).get(name)
     if server_id is None:
         raise Refused(f"nobody knows the server id of {name}, so that no file can be shown to be its own")
     remains = dead.look(deadline)
-    return remains, save_left(dead, server_id, stood, now, parts.salvage.archive, deadline)
+    identity = server_id if stood.ordered else op.kept(FEEDER)  # as positions name it: see Status.identity
+    return remains, save_left(dead, server_id, identity, stood, now, parts.salvage.archive, deadline)
 
 
 def _raise_ours(error: ProxyRouteError | OSError) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from proxyroute import room
 from proxyroute.assembly import archive_folder, build_dead_server
 from proxyroute.config_values import ClusterConfig, ServerConfig
+from proxyroute.db.mysql_programs import require_own
 from proxyroute.errors import ProxyRouteError, ScriptFailed
 from proxyroute.host import Program, output
 from proxyroute.model import Deadline, Finding, Severity
@@ -18,19 +19,19 @@ _SAY = 2.0
 """Seconds beyond that for one that hangs to be ended, and to say what it was."""
 
 
-def salvage_findings(config: ClusterConfig, server_ids: Mapping[str, int]) -> tuple[Finding, ...]:
+def salvage_findings(config: ClusterConfig, server_ids: Mapping[str, int], flavour: str) -> tuple[Finding, ...]:
     """Returns what would keep ``failover.dead_binlog`` from doing what it says, as warnings; nothing for ``ignore``.
 
-    ``server_ids`` are those of the servers that answer.
+    ``server_ids`` are those of the servers that answer, which are of ``flavour``.
     """
     if config.failover.dead_binlog == IGNORE:
         return ()
     found = list(_without(config)) if config.failover.dead_binlog == APPLY else []
     hosts = [s for s in config.servers.values() if s.host is not None]
-    if hosts:
-        found += _programs(config)
+    if hosts and server_ids:  # else nobody knows of which flavour they are
+        found += _programs(config.failover.dead_binlog, flavour)
     deadline = Deadline.after(_TRY + _SAY)
-    for name, outcome in each(hosts, lambda s: _try(config, s, server_ids.get(s.name)), deadline).items():
+    for name, outcome in each(hosts, lambda s: _try(config, s, server_ids.get(s.name), flavour), deadline).items():
         if isinstance(outcome.error, ProxyRouteError):
             cure = f"let the user of servers.{name}.host read it; where it lies elsewhere, set binlog_index there"
             text = f"what only it has could not be read after its death: {outcome.error}"
@@ -52,19 +53,25 @@ def _without(config: ClusterConfig) -> Iterator[Finding]:
         yield Finding("failover.dead_binlog", Severity.WARNING, config.name, text, cure)
 
 
-def _programs(config: ClusterConfig) -> Iterator[Finding]:
-    for program in ("mariadb-binlog", *(["mariadb"] if config.failover.dead_binlog == APPLY else [])):
+def _programs(mode: str, flavour: str) -> Iterator[Finding]:
+    mysql = flavour == "mysql"
+    reader, client = ("mysqlbinlog", "mysql") if mysql else ("mariadb-binlog", "mariadb")
+    for program in (reader, *([client] if mode == APPLY else [])):
+        deadline = Deadline.after(_TRY)
         try:
-            output(Program((program, "--no-defaults", "--version")), Deadline.after(_TRY))
+            if mysql:
+                require_own(program, deadline)
+            else:
+                output(Program((program, "--no-defaults", "--version")), deadline)
         except ScriptFailed as error:
-            cure = "install the package mariadb-client on this host"
-            text = f"what only a dead primary has cannot be read: {error}"
+            cure = f"install {'the client package of MySQL' if mysql else 'the package mariadb-client'} on this host"
+            text = f"what only a dead primary has cannot be {'read' if program == reader else 'applied'}: {error}"
             yield Finding("host.program", Severity.WARNING, program, text, cure)
 
 
-def _try(config: ClusterConfig, server: ServerConfig, server_id: int | None) -> list[Finding]:
+def _try(config: ClusterConfig, server: ServerConfig, server_id: int | None, flavour: str) -> list[Finding]:
     """Looks as a failover would, and compares with what the server itself says, if it answers."""
-    dead, deadline = build_dead_server(config, server.name), Deadline.after(_TRY)
+    dead, deadline = build_dead_server(config, server.name, flavour), Deadline.after(_TRY)
     assert dead is not None
     remains = dead.look(deadline)
     if server_id is None:

@@ -248,8 +248,10 @@ def _semi_sync_back(parts: Parts, op: Operation, undo: Undo, deadline: Deadline)
 def _settle_replay(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     """Nothing is applied to it by us any more; what was stays: it is of the old primary, and was received."""
     if parts.salvage is not None:
-        applied = undo.arguments.get("applied")
-        parts.salvage.heir(undo.server).settle_replay(deadline, from_json(applied) if applied else None)
+        told = undo.arguments.get("applied")
+        applied = from_json(told) if told else None  # older records tell none, and are all of MariaDB
+        heir = parts.salvage.heir(undo.server, applied.flavour if applied else "mariadb")
+        heir.settle_replay(deadline, applied)
 
 
 def _start_receiver(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:

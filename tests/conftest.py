@@ -114,6 +114,15 @@ def servers(request: pytest.FixtureRequest, flavour: str) -> type[LocalCluster]:
     return provider_of(flavour, request.config)
 
 
+@pytest.fixture(scope="module")
+def client_programs(flavour: str) -> Iterator[None]:
+    """The client programs of the flavour come first in PATH: those of MariaDB's packages bear MySQL's names as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        if flavour == "mysql":
+            patch.setenv("PATH", str(mysql_root().programs), prepend=":")
+        yield
+
+
 @pytest.fixture
 def start_lab(servers: type[LocalCluster]) -> Callable[..., Lab]:
     """``Lab.start`` with servers of the flavour; the test closes what it starts."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 _MARKS = tuple(f"proxyroute/acting/{number}" for number in range(64))
-_TAKE = "COALESCE(" + ", ".join(f"IF(GET_LOCK('{name}', 0)=1, '{name}', NULL)" for name in _MARKS) + ")"
-TAKE_MARK = f"SELECT {_TAKE} AS mark"
-"""Takes the first that is free and returns its name; NULL when all are taken."""
-MARK_SESSION = f"DO {_TAKE}"
+TAKE = "COALESCE(" + ", ".join(f"IF(GET_LOCK('{name}', 0)=1, '{name}', NULL)" for name in _MARKS) + ")"
+"""An expression: takes the first that is free and is its name; NULL when all are taken."""
+TAKE_MARK = f"SELECT {TAKE} AS mark"
+"""Takes one and returns its name, or NULL."""
+MARK_SESSION = f"DO {TAKE}"
 """The same for a client program, where nobody reads an answer."""
 READ_MARKS = "SELECT " + ", ".join(f"IS_USED_LOCK('{name}') AS mark{n}" for n, name in enumerate(_MARKS))
 

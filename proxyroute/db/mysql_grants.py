@@ -33,6 +33,7 @@ REBUILD = (
     Privilege("REPLICATION CLIENT", "SHOW REPLICA STATUS, SHOW BINARY LOGS"),
     Privilege("REPLICATION_SLAVE_ADMIN", "STOP REPLICA, CHANGE REPLICATION SOURCE"),
     Privilege("SYSTEM_VARIABLES_ADMIN", "gtid_next, gtid_purged, sql_log_bin, super_read_only, the source of a clone"),
+    Privilege("REPLICATION_APPLIER", "what a dead primary had is applied (BINLOG '…', gtid_next)"),
     Privilege("CONNECTION_ADMIN", "writes where read_only is set; sessions of an earlier attempt are ended"),
     Privilege("SET_ANY_DEFINER", "views, routines, triggers and events keep their definers"),
     Privilege("SYSTEM_USER", "the same where the definer has it as well, as root has"),
@@ -40,12 +41,14 @@ REBUILD = (
     Privilege("BACKUP_ADMIN", "others may be cloned from here"),
     Privilege("CLONE_ADMIN", "CLONE INSTANCE"),
     *(Privilege(name, "a dump is loaded") for name in ("CREATE", "DROP", "ALTER", "INSERT", "REFERENCES")),
+    *(Privilege(name, "definitions and statements of a dead primary") for name in ("INDEX", "UPDATE", "DELETE")),
     *(Privilege(name, "a dump is loaded") for name in ("CREATE VIEW", "CREATE ROUTINE", "ALTER ROUTINE", "EXECUTE")),
 )
 """What the account of ``rejoin`` needs; kept apart, because it may write everything."""
 FORCE = Privilege("CREATE USER", "switchover --force locks privileged writers (ALTER USER … ACCOUNT LOCK)")
 
 _ANY_DEFINER_SINCE = (8, 2, 0)
+_APPLIER_SINCE = (8, 0, 18)
 
 
 def engine_privileges(version: Version, *, force: bool = False) -> tuple[Privilege, ...]:
@@ -57,8 +60,11 @@ def _named(version: Version, privileges: Iterable[Privilege]) -> tuple[Privilege
     """Returns ``privileges`` by the names that they have in ``version``."""
     if version >= _ANY_DEFINER_SINCE:
         return tuple(privileges)
+    names = {"SET_ANY_DEFINER": "SET_USER_ID"}
+    if version < _APPLIER_SINCE:
+        names["REPLICATION_APPLIER"] = "BINLOG_ADMIN"
     older = (p for p in privileges if p.name != "ALLOW_NONEXISTENT_DEFINER")  # included in the other
-    return tuple(Privilege("SET_USER_ID", p.reason) if p.name == "SET_ANY_DEFINER" else p for p in older)
+    return tuple(Privilege(names.get(p.name, p.name), p.reason, p.on) for p in older)
 
 
 def missing_privileges(version: Version, grants: Iterable[str]) -> tuple[str, ...]:

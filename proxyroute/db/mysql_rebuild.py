@@ -16,6 +16,7 @@ from typing import Any
 
 from proxyroute.db import mysql_channels, mysql_clone
 from proxyroute.db.host_owner import start_server
+from proxyroute.db.mysql_programs import READ_LOG, require_own
 from proxyroute.db.mysql_read import read_position
 from proxyroute.db.owning import DEAD_MAN, FILL_UNLOGGED_MYSQL, LOAD, REBUILD, own
 from proxyroute.db.rebuild import POLL, Rebuild
@@ -23,7 +24,7 @@ from proxyroute.db.session import Session
 from proxyroute.errors import ScriptFailed, ServerError, Unreachable
 from proxyroute.faults import act
 from proxyroute.gtid import MySQLPosition, Position
-from proxyroute.host import Host, Program, output, pump
+from proxyroute.host import Host, pump
 from proxyroute.logged import MySQLGTID, empty_statements
 from proxyroute.model import Deadline
 from proxyroute.ports_data import Rebuilder
@@ -39,20 +40,18 @@ _CLONE = 3600.0
 """Seconds within which a server is up again whose data have been cloned."""
 _IDLE = 30 * 86400
 """Seconds for which the session that owns a load may be silent: as long as the load may take, and more."""
-_MARIADB = re.compile(r"MariaDB|Ver 3\.")
-"""In what a client program says of its version; that of mysqlbinlog is 3.x there."""
 
 
 class MySQLRebuild(Rebuild):
     """One MySQL server."""
 
-    reader = ("mysqlbinlog", "--no-defaults")
+    reader = READ_LOG
     physical = "clone"
 
     # -- the binary log --
 
     def fetch_log(self, file: str, folder: Path, deadline: Deadline) -> Path:
-        _require_own(self.reader[0], deadline)
+        require_own(self.reader[0], deadline)
         return super().fetch_log(file, folder, deadline)
 
     # -- history --
@@ -114,7 +113,7 @@ class MySQLRebuild(Rebuild):
             found = self._inconsistent(session, deadline)
         for program in ("mysqldump", "mysql"):
             try:
-                _require_own(program, deadline)
+                require_own(program, deadline)
             except ScriptFailed as error:
                 found.append(str(error))
         return tuple(found)
@@ -245,16 +244,6 @@ class MySQLRebuild(Rebuild):
 
     def discard_old(self, operation: str, deadline: Deadline) -> None:
         raise ScriptFailed("a clone keeps no old data")
-
-
-def _require_own(program: str, deadline: Deadline) -> None:
-    """Raises ScriptFailed unless ``program`` is here, and MySQL's own: MariaDB's packages have those names as well."""
-    try:
-        told = output(Program((program, "--no-defaults", "--version")), deadline)
-    except ScriptFailed as error:
-        raise ScriptFailed(f"{error}; MySQL's client package has it") from error
-    if _MARIADB.search(told.decode(errors="replace")):
-        raise ScriptFailed(f"the {program} of this machine is MariaDB's; MySQL's client package has its own")
 
 
 def named(host: Host | None) -> Host | None:

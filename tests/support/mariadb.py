@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 import pymysql
 from pymysql.cursors import DictCursor
 
+from proxyroute.gtid import Containment, MariaDBPosition
 from proxyroute.model import Address
 from tests.support.accounts import APPLICATION, ENGINE, PROBE, REPLICATION, ROOT, Account
 from tests.support.netns import Place
@@ -312,6 +313,11 @@ class Node:
         """Everything in its binary log, as the server writes it."""
         return str(self.value("@@global.gtid_binlog_pos"))
 
+    def has(self, transactions: str) -> bool:
+        """Whether ``transactions`` are in its history, by their GTIDs."""
+        history = MariaDBPosition.parse(str(self.value("@@global.gtid_binlog_state")))
+        return history.contains(MariaDBPosition.parse(transactions)) is Containment.YES
+
     @property
     def own_gtids(self) -> str:
         """How the GTID of a transaction begins that was written here first."""
@@ -369,6 +375,10 @@ class LocalCluster:
     """Servers db1…dbN. Use :meth:`start`, best in a ``with`` statement."""
 
     flavour = "mariadb"
+    undoing = "flashback"
+    """The method of ``rejoin`` by which a server gets rid of what only it has, and follows."""
+    cuts_off = True
+    """A semi-synchronous server that starts cuts off what nobody had acknowledged, where its options say so."""
 
     @property
     def haproxy(self) -> str:

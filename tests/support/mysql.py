@@ -12,7 +12,7 @@ from typing import Any
 
 import pymysql
 
-from proxyroute.gtid import MySQLPosition
+from proxyroute.gtid import Containment, MySQLPosition
 from tests.support.accounts import APPLICATION, APPLICATION_SCHEMA, REPLICATION, ROOT, Account, mysql_statements
 from tests.support.mariadb import Bare, LocalCluster, Node, Options
 from tests.support.mysql_words import as_told, translated
@@ -148,6 +148,9 @@ class MySQLNode(Node):
     def gtid(self) -> str:
         return str(MySQLPosition.parse(str(self.value("@@global.gtid_executed"))))
 
+    def has(self, transactions: str) -> bool:
+        return MySQLPosition.parse(self.gtid()).contains(MySQLPosition.parse(transactions)) is Containment.YES
+
     @property
     def own_gtids(self) -> str:
         return f"{self.value('@@global.server_uuid')}:"
@@ -192,6 +195,8 @@ class MySQLCluster(LocalCluster):
     """MySQL servers db1…dbN; started and used as the others are. Starting raises LookupError without a root."""
 
     flavour = "mysql"
+    undoing = "reseed"
+    cuts_off = False
 
     def make_template(self, *, scheduler: bool, force: bool) -> Path:
         return _template(mysql_root(), force=force)

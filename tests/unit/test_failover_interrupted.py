@@ -36,8 +36,8 @@ Claims = list[tuple[Epoch, str]]
 
 def parts(world: World, proxy: FakeProxy, folder: Path, *, continuous: bool = True) -> Parts:
     salvage = Salvage(
-        lambda name: FakeRemains(world, world.servers[name]),
-        lambda name: FakeHeir(world, world.servers[name]),
+        lambda name, _: FakeRemains(world, world.servers[name]),
+        lambda name, _: FakeHeir(world, world.servers[name]),
         folder / "archive",
     )
     return Parts(Site("shop", dict(world.servers)), Routes([proxy]), NoHooks(), salvage=salvage, continuous=continuous)

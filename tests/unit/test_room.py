@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from proxyroute import room
-from proxyroute.archive import save, save_left
+from proxyroute.archive import save
 from proxyroute.errors import NoRoom, ScriptFailed
 from proxyroute.gtid import MariaDBPosition
 from proxyroute.model import Deadline
+from proxyroute.remains import save_left
 from tests.support.binlogs import Writer
 from tests.unit.test_salvage import Files
 
@@ -35,7 +36,7 @@ def _files() -> Files:
 def _kept(files: Files, folder: Path, *, dead: bool) -> None:
     position, deadline = MariaDBPosition.parse("0-1-1"), Deadline.after(10)
     if dead:
-        save_left(files, 1, position, position, folder, deadline)
+        save_left(files, 1, 1, position, position, folder, deadline)
     else:
         save(files, MariaDBPosition.parse("0-1-3"), position, folder, deadline)
 

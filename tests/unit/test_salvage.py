@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from proxyroute.archive import Archive, replay, save_left
+from proxyroute.archive import Archive
 from proxyroute.binlog import Remains, read_log
 from proxyroute.errors import Refused, ScriptFailed
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.model import Deadline
+from proxyroute.remains import replay, save_left
 from tests.support.binlogs import TRANSACTIONAL, Writer
 
 XA = 64
@@ -61,7 +62,7 @@ class Heir:
 
 def kept(files: Files, stood: str, folder: Path, now: str = "") -> Archive:
     stands = MariaDBPosition.parse(stood)
-    return save_left(files, 1, stands, MariaDBPosition.parse(now or stood), folder, Deadline.after(10))
+    return save_left(files, 1, 1, stands, MariaDBPosition.parse(now or stood), folder, Deadline.after(10))
 
 
 def beyond(archive: Archive) -> list[str]:
@@ -142,6 +143,19 @@ def test_a_log_that_ends_before_what_was_received_from_it_is_told(tmp_path: Path
     archive = kept(files, "0-1-5", tmp_path)
     assert beyond(archive) == []
     assert "it ends before 0-1-5, which was received from db1" in archive.cut
+
+
+@pytest.mark.parametrize("last", [b"", b"\xfeb", Writer().data, Writer().state((0, 1, 3)).data[:-5]])
+def test_a_last_file_that_has_lost_everything_does_not_hide_the_one_before(tmp_path: Path, last: bytes) -> None:
+    """It had only just been begun when the power went."""
+    begun = Writer()
+    begun.data = last
+    archive = kept(
+        Files({"b.1": Writer().state().whole((0, 1, 1), (0, 1, 2), (0, 1, 3)), "b.2": begun}), "0-1-2", tmp_path
+    )
+    assert beyond(archive) == ["0-1-3"]
+    assert archive.missing.empty
+    assert applied(archive, Heir(MariaDBPosition.parse("0-1-2"))) == 1
 
 
 def test_after_a_file_that_is_damaged_in_the_middle_nothing_is_applied(tmp_path: Path) -> None:

@@ -1,0 +1,24 @@
+"""MySQL's client programs on this machine: those of MariaDB bear the same names, and must not be taken for them."""
+
+from __future__ import annotations
+
+import re
+
+from proxyroute.errors import ScriptFailed
+from proxyroute.host import Program, output
+from proxyroute.model import Deadline
+
+READ_LOG = ("mysqlbinlog", "--no-defaults")
+"""What reads a file of a binary log."""
+_MARIADB = re.compile(r"MariaDB|Ver 3\.")
+"""In what a client program says of its version; that of mysqlbinlog is 3.x there."""
+
+
+def require_own(program: str, deadline: Deadline) -> None:
+    """Raises ScriptFailed unless ``program`` is here, and MySQL's own: MariaDB's packages have those names as well."""
+    try:
+        told = output(Program((program, "--no-defaults", "--version")), deadline)
+    except ScriptFailed as error:
+        raise ScriptFailed(f"{error}; MySQL's client package has it") from error
+    if _MARIADB.search(told.decode(errors="replace")):
+        raise ScriptFailed(f"the {program} of this machine is MariaDB's; MySQL's client package has its own")
