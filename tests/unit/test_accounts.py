@@ -176,6 +176,22 @@ def test_slave_monitor_is_not_asked_of_servers_that_do_not_know_it() -> None:
     assert "SLAVE MONITOR" in required_privileges((10, 5, 9))
 
 
+@pytest.mark.parametrize(
+    ("version", "named", "absent"),
+    [
+        ((9, 7, 4), {"REPLICATION_APPLIER", "SET_ANY_DEFINER", "ALLOW_NONEXISTENT_DEFINER"}, {"SET_USER_ID"}),
+        ((8, 0, 44), {"REPLICATION_APPLIER", "SET_USER_ID"}, {"SET_ANY_DEFINER", "ALLOW_NONEXISTENT_DEFINER"}),
+        ((8, 0, 17), {"BINLOG_ADMIN", "SET_USER_ID"}, {"REPLICATION_APPLIER", "SET_ANY_DEFINER"}),
+    ],
+)
+def test_an_older_mysql_is_given_privileges_by_the_names_it_knows(
+    version: Version, named: set[str], absent: set[str]
+) -> None:
+    text = "\n".join(mysql_grants.rebuild_statements(version, "rejoin"))
+    found = {name for name in named | absent if re.search(rf"\b{name}\b", text)}
+    assert found == named
+
+
 def test_names_in_the_statements_are_quoted() -> None:
     first, *_ = account_statements(V10_11, Accounts("o'hara", "10.%"))
     assert first == "CREATE USER 'o''hara'@'10.%' IDENTIFIED BY '<password of o''hara>'"
