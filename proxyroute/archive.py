@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -190,6 +191,8 @@ def read_file(path: Path) -> LogFile:
         return read_log(path)
     except ValueError as error:
         raise ScriptFailed(str(error).removeprefix(f"{path.parent}/")) from error
+    except (IndexError, struct.error) as error:  # an event without a checksum, of which a part is not what it was
+        raise ScriptFailed(f"{path.name} is damaged: {error}") from error
 
 
 def has(known: Position, transaction: Logged) -> bool:

@@ -169,6 +169,14 @@ def test_a_last_file_that_has_lost_everything_does_not_hide_the_one_before(tmp_p
     assert applied(archive, Heir(own("1-2"))) == 1
 
 
+def test_an_event_that_is_damaged_where_nothing_is_summed_up_is_told(tmp_path: Path) -> None:
+    damaged = MySQLWriter(checksum=False).previous(("", ((1, 3),)))
+    damaged.event(33, b"\0" * 9)
+    with pytest.raises(ScriptFailed, match=r"b\.1 is damaged"):
+        kept({"b.1": damaged}, "1", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_of_another_server_and_of_another_flavour_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"b\.1 was written by the server with id 3, and db1 has 1"):
         kept({"b.1": MySQLWriter(server_id=3).previous()}, "1", tmp_path)
