@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,15 +39,24 @@ MATRIX: dict[str, type[LocalCluster]] = {"mysql": MySQLCluster, "mariadb-11.8": 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Scenarios of a module that says ``FLAVOURS = (…)`` run on each of these as well, with --matrix on them alone."""
     named: tuple[str, ...] = getattr(metafunc.module, "FLAVOURS", ())
+    if metafunc.definition.get_closest_marker("whatever_servers"):
+        return
     if "flavour" in metafunc.fixturenames and named and metafunc.config.getoption("--matrix"):
         marked = [pytest.param(name, marks=pytest.mark.matrix) for name in MATRIX if name in named]
         metafunc.parametrize("flavour", marked, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
-def flavour(request: pytest.FixtureRequest) -> str:
-    """What the servers of a scenario are: ``mariadb``, or with --matrix one of the names in ``MATRIX``."""
-    return getattr(request, "param", "mariadb")
+def flavour(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What the servers of a scenario are: ``mariadb``, or with --matrix one of the names in ``MATRIX``.
+
+    Their client programs are those that are found first meanwhile.
+    """
+    name = getattr(request, "param", "mariadb")
+    with pytest.MonkeyPatch.context() as patch:
+        if name == "mysql":
+            patch.setenv("PATH", str(mysql_root().programs), prepend=os.pathsep)
+        yield name
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

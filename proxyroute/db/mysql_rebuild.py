@@ -21,7 +21,7 @@ from proxyroute.db.mysql_read import read_position
 from proxyroute.db.owning import DEAD_MAN, FILL_UNLOGGED_MYSQL, LOAD, REBUILD, own
 from proxyroute.db.rebuild import POLL, Rebuild
 from proxyroute.db.session import Session
-from proxyroute.errors import ScriptFailed, ServerError, Unreachable
+from proxyroute.errors import LeaseLost, LostReply, ScriptFailed, ServerError, TimedOut, Unreachable
 from proxyroute.faults import act
 from proxyroute.gtid import MySQLPosition, Position
 from proxyroute.host import Host, pump
@@ -40,6 +40,7 @@ _CLONE = 3600.0
 """Seconds within which a server is up again whose data have been cloned."""
 _IDLE = 30 * 86400
 """Seconds for which the session that owns a load may be silent: as long as the load may take, and more."""
+_THERE = "exit 0"
 
 
 class MySQLRebuild(Rebuild):
@@ -164,9 +165,13 @@ class MySQLRebuild(Rebuild):
         try:
             yield
         finally:
-            brief = Deadline.firm(_AGAIN)
-            with self._session(brief) as session:  # the other one may have been ended
-                session.change("rejoin.give_way", f"SET GLOBAL {name}=0", brief)
+            brief, back = Deadline.firm(_AGAIN), f"SET GLOBAL {name}=0"
+            try:
+                here.change("rejoin.give_way", back, brief)
+            except (LostReply, Unreachable):
+                # whoever has taken the server over has ended that session, and loads under the same setting
+                with suppress(LeaseLost, TimedOut, ServerError), self._alone(brief, leased=False) as session:
+                    session.change("rejoin.give_way", back, brief)
 
     def _make_way(self, here: Session, deadline: Deadline) -> None:
         """Nothing replicates here any more, it is marked as half built, and we may write while others may not."""
@@ -179,6 +184,10 @@ class MySQLRebuild(Rebuild):
         source = _same(source)
         if self.host is None:
             return (f"{self.name} has no host: in the configuration, and nobody could start it again after a clone",)
+        try:
+            self.host.ask(_THERE, deadline=deadline)
+        except ScriptFailed as error:
+            return (f"nobody could start {self.name} again after a clone: on its host {error}",)
         with source._session(deadline) as there:
             found = [*mysql_clone.cannot_be_cloned(there, deadline), *self._inconsistent(there, deadline)]
             # one that is down is started first, and looked at then
@@ -197,9 +206,20 @@ class MySQLRebuild(Rebuild):
             begun = mysql_clone.clone(here, aside, source.address, self._login, watch, deadline)
         self._await_clone(begun, Deadline.firm(_CLONE))
         with self._session(deadline) as session:
+            self._require_alone(session, deadline)
             # its option file may leave it open
             session.change("mariadb.refuse_writes", "SET GLOBAL super_read_only=1", deadline)
             return read_position(session, deadline)
+
+    def _require_alone(self, session: Session, deadline: Deadline) -> None:
+        """Raises LeaseLost or ScriptFailed when another rejoin has come; one that comes later ends ``session``.
+
+        The claim does not tell: it may have ended with the server that was restarted.
+        """
+        took = session.change("rejoin.own", "SELECT GET_LOCK(%s, 0) AS took", deadline, (REBUILD,))
+        if took[0]["took"] != 1:
+            raise LeaseLost(f"another rejoin works on {self.name}")
+        self.still_ours(deadline)
 
     def _start_if_down(self, source: MySQLRebuild, deadline: Deadline) -> None:
         """What was stopped, or what an earlier clone has left, is started: the server itself has to do it."""

@@ -33,6 +33,8 @@ _CONNECT_SECONDS = 5.0
 _GREETING_SECONDS = 2.0
 """For the greeting and the login in a chore, which cannot leave that wait: a server that hangs sends none."""
 _GONE, _LOST = 2006, 2013
+_WAITED = 4031
+"""MySQL's word to whoever comes back to a session that it has ended for its silence: where MariaDB says nothing."""
 NO_SUCH_THREAD = 1094
 T = TypeVar("T")
 _OURS = "SET SESSION sql_mode='', /*M! max_statement_time=0, */ /*!80000 max_execution_time=0, */ wait_timeout=600"
@@ -268,7 +270,7 @@ class Session:
             return exchange(connection)
         except (pymysql.err.Error, OSError) as error:
             number, text = _number_and_text(error)
-            if isinstance(error, pymysql.err.Error) and number not in _CLIENT_ERRORS and number != 0:
+            if isinstance(error, pymysql.err.Error) and number not in _CLIENT_ERRORS and number not in (0, _WAITED):
                 if number in (1053, 1927):
                     self.abandon()
                 raise StatementError(self.server, number, text) from error
@@ -334,7 +336,7 @@ def _kind(error: BaseException) -> Silence:
     if connecting is not None:  # time-out of the connection itself, no route, no such name
         return Silence.UNREACHABLE
     number, _ = _number_and_text(error)
-    if number not in (_GONE, _LOST):
+    if number not in (_GONE, _LOST, _WAITED):
         return Silence.OTHER
     return Silence.HUNG if isinstance(error.__context__, TimeoutError) else Silence.RESET
 

@@ -14,11 +14,13 @@ from tests.chaos.world import await_closed
 from tests.support.engines import last_journal, parts_of, stopped_at
 from tests.support.etcd import Etcd
 from tests.support.lab import CLUSTER_NAME, Lab
+from tests.support.mariadb import LocalCluster
 from tests.support.process import workspace
 from tests.support.scene import assert_order, books, configured, in_its_midst, other, standing, state_in, switched
 from tests.support.serving import serving
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 TIME = 4
 POLICY = {"freeze_budget": "2s", "lock_pause": "20ms", "settle": "5s", "undo": "5s"}
 
@@ -30,9 +32,9 @@ def etcd() -> Iterator[Etcd]:
 
 
 @pytest.fixture(scope="module")
-def shared(etcd: Etcd) -> Iterator[Lab]:
+def shared(etcd: Etcd, servers: type[LocalCluster]) -> Iterator[Lab]:
     lease = {"type": "etcd", "endpoints": etcd.endpoints, "time": f"{TIME}s"}
-    with Lab.start(3, policy=POLICY, more={"lease": lease}) as lab:
+    with Lab.start(3, policy=POLICY, more={"lease": lease}, provider=servers) as lab:
         yield lab
 
 
@@ -146,6 +148,7 @@ def test_serve_on_another_host_heals_what_a_host_that_hangs_has_left_open(site: 
     assert_order(site, target)
 
 
+@pytest.mark.whatever_servers
 def test_two_engines_of_two_hosts_at_once(site: Lab, tmp_path: Path) -> None:
     target = other(site)
     with (

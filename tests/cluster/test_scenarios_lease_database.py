@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import yaml
@@ -12,15 +12,17 @@ from proxyroute import journal
 from tests.chaos.world import await_closed
 from tests.support.broken import await_equal, diverge, ready
 from tests.support.lab import CLUSTER_NAME, Lab
+from tests.support.mariadb import LocalCluster
 from tests.support.scene import assert_order, books, other, switched
 from tests.support.serving import serving
 
+FLAVOURS = ("mysql",)
 POLICY = {"freeze_budget": "2s", "lock_pause": "20ms", "settle": "5s", "undo": "5s"}
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Lab]:
-    with Lab.start(3, policy=POLICY, more={"lease": {"type": "database", "time": "4s"}}) as lab:
+def shared(servers: type[LocalCluster]) -> Iterator[Lab]:
+    with Lab.start(3, policy=POLICY, more={"lease": {"type": "database", "time": "4s"}}, provider=servers) as lab:
         yield lab
 
 
@@ -63,14 +65,14 @@ def test_the_guard_of_a_dead_engine_gets_the_lease_as_soon_as_the_servers_have_n
     assert journal.outcome(records) == ("aborted" if "block" in point else "done")
 
 
-def test_of_two_servers_the_one_that_is_left_is_not_opened_by_itself() -> None:
+def test_of_two_servers_the_one_that_is_left_is_not_opened_by_itself(start_lab: Callable[..., Lab]) -> None:
     """The lease cannot be had once one of them is gone; that is said before, and a person is not kept from acting."""
     more = {
         "lease": {"type": "database", "time": "4s"},
         "serve": {"period": "200ms", "proxies_period": "400ms"},
         "failover": {"mode": "automatic", "policy": "most_advanced", "quiet_period": "0s"},
     }
-    with Lab.start(2, policy=POLICY, more=more) as lab, serving(lab) as served:
+    with start_lab(2, policy=POLICY, more=more) as lab, serving(lab) as served:
         old, left = lab.cluster
         said = {f["code"]: f["text"] for f in lab.json("check")[1]["findings"]}
         assert "no failover by itself" in said["lease.two_servers"]
@@ -85,18 +87,19 @@ def test_of_two_servers_the_one_that_is_left_is_not_opened_by_itself() -> None:
         old.start()
 
 
-def test_with_two_servers_a_reseed_by_a_copy_ends_in_one_go() -> None:
+def test_with_two_servers_a_reseed_by_a_copy_ends_in_one_go(start_lab: Callable[..., Lab]) -> None:
     """The server that is restarted for it takes the lease and the claim along: both are had again."""
     more = {"lease": {"type": "database", "time": "3s"}}
-    with Lab.start(2, policy=POLICY, more=more) as lab:
+    with start_lab(2, policy=POLICY, more=more) as lab:
         ready(lab, hosts=True)
         old, new = diverge(lab)
+        new.allow_copies()
         slow = lab.folder / "slow"
-        slow.write_text('#!/bin/sh\n"$@" && sleep 4\n')  # longer than the lease's time
+        slow.write_text('#!/bin/sh\nsleep 4 && exec "$@"\n')  # it is away for longer than the lease's time
         slow.chmod(0o755)
         values = yaml.safe_load(lab.config.read_text())
         host = values["clusters"][CLUSTER_NAME]["servers"][old.name]["host"]
-        host["stop"] = [str(slow), *host["stop"]]
+        host["start"] = [str(slow), *host["start"]]
         lab.config.write_text(yaml.safe_dump(values, sort_keys=False))
         status, value = lab.json("rejoin", old.name, "--method", "reseed", "--yes")
         assert status == 0, value

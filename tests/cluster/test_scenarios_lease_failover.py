@@ -17,6 +17,7 @@ from tests.support.death import (
     brought_back,
     failed_over,
     mourning,
+    nothing_of_its_own,
     remembered,
     waits_for_acknowledgements,
 )
@@ -24,12 +25,13 @@ from tests.support.engines import GUARD_DIES, last_journal, parts_of, stopped_at
 from tests.support.etcd import Etcd
 from tests.support.lab import Lab
 from tests.support.load import create_table
-from tests.support.mariadb import Node
+from tests.support.mariadb import LocalCluster, Node
 from tests.support.process import workspace
 from tests.support.scene import assert_order, beat, configured, standing
 from tests.support.serving import Serving, serving
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 TIME = 4
 FAILOVER = ("failover", "--yes", "--force")
 AUTOMATIC = {"mode": "automatic", "quiet_period": "0s", "per_day": 100, "policy": "lossless"}
@@ -43,7 +45,7 @@ def etcd() -> Iterator[Etcd]:
 
 
 @pytest.fixture(scope="module", params=["etcd", "database"])
-def shared(etcd: Etcd, request: pytest.FixtureRequest) -> Iterator[Lab]:
+def shared(etcd: Etcd, servers: type[LocalCluster], request: pytest.FixtureRequest) -> Iterator[Lab]:
     lease: Mapping[str, Any] = {"type": request.param, "time": f"{TIME}s"}
     if request.param == "etcd":
         lease = {**lease, "endpoints": etcd.endpoints}
@@ -54,6 +56,7 @@ def shared(etcd: Etcd, request: pytest.FixtureRequest) -> Iterator[Lab]:
         options=LOSSLESS,
         policy={"prove": "3s", "settle": "10s", "undo": "5s"},
         more={"lease": lease, "serve": serve, "failover": AUTOMATIC},
+        provider=servers,
     ) as lab:
         yield lab
 
@@ -71,6 +74,13 @@ def site(shared: Lab) -> Iterator[Lab]:
 
 only_etcd = pytest.mark.parametrize("shared", ["etcd"], indirect=True)
 only_database = pytest.mark.parametrize("shared", ["database"], indirect=True)
+
+
+def killed(site: Lab) -> Node:
+    """Kills the primary under load, so that it can follow again as it is; returns it."""
+    with nothing_of_its_own(site.cluster) as primary:
+        primary.kill9()
+    return primary
 
 
 @contextlib.contextmanager
@@ -109,9 +119,8 @@ MORE_DEATHS = [
 )
 def test_the_holder_dies_with_the_primary_and_the_other_engine_takes_over(site: Lab, fault: str, outcome: str) -> None:
     """Within twice the time of the lease it goes on with what is open; then somebody takes writes, and it rejoins."""
-    old = site.cluster.primary
     with mourning(site) as mourners, two_engines(site, fault) as both:
-        old.kill9()
+        old = killed(site)
         until(lambda: not all(served.daemon.running for served in both), f"one of them to die at {fault}", 30)
         left, dead = sorted(both, key=lambda served: not served.daemon.running)
         file = last_journal(site)
@@ -150,9 +159,8 @@ LONG = [
 def test_stopped_between_check_and_act_another_takes_over_and_the_first_one_changes_nothing(
     site: Lab, point: str
 ) -> None:
-    old = site.cluster.primary
     with mourning(site, writers=2) as mourners:
-        old.kill9()
+        old = killed(site)
         with stopped_at(site, point, FAILOVER) as engine:
             file = last_journal(site)
             healed = site.run("heal")
@@ -173,9 +181,8 @@ def test_stopped_between_check_and_act_another_takes_over_and_the_first_one_chan
 
 @only_etcd
 def test_serve_that_was_stopped_in_mid_failover_finds_it_done_and_goes_on(site: Lab) -> None:
-    old = site.cluster.primary
     with mourning(site, writers=2) as mourners, two_engines(site, "mariadb.stop_receiver:before:1@STOP") as both:
-        old.kill9()
+        old = killed(site)
         asleep = until(lambda: next((s for s in both if s.daemon.stopped), None), "one of them to be stopped", 30)
         awake = next(served for served in both if served is not asleep)
         awake.await_told("acted", "is the primary now", 60)
@@ -229,10 +236,10 @@ def test_a_member_is_lost_and_nothing_else_and_without_a_quorum_nobody_does_anyt
 @pytest.mark.parametrize("point", [pytest.param("lease.commit:before", marks=full), "lease.commit:after"])
 def test_etcd_is_lost_in_mid_failover(site: Lab, etcd: Etcd, point: str) -> None:
     """Before the commit everything is undone, and nobody takes writes; after it, it is finished."""
-    old, committed = site.cluster.primary, point.endswith("after")
+    committed = point.endswith("after")
     try:
         with mourning(site, writers=2) as mourners:
-            old.kill9()
+            old = killed(site)
             with stopped_at(site, point, FAILOVER) as engine:
                 for member in etcd.members[:2]:
                     member.kill()

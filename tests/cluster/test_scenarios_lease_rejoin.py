@@ -14,12 +14,15 @@ from tests.support.broken import ERRANT, await_equal, diverge, ready
 from tests.support.engines import stopped_at
 from tests.support.etcd import Etcd
 from tests.support.lab import Lab, run_to_end
-from tests.support.mariadb import Node
+from tests.support.mariadb import LocalCluster, Node
 from tests.support.process import workspace
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 TIME = 3
 full = pytest.mark.full
+prepared_only = pytest.mark.mariadb_only("a clone is whole when it is there: nothing is prepared")
+flashback_only = pytest.mark.mariadb_only("there is no flashback")
 REJOIN = {
     "follow": (),
     "flashback": ("--method", "flashback", "--yes"),
@@ -27,7 +30,8 @@ REJOIN = {
     "copy": ("--method", "reseed", "--yes"),
 }
 CHANGES = re.compile(
-    r"Query\s+(SET GLOBAL|SET STATEMENT|STOP|START|RESET|CHANGE|KILL|XA (?!RECOVER)|BINLOG|DROP|CREATE|BEGIN NOT)",
+    r"Query\s+(SET GLOBAL|SET STATEMENT|STOP|START|RESET|CHANGE|KILL|XA (?!RECOVER)|BINLOG|DROP|CREATE|BEGIN NOT|"
+    r"CLONE|INSTALL)",
     re.IGNORECASE,
 )
 
@@ -39,12 +43,14 @@ def etcd() -> Iterator[Etcd]:
 
 
 @pytest.fixture(scope="module", params=["etcd", "database"])
-def shared(etcd: Etcd, request: pytest.FixtureRequest) -> Iterator[Lab]:
+def shared(etcd: Etcd, servers: type[LocalCluster], request: pytest.FixtureRequest) -> Iterator[Lab]:
     lease: Mapping[str, Any] = {"type": request.param, "time": f"{TIME}s"}
     if request.param == "etcd":
         lease = {**lease, "endpoints": etcd.endpoints}
-    with Lab.start(3, more={"lease": lease}) as lab:
+    with Lab.start(3, more={"lease": lease}, provider=servers) as lab:
         ready(lab, hosts=True)
+        for node in lab.cluster:
+            node.allow_copies()
         yield lab
 
 
@@ -87,30 +93,30 @@ def process_of(node: Node) -> str:
 
 
 QUICK = [
-    ("etcd", "flashback", "rejoin.reset:before"),
+    pytest.param("etcd", "flashback", "rejoin.reset:before", marks=flashback_only),
     ("etcd", "copy", "rejoin.swap:before"),
 ]
 LONG = [
-    ("etcd", "flashback", "rejoin.undo:before"),
-    ("etcd", "follow", "mariadb.change_source:before"),
-    ("etcd", "flashback", "rejoin.prepare_undo:after"),
-    ("etcd", "flashback", "rejoin.commit_undo:before"),
-    ("etcd", "flashback", "rejoin.stop_replication:before"),
-    ("etcd", "flashback", "rejoin.set_position:before"),
-    ("etcd", "flashback", "mariadb.change_source:before"),
-    ("etcd", "flashback", "verify.pause:before"),
-    ("etcd", "copy", "rejoin.own_host:before"),
-    ("etcd", "copy", "rejoin.copy:before"),
-    ("etcd", "copy", "rejoin.prepare_copy:before"),
-    ("etcd", "copy", "rejoin.stop_server:before"),
-    ("etcd", "copy", "rejoin.start_server:before"),
-    ("etcd", "copy", "rejoin.reset:before"),
-    ("etcd", "copy", "verify.pause:before"),
-    ("etcd", "copy", "rejoin.discard:before"),
-    ("database", "flashback", "rejoin.undo:before"),
-    ("database", "flashback", "rejoin.stop_replication:before"),
-    ("database", "copy", "rejoin.stop_server:before"),
-    ("database", "copy", "rejoin.swap:before"),
+    pytest.param("etcd", "flashback", "rejoin.undo:before", marks=[full, flashback_only]),
+    pytest.param("etcd", "follow", "mariadb.change_source:before", marks=full),
+    pytest.param("etcd", "flashback", "rejoin.prepare_undo:after", marks=[full, flashback_only]),
+    pytest.param("etcd", "flashback", "rejoin.commit_undo:before", marks=[full, flashback_only]),
+    pytest.param("etcd", "flashback", "rejoin.stop_replication:before", marks=[full, flashback_only]),
+    pytest.param("etcd", "flashback", "rejoin.set_position:before", marks=[full, flashback_only]),
+    pytest.param("etcd", "flashback", "mariadb.change_source:before", marks=[full, flashback_only]),
+    pytest.param("etcd", "flashback", "verify.pause:before", marks=[full, flashback_only]),
+    pytest.param("etcd", "copy", "rejoin.own_host:before", marks=full),
+    pytest.param("etcd", "copy", "rejoin.copy:before", marks=full),
+    pytest.param("etcd", "copy", "rejoin.prepare_copy:before", marks=[full, prepared_only]),
+    pytest.param("etcd", "copy", "rejoin.stop_server:before", marks=full),
+    pytest.param("etcd", "copy", "rejoin.start_server:before", marks=full),
+    pytest.param("etcd", "copy", "rejoin.reset:before", marks=full),
+    pytest.param("etcd", "copy", "verify.pause:before", marks=full),
+    pytest.param("etcd", "copy", "rejoin.discard:before", marks=full),
+    pytest.param("database", "flashback", "rejoin.undo:before", marks=[full, flashback_only]),
+    pytest.param("database", "flashback", "rejoin.stop_replication:before", marks=[full, flashback_only]),
+    pytest.param("database", "copy", "rejoin.stop_server:before", marks=full),
+    pytest.param("database", "copy", "rejoin.swap:before", marks=full),
 ]
 
 
@@ -118,7 +124,7 @@ def taken_over(lab: Lab, method: str, point: str, second: tuple[str, ...]) -> No
     """One engine is stopped at ``point`` of a rejoin, another one does it, and the first one changes nothing more."""
     old, new = diverge(lab, ERRANT if method != "follow" else ())
     try:
-        with stopped_at(lab, point, ("rejoin", old.name, *REJOIN[method])) as first:
+        with stopped_at(lab, old.copy_points.get(point, point), ("rejoin", old.name, *REJOIN[method])) as first:
             done = settled(lab, second)
             ending = 7 if second == ("heal",) else 0  # heal holds the lease, and leaves it to us to compare
             assert done.returncode == ending, done.stdout + done.stderr
@@ -129,6 +135,7 @@ def taken_over(lab: Lab, method: str, point: str, second: tuple[str, ...]) -> No
         assert first.returncode not in (0, None), "it must not say that it has done it"
         assert changes(old) == []
         assert process_of(old) == process, "nobody has restarted it"
+        old.started_elsewhere()
         assert old.replicates()
         await_equal(old, new)
         new.sql("REPLACE INTO app.t VALUES (5000, 'and on')")
@@ -139,9 +146,7 @@ def taken_over(lab: Lab, method: str, point: str, second: tuple[str, ...]) -> No
         old.sql("SET GLOBAL general_log=0")
 
 
-@pytest.mark.parametrize(
-    ("shared", "method", "point"), [*QUICK, *(pytest.param(*case, marks=full) for case in LONG)], indirect=["shared"]
-)
+@pytest.mark.parametrize(("shared", "method", "point"), [*QUICK, *LONG], indirect=["shared"])
 def test_who_was_stopped_in_mid_rejoin_changes_nothing_after_another_has_done_it(
     shared: Lab, method: str, point: str
 ) -> None:
@@ -165,6 +170,7 @@ def test_a_load_that_was_about_to_begin_is_refused_by_the_server(shared: Lab, po
 
 
 @full
+@flashback_only
 @pytest.mark.parametrize(("shared", "point"), [("etcd", "rejoin.commit_undo:before")], indirect=["shared"])
 def test_heal_of_another_engine_goes_on_with_it(shared: Lab, point: str) -> None:
     taken_over(shared, "flashback", point, ("heal",))
@@ -180,7 +186,7 @@ def test_an_engine_with_a_disk_of_its_own_is_kept_out_and_takes_over_in_time(sha
     elsewhere = tmp_path / "proxyroute.yaml"
     elsewhere.write_text(text.replace(state[1], str(tmp_path / "state")))
     old, new = diverge(shared)
-    point = "rejoin.copy:before"
+    point = old.copy_points.get("rejoin.copy:before", "rejoin.copy:before")
     with stopped_at(shared, point, ("rejoin", old.name, *REJOIN["copy"])) as first:
         words = shared.command("rejoin", old.name, *REJOIN["copy"])
         words[words.index(str(shared.config))] = str(elsewhere)
@@ -197,6 +203,7 @@ def test_an_engine_with_a_disk_of_its_own_is_kept_out_and_takes_over_in_time(sha
     assert first.returncode not in (0, None)
     assert changes(old) == []
     old.sql("SET GLOBAL general_log=0")
+    old.started_elsewhere()
     assert old.replicates()
     assert shared.run("rejoin", old.name).returncode in (0, 3, 5)  # its own record is still open
     until(old.replicates, f"{old.name} to replicate")

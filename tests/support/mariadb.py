@@ -25,7 +25,7 @@ from proxyroute.gtid import Containment, MariaDBPosition
 from proxyroute.model import Address
 from tests.support.accounts import APPLICATION, ENGINE, PROBE, REPLICATION, ROOT, Account
 from tests.support.netns import Place
-from tests.support.process import Daemon, find_program, free_port, is_stopped, workspace
+from tests.support.process import Daemon, Found, find_program, free_port, is_stopped, workspace
 from tests.support.template import run_locally, template
 from tests.support.wait import until
 
@@ -82,6 +82,10 @@ class Node:
     """What the process list says of a session that waits for the write lock."""
     event_aside = "SLAVESIDE_DISABLED"
     """Status of an event that is there and does not run, because its server is a replica."""
+    history: tuple[str, ...] = ("RESET MASTER", "SET GLOBAL gtid_slave_pos='GOAL'")
+    """The statements after which a server's history is what is in GOAL."""
+    copy_points: Mapping[str, str] = {}
+    """Where a fault point stands in a reseed that clones, for one in a reseed that copies beside the data."""
     replica_privilege = "REPLICATION SLAVE ADMIN"
     """What an account needs to start, stop and repoint replication."""
 
@@ -190,6 +194,11 @@ class Node:
         self.launch()
         self.wait_ready()
 
+    def started_elsewhere(self) -> None:
+        """Knows of the server again that a command on its host has started anew meanwhile."""
+        if not self.running:
+            self.process = Found(int((self.folder / "mariadb.pid").read_text()))
+
     def wait_ready(self, seconds: float = 30.0) -> None:
         """Returns when a connection succeeds. Raises RuntimeError, with the server's words, when it ends."""
 
@@ -274,6 +283,20 @@ class Node:
             cursor.execute(statement, args or None)
             return list(cursor.fetchall())
 
+    def past_read_only(self, *statements: str) -> tuple[str, ...]:
+        """The statements with which root's session runs ``statements`` also where nobody is to write."""
+        return statements
+
+    def begin_anew(self, goal: str, *statements: str) -> None:
+        """Runs ``statements``, on record nowhere, and lets what is on record end at ``goal``; it follows on from there.
+
+        That is how one gets rid by hand of what only this server has.
+        """
+        told = ("STOP SLAVE", "SET sql_log_bin=0", *statements, *self.history, "START SLAVE")
+        with self.session() as session, session.cursor() as cursor:
+            for line in self.past_read_only(*told):
+                cursor.execute(line.replace("GOAL", goal) if line in self.history else line)
+
     def make_table(self, name: str, columns: str) -> None:
         """Makes an empty table, in place of one that may be there."""
         self.sql(f"DROP TABLE IF EXISTS {name}")
@@ -299,6 +322,9 @@ class Node:
         """The accounts that nobody can log in with, but for those that come so."""
         rows = self.sql("SELECT User, Host FROM mysql.global_priv WHERE JSON_VALUE(Priv, '$.account_locked')")
         return [f"{row['User']}@{row['Host']}" for row in rows if row["User"] != "mariadb.sys"]
+
+    def allow_copies(self) -> None:
+        """Another server may be given the data of this one, file by file."""
 
     def acknowledge_commits(self) -> None:
         """Commits wait for a replica from now on."""

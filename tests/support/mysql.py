@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,13 @@ class MySQLNode(Node):
     )
     holding = "Waiting for % lock"
     event_aside = "REPLICA_SIDE_DISABLED"
+    history = ("RESET BINARY LOGS AND GTIDS", "SET GLOBAL gtid_purged='GOAL'")
+    copy_points: Mapping[str, str] = {
+        "rejoin.copy:before": "rejoin.give_way:before",
+        "rejoin.stop_server:before": "rejoin.stop_replication:before",
+        "rejoin.swap:before": "rejoin.clone:before:2",
+        "rejoin.reset:before": "mariadb.change_source:before",
+    }
     replica_privilege = "REPLICATION_SLAVE_ADMIN"
 
     def _base(self, folder: Path, server_id: int) -> None:
@@ -142,6 +149,11 @@ class MySQLNode(Node):
             cursor.execute(words[-1], args or None)
             return list(cursor.fetchall())
 
+    def past_read_only(self, *statements: str) -> tuple[str, ...]:
+        said = [words for statement in statements for words in translated(statement)]
+        before = ("SET @closed=@@global.super_read_only", "SET GLOBAL super_read_only=0")
+        return (*before, *said, "SET GLOBAL super_read_only=@closed")
+
     def refuse_writes(self) -> None:
         self.sql("SET GLOBAL super_read_only=1")
 
@@ -183,6 +195,9 @@ class MySQLNode(Node):
             " AND user NOT LIKE 'mysql.%'"
         )
         return [str(row["account"]) for row in rows]
+
+    def allow_copies(self) -> None:
+        self.sql("INSTALL PLUGIN clone SONAME 'mysql_clone.so'")
 
     def acknowledge_commits(self) -> None:
         self.sql("SET GLOBAL rpl_semi_sync_source_enabled=1")

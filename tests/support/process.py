@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -12,6 +13,8 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tests.support.wait import until
 
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _LONGEST_FOLDER = 78
@@ -152,3 +155,31 @@ class Daemon:
             self._child.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
+
+
+class Found:
+    """A process that somebody else has started, by its ``pid``."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    @property
+    def running(self) -> bool:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return False
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal; nothing happens when the process has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Ends the process at once (SIGKILL), and waits until it is gone."""
+        self.send(signal.SIGKILL)
+        until(lambda: not self.running, f"process {self.pid} to be gone")
+
+    def terminate(self, seconds: float = 20.0) -> None:
+        """Asks the process to end (SIGTERM) and waits."""
+        self.send(signal.SIGTERM)
+        until(lambda: not self.running, f"process {self.pid} to end", seconds)
