@@ -16,6 +16,7 @@ from tests.support.death import (
     brought_back,
     failed_over,
     mourning,
+    nothing_of_its_own,
     remembered,
     waits_for_acknowledgements,
 )
@@ -23,12 +24,13 @@ from tests.support.engines import stopped_at
 from tests.support.etcd import Etcd, Tls
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import create_table
-from tests.support.mariadb import Node
+from tests.support.mariadb import LocalCluster, Node
 from tests.support.process import workspace
 from tests.support.scene import assert_order, other, standing
 from tests.support.serving import serving
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 USER, PASSWORD = "engine", "lab-etcd"
 TIME = 4
 
@@ -52,7 +54,7 @@ def etcd(folder: Path, tls: Tls) -> Iterator[Etcd]:
 
 
 @pytest.fixture(scope="module")
-def shared(folder: Path, etcd: Etcd, tls: Tls) -> Iterator[Lab]:
+def shared(folder: Path, etcd: Etcd, tls: Tls, servers: type[LocalCluster]) -> Iterator[Lab]:
     secret = folder / "etcd.password"
     secret.touch(mode=0o600)
     secret.write_text(PASSWORD)
@@ -67,6 +69,7 @@ def shared(folder: Path, etcd: Etcd, tls: Tls) -> Iterator[Lab]:
         options=LOSSLESS,
         policy={"prove": "3s", "settle": "10s", "undo": "5s", "freeze_budget": "2s"},
         more={"lease": lease, "serve": {"period": "200ms", "proxies_period": "400ms"}, "failover": automatic},
+        provider=servers,
     ) as lab:
         yield lab
 
@@ -90,9 +93,10 @@ def committed(etcd: Etcd) -> set[str]:
 
 
 def test_serve_fails_over_by_itself_under_a_lease_in_an_etcd_with_tls_and_accounts(site: Lab, etcd: Etcd) -> None:
-    old, before = site.cluster.primary, committed(etcd)
+    before = committed(etcd)
     with mourning(site) as mourners, serving(site) as served:
-        old.kill9()
+        with nothing_of_its_own(site.cluster) as old:
+            old.kill9()
         told = served.await_told("acted", "failover", 60)
         assert "PROVEN" in told
         (operation,) = committed(etcd) - before
@@ -106,6 +110,7 @@ def test_serve_fails_over_by_itself_under_a_lease_in_an_etcd_with_tls_and_accoun
     assert (status["kind"], status["holder"]) == ("etcd", "")
 
 
+@pytest.mark.whatever_servers
 def test_a_certificate_that_etcd_does_not_take_beside_accounts_is_told_with_the_cure(site: Lab, tls: Tls) -> None:
     text = site.config.read_text()
     site.config.write_text(
@@ -119,6 +124,7 @@ def test_a_certificate_that_etcd_does_not_take_beside_accounts_is_told_with_the_
     assert "make one for lease.cert without a CN" in " ".join((done.stdout + done.stderr).split())
 
 
+@pytest.mark.whatever_servers
 @pytest.mark.full
 def test_with_a_wrong_password_nobody_fails_over_and_it_is_told(site: Lab, folder: Path) -> None:
     """Nothing is opened by an engine that cannot know whether another one is at work."""
