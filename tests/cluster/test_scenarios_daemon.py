@@ -25,6 +25,7 @@ from tests.support.serving import Serving, serving
 from tests.support.systemd import Systemd
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 QUICK = {"period": "200ms", "proxies_period": "400ms"}
 AUTOMATIC = {"mode": "automatic", "single_engine": True, "policy": "most_advanced"}
 SITE = {"n": 3, "more": {"serve": QUICK}, "policy": {"freeze_budget": "6s", "settle": "10s", "prove": "2s"}}
@@ -81,6 +82,7 @@ def reloaded(served: Serving) -> str:
     return served.texts("reload")[-1]
 
 
+@pytest.mark.whatever_servers
 def test_a_bad_configuration_is_refused_while_the_old_one_goes_on_and_a_good_one_is_taken(
     site: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +139,7 @@ def test_sigterm_brings_what_the_web_asked_for_to_its_end_and_who_waits_for_it_l
     assert_order(site, new)
 
 
+@pytest.mark.whatever_servers
 def test_sighup_in_the_midst_of_a_switchover_changes_nothing_of_it(site: Lab, api: Api) -> None:
     new = other(site)
     with books(site), serving(site) as served:
@@ -189,7 +192,7 @@ def test_with_a_full_disk_it_watches_says_so_and_does_not_act(
             assert len(site.cluster.writable) == 0
             primary.start()
             small_disk.free()
-            primary.sql("SET GLOBAL read_only=0")
+            primary.accept_writes()
             until(lambda: "2 of 2 replicas follow" in served.texts("state")[-1], "the state to be good again")
     assert_order(site, primary.name)
 
@@ -197,6 +200,7 @@ def test_with_a_full_disk_it_watches_says_so_and_does_not_act(
 # -- The command line beside the daemon -----------------------------------------------------------------------
 
 
+@pytest.mark.whatever_servers
 def test_the_command_line_does_it_by_the_daemon_and_tells_it_as_on_its_host(site: Lab, api: Api) -> None:
     new = other(site)
     far = {"PROXYROUTE_TOKEN": api.token, "PROXYROUTE_CONFIG": "/nowhere"}
@@ -226,6 +230,7 @@ def test_the_command_line_does_it_by_the_daemon_and_tells_it_as_on_its_host(site
     assert_order(site, new)
 
 
+@pytest.mark.whatever_servers
 def test_a_command_typed_here_and_one_by_the_daemon_never_act_at_once(site: Lab, api: Api) -> None:
     new = other(site)
 
@@ -278,6 +283,7 @@ def held(pid: int) -> tuple[float, int, int]:
     return int(values["VmRSS"]) / 1024, int(values["Threads"]), len(os.listdir(f"/proc/{pid}/fd"))
 
 
+@pytest.mark.whatever_servers
 @pytest.mark.parametrize(
     ("seconds", "warm"),
     [

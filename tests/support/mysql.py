@@ -85,7 +85,7 @@ class MySQLNode(Node):
     )
     holding = "Waiting for % lock"
     event_aside = "REPLICA_SIDE_DISABLED"
-    history = ("RESET BINARY LOGS AND GTIDS", "SET GLOBAL gtid_purged='GOAL'")
+    history = ("RESET REPLICA", "RESET BINARY LOGS AND GTIDS", "SET GLOBAL gtid_purged='GOAL'")
     copy_points: Mapping[str, str] = {
         "rejoin.copy:before": "rejoin.give_way:before",
         "rejoin.stop_server:before": "rejoin.stop_replication:before",
