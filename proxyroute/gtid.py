@@ -154,6 +154,11 @@ class MariaDBPosition:
     def empty(self) -> bool:
         return not self.entries
 
+    @property
+    def state_text(self) -> str:
+        """How ``gtid_binlog_state`` is set to it: the server takes what stands last of a domain for its latest."""
+        return ",".join(map(str, sorted(self.entries, key=lambda gtid: (gtid.domain, gtid.sequence))))
+
     def latest(self) -> MariaDBPosition:
         """Returns the one GTID with the highest sequence number of each domain."""
         last: dict[int, GTID] = {}

@@ -109,7 +109,8 @@ class MariaDBRebuild(Rebuild):
                 with mariadb_still.held(session, deadline):
                     still()
                     session.change("rejoin.reset", "RESET MASTER", deadline)
-                    session.change("rejoin.set_state", "SET GLOBAL gtid_binlog_state=%s", deadline, (str(state),))
+                    log = (state.state_text,)
+                    session.change("rejoin.set_state", "SET GLOBAL gtid_binlog_state=%s", deadline, log)
             session.change("rejoin.set_position", "SET GLOBAL gtid_slave_pos=%s", deadline, (position.latest_text,))
             row = session.one("SELECT @@global.gtid_slave_pos AS pos", deadline)
             if channel is not None:

@@ -40,7 +40,6 @@ _CLONE = 3600.0
 """Seconds within which a server is up again whose data have been cloned."""
 _IDLE = 30 * 86400
 """Seconds for which the session that owns a load may be silent: as long as the load may take, and more."""
-_THERE = "exit 0"
 
 
 class MySQLRebuild(Rebuild):
@@ -185,7 +184,7 @@ class MySQLRebuild(Rebuild):
         if self.host is None:
             return (f"{self.name} has no host: in the configuration, and nobody could start it again after a clone",)
         try:
-            self.host.ask(_THERE, deadline=deadline)
+            self.host.ask("exit 0", deadline=deadline)
         except ScriptFailed as error:
             return (f"nobody could start {self.name} again after a clone: on its host {error}",)
         with source._session(deadline) as there:

@@ -197,7 +197,8 @@ class MySQLNode(Node):
         return [str(row["account"]) for row in rows]
 
     def allow_copies(self) -> None:
-        self.sql("INSTALL PLUGIN clone SONAME 'mysql_clone.so'")
+        if not self.value("(SELECT COUNT(*) FROM information_schema.PLUGINS WHERE PLUGIN_NAME='clone')"):
+            self.sql("INSTALL PLUGIN clone SONAME 'mysql_clone.so'")
 
     def acknowledge_commits(self) -> None:
         self.sql("SET GLOBAL rpl_semi_sync_source_enabled=1")

@@ -58,6 +58,11 @@ def test_latest_is_one_gtid_per_domain_for_the_server_to_wait_for() -> None:
     assert position.latest() == maria("0-2-9,1-1-4")
 
 
+def test_a_state_is_set_with_the_latest_of_each_domain_last() -> None:
+    """What stands last is what the server tells as its position, whatever the numbers are."""
+    assert maria("1-9-1,0-1-35,0-2-15").state_text == "0-2-15,0-1-35,1-9-1"
+
+
 # -- MariaDB: the counter-examples ----------------------------------------------------------------------------
 
 
