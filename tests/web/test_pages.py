@@ -19,6 +19,7 @@ from proxyroute.assembly import archive_folder, journal_folder
 from proxyroute.config import load
 from proxyroute.config_web import WebConfig
 from proxyroute.errors import Refused
+from proxyroute.model import Silent, Status
 from proxyroute.outcome import Result
 from proxyroute.standing import Order, Standing
 from proxyroute.web.app import create_app
@@ -365,6 +366,7 @@ def test_what_is_asked_for_is_the_same_as_on_the_command_line_and_says_who_and_w
          {"target": "db3", "force": False, "fenced_by": "Bob at the switch", "fenced_proxies": []}),
         ("rejoin", {"server": "db3", "method": ""}, {"server": "db3", "method": None}),
         ("rejoin", {"server": "db3", "method": "reseed", "typed": "db3"}, {"server": "db3", "method": "reseed"}),
+        ("rejoin", {"server": "db3", "method": "empty", "typed": "db3"}, {"server": "db3", "method": "empty"}),
         ("heal", {}, {"declare_lost": []}),
         ("publish", {}, {}),
         ("acknowledge", {}, {}),
@@ -395,6 +397,8 @@ def test_what_is_asked_for_is_the_same_as_on_the_command_line_and_says_who_and_w
         ("switchover", {"target": "", "typed": ""}),
         ("failover", {"target": "db2", "typed": ""}),
         ("rejoin", {"server": "db3", "method": "flashback"}),
+        ("rejoin", {"server": "db3", "method": "empty"}),
+        ("rejoin", {"server": "db3", "method": "empty", "typed": "db1"}),
         ("rejoin", {"server": "db3", "method": "drop"}),
         ("rejoin", {"server": "", "method": ""}),
         ("maintenance", {"server": "", "on": "1"}),
@@ -407,6 +411,34 @@ def test_nothing_is_asked_for_before_the_right_name_was_typed(site: Site, kind: 
     answer = site.client.post(f"/clusters/shop/{kind}", data={**fields, "csrf": csrf})
     assert answer.status_code == 422
     assert site.hub.tickets("shop") == ()
+
+
+def of_flavour(flavour: str) -> list[Status | Silent]:
+    """What is seen of a cluster in good order whose servers are of that flavour."""
+    return [replace(server, flavour=flavour) if isinstance(server, Status) else server for server in three()]
+
+
+@pytest.mark.parametrize(
+    ("flavour", "offered"),
+    [("mariadb", {"", "flashback", "reseed"}), ("mysql", {"", "reseed", "empty"})],
+)
+def test_a_rejoin_is_offered_by_the_methods_that_the_servers_have(site: Site, flavour: str, offered: set[str]) -> None:
+    site.show("shop", of_flavour(flavour), proxies())
+    site.log_in(Scope.OPERATE)
+    shown = site.client.get("/clusters/shop/rejoin?server=db3").text
+    assert set(re.findall(r'name="method" value="(\w*)"', shown)) == offered
+    assert 'id="m-follow" name="method" value="" checked' in shown
+    assert ("The one method that changes the primary" in shown) == ("empty" in offered)
+
+
+def test_a_rejoin_that_makes_empty_transactions_asks_for_the_name_again_and_keeps_what_was_chosen(site: Site) -> None:
+    site.show("shop", of_flavour("mysql"), proxies())
+    csrf = site.log_in(Scope.OPERATE)
+    form = {"server": "db3", "method": "empty", "typed": "db2", "csrf": csrf}
+    answer = site.client.post("/clusters/shop/rejoin", data=form)
+    assert answer.status_code == 422
+    assert "to go ahead, type db3; you typed &#39;db2&#39;" in answer.text
+    assert 'value="empty" checked' in answer.text
 
 
 def test_a_form_that_is_sent_twice_asks_once(site: Site) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from proxyroute import dialect
 from proxyroute.planned import offenders
 from proxyroute.standing import RANKS
 from proxyroute.web.auth import Principal, require
@@ -28,7 +29,9 @@ router = APIRouter(include_in_schema=False)
 
 Operator = Annotated[Principal, Depends(require(Scope.OPERATE))]
 
-_METHODS = ("", "flashback", "reseed")
+_METHODS = ("", "flashback", "reseed", "empty")
+_UNDOING = {"mariadb": ("flashback",), "mysql": ("empty",)}
+"""What a page offers by the flavour of the servers, besides to follow and new data; all of it where nobody knows."""
 _SHORT = 200
 """Characters of a field at most, as the API takes them."""
 
@@ -157,6 +160,7 @@ def _rejoin(
         request, "rejoin.html", 422 if wrong else 200, principal=principal, cluster=cluster, state=state,
         server=chosen or "", last=last, story=story_of(hub, cluster, last.operation) if last is not None else None,
         others=[name for name in state.config.servers if name != primary], wrong=wrong, method=method,
+        undoing=_UNDOING[dialect.of(state.view.seen)] if state.view is not None and state.view.seen else _METHODS,
         key=secrets.token_urlsafe(16),
     )  # fmt: skip
 
