@@ -135,8 +135,11 @@ class Rebuilder(LogSource, Protocol):
 
         Its binary log begins anew. ``still`` is called right before it goes, while nobody can write here whatever his
         privileges; what it raises leaves the log as it is. A ``channel`` that ``load_from`` has forgotten is made
-        again, and not started.
+        again, and not started, with the ``filters`` that were there.
         """
+
+    def filters(self, deadline: Deadline) -> Sequence[Mapping[str, Any]]:
+        """Returns the replication filters that new data would take along, for ``begin_history`` to set them again."""
 
     def load_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
         """Replaces the data of the applications by a consistent dump of ``source``; returns the dump's position.
@@ -144,12 +147,18 @@ class Rebuilder(LogSource, Protocol):
         Its channels are forgotten first, and until ``begin_history`` its position is one that nobody else contains.
         """
 
-    def copy_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
+    def copy_from(
+        self,
+        source: Rebuilder,
+        watch: Callable[[int], None],
+        deadline: Deadline,
+        still: Callable[[], None] = lambda: None,
+    ) -> Position:
         """Makes a physical copy of ``source``; returns its position. Whatever an earlier try left is thrown away.
 
         A ``copy`` lies beside the data of this server, which goes on, and waits for ``swap_in``. A ``clone`` has taken
         their place, with a server that has restarted: its channels were forgotten first, and its position was one that
-        nobody else contains.
+        nobody else contains; ``still`` was called right before its data went, while nobody could write here.
         """
 
     def cannot_copy(self, source: Rebuilder, deadline: Deadline) -> Sequence[str]:

@@ -117,7 +117,7 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
     if method != "reseed" and (half := half_built(status)):
         raise Refused(f"{name} cannot follow {primary}; it is left as it is", tuple(half))
     if elsewhere := imports(means, status, primary):
-        raise Refused(f"{name} cannot follow {primary}; it is left as it is", tuple(elsewhere))
+        raise Refused(f"{name} cannot follow {primary}; it is left as it is", told(known.flavour, elsewhere))
     if held is Containment.YES and method in (None, "follow"):
         op.commit(known)
         op.keep("method", "follow", wait=True)

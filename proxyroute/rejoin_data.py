@@ -213,7 +213,9 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
             if way == "dump":
                 position = target.load_from(source, watch, deadline)
             else:
-                position = target.copy_from(source, watch, deadline)
+                position = target.copy_from(
+                    source, watch, deadline, lambda: keep_more(means, op, name, values["source"], before)
+                )
             if way == "clone":  # it was restarted, and a lease on the servers themselves may have needed it
                 means.parts.site[name].close()
                 _claim_again(means, op, target)
@@ -270,11 +272,13 @@ def _keep_channel(means: Means, op: Operation, name: str) -> None:
         return
     try:
         channels = means.parts.site[name].look(Deadline.after(LOOK)).sources
+        filters = [dict(each) for each in means.rebuild[name].filters(Deadline.after(LOOK))]
     except Unreachable as error:  # a clone starts it
-        op.note(f"if its channel had a delay it is not kept: {error}")
+        op.note(f"if its channel had a delay, or filters that no option file has, they are not kept: {error}")
         return
-    if channels:
-        op.keep("channel", {"name": channels[0].channel, "options": dict(channels[0].options)}, wait=True)
+    if channels or filters:
+        name_of, options = (channels[0].channel, dict(channels[0].options)) if channels else (None, {})
+        op.keep("channel", {"name": name_of, "options": options, "filters": filters}, wait=True)
 
 
 def _claim_again(means: Means, op: Operation, target: Rebuilder) -> None:

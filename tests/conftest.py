@@ -84,13 +84,12 @@ def provider(name: str) -> type[LocalCluster]:
 
 
 @pytest.fixture
-def start_cluster(request: pytest.FixtureRequest) -> Iterator[Callable[..., LocalCluster]]:
+def start_cluster(servers: type[LocalCluster]) -> Iterator[Callable[..., LocalCluster]]:
     """Starts clusters, with the arguments of :meth:`LocalCluster.start`, and ends them after the test."""
     started: list[LocalCluster] = []
 
     def start(*arguments: Any, **options: Any) -> LocalCluster:
-        kind = provider(request.config.getoption("--provider"))
-        started.append(kind.start(*arguments, **options))
+        started.append(servers.start(*arguments, **options))
         return started[-1]
 
     yield start
@@ -146,7 +145,7 @@ def cluster(start_cluster: Callable[..., LocalCluster]) -> LocalCluster:
 
 
 @pytest.fixture
-def lab() -> Iterator[Lab]:
+def lab(start_lab: Callable[..., Lab]) -> Iterator[Lab]:
     """A whole site: a cluster of three, an HAProxy that the product has configured, and the command line."""
-    with Lab.start(3) as started:
+    with start_lab(3) as started:
         yield started

@@ -194,7 +194,13 @@ class MariaDBRebuild(Rebuild):
             return (str(error),)
         return tuple(mariadb_copy.cannot_copy(*places, deadline))
 
-    def copy_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
+    def copy_from(
+        self,
+        source: Rebuilder,
+        watch: Callable[[int], None],
+        deadline: Deadline,
+        still: Callable[[], None] = lambda: None,
+    ) -> Position:
         source = _same(source)
         where = {"host": source.address.host, "port": source.address.port, "protocol": "tcp"}
         options = option_file("mariabackup", {**where, **source._client})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from proxyroute.db import mysql_filters
 from proxyroute.db.mysql_read import SOURCE_OPTIONS, read_channels, read_position
 from proxyroute.db.replication import quoted
 from proxyroute.db.session import Session
@@ -36,11 +37,15 @@ def forget(session: Session, deadline: Deadline) -> None:
 def make(session: Session, channel: Mapping[str, Any], deadline: Deadline) -> None:
     """Makes a forgotten ``channel`` again, unless there is one: stopped, and leading nowhere yet.
 
-    ``channel`` has its ``name`` and its ``options`` by the keys of ``SOURCE_OPTIONS``: its delay belongs to this
-    server, and is kept by whoever points it to a source.
+    ``channel`` has its ``name``, None where there was none, and its ``options`` by the keys of ``SOURCE_OPTIONS``: its
+    delay belongs to this server, and is kept by whoever points it to a source. So do its ``filters``.
     """
-    if read_channels(session, deadline):
-        return
+    if channel["name"] is not None and not read_channels(session, deadline):
+        _make(session, channel, deadline)
+    mysql_filters.restore(session, channel.get("filters", ()), deadline)  # an earlier version has kept none
+
+
+def _make(session: Session, channel: Mapping[str, Any], deadline: Deadline) -> None:
     clauses: list[str] = ["SOURCE_HOST=%s"]
     args: list[Any] = [_NOWHERE]
     for key, value in channel["options"].items():

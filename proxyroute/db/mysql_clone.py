@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from proxyroute.db.replication import quoted
 from proxyroute.db.rows import parse_version
 from proxyroute.db.session import Login, Session
 from proxyroute.errors import LostReply, ServerError, StatementError, TimedOut
 from proxyroute.model import Address, Deadline
 
 PLUGIN = "INSTALL PLUGIN clone SONAME 'mysql_clone.so'"
+_OPEN, _CLOSED = (f"SET GLOBAL super_read_only={number}" for number in (0, 1))
 _NO_SUPERVISOR = 3707
 _LEAST_PACKET = 2 << 20
 _SERIES_SINCE = (8, 0, 37)
@@ -76,14 +78,22 @@ def _lacks(session: Session, look: dict[str, Any], privilege: str, deadline: Dea
 
 
 def clone(
-    here: Session, aside: Session, source: Address, login: Login, watch: Callable[[int], None], deadline: Deadline
+    here: Session,
+    aside: Session,
+    source: Address,
+    login: Login,
+    watch: Callable[[int], None],
+    still: Callable[[], None],
+    deadline: Deadline,
 ) -> Begun:
     """Makes the server of ``here`` a copy of ``source``; ``aside`` is another session there, which reads how far it is.
 
-    Returns when the data are there and the server restarts, or shuts down. Raises StatementError when it cannot.
+    ``still`` is called right before its data go, while nobody can write there: super_read_only would stop the clone as
+    well, so it gives way in one piece with it. Returns when the data are there and the server restarts, or shuts down.
+    Raises StatementError when it cannot, and what ``still`` raises.
     """
     if not int(here.one(_LOOK, deadline)["clone"]):
-        here.change("rejoin.clone", PLUGIN, deadline)
+        here.change_all("rejoin.clone", (_OPEN, PLUGIN, _CLOSED), deadline)
     here.change("rejoin.clone", "SET GLOBAL clone_valid_donor_list=%s", deadline, (str(source),))
     since, supervised = here.one("SELECT NOW(3) AS now", deadline)["now"], True
     over = threading.Event()
@@ -96,12 +106,11 @@ def clone(
     teller = threading.Thread(target=tell, name=f"clone-{here.server}", daemon=True)
     teller.start()
     try:
-        here.change(
-            "rejoin.clone",
-            f"CLONE INSTANCE FROM %s@%s:{source.port:d} IDENTIFIED BY %s{' REQUIRE SSL' if login.tls else ''}",
-            deadline,
-            (login.user, source.host, login.password),
-        )
+        here.change("mariadb.refuse_writes", _CLOSED, deadline)
+        still()
+        whom = f"{quoted(login.user)}@{quoted(source.host)}:{source.port:d} IDENTIFIED BY {quoted(login.password)}"
+        tls = " REQUIRE SSL" if login.tls else ""
+        here.change_all("rejoin.clone", (_OPEN, f"CLONE INSTANCE FROM {whom}{tls}"), deadline)
     except LostReply:
         if deadline.passed:
             raise

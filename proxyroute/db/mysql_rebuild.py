@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from proxyroute.db import mysql_channels, mysql_clone
+from proxyroute.db import mysql_channels, mysql_clone, mysql_filters
 from proxyroute.db.host_owner import start_server
 from proxyroute.db.mysql_programs import READ_LOG, require_own
 from proxyroute.db.mysql_read import read_position
@@ -100,6 +100,10 @@ class MySQLRebuild(Rebuild):
                 self._copying.give_up(self.host, self.data_dir(deadline), deadline)
 
     # -- data --
+
+    def filters(self, deadline: Deadline) -> list[dict[str, Any]]:
+        with self._session(deadline) as session:
+            return mysql_filters.read(session, deadline)
 
     def data_size(self, deadline: Deadline, *, physical: bool) -> int:
         with self._session(deadline) as session:
@@ -194,15 +198,21 @@ class MySQLRebuild(Rebuild):
                 found += mysql_clone.cannot_clone(here, there, deadline)
         return tuple(found)
 
-    def copy_from(self, source: Rebuilder, watch: Callable[[int], None], deadline: Deadline) -> Position:
+    def copy_from(
+        self,
+        source: Rebuilder,
+        watch: Callable[[int], None],
+        deadline: Deadline,
+        still: Callable[[], None] = lambda: None,
+    ) -> Position:
         """In place: what is here goes first. Nothing else is awaited once the server restarts, which takes a moment."""
         source = _same(source)
         self._copying.take(self._host(), self.data_dir(deadline), deadline)
         self._start_if_down(source, deadline)
         with self._alone(deadline, leased=False) as here, self._session(deadline) as aside:
             own(here, REBUILD, (DEAD_MAN,), self._claim, deadline)
-            self._make_way(here, deadline)
-            begun = mysql_clone.clone(here, aside, source.address, self._login, watch, deadline)
+            mysql_channels.forget(here, deadline)
+            begun = mysql_clone.clone(here, aside, source.address, self._login, watch, still, deadline)
         self._await_clone(begun, Deadline.firm(_CLONE))
         with self._session(deadline) as session:
             self._require_alone(session, deadline)
@@ -226,14 +236,27 @@ class MySQLRebuild(Rebuild):
             self._session(deadline).close()
             return
         except Unreachable:
-            pass
-        brief = Deadline.firm(_CLONE)
-        start_server(self._host(), self.data_dir(brief), self._copying, brief)
-        self._await_start("what it has", brief)
+            brief = Deadline.firm(_CLONE)
+        while True:
+            start_server(self._host(), self.data_dir(brief), self._copying, brief)
+            if self._answers(brief.within(_AGAIN)):
+                break
+            # one that still shuts down, as after a clone, takes no notice of a start
+            brief.require(f"{self.name} to start with what it has")
         with self._session(brief) as here, source._session(brief) as there:
             here.change("mariadb.refuse_writes", "SET GLOBAL super_read_only=1", brief)
             if found := mysql_clone.cannot_clone(here, there, brief):
                 raise ServerError(self.name, f"cannot be cloned: {'; '.join(found)}")
+
+    def _answers(self, deadline: Deadline) -> bool:
+        """Waits until the server lets us in; tells whether it has."""
+        while not deadline.passed:
+            try:
+                self._session(deadline).close()
+                return True
+            except Unreachable:
+                time.sleep(POLL)
+        return False
 
     def _await_clone(self, begun: mysql_clone.Begun, deadline: Deadline) -> None:
         """Returns when the copy is in use. A server that does not restart by itself is started on its host.

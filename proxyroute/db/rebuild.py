@@ -189,6 +189,9 @@ class Rebuild(ABC):
 
     # -- data --
 
+    def filters(self, deadline: Deadline) -> list[dict[str, Any]]:
+        return []
+
     def _schemas(self, session: Session, deadline: Deadline) -> list[str]:
         rows = session.read("SELECT SCHEMA_NAME AS name FROM information_schema.SCHEMATA", deadline)
         return [str(row["name"]) for row in rows if str(row["name"]).lower() not in SYSTEM_SCHEMAS]

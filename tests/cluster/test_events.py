@@ -14,6 +14,7 @@ from proxyroute.inspection import Event
 from proxyroute.model import Deadline
 from tests.support.mariadb import ENGINE, LocalCluster, Node
 
+FLAVOURS = ("mysql",)
 Start = Callable[..., LocalCluster]
 
 SETTINGS = {
@@ -45,9 +46,11 @@ def soon() -> Deadline:
     return Deadline.after(5.0)
 
 
-def make(node: Node, name: str, charset: str = "utf8mb4", status: str = "DISABLE ON SLAVE") -> None:
+def make(
+    node: Node, name: str, charset: str = "utf8mb4", status: str = "DISABLE ON SLAVE", clock: str = "DEFAULT"
+) -> None:
     with node.session(charset=charset) as connection, connection.cursor() as cursor:
-        cursor.execute(SETTINGS[charset])
+        cursor.execute(f"{SETTINGS[charset]}, timestamp={clock}")
         cursor.execute(
             f"CREATE DEFINER=`o'hara`@`%` EVENT app.{name} ON SCHEDULE EVERY 3 HOUR STARTS '2030-01-01 00:00:00'"
             f" ENDS '2031-01-01 00:00:00' ON COMPLETION PRESERVE {status} COMMENT 'façade'"
@@ -87,20 +90,25 @@ def test_the_session_is_as_it_was_before(node: Node, session: Session) -> None:
     set_event_status(session, event, "enabled", soon())
     assert settings() == before
 
-    node.sql(f"REVOKE SUPER, SET USER ON *.* FROM '{ENGINE.user}'@'%'")
+    node.sql(f"REVOKE {node.any_definer} ON *.* FROM '{ENGINE.user}'@'%'")
     with Session(node.name, node.address, Login(ENGINE.user, ENGINE.password)).open(soon()) as weak:
-        with pytest.raises(StatementError, match="SET USER"):
+        with pytest.raises(StatementError, match=node.any_definer.split(", ")[-1]):
             set_event_status(weak, event, "disabled", soon())
         assert weak.one("SELECT @@session.sql_log_bin AS log", soon()) == {"log": 1}
 
 
 def test_an_event_with_the_right_status_is_not_altered(node: Node, session: Session) -> None:
-    make(node, "one", status="DISABLE")
-    node.sql("UPDATE mysql.event SET modified='2020-01-01 00:00:00'")
+    def altered() -> str:
+        return str(node.value("(SELECT LAST_ALTERED FROM information_schema.EVENTS)"))
+
+    make(node, "one", status="DISABLE", clock="UNIX_TIMESTAMP('2020-01-01 00:00:00')")
+    before = altered()
+    assert before.startswith(("2019-12-31", "2020-01-01")), "as if it had been made then"
     (event,) = read_events(session, soon())
     set_event_status(session, event, "disabled", soon())
-    altered = node.value("(SELECT modified FROM mysql.event)")
-    assert str(altered) == "2020-01-01 00:00:00"
+    assert altered() == before
+    set_event_status(session, event, "enabled", soon())
+    assert altered() != before
 
 
 def test_a_missing_event_is_an_error_that_names_it(session: Session) -> None:
@@ -114,7 +122,8 @@ def test_an_event_of_a_role_keeps_its_role(node: Node, session: Session) -> None
     node.sql("CREATE DEFINER=planner EVENT app.one ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1")
     (event,) = read_events(session, soon())
     set_event_status(session, event, "replica side", soon())
-    assert read_events(session, soon())[0].definer == event.definer == "planner@"
+    assert read_events(session, soon())[0].definer == event.definer
+    assert event.definer in ("planner@", "planner@%")  # where a role is an account as well
 
 
 def test_events_arrive_on_a_replica_as_replica_side_and_can_be_switched_there(start_cluster: Start) -> None:
@@ -128,6 +137,7 @@ def test_events_arrive_on_a_replica_as_replica_side_and_can_be_switched_there(st
         (event,) = read_events(replica, soon())
         assert (event.status, event.definer) == ("replica side", "o'hara@%")
         assert not db2.is_writable()
-        set_event_status(replica, event, "enabled", soon())
+        with db2.open_to_root():  # it is the driver of the server that lets super_read_only give way
+            set_event_status(replica, event, "enabled", soon())
         assert statuses(replica) == [("one", "enabled")]
     assert db2.gtid() == db1.gtid()

@@ -14,7 +14,7 @@ from tests.support.broken import ERRANT, archive_of, await_equal, diverge, ready
 from tests.support.lab import Lab
 from tests.support.mariadb import Node
 from tests.support.mysql import MySQLCluster, mysql_root
-from tests.support.scene import assert_order, books, other, switched
+from tests.support.scene import assert_order
 
 pytestmark = pytest.mark.matrix
 EXTRA = (
@@ -121,12 +121,3 @@ def test_empty_transactions_stand_for_what_the_primary_shall_do_without(lab: Lab
     await_equal(old, new)
     assert lab.run("verify", "--server", old.name).returncode == 0
     assert_order(lab, new.name)
-
-
-def test_a_switchover_before_and_after_it_has_rejoined(lab: Lab) -> None:
-    old, target = lab.cluster.primary, other(lab)
-    with books(lab) as kept:
-        switched(lab, "--to", target)
-        kept.go_on()
-        switched(lab, "--to", old.name)
-    assert_order(lab, old.name)

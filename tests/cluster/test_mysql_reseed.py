@@ -12,10 +12,8 @@ import pytest
 
 from tests.support.broken import await_equal, diverge, ready
 from tests.support.lab import Lab
-from tests.support.load import Load, create_table
 from tests.support.mariadb import Node
 from tests.support.mysql import MySQLCluster, mysql_root
-from tests.support.scene import assert_order
 from tests.support.wait import until
 
 pytestmark = pytest.mark.matrix
@@ -72,50 +70,6 @@ def assert_anew(old: Node, new: Node) -> None:
     assert MARK not in old.gtid()
 
 
-def test_by_a_clone(hosted: Lab) -> None:
-    old, new = diverge(hosted, UNDOABLE)
-    uuid = old.value("@@server_uuid")
-    told = steps(hosted, reseeded(hosted, old))
-    assert "clone" in told, told
-    assert_anew(old, new)
-    assert old.value("@@server_uuid") == uuid
-    assert sorted(p.name for p in old.folder.iterdir() if "proxyroute" in p.name) == []
-    assert_order(hosted, new.name)
-
-
-def test_by_a_clone_under_writes(hosted: Lab) -> None:
-    create_table(hosted.cluster.primary)
-    old, new = diverge(hosted, UNDOABLE)
-    with Load.start(hosted.write, writers=2, rate=30) as load:
-        load.await_more(20)
-        reseeded(hosted, old)
-        load.await_more(5)
-        load.stop()
-    assert_anew(old, new)
-
-
-def test_by_a_dump(lab: Lab) -> None:
-    """Where nobody could start the server again."""
-    primary = lab.cluster.primary
-    primary.sql("CREATE VIEW app.v AS SELECT id FROM app.t")
-    primary.sql("CREATE PROCEDURE app.p() SELECT 1")
-    primary.sql("CREATE TRIGGER app.tr BEFORE INSERT ON app.u FOR EACH ROW SET NEW.c = NEW.c + 0")
-    primary.sql("CREATE EVENT app.tick ON SCHEDULE EVERY 1 HOUR DO SET @ticked=1")
-    old, new = diverge(lab, UNDOABLE)
-    value = reseeded(lab, old)
-    assert "dump and load" in steps(lab, value)
-    records = lab.json("show", value["result"]["operation"])[1]["records"]
-    assert any("no host:" in r["text"] for r in records if r["kind"] == "note")
-    assert_anew(old, new)
-    assert old.value("(SELECT COUNT(*) FROM app.v)") == 120
-    for thing in ("ROUTINES", "TRIGGERS"):
-        where = f"{thing[:-1]}_SCHEMA='app'"
-        assert len(old.sql(f"SELECT * FROM information_schema.{thing} WHERE {where}")) == 1, thing
-    (event,) = old.sql("SELECT STATUS FROM information_schema.EVENTS WHERE EVENT_SCHEMA='app'")
-    assert event["STATUS"] == "REPLICA_SIDE_DISABLED"
-    assert_order(lab, new.name)
-
-
 def test_by_a_dump_where_the_source_has_no_clone_plugin(hosted: Lab) -> None:
     old, new = diverge(hosted, UNDOABLE)
     new.sql("UNINSTALL PLUGIN clone")
@@ -126,43 +80,58 @@ def test_by_a_dump_where_the_source_has_no_clone_plugin(hosted: Lab) -> None:
     assert_anew(old, new)
 
 
-@pytest.mark.parametrize("point", ["rejoin.give_way:after", "rejoin.clone:after:1", "rejoin.start_server:before"])
+def test_a_server_that_takes_no_notice_of_a_start_is_started_again(hosted: Lab) -> None:
+    """As one that still shuts down after a clone whose engine was killed."""
+    old, new = diverge(hosted, UNDOABLE)
+    old.kill9()
+    script, busy = old.folder / "service", old.folder / "busy"
+    busy.touch()
+    unheard = f'if [ "$1" = start ] && [ -e {busy} ]; then rm {busy}; exit 0; fi'
+    script.write_text(script.read_text().replace("\ncase ", f"\n{unheard}\ncase ", 1))
+    reseeded(hosted, old)
+    assert not busy.exists()
+    assert_anew(old, new)
+
+
+def test_filters_that_are_in_no_file_are_there_again_after_a_clone(hosted: Lab) -> None:
+    """The restart takes them all along; each is set again for whom it was: every channel, or the one."""
+    replica = hosted.cluster["db3"]
+    replica.sql("STOP SLAVE")
+    replica.sql("CHANGE REPLICATION FILTER REPLICATE_IGNORE_DB=(`not ours`)")
+    replica.sql(replica.channel_filter)
+    replica.sql("START SLAVE")
+    before = filters(replica)
+    assert len(before) == 3
+    told = steps(hosted, reseeded(hosted, replica))
+    assert "clone" in told, told
+    assert filters(replica) == before
+    assert replica.replicates()
+
+
+def filters(node: Node) -> list[dict[str, Any]]:
+    """The replication filters that somebody has set, for all channels and for each."""
+    what = "FILTER_NAME, FILTER_RULE, CONFIGURED_BY FROM performance_schema.replication_applier"
+    return [
+        *node.sql(f"SELECT {what}_global_filters ORDER BY FILTER_NAME"),
+        *node.sql(f"SELECT CHANNEL_NAME, {what}_filters ORDER BY FILTER_NAME"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "point", ["rejoin.stop_replication:after:2", "rejoin.clone:after:1", "rejoin.start_server:before"]
+)
 def test_killed_in_the_midst_of_a_clone(hosted: Lab, point: str) -> None:
     """What is half built has no channel and is told; the one that has begun it goes on."""
     old, new = diverge(hosted, UNDOABLE)
     words = ("rejoin", old.name, "--method", "reseed", "--yes")
     killed = hosted.run(*words, environment={"PROXYROUTE_FAULT": f"engine/{point}"})
     assert killed.returncode == -9, killed.stdout + killed.stderr
-    if old.running and point.startswith("rejoin.give_way"):
+    if old.running and point.startswith("rejoin.stop"):
         assert old.replication() == {}
         assert MARK in old.gtid()
         assert not old.is_writable()
     reseeded(hosted, old)
     assert_anew(old, new)
-
-
-def test_a_dump_that_dies_leaves_a_server_that_is_half_built_and_keeps_its_delay(lab: Lab) -> None:
-    replica, primary = lab.cluster["db3"], lab.cluster.primary
-    primary.sql("CREATE TABLE app.zzz (id INT PRIMARY KEY)")
-    lab.cluster.await_synced()
-    replica.sql("STOP SLAVE")
-    replica.sql("CHANGE MASTER TO MASTER_DELAY=3")
-    replica.sql("START SLAVE")
-    words = ("rejoin", replica.name, "--method", "reseed", "--yes")
-    killed = lab.run(*words, environment={"PROXYROUTE_FAULT": "engine/rejoin.load:before"})
-    assert killed.returncode == -9
-    replica.kill9()
-    replica.start()
-    assert replica.replication() == {}, "nothing has started with it"
-    with_other = lab.run("rejoin", replica.name, "--method", "follow")
-    assert with_other.returncode == 3
-    assert "not finished" in with_other.stderr
-    status, value = lab.json(*words)
-    assert status in (0, 7), value
-    await_equal(replica, primary)
-    assert replica.replication()["SQL_Delay"] == 3
-    assert MARK not in replica.gtid()
-    assert replica.replicates()
 
 
 def test_writers_wait_no_longer_than_a_moment_for_the_position_of_a_dump(lab: Lab) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,27 +10,31 @@ import pytest
 from tests.support.broken import ERRANT, ready, rows, run
 from tests.support.death import failed_over, remembered
 from tests.support.lab import Lab
-from tests.support.mariadb import REPLICATION, LocalCluster, Node
+from tests.support.mariadb import LocalCluster, Node
 from tests.support.serving import serving
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 FILTER = "app.secret"
 UNDOABLE = (*ERRANT[:2], *ERRANT[3:])
 
 
 @pytest.fixture
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest, start_lab: Callable[..., Lab]) -> Iterator[Lab]:
     """A site of two; db2 has a filter in its option file, as somebody has who wants it after a restart as well."""
     options = {"db2": {"replicate-ignore-table": FILTER}}
-    with Lab.start(2, node_options=options) as started:
-        ready(started, hosts=getattr(request, "param", False))
+    hosts = getattr(request, "param", False)
+    with start_lab(2, node_options=options) as started:
+        ready(started, hosts=hosts)
+        for node in started.cluster if hosts else ():
+            node.let_copy()
         yield started
 
 
 def strayed(lab: Lab) -> Node:
     """A filtered replica that stood still and has rows of its own, while the primary went on."""
     replica, primary = lab.cluster["db2"], lab.cluster["db1"]
-    replica.sql("STOP SLAVE")
+    replica.sql("STOP SLAVE ''")
     run(replica, UNDOABLE)
     primary.sql(f"CREATE TABLE {FILTER} (id INT PRIMARY KEY)")
     primary.sql(f"INSERT INTO {FILTER} VALUES (1)")
@@ -39,7 +43,7 @@ def strayed(lab: Lab) -> Node:
 
 
 def filters(node: Node) -> tuple[str, ...]:
-    (row,) = node.sql("SHOW ALL SLAVES STATUS")
+    (row,) = node.replications()
     return tuple(str(row[name]) for name in ("Replicate_Ignore_Table", "Replicate_Do_Table", "Replicate_Wild_Do_Table"))
 
 
@@ -64,6 +68,7 @@ def rejoined(lab: Lab, replica: Node, method: str) -> dict[str, Any]:
     return value
 
 
+@pytest.mark.mariadb_only("it has no flashback")
 def test_a_filter_survives_flashback(lab: Lab) -> None:
     replica = strayed(lab)
     rejoined(lab, replica, "flashback")
@@ -80,9 +85,9 @@ def test_a_filter_survives_new_data(lab: Lab) -> None:
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[Node]:
+def elsewhere(servers: type[LocalCluster]) -> Iterator[Node]:
     """A server of another cluster, with a domain of its own."""
-    with LocalCluster.start(1, node_options={"db1": {"server_id": 77, "gtid_domain_id": 7}}) as cluster:
+    with servers.start(1, node_options={"db1": {"server_id": 77, "gtid_domain_id": 7}}) as cluster:
         cluster["db1"].sql("CREATE TABLE app.elsewhere (id INT AUTO_INCREMENT PRIMARY KEY)")
         cluster["db1"].sql("INSERT INTO app.elsewhere VALUES (1)")
         yield cluster["db1"]
@@ -92,11 +97,7 @@ def elsewhere() -> Iterator[Node]:
 def test_a_server_with_another_source_is_left_as_it_is_and_told_why(lab: Lab, elsewhere: Node, method: str) -> None:
     """What came from where cannot be told apart, so neither an undo nor new data would leave the other source's."""
     replica = lab.cluster["db2"]
-    replica.sql(
-        f"CHANGE MASTER 'elsewhere' TO MASTER_HOST='127.0.0.1', MASTER_PORT={elsewhere.port},"
-        f" MASTER_USER='{REPLICATION.user}', MASTER_PASSWORD='{REPLICATION.password}', MASTER_USE_GTID=slave_pos"
-    )
-    replica.sql("START SLAVE 'elsewhere'")
+    replica.follow_too(elsewhere)
     until(lambda: replica.sql("SHOW TABLES IN app LIKE 'elsewhere'"), "the second channel to deliver")
     strayed(lab)
     before = _channels(replica)
@@ -112,22 +113,19 @@ def test_a_server_with_another_source_is_left_as_it_is_and_told_why(lab: Lab, el
 
 
 @pytest.fixture
-def plain() -> Iterator[Lab]:
-    with Lab.start(2) as started:
+def plain(start_lab: Callable[..., Lab]) -> Iterator[Lab]:
+    with start_lab(2) as started:
         yield started
 
 
 def test_an_old_primary_that_imports_from_elsewhere_is_not_robbed_of_that_channel(plain: Lab, elsewhere: Node) -> None:
     """It comes back, follows no member, and has one channel: that of the import, which is not taken to follow by."""
     lab, old, new = plain, plain.cluster["db1"], plain.cluster["db2"]
-    old.sql(
-        f"CHANGE MASTER 'elsewhere' TO MASTER_HOST='127.0.0.1', MASTER_PORT={elsewhere.port},"
-        f" MASTER_USER='{REPLICATION.user}', MASTER_PASSWORD='{REPLICATION.password}', MASTER_USE_GTID=slave_pos"
-    )
-    old.sql("START SLAVE 'elsewhere'")
+    old.follow_too(elsewhere)
     until(lambda: new.sql("SHOW TABLES IN app LIKE 'elsewhere'"), "the import to arrive everywhere")
     found = {f["code"]: f for f in lab.json("plan")[1]["findings"]}
-    assert "STOP SLAVE 'elsewhere'; RESET SLAVE 'elsewhere' ALL;" in found["primary.replicates"]["cure"]
+    ends = [old.words(statement)[0] for statement in ("STOP SLAVE 'elsewhere'", "RESET SLAVE 'elsewhere' ALL")]
+    assert f"{'; '.join(ends)};" in found["primary.replicates"]["cure"]
     remembered(lab)
     old.kill9()
     failed_over(lab, "--force", code=7)
@@ -142,7 +140,7 @@ def test_an_old_primary_that_imports_from_elsewhere_is_not_robbed_of_that_channe
     assert (status, finding["code"]) == (3, "rejoin.imports"), value
     assert _channels(old) == before
     assert before["elsewhere"][1:4] == (elsewhere.port, "Yes", "Yes")
-    for statement in ("STOP SLAVE 'elsewhere'", "RESET SLAVE 'elsewhere' ALL"):
+    for statement in ends:
         assert f"{statement};" in finding["cure"]
         old.sql(statement)
     lab.run("rejoin", old.name, check=True)
@@ -151,6 +149,6 @@ def test_an_old_primary_that_imports_from_elsewhere_is_not_robbed_of_that_channe
 
 
 def _channels(node: Node) -> dict[str, tuple[Any, ...]]:
-    found = node.sql("SHOW ALL SLAVES STATUS")
+    found = node.replications()
     names = ("Master_Host", "Master_Port", "Slave_IO_Running", "Slave_SQL_Running", "Replicate_Ignore_Table")
     return {row["Connection_name"]: tuple(row[name] for name in names) for row in found}

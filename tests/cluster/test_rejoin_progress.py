@@ -6,8 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,41 +14,16 @@ import yaml
 
 from tests.support.broken import await_equal, diverge, ready
 from tests.support.disk import small_disk
+from tests.support.dumps import slowly
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.mariadb import Node
 from tests.support.scene import assert_order
 from tests.support.wait import until
 
-THROTTLE = """
-import sys, time
-rate = float(sys.argv[1])
-while part := sys.stdin.buffer.read1(1 << 15):
-    sys.stdout.buffer.write(part)
-    sys.stdout.buffer.flush()
-    time.sleep(len(part) / rate)
-"""
-WRAPPER = """#!/bin/sh
-case "$*" in
-*--backup*|*--single-transaction*) {program} "$@" | {python} {throttle} {rate} ;;
-*) exec {program} "$@" ;;
-esac
-"""
+FLAVOURS = ("mysql",)
 NOTE = re.compile(r"([\d.]+) (k|M)B of about ([\d.]+) MB, [\d.]+ (?:k|M)?B/s, about (\d+) s left")
 SECONDS = 9
 """For which the copy takes, about: long enough for it to be told once how far it is."""
-
-
-def slowly(lab: Lab, program: str, rate: float) -> dict[str, str]:
-    """Returns an environment in which ``program`` gives away ``rate`` bytes per second, as over a network."""
-    folder = lab.folder / "slow"
-    folder.mkdir()
-    throttle, wrapper = folder / "throttle.py", folder / program
-    throttle.write_text(THROTTLE)
-    real = shutil.which(program)
-    assert real is not None
-    wrapper.write_text(WRAPPER.format(program=real, python=sys.executable, throttle=throttle, rate=rate))
-    wrapper.chmod(0o755)
-    return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
 def fill(primary: Node, rows: int = 9000) -> int:
@@ -61,13 +35,20 @@ def fill(primary: Node, rows: int = 9000) -> int:
 
 
 @pytest.mark.parametrize(
-    ("way", "program"),
-    [("dump and load", "mariadb-dump"), pytest.param("copy", "mariabackup", marks=pytest.mark.full)],
+    "way",
+    [
+        "dump and load",
+        pytest.param(
+            "copy",
+            marks=[pytest.mark.full, pytest.mark.mariadb_only("a clone is no program whose data could be held up")],
+        ),
+    ],
     ids=["dump", "copy"],
 )
-def test_rate_and_time_left_are_shown_while_a_copy_goes_on(way: str, program: str) -> None:
-    with Lab.start(2) as lab:
+def test_rate_and_time_left_are_shown_while_a_copy_goes_on(way: str, start_lab: Callable[..., Lab]) -> None:
+    with start_lab(2) as lab:
         ready(lab, hosts=way == "copy")
+        program = "mariabackup" if way == "copy" else lab.cluster.dumper
         size = fill(lab.cluster.primary)
         old, new = diverge(lab)
         if way == "copy":
@@ -102,7 +83,7 @@ def test_rate_and_time_left_are_shown_while_a_copy_goes_on(way: str, program: st
 
 
 @pytest.fixture
-def cramped(tmp_path: Path) -> Iterator[Lab]:
+def cramped(tmp_path: Path, flavour: str) -> Iterator[Lab]:
     """A site with hosts; the data of db1 are on a disk of their own on which they are not twice."""
     with Lab.start(2) as lab:
         ready(lab, hosts=True)
@@ -131,6 +112,7 @@ def cramped(tmp_path: Path) -> Iterator[Lab]:
 
 
 @pytest.mark.full
+@pytest.mark.mariadb_only("a clone drops the data of the target first: it never needs room for both")
 def test_without_room_for_the_old_data_they_are_not_kept_and_that_is_said(cramped: Lab, tmp_path: Path) -> None:
     old, new = diverge(cramped)
     status, value = cramped.json("rejoin", old.name, "--method", "reseed", "--yes")

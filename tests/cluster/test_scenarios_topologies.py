@@ -12,6 +12,7 @@ from tests.support.process import free_port
 from tests.support.scene import assert_order, books, other, refused, standing, switched
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 SITE = {"n": 4, "policy": {"prove": "3s"}}
 
 
@@ -94,17 +95,19 @@ def test_several_primaries_are_refused_by_name(site: Lab, odd: Node) -> None:
     primary = site.cluster.primary
     odd.sql("STOP SLAVE")
     odd.sql("RESET SLAVE ALL")
-    odd.sql("SET GLOBAL read_only=0")
+    odd.accept_writes()
     found = refused(site)["topology.multi_primary"]
     assert {primary.name, odd.name} <= set(found["text"].replace(",", "").split())
     assert "topology.multi_primary" in refused(site, "--to", odd.name, "--force").codes
-    odd.sql("SET GLOBAL read_only=1")
+    odd.refuse_writes()
     odd.follow(primary)
 
 
 GALERA = Path("/usr/lib/galera/libgalera_smm.so")
 
 
+@pytest.mark.mariadb_only("Galera is a library of MariaDB's")
+@pytest.mark.usefixtures("flavour")
 @pytest.mark.skipif(not GALERA.exists(), reason="the library of Galera is not installed (Debian: galera-4)")
 def test_galera_is_refused_by_name() -> None:
     """A real Galera node, alone in its cluster, with an ordinary replica below it."""
@@ -146,7 +149,7 @@ def test_the_primary_is_down_or_hangs_a_switchover_is_refused_and_failover_is_pr
     finally:
         if how == "kill9":
             primary.start()
-            primary.sql("SET GLOBAL read_only=0")
+            primary.accept_writes()
         else:
             primary.sigcont()
     until(lambda: all(node.replicates() for node in site.cluster if node is not primary), "everybody to follow again")

@@ -113,7 +113,7 @@ def diverge(lab: Lab, statements: Sequence[str] = ERRANT, *, more: int = 20) -> 
 
 def run(node: Node, statements: Sequence[str]) -> None:
     """Runs the statements in one session of root; several in one text are separated by semicolons."""
-    with node.session() as session, session.cursor() as cursor:
+    with node.open_to_root(), node.session() as session, session.cursor() as cursor:
         for text in statements:
             for statement in text.split("; "):
                 cursor.execute(statement)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 import pymysql
 from pymysql.cursors import DictCursor
 
+from proxyroute.binlog import HALF_BUILT
 from proxyroute.gtid import Containment, MariaDBPosition
 from proxyroute.model import Address
 from tests.support.accounts import APPLICATION, ENGINE, PROBE, REPLICATION, ROOT, Account
@@ -82,12 +83,20 @@ class Node:
     """What the process list says of a session that waits for the write lock."""
     event_aside = "SLAVESIDE_DISABLED"
     """Status of an event that is there and does not run, because its server is a replica."""
-    history: tuple[str, ...] = ("RESET MASTER", "SET GLOBAL gtid_slave_pos='GOAL'")
+    ends_at: tuple[str, ...] = ("RESET MASTER", "SET GLOBAL gtid_slave_pos='GOAL'")
     """The statements after which a server's history is what is in GOAL."""
     copy_points: Mapping[str, str] = {}
     """Where a fault point stands in a reseed that clones, for one in a reseed that copies beside the data."""
     replica_privilege = "REPLICATION SLAVE ADMIN"
     """What an account needs to start, stop and repoint replication."""
+    any_definer = "SUPER, SET USER"
+    """What an account needs to leave a definer that is not itself."""
+    physical = "copy"
+    """How new data come that are no dump."""
+    varying = 285
+    """At the head of a file of its binary log, how many bytes depend on whether the server still has it open."""
+    channel_filter = "CHANGE MASTER TO IGNORE_DOMAIN_IDS=(7,9)"
+    """Gives the one replication channel a filter of its own."""
 
     def __init__(
         self, name: str, server_id: int, folder: Path, options: Options, place: Place | None = None, *, outlive: bool
@@ -292,10 +301,10 @@ class Node:
 
         That is how one gets rid by hand of what only this server has.
         """
-        told = ("STOP SLAVE", "SET sql_log_bin=0", *statements, *self.history, "START SLAVE")
+        told = ("STOP SLAVE", "SET sql_log_bin=0", *statements, *self.ends_at, "START SLAVE")
         with self.session() as session, session.cursor() as cursor:
             for line in self.past_read_only(*told):
-                cursor.execute(line.replace("GOAL", goal) if line in self.history else line)
+                cursor.execute(line.replace("GOAL", goal) if line in self.ends_at else line)
 
     def make_table(self, name: str, columns: str) -> None:
         """Makes an empty table, in place of one that may be there."""
@@ -309,6 +318,15 @@ class Node:
     def is_writable(self) -> bool:
         """Whether ordinary accounts may write."""
         return not self.value("@@global.read_only")
+
+    @contextlib.contextmanager
+    def open_to_root(self) -> Iterator[None]:
+        """For a ``with`` block root may write although nobody else may."""
+        yield
+
+    def refuses_everybody(self) -> bool:
+        """Whether nobody may write who can be kept from it."""
+        return bool(self.value("@@global.read_only"))
 
     def accept_writes(self) -> None:
         """Ordinary accounts may write from now on."""
@@ -355,8 +373,27 @@ class Node:
 
     def replication(self) -> dict[str, Any]:
         """The first row of SHOW ALL SLAVES STATUS; empty for a server that follows nobody."""
-        rows = self.sql("SHOW ALL SLAVES STATUS")
+        rows = self.replications()
         return rows[0] if rows else {}
+
+    def replications(self) -> list[dict[str, Any]]:
+        """Every row of SHOW ALL SLAVES STATUS."""
+        return self.sql("SHOW ALL SLAVES STATUS")
+
+    def channel_filters(self) -> str:
+        """What is told of the filter that ``channel_filter`` has given."""
+        return str(self.replication()["Replicate_Ignore_Domain_Ids"]).replace(" ", "")
+
+    def history(self) -> str:
+        """Everything it has executed, by whom it was written."""
+        return str(self.value("@@global.gtid_binlog_state"))
+
+    def half_built(self) -> bool:
+        """Whether it is marked as one whose data are not whole."""
+        return str(HALF_BUILT) in str(self.value("@@global.gtid_slave_pos"))
+
+    def let_copy(self) -> None:
+        """Lets data be copied from here and to here, apart from what the host has."""
 
     def held_back(self) -> list[dict[str, Any]]:
         """The sessions that wait for a lock on the whole server."""
@@ -380,6 +417,15 @@ class Node:
         )
         self.sql("START SLAVE")
         until(self.replicates, f"{self.name} to follow {source.name}")
+
+    def follow_too(self, source: Node, channel: str = "elsewhere") -> None:
+        """Replicates from another ``source`` as well, by a channel of that name."""
+        self.sql(
+            f"CHANGE MASTER '{channel}' TO MASTER_HOST='{source.place.host}', MASTER_PORT={source.port},"
+            f" MASTER_USER='{REPLICATION.user}', MASTER_PASSWORD='{REPLICATION.password}',"
+            " MASTER_USE_GTID=slave_pos, MASTER_HEARTBEAT_PERIOD=1"
+        )
+        self.sql(f"START SLAVE '{channel}'")
 
     def replicates(self) -> bool:
         """Whether receiver and applier run."""
@@ -405,6 +451,8 @@ class LocalCluster:
     """The method of ``rejoin`` by which a server gets rid of what only it has, and follows."""
     cuts_off = True
     """A semi-synchronous server that starts cuts off what nobody had acknowledged, where its options say so."""
+    dumper = "mariadb-dump"
+    """The program that makes a dump."""
 
     @property
     def haproxy(self) -> str:

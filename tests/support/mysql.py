@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pymysql
 
 from proxyroute.gtid import Containment, MySQLPosition
+from proxyroute.logged import HALF_BUILT_HERE
 from tests.support.accounts import APPLICATION, APPLICATION_SCHEMA, REPLICATION, ROOT, Account, mysql_statements
 from tests.support.mariadb import Bare, LocalCluster, Node, Options
 from tests.support.mysql_words import as_told, translated
@@ -29,6 +31,7 @@ _FOR_MARIADB = {
     "aria-pagecache-buffer-size",
     "skip-slave-start",
     "init-rpl-role",
+    "gtid-domain-id",
 }
 _READ_ONLY = 1290
 _RENAMED = {
@@ -85,7 +88,7 @@ class MySQLNode(Node):
     )
     holding = "Waiting for % lock"
     event_aside = "REPLICA_SIDE_DISABLED"
-    history = ("RESET REPLICA", "RESET BINARY LOGS AND GTIDS", "SET GLOBAL gtid_purged='GOAL'")
+    ends_at = ("RESET REPLICA", "RESET BINARY LOGS AND GTIDS", "SET GLOBAL gtid_purged='GOAL'")
     copy_points: Mapping[str, str] = {
         "rejoin.copy:before": "rejoin.give_way:before",
         "rejoin.stop_server:before": "rejoin.stop_replication:before",
@@ -93,6 +96,10 @@ class MySQLNode(Node):
         "rejoin.reset:before": "mariadb.change_source:before",
     }
     replica_privilege = "REPLICATION_SLAVE_ADMIN"
+    any_definer = "SET_ANY_DEFINER"
+    physical = "clone"
+    varying = 22
+    channel_filter = "CHANGE REPLICATION FILTER REPLICATE_WILD_IGNORE_TABLE=('x%.y', 'aside.%') FOR CHANNEL ''"
 
     def _base(self, folder: Path, server_id: int) -> None:
         super()._base(folder, server_id)
@@ -106,6 +113,8 @@ class MySQLNode(Node):
             "mysqlx": 0,
             "gtid-mode": "ON",
             "enforce-gtid-consistency": "ON",
+            "cte-max-recursion-depth": 1000000,  # rows are made up by one statement
+            "binlog-rows-query-log-events": 1,  # as binlog_annotate_row_events is there
             "innodb-redo-log-capacity": "8M",
             "innodb-buffer-pool-size": "16M",
             **_SMALL,
@@ -154,6 +163,20 @@ class MySQLNode(Node):
         before = ("SET @closed=@@global.super_read_only", "SET GLOBAL super_read_only=0")
         return (*before, *said, "SET GLOBAL super_read_only=@closed")
 
+    @contextlib.contextmanager
+    def open_to_root(self) -> Iterator[None]:
+        if not self.value("@@global.super_read_only"):
+            yield
+            return
+        self.sql("SET GLOBAL super_read_only=0")
+        try:
+            yield
+        finally:
+            self.refuse_writes()
+
+    def refuses_everybody(self) -> bool:
+        return bool(self.value("@@global.super_read_only"))
+
     def refuse_writes(self) -> None:
         self.sql("SET GLOBAL super_read_only=1")
 
@@ -170,9 +193,29 @@ class MySQLNode(Node):
     def await_position(self, goal: str, seconds: float = 20.0) -> bool:
         return bool(self.value(f"WAIT_FOR_EXECUTED_GTID_SET('{goal}', {seconds})") == 0)
 
-    def replication(self) -> dict[str, Any]:
-        rows = self.sql("SHOW REPLICA STATUS")
-        return as_told(rows[0]) if rows else {}
+    def replications(self) -> list[dict[str, Any]]:
+        return [as_told(row) for row in self.sql("SHOW REPLICA STATUS")]
+
+    def channel_filters(self) -> str:
+        row = self.replication()
+        return str(row["Replicate_Wild_Ignore_Table"])
+
+    def history(self) -> str:
+        return self.gtid()
+
+    def half_built(self) -> bool:
+        return MySQLPosition.parse(self.gtid()).contains(HALF_BUILT_HERE) is Containment.YES
+
+    def let_copy(self) -> None:
+        self.sql("INSTALL PLUGIN clone SONAME 'mysql_clone.so'")
+
+    def follow_too(self, source: Node, channel: str = "elsewhere") -> None:
+        self.sql(
+            f"CHANGE REPLICATION SOURCE TO SOURCE_HOST='{source.place.host}', SOURCE_PORT={source.port},"
+            f" SOURCE_USER='{REPLICATION.user}', SOURCE_PASSWORD='{REPLICATION.password}',"
+            f" SOURCE_AUTO_POSITION=1, SOURCE_HEARTBEAT_PERIOD=1, SOURCE_SSL=1 FOR CHANNEL '{channel}'"
+        )
+        self.sql(f"START REPLICA FOR CHANNEL '{channel}'")
 
     def channels(self) -> list[tuple[Any, ...]]:
         rows = self.sql("SHOW REPLICA STATUS")
@@ -213,6 +256,7 @@ class MySQLCluster(LocalCluster):
     flavour = "mysql"
     undoing = "reseed"
     cuts_off = False
+    dumper = "mysqldump"
 
     def make_template(self, *, scheduler: bool, force: bool) -> Path:
         return _template(mysql_root(), force=force)

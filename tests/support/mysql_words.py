@@ -13,12 +13,11 @@ _SEMI_SYNC = re.compile(r"\brpl_semi_sync_(master|slave)_(\w+)", re.IGNORECASE)
 _NUMBERS = re.compile(r"\bFROM app\.seq_1_to_(\d+)")
 _SIDES = {"master": "source", "slave": "replica"}
 _REPLACED = re.compile(r"CREATE OR REPLACE TABLE (\S+) ")
-_SEMI_SYNC = re.compile(r"\brpl_semi_sync_(master|slave)_(\w+)", re.IGNORECASE)
-_NUMBERS = re.compile(r"\bFROM app\.seq_1_to_(\d+)")
-_SIDES = {"master": "source", "slave": "replica"}
-_REPLACED = re.compile(r"CREATE OR REPLACE TABLE (\S+) ")
+_NAMED = re.compile(r"(STOP|START|RESET) SLAVE '([^']*)'( ALL)?")
 _ABOUT_CHANNELS = re.compile(r"\s*(STOP|START|RESET|CHANGE MASTER|GRANT)\b")
 _FILTER = re.compile(r"SET GLOBAL replicate_(\w+)='([^']*)'")
+_SAID = {"SHOW MASTER STATUS": "SHOW BINARY LOG STATUS"}
+_NEITHER = re.compile(r"SET GLOBAL gtid_strict_mode=")
 _RENAMED = {"Replica_": "Slave_", "Source_": "Master_", "_Source": "_Master"}
 
 
@@ -35,14 +34,16 @@ def translated(statement: str) -> tuple[str, ...]:
         return ("SET SESSION sql_log_bin=0", statement[unlogged.end() :])
     if found := _REPLACED.match(statement):
         return (f"DROP TABLE IF EXISTS {found[1]}", statement.replace("OR REPLACE ", "", 1))
-    if found := _REPLACED.match(statement):
-        return (f"DROP TABLE IF EXISTS {found[1]}", statement.replace("OR REPLACE ", "", 1))
     if found := _FILTER.fullmatch(statement):
         return (f"CHANGE REPLICATION FILTER REPLICATE_{found[1].upper()}=({found[2]})",)
+    if found := _NAMED.fullmatch(statement):
+        return (f"{found[1]} REPLICA{found[3] or ''} FOR CHANNEL '{found[2]}'",)
+    if _NEITHER.match(statement):
+        return ("DO 0",)
     if _ABOUT_CHANNELS.match(statement) and "ON *.*" not in statement:
         said = statement.replace("CHANGE MASTER TO", "CHANGE REPLICATION SOURCE TO").replace("MASTER_", "SOURCE_")
         return (re.sub(r"^(\s*(?:STOP|START|RESET)) SLAVE\b", r"\1 REPLICA", said),)
-    return (statement,)
+    return (_SAID.get(statement, statement),)
 
 
 def _semi_sync(found: re.Match[str]) -> str:
@@ -63,6 +64,7 @@ def as_told(row: Mapping[str, Any]) -> dict[str, Any]:
         for new, old in _RENAMED.items():
             name = name.replace(new, old)
         found[name] = value
+    found["Connection_name"] = row["Channel_Name"]
     received = MySQLPosition.parse(str(row["Retrieved_Gtid_Set"]))
     found["Gtid_IO_Pos"] = str(received.merge(MySQLPosition.parse(str(row["Executed_Gtid_Set"]))))
     return found
