@@ -80,6 +80,16 @@ SWEPT: Mapping[str, Collection[str]] = {
         *(*_BUILT_ANEW, *_HISTORY, *_COMPARED, "rejoin.own_host", "rejoin.copy", "rejoin.prepare_copy"),
         *("rejoin.stop_server", "rejoin.swap", "rejoin.start_server", "rejoin.discard"),
     ),
+    "rejoin by reseed on MySQL": (
+        *("archive.fetch", "archive.write", "rejoin.own", "rejoin.stop_replication", "rejoin.set_position"),
+        *("rejoin.give_way", "rejoin.drop_schema", "rejoin.load", "mariadb.refuse_writes", "rejoin.reset"),
+        *("mariadb.change_source", "mariadb.start_replica", "verify.snapshot"),
+    ),
+    "rejoin by reseed with hosts on MySQL": (
+        *("archive.fetch", "archive.write", "rejoin.own", "rejoin.own_host", "rejoin.stop_replication"),
+        *("rejoin.set_position", "rejoin.clone", "rejoin.start_server", "mariadb.refuse_writes"),
+        *("mariadb.change_source", "mariadb.start_replica", "verify.snapshot"),
+    ),
     "an agent": ("agent.remember", "agent.status", "haproxy.runtime", "haproxy.write_file", "share.receipt"),
     "notices": ("notice.email", "notice.log", "notice.script", "notice.webhook"),
     "a guard": ("guard.take_over", "guard.end_engine"),
@@ -111,8 +121,6 @@ LEFT_OUT: Mapping[str, str] = {
         "MySQL only, where somebody has persisted a role: what closes that server does it again when it is healed"
     ),
     "rejoin.empty": "MySQL only, asked for by name: it is made only where it is not there yet",
-    "rejoin.give_way": "tests/cluster/test_mysql_reseed.py kills a reseed there: MySQL only",
-    "rejoin.clone": "tests/cluster/test_mysql_reseed.py kills a reseed there: MySQL only",
     "mariadb.end_stuck": "ends our own statement that hangs; dying there is dying before its reply, which is unknown",
 }
 """Fault points at which no sweep dies, and why that is no gap."""
