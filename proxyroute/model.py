@@ -101,6 +101,10 @@ class Receiver(StrEnum):
     STOPPED = "stopped"
 
 
+CANNOT_CONNECT = frozenset({2002, 2003, 2005, 2006, 2013})
+"""Errors of a receiver that did not reach its source. With any other (TLS too) the source has answered something."""
+
+
 @dataclass(frozen=True)
 class Source:
     """One replication channel of a replica: where it fetches from and how far it is."""
@@ -137,6 +141,14 @@ class Source:
     @property
     def running(self) -> bool:
         return self.receiver is Receiver.RUNNING and self.applier
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether the receiver has ended by itself, after as many vain attempts as it makes (MySQL from 8.4 on: ten).
+
+        Somebody who stops a replica stops its applier as well, or a receiver that was connected and has no error.
+        """
+        return self.receiver is Receiver.STOPPED and self.applier and self.receiver_errno in CANNOT_CONNECT
 
 
 @dataclass(frozen=True)

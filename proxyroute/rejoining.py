@@ -33,7 +33,7 @@ from proxyroute.ports import Lease
 from proxyroute.rejoin import KIND, METHODS, go_on, rejoin
 from proxyroute.rejoin_data import let_go
 from proxyroute.rejoin_look import Means, find_primary
-from proxyroute.topology import stranger
+from proxyroute.topology import source_of, stranger
 from proxyroute.verify import Comparison, compare
 
 _LEASE = 0.5
@@ -150,9 +150,15 @@ def run_rejoin(
 
 
 def is_alone(view: View, server: str) -> bool:
-    """Tells whether ``server`` answers, refuses writes and follows no member, as one that is back from the dead."""
+    """Tells whether ``server`` answers, refuses writes and follows no member, as one that is back from the dead.
+
+    One whose receiver gave the primary up, while that was away for longer than it tries, follows nobody either.
+    """
     status = view.status(server)
-    return status is not None and not status.writable and all(stranger(view, channel) for channel in status.sources)
+    if status is None or status.writable:
+        return False
+    top = view.primary.name if view.primary is not None else None
+    return all(stranger(view, c) or (c.gave_up and source_of(view, c) == top) for c in status.sources)
 
 
 def heal_rejoin(

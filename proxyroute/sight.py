@@ -12,15 +12,13 @@ from enum import StrEnum
 from functools import cached_property
 
 from proxyroute import topology
-from proxyroute.model import Address, Receiver, Silent, Source, Status, View
+from proxyroute.model import CANNOT_CONNECT, Address, Receiver, Silent, Source, Status, View
 from proxyroute.policy import FailoverPolicy
 
 KEPT = 20
 """How many sightings of a server are kept."""
 DEAF = 60.0
 """After how many seconds a replica without heartbeats notices by itself; the server's own default."""
-_CANNOT_CONNECT = frozenset({2002, 2003, 2005, 2006, 2013})
-"""Errors of a receiver that did not reach its source. With any other (TLS too) the source has answered something."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +282,7 @@ def certainly_lives(sightings: Sightings, primary: str, now: float, policy: Fail
 
 def _disconnected(source: Source, last: Sighting, since: float | None) -> tuple[Witness, str]:
     error = f": {source.error}" if source.error else ""
-    if source.receiver_errno and source.receiver_errno not in _CANNOT_CONNECT:
+    if source.receiver_errno and source.receiver_errno not in CANNOT_CONNECT:
         return Witness.NONE, f"its receiver has an error that is not about the connection{error}"
     if source.receiver is Receiver.STOPPED and not source.receiver_errno:
         return Witness.NONE, "its receiver was stopped by somebody"

@@ -90,6 +90,7 @@ _HEARD = (
 
 SOURCE_OPTIONS: dict[str, tuple[str, str]] = {
     "connect_retry": ("Connect_Retry", "SOURCE_CONNECT_RETRY"),
+    "retry_count": ("Source_Retry_Count", "SOURCE_RETRY_COUNT"),
     "heartbeat": ("heartbeat", "SOURCE_HEARTBEAT_PERIOD"),
     "delay": ("SQL_Delay", "SOURCE_DELAY"),
     "ssl": ("Source_SSL_Allowed", "SOURCE_SSL"),

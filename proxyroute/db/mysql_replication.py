@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from proxyroute.db.mysql_read import SOURCE_OPTIONS, read_channels, read_status
-from proxyroute.db.replication import APPLIER, RECEIVER, Replication, quoted
+from proxyroute.db.replication import APPLIER, CONNECT_RETRY, RECEIVER, Replication, quoted
 from proxyroute.gtid import Position
 from proxyroute.model import Deadline, Peer, Source, Status
 
+_RETRY_COUNT = 86_400
+"""The server's own until 8.3. From 8.4 on a receiver gives up after ten, less than a minute with our interval."""
 _THREADS = {RECEIVER: "IO_THREAD", APPLIER: "SQL_THREAD"}
 
 
@@ -17,6 +20,7 @@ class MySQLReplication(Replication):
     """The channels of one MySQL server."""
 
     copied = tuple(key for key in SOURCE_OPTIONS if key != "delay")
+    fresh: Mapping[str, Any] = MappingProxyType({"connect_retry": CONNECT_RETRY, "retry_count": _RETRY_COUNT})
 
     def _status(self, deadline: Deadline) -> Status:
         session = self._session(deadline)

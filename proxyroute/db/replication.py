@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from proxyroute.db.session import Session
@@ -21,7 +22,7 @@ from proxyroute.model import Deadline, Peer, Receiver, Source, Status
 _POLL = 0.01
 HEARTBEAT = 1.0
 RECEIVER, APPLIER = "receiver", "applier"
-_CONNECT_RETRY = 5
+CONNECT_RETRY = 5
 """Seconds, for a channel made anew that stands in for none: the server's own 60 keep it from a restarted source."""
 _KILL_TIMEOUT = 1
 """Seconds for which a semi-synchronous receiver that is stopped tries to end its session at a source that is hung."""
@@ -41,6 +42,9 @@ class Replication(ABC):
 
     copied: Sequence[str] = ()
     """What a new channel takes from the one it stands in for; delays and filters belong to one replica."""
+
+    fresh: Mapping[str, Any] = MappingProxyType({"connect_retry": CONNECT_RETRY})
+    """What a channel is given that is made anew, where nothing else is said."""
 
     def __init__(self, session: Callable[[Deadline], Session], login: ReplicationLogin) -> None:
         self._session = session
@@ -275,7 +279,7 @@ class Replication(ABC):
         own = status.binlog and not status.executed.empty
         demoted = self._prepare_position(status, deadline) if own else False
         given = options or {}
-        copied = {"connect_retry": _CONNECT_RETRY, **{key: given[key] for key in self.copied if key in given}}
+        copied = {**self.fresh, **{key: given[key] for key in self.copied if key in given}}
         self._change_source("", source, copied, deadline, demoted=demoted)
         self._start("", deadline)
 

@@ -51,7 +51,7 @@ def options(
             found[key] = str(value) in ("Yes", "1")
         elif key in lists:
             found[key] = [int(number) for number in re.findall(r"\d+", str(value or ""))]
-        elif key in ("connect_retry", "delay"):
+        elif key in ("connect_retry", "retry_count", "delay"):
             found[key] = int(value or 0)
         elif key == "heartbeat":
             found[key] = float(value or 0)
