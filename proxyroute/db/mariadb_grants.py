@@ -52,6 +52,8 @@ REBUILD = (
     *(Privilege(name, "a dump is loaded") for name in ("CREATE VIEW", "CREATE ROUTINE", "ALTER ROUTINE", "EXECUTE")),
 )
 """What the account of ``rejoin`` needs; kept apart, because it may write everything."""
+NOT_TO_DUMP = frozenset({"LOCK TABLES", "BINLOG REPLAY", "UPDATE", "DELETE"})
+"""What of it only a copy or an undo takes."""
 
 SCHEDULER = Privilege("SUPER", "SET GLOBAL event_scheduler: only where the event scheduler is on")
 FORCE = Privilege("CREATE USER", "switchover --force locks privileged writers (ALTER USER … ACCOUNT LOCK)")
@@ -88,13 +90,27 @@ def required_privileges(version: Version, *, scheduler: bool = False) -> tuple[s
 
 def missing_privileges(version: Version, grants: Iterable[str], *, scheduler: bool = False) -> tuple[str, ...]:
     """Returns what is required and not in ``grants``, the lines of SHOW GRANTS (active roles are among them)."""
+    return lacking(engine_privileges(version, scheduler=scheduler), _held(version, grants))
+
+
+def missing_to_reseed(version: Version, grants: Iterable[str]) -> tuple[str, ...]:
+    """Returns what a dump, its load and the new history take and is not in ``grants``, as above."""
+    needed = (p for p in _rebuild_privileges(version) if p.name not in NOT_TO_DUMP)
+    return lacking(needed, _held(version, grants))
+
+
+def _held(version: Version, grants: Iterable[str]) -> dict[str, set[str]]:
     held = held_by(grants)
     everywhere = held.setdefault("*.*", set())
     if "SUPER" in everywhere and version < _SUPER_IMPLIES_LITTLE_SINCE:
         everywhere |= _IMPLIED_BY_SUPER
         if version < _READ_ONLY_APART_SINCE:
             everywhere |= {"READ_ONLY ADMIN"}
-    return lacking(engine_privileges(version, scheduler=scheduler), held)
+    return held
+
+
+def _rebuild_privileges(version: Version) -> tuple[Privilege, ...]:
+    return tuple(p for p in REBUILD if p.name != "SLAVE MONITOR" or version >= _SLAVE_MONITOR_SINCE)
 
 
 def account_statements(
@@ -106,5 +122,4 @@ def account_statements(
 
 def rebuild_statements(version: Version, user: str, host: str = "%") -> list[str]:
     """Returns the statements that make the account of ``rejoin``, as :func:`account_statements` does the others."""
-    needed = [p for p in REBUILD if p.name != "SLAVE MONITOR" or version >= _SLAVE_MONITOR_SINCE]
-    return account_with(needed, user, host)
+    return account_with(_rebuild_privileges(version), user, host)

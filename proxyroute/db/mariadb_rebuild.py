@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute.binlog import Table
-from proxyroute.db import mariadb_channels, mariadb_copy, mariadb_flashback, mariadb_still
+from proxyroute.db import mariadb_channels, mariadb_copy, mariadb_flashback, mariadb_grants, mariadb_still
+from proxyroute.db.grants import Version
 from proxyroute.db.mariadb_read import read_channels
 from proxyroute.db.mariadb_remains import READ_LOG
 from proxyroute.db.owning import DEAD_MAN, FILL_UNLOGGED, LOAD, REBUILD, own
@@ -129,9 +130,12 @@ class MariaDBRebuild(Rebuild):
                 return int(row["size"] or 0)
             return self._logical_size(session, deadline)
 
+    def missing(self, version: Version, grants: Sequence[str]) -> tuple[str, ...]:
+        return mariadb_grants.missing_to_reseed(version, grants)
+
     def cannot_dump(self, deadline: Deadline) -> tuple[str, ...]:
         with self._session(deadline) as session:
-            found = self._inconsistent(session, deadline)
+            found = [*self._inconsistent(session, deadline), *self._lacks(session, deadline)]
         for program in ("mariadb-dump", "mariadb"):
             try:
                 output(Program((program, "--no-defaults", "--version")), deadline)

@@ -45,6 +45,10 @@ REBUILD = (
     *(Privilege(name, "a dump is loaded") for name in ("CREATE VIEW", "CREATE ROUTINE", "ALTER ROUTINE", "EXECUTE")),
 )
 """What the account of ``rejoin`` needs; kept apart, because it may write everything."""
+NOT_TO_DUMP = frozenset(
+    {"BACKUP_ADMIN", "CLONE_ADMIN", "REPLICATION_APPLIER", "BINLOG_ADMIN", "INDEX", "UPDATE", "DELETE"}
+)
+"""What of it only a clone takes, or what is left of a dead primary."""
 FORCE = Privilege("CREATE USER", "switchover --force locks privileged writers (ALTER USER … ACCOUNT LOCK)")
 
 _ANY_DEFINER_SINCE = (8, 2, 0)
@@ -70,6 +74,12 @@ def _named(version: Version, privileges: Iterable[Privilege]) -> tuple[Privilege
 def missing_privileges(version: Version, grants: Iterable[str]) -> tuple[str, ...]:
     """Returns what is required and not in ``grants``, the lines of SHOW GRANTS (active roles are among them)."""
     return lacking(engine_privileges(version), held_by(grants))
+
+
+def missing_to_reseed(version: Version, grants: Iterable[str]) -> tuple[str, ...]:
+    """Returns what a dump, its load and the new history take and is not in ``grants``, the lines of SHOW GRANTS."""
+    needed = (p for p in _named(version, REBUILD) if p.name not in NOT_TO_DUMP)
+    return lacking(needed, held_by(grants))
 
 
 def account_statements(version: Version, accounts: Accounts, *, force: bool = False) -> list[str]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from proxyroute.db import mysql_channels, mysql_clone, mysql_filters
+from proxyroute.db import mysql_channels, mysql_clone, mysql_filters, mysql_grants
+from proxyroute.db.grants import Version
 from proxyroute.db.host_owner import start_server
 from proxyroute.db.mysql_programs import READ_LOG, require_own
 from proxyroute.db.mysql_read import read_position
@@ -112,9 +113,12 @@ class MySQLRebuild(Rebuild):
             row = session.one("SELECT SUM(FILE_SIZE) AS size FROM information_schema.INNODB_TABLESPACES", deadline)
         return int(row["size"] or 0)
 
+    def missing(self, version: Version, grants: Sequence[str]) -> tuple[str, ...]:
+        return mysql_grants.missing_to_reseed(version, grants)
+
     def cannot_dump(self, deadline: Deadline) -> tuple[str, ...]:
         with self._session(deadline) as session:
-            found = self._inconsistent(session, deadline)
+            found = [*self._inconsistent(session, deadline), *self._lacks(session, deadline)]
         for program in ("mysqldump", "mysql"):
             try:
                 require_own(program, deadline)

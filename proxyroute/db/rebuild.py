@@ -11,9 +11,11 @@ from typing import Any
 
 from proxyroute.binlog import Table
 from proxyroute.db import mariadb_copy
+from proxyroute.db.grants import Version
 from proxyroute.db.host_owner import Ownership
 from proxyroute.db.log_text import decode_log
 from proxyroute.db.owning import COMPARE, LOAD, REBUILD, Permit, own
+from proxyroute.db.rows import parse_version
 from proxyroute.db.session import Login, Session
 from proxyroute.errors import ScriptFailed, ServerError, Unreachable
 from proxyroute.faults import act
@@ -59,6 +61,10 @@ class Rebuild(ABC):
 
     @abstractmethod
     def cannot_dump(self, deadline: Deadline) -> tuple[str, ...]: ...
+
+    @abstractmethod
+    def missing(self, version: Version, grants: Sequence[str]) -> tuple[str, ...]:
+        """Returns what a dump and its load take and is not in ``grants``, the lines of SHOW GRANTS."""
 
     def __init__(
         self,
@@ -205,12 +211,24 @@ class Rebuild(ABC):
         self._copying.still_ours(self._host(), self.data_dir(deadline), deadline)
 
     def cannot_load(self, source: Rebuilder, deadline: Deadline) -> tuple[str, ...]:
+        found: list[str] = []
         try:
+            with self._session(deadline) as session:
+                found += self._lacks(session, deadline)
             needed = source.data_size(deadline, physical=True)
             freed = self.data_size(deadline, physical=True)  # what is here goes before the dump is loaded
-            return tuple(mariadb_copy.cannot_load(self._host(), self.data_dir(deadline), needed, freed, deadline))
+            found += mariadb_copy.cannot_load(self._host(), self.data_dir(deadline), needed, freed, deadline)
         except (ScriptFailed, ServerError, ValueError):  # nobody can tell: it is tried
-            return ()
+            pass
+        return tuple(found)
+
+    def _lacks(self, session: Session, deadline: Deadline) -> list[str]:
+        """Says so where our account may not do what a dump or its load takes: in its midst that would cost the data."""
+        version = parse_version(str(session.one("SELECT @@version AS v", deadline)["v"]))
+        grants = [str(line) for row in session.read("SHOW GRANTS", deadline) for line in row.values()]
+        missing = ", ".join(self.missing(version, grants))
+        told = f"the account of rejoin lacks {missing} on {self.name}; 'proxyroute grants' prints what it needs"
+        return [told] if missing else []
 
     def _logical_size(self, session: Session, deadline: Deadline) -> int:
         row = session.one(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -10,12 +10,13 @@ from tests.chaos.world import await_closed
 from tests.support.lab import Lab
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 GUARD_DIES = "guard/guard.take_over:before"
 
 
 @pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab.start(3, policy={"freeze_budget": "1s", "settle": "3s"}) as lab:
+def lab(start_lab: Callable[..., Lab]) -> Iterator[Lab]:
+    with start_lab(3, policy={"freeze_budget": "1s", "settle": "3s"}) as lab:
         yield lab
 
 

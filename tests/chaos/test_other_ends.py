@@ -13,17 +13,19 @@ from proxyroute import journal
 from tests.chaos.world import assert_legal, await_closed, limits_of
 from tests.support.lab import Lab
 from tests.support.load import Load, create_table, read_rows
+from tests.support.mariadb import LocalCluster
 from tests.support.verdict import judge
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 SETTINGS = {"freeze_budget": "1s", "settle": "3s"}
 BEFORE_COMMIT = "engine/mariadb.block_writes:after"
 AFTER_COMMIT = "engine/mariadb.accept_writes:after"
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab.start(3, policy=SETTINGS) as lab:
+def lab(servers: type[LocalCluster]) -> Iterator[Lab]:
+    with Lab.start(3, policy=SETTINGS, provider=servers) as lab:
         create_table(lab.cluster.primary)
         lab.cluster.await_synced()
         yield lab

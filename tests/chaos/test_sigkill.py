@@ -17,7 +17,7 @@ from tests.support.load import Load, create_table, read_rows
 from tests.support.scene import connect
 from tests.support.verdict import judge
 
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
 GUARD_DIES = "guard/guard.take_over:before"
 MISSED = "the engine never came there"
 SETTINGS = {"freeze_budget": "3s", "settle": "20s"}

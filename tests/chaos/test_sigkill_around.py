@@ -16,14 +16,17 @@ from tests.chaos.test_sigkill import GUARD_DIES, SETTINGS
 from tests.chaos.world import assert_legal, await_closed, limits_of
 from tests.support.lab import Lab, processes_of
 from tests.support.load import create_table
+from tests.support.mariadb import LocalCluster
 from tests.support.process import free_port
 from tests.support.scene import configured
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
+
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab.start(3, policy={**SETTINGS, "freeze_budget": "1s"}) as lab:
+def lab(servers: type[LocalCluster]) -> Iterator[Lab]:
+    with Lab.start(3, policy={**SETTINGS, "freeze_budget": "1s"}, provider=servers) as lab:
         create_table(lab.cluster.primary)
         lab.cluster.await_synced()
         yield lab

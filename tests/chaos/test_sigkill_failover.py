@@ -31,7 +31,7 @@ RECEIVING = ("Yes", "Connecting", "Preparing")
 """What a receiver shows that has been started, whether its source is there or not."""
 
 
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
 
 
 @contextlib.contextmanager

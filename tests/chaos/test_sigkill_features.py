@@ -12,16 +12,24 @@ from tests.chaos.test_sigkill import SETTINGS, _points, _sweep
 from tests.chaos.world import EACH
 from tests.support.lab import Lab
 from tests.support.load import create_table
+from tests.support.mariadb import LocalCluster
 
+FLAVOURS = ("mysql",)
 ACTS = ("mariadb.event_scheduler", "mariadb.alter_event", "mariadb.semi_sync", "script.run")
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(servers: type[LocalCluster]) -> Iterator[Lab]:
     scripts = {"address_down": ["/bin/true"], "address_up": ["/bin/true"]}
     options = {"event-scheduler": "ON"}
     with Lab.start(
-        3, policy=SETTINGS, more={"scripts": scripts}, semi_sync=True, scheduler=True, options=options
+        3,
+        policy=SETTINGS,
+        more={"scripts": scripts},
+        semi_sync=True,
+        scheduler=True,
+        options=options,
+        provider=servers,
     ) as lab:
         create_table(lab.cluster.primary)
         lab.cluster.primary.sql("CREATE EVENT app.tick ON SCHEDULE EVERY 1 HOUR DO SET @ticked=1")
@@ -38,6 +46,7 @@ def test_killed_around_acts_of_events_semi_sync_and_scripts(lab: Lab, tmp_path: 
     enabled = [
         node.name
         for node in lab.cluster
-        if node.sql("SELECT status FROM information_schema.events WHERE event_name='tick'")[0]["status"] == "ENABLED"
+        if node.sql("SELECT status AS status FROM information_schema.events WHERE event_name='tick'")[0]["status"]
+        == "ENABLED"
     ]
     assert enabled == [lab.cluster.primary.name], "the event runs on the primary only"

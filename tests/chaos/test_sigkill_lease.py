@@ -18,8 +18,10 @@ from tests.support.engines import stopped_at
 from tests.support.etcd import Etcd
 from tests.support.lab import Lab
 from tests.support.load import create_table
+from tests.support.mariadb import LocalCluster
 from tests.support.process import workspace
 
+FLAVOURS = ("mysql",)
 TIME = 4
 POLICY = {"freeze_budget": "3s", "settle": "10s", "prove": "2s", "undo": "5s"}
 ACTS = ("engine/lease.", "engine/mariadb.mark_session")
@@ -32,12 +34,12 @@ def etcd() -> Iterator[Etcd]:
 
 
 @contextlib.contextmanager
-def site(etcd: Etcd, kind: str) -> Iterator[Lab]:
+def site(etcd: Etcd, kind: str, servers: type[LocalCluster]) -> Iterator[Lab]:
     lease: dict[str, Any] = {"type": kind, "time": f"{TIME}s"}
     if kind == "etcd":
         lease["endpoints"] = etcd.endpoints
     more = {"lease": lease, "failover": {"profile": "aggressive"}}
-    with Lab.start(3, policy=POLICY, semi_sync=True, options=OPTIONS, more=more) as lab:
+    with Lab.start(3, policy=POLICY, semi_sync=True, options=OPTIONS, more=more, provider=servers) as lab:
         create_table(lab.cluster.primary)
         lab.cluster.await_synced()
         yield lab
@@ -49,8 +51,10 @@ WHERE = {"etcd": "in etcd", "database": "on the servers"}
 @pytest.mark.full
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", WHERE)
-def test_killed_around_taking_and_using_the_lease(etcd: Etcd, tmp_path: Path, kind: str) -> None:
-    with site(etcd, kind) as lab:
+def test_killed_around_taking_and_using_the_lease(
+    etcd: Etcd, servers: type[LocalCluster], tmp_path: Path, kind: str
+) -> None:
+    with site(etcd, kind, servers) as lab:
         points = [p for p in points_of(lab, tmp_path / "trace") if p.startswith(ACTS)]
         swept(f"failover under a lease {WHERE[kind]}", points)
         sweep(lab, [(point, ("guard", "heal")[number % 2]) for number, point in enumerate(points)])
@@ -61,13 +65,13 @@ TAKING_OVER = ("engine/mariadb.end_other:before:1", "engine/mariadb.end_other:af
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-def test_killed_while_it_ends_the_sessions_of_an_engine_that_hangs(etcd: Etcd) -> None:
+def test_killed_while_it_ends_the_sessions_of_an_engine_that_hangs(etcd: Etcd, servers: type[LocalCluster]) -> None:
     """Two engines are gone then, one of them not for good: the third one takes over, and nobody else changes anything.
 
     The first is stopped where it has sessions on every server.
     """
     swept("an engine that takes over", TAKING_OVER)
-    with site(etcd, "etcd") as lab:
+    with site(etcd, "etcd", servers) as lab:
         limits = limits_of(lab)
         for fault in TAKING_OVER:
             with stopped_at(lab, "mariadb.change_source:before", ("switchover", "--yes")) as first:

@@ -7,7 +7,7 @@ the archive that the rejoin has made.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ import pytest
 from proxyroute import journal
 from tests.chaos.world import assert_legal, limits_of
 from tests.support.broken import archived_rows, ready
-from tests.support.death import await_back
+from tests.support.death import await_back, nothing_of_its_own
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import Load, create_table, create_values, read_rows, wrong_values
 from tests.support.mariadb import Node
@@ -23,6 +23,7 @@ from tests.support.serving import Serving, serving
 from tests.support.verdict import judge
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 POLICY = {"freeze_budget": "3s", "settle": "20s", "prove": "10s"}
 AUTOMATIC = {"mode": "automatic", "single_engine": True, "quiet_period": "0s", "per_day": 1000}
 SERVE = {"period": "200ms", "proxies_period": "400ms"}
@@ -33,9 +34,9 @@ ACKNOWLEDGED = {
 }
 
 
-def started(policy: str, **options: Any) -> Lab:
+def started(start: Callable[..., Lab], policy: str, **options: Any) -> Lab:
     more = {"failover": {**AUTOMATIC, "policy": policy}, "serve": SERVE}
-    lab = Lab.start(3, policy=POLICY, more=more, **options)
+    lab = start(3, policy=POLICY, more=more, **options)
     try:
         create_table(lab.cluster.primary)
         lab.cluster.await_synced()
@@ -46,14 +47,14 @@ def started(policy: str, **options: Any) -> Lab:
 
 
 @pytest.fixture
-def lossless() -> Iterator[Lab]:
-    with started("lossless", semi_sync=True, options=ACKNOWLEDGED) as lab:
+def lossless(start_lab: Callable[..., Lab]) -> Iterator[Lab]:
+    with started(start_lab, "lossless", semi_sync=True, options=ACKNOWLEDGED) as lab:
         yield lab
 
 
 @pytest.fixture
-def asynchronous() -> Iterator[Lab]:
-    with started("most_advanced") as lab:
+def asynchronous(start_lab: Callable[..., Lab]) -> Iterator[Lab]:
+    with started(start_lab, "most_advanced") as lab:
         ready(lab)
         yield lab
 
@@ -129,7 +130,8 @@ def kill_each_in_turn(lab: Lab, rounds: int) -> set[str]:
                 turns.append(old.name)
                 lab.run("prefer", turns[0], "on", check=True)
                 pooled.await_more(20 + number)
-                old.kill9()
+                with nothing_of_its_own(lab.cluster):
+                    old.kill9()
                 new = await_moved(lab, old)
                 assert_lossless(failovers(lab)[-1])
                 pooled.await_more(20)
@@ -233,15 +235,19 @@ def await_shown(lab: Lab, old: Node) -> None:
     until(shown, f"status to say that {old.name} has something of its own", 60, 0.2)
 
 
+GIVEN_UP = {"mariadb": "flashback", "mysql": "reseed"}
+
+
 def undo(lab: Lab, old: Node) -> None:
     """A person lets it go; serve may be at work at that moment."""
+    method = GIVEN_UP[lab.cluster.flavour]
 
     def undone() -> bool:
-        done = lab.run("rejoin", old.name, "--method", "flashback", "--yes")
+        done = lab.run("rejoin", old.name, "--method", method, "--yes")
         assert done.returncode in (0, 6), done.stdout + done.stderr
         return done.returncode == 0
 
-    until(undone, f"{old.name} to rejoin by flashback", 60, 0.2)
+    until(undone, f"{old.name} to rejoin by {method}", 60, 0.2)
 
 
 # -- serve is killed as well -------------------------------------------------------------------------------------
@@ -271,7 +277,8 @@ def kill_serve(lab: Lab, faults: Sequence[tuple[str, bool]]) -> None:
             try:
                 old = await_known(lab, acknowledged=True)
                 load.await_more(10)
-                old.kill9()
+                with nothing_of_its_own(lab.cluster):
+                    old.kill9()
                 await_end(first, moment)
             except BaseException as error:
                 first.daemon.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
@@ -25,7 +26,7 @@ from tests.support.scene import assert_order, configured, other
 from tests.support.wait import until
 
 ADVANCED = {"policy": "most_advanced"}
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
 SITE = {"n": 3, "more": {"failover": ADVANCED}, "policy": {"prove": "3s", "settle": "10s"}}
 
 
@@ -56,8 +57,8 @@ def test_a_primary_that_is_gone_is_replaced_and_comes_back_as_a_replica(site: La
     ("n", "end"), [(n, end) if n == 2 and end == "killed" else pytest.param(n, end, marks=pytest.mark.full)
                    for n in (2, 5) for end in ENDS]
 )  # fmt: skip
-def test_with_one_replica_and_with_four(n: int, end: str) -> None:
-    with Lab.start(n, more={"failover": ADVANCED}, policy={"prove": "3s"}) as lab:
+def test_with_one_replica_and_with_four(start_lab: Callable[..., Lab], n: int, end: str) -> None:
+    with start_lab(n, more={"failover": ADVANCED}, policy={"prove": "3s"}) as lab:
         old = lab.cluster.primary
         remembered(lab)
         ENDS[end](old)
@@ -95,9 +96,9 @@ def test_replicas_whose_receivers_somebody_stopped_tell_nothing(site: Lab) -> No
     brought_back(site, old)
 
 
-def test_replicas_without_a_binary_log_cannot_take_over() -> None:
+def test_replicas_without_a_binary_log_cannot_take_over(start_lab: Callable[..., Lab]) -> None:
     options = {"db2": {"skip_log_bin": None, "log_slave_updates": 0}}
-    with Lab.start(2, more={"failover": ADVANCED}, node_options=options) as lab:
+    with start_lab(2, more={"failover": ADVANCED}, node_options=options) as lab:
         remembered(lab)
         lab.cluster["db1"].kill9()
         text = no_failover(lab, "--force")["failover.candidate"]["text"]

@@ -15,7 +15,7 @@ from tests.support.mariadb import Node
 from tests.support.scene import assert_order, books, configured, other, standing, switched, switching
 from tests.support.wait import until
 
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
 SITE = {"n": 3, "policy": {"freeze_budget": "1s", "lock_pause": "20ms"}}
 
 STATEMENT = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.support.death import await_back, no_failover
@@ -134,9 +136,11 @@ def test_what_a_failover_is_told_to_have_cost_is_what_was_seen(site: Lab) -> Non
     assert_order(site)
 
 
-def test_without_a_replica_that_writes_a_binary_log_nobody_takes_over_and_the_reason_is_shown() -> None:
+def test_without_a_replica_that_writes_a_binary_log_nobody_takes_over_and_the_reason_is_shown(
+    start_lab: Callable[..., Lab],
+) -> None:
     rest = {k: v for k, v in SITE.items() if k != "n"}
-    with Lab.start(2, **rest, node_options={"db2": {"skip_log_bin": None}}) as lab:
+    with start_lab(2, **rest, node_options={"db2": {"skip_log_bin": None}}) as lab:
         told = {f["code"]: f["text"] for f in lab.json("status")[1]["blocks_failover"]}
         assert "db2 writes no binary log" in told["failover.candidate"]
         with serving(lab) as served:

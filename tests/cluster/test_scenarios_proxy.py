@@ -28,7 +28,7 @@ from tests.support.scene import (
 )
 from tests.support.wait import until
 
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
 SITE = {"n": 3, "policy": {"freeze_budget": "8s", "lock_pause": "20ms", "lock_attempt": "100ms", "prove": "1s"}}
 
 

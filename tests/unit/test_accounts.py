@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from proxyroute.db import mysql_grants
+from proxyroute.db import mariadb_grants, mysql_grants
 from proxyroute.db.accounts import Account, Client, account_of, privileged_writers
 from proxyroute.db.grants import Accounts, Version
 from proxyroute.db.mariadb_grants import (
@@ -23,6 +24,11 @@ from proxyroute.db.mariadb_grants import (
 from proxyroute.db.mariadb_inspect import is_writing
 
 V10_6, V10_11, V11_8 = (10, 6, 12), (10, 11, 19), (11, 8, 6)
+BY_SUPER = {
+    *("SET USER", "REPLICATION SLAVE ADMIN", "REPLICATION MASTER ADMIN", "BINLOG ADMIN", "BINLOG MONITOR"),
+    *("CONNECTION ADMIN", "SLAVE MONITOR"),
+}
+TO_CLONE_OR_REPLAY = {"BACKUP_ADMIN", "CLONE_ADMIN", "REPLICATION_APPLIER", "INDEX", "UPDATE", "DELETE"}
 SUPER, READ_ONLY_ADMIN, EVERYTHING, INSERT = 1 << 15, 1 << 33, 2**64 - 1, 1 << 1
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "privileges.md"
 
@@ -190,6 +196,27 @@ def test_an_older_mysql_is_given_privileges_by_the_names_it_knows(
     text = "\n".join(mysql_grants.rebuild_statements(version, "rejoin"))
     found = {name for name in named | absent if re.search(rf"\b{name}\b", text)}
     assert found == named
+
+
+@pytest.mark.parametrize(
+    ("grants", "version", "aside"),
+    [
+        (mariadb_grants, V10_11, {"LOCK TABLES", "BINLOG REPLAY", "UPDATE", "DELETE", *BY_SUPER}),
+        (mariadb_grants, V11_8, {"LOCK TABLES", "BINLOG REPLAY", "UPDATE", "DELETE"}),
+        (mysql_grants, (8, 0, 36), TO_CLONE_OR_REPLAY),
+        (mysql_grants, (9, 7, 4), TO_CLONE_OR_REPLAY),
+    ],
+)
+def test_a_reseed_misses_whatever_the_printed_account_lacks_but_for_what_only_other_ways_take(
+    grants: ModuleType, version: Version, aside: set[str]
+) -> None:
+    _, granted = grants.rebuild_statements(version, "x")
+    assert grants.missing_to_reseed(version, (granted,)) == ()
+    names = granted.removeprefix("GRANT ").partition(" ON *.*")[0].split(", ")
+    for name in names:
+        less = f"GRANT {', '.join(n for n in names if n != name)} ON *.* TO `x`@`%`"
+        assert grants.missing_to_reseed(version, (less,)) == (() if name in aside else (name,))
+    assert grants.missing_to_reseed(version, ("GRANT ALL PRIVILEGES ON *.* TO `x`@`%`",)) == ()
 
 
 def test_names_in_the_statements_are_quoted() -> None:
