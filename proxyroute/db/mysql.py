@@ -16,6 +16,7 @@ from proxyroute.db.mysql_inspect import blockers, inspect
 from proxyroute.db.mysql_read import read_position, read_status
 from proxyroute.db.mysql_replication import MySQLReplication
 from proxyroute.db.mysql_statements import statements
+from proxyroute.db.mysql_unacknowledged import cut_off, let_go
 from proxyroute.db.replication import Replication, ReplicationLogin
 from proxyroute.db.server import ATTEMPT, DatabaseServer
 from proxyroute.db.session import NO_SUCH_THREAD, Session
@@ -120,6 +121,9 @@ class MySQL(DatabaseServer):
     def _offline(self, wanted: bool, deadline: Deadline) -> None:
         self._open(deadline).change("mariadb.offline_mode", f"SET GLOBAL offline_mode={int(wanted)}", deadline)
 
+    def _cut_off(self, deadline: Deadline) -> frozenset[int]:
+        return cut_off(self._open(deadline), deadline)
+
     def _end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
         """Several statements in one piece: MySQL has no compound one outside of a stored program."""
         try:
@@ -130,12 +134,16 @@ class MySQL(DatabaseServer):
                 raise
 
     def refuse_writes(self, deadline: Deadline) -> None:
-        """In bounded attempts: while it waits for a statement or a table lock, everybody's writes stall."""
+        """In bounded attempts: while it waits for a statement or a table lock, everybody's writes stall.
+
+        Clients whose commits wait for acknowledgements that nobody gives, and hold it back, are ended (decision 0100).
+        """
         control = self._open(deadline)
         while True:
             deadline.require(f"{self.name} to refuse writes")
             try:
-                control.change("mariadb.refuse_writes", f"{BOUNDED}, GLOBAL super_read_only=1", deadline)
+                with let_go(self._session(), control.id, self._client_sessions, self._semi_sync_source):
+                    control.change("mariadb.refuse_writes", f"{BOUNDED}, GLOBAL super_read_only=1", deadline)
                 break
             except StatementError as error:
                 if error.errno not in LOCK_TIMEOUTS:
@@ -147,16 +155,20 @@ class MySQL(DatabaseServer):
     # -- Roles --
 
     def semi_sync(self, deadline: Deadline, *, primary: bool | None = None, replica: bool | None = None) -> None:
-        for variable, wanted in zip(self._semi_sync_variables(deadline), (primary, replica), strict=True):
+        variables = self._semi_sync_variables(self._open(deadline), deadline)
+        for variable, wanted in zip(variables, (primary, replica), strict=True):
             if wanted is not None:
                 self._open(deadline).change("mariadb.semi_sync", f"SET GLOBAL {variable}={int(wanted)}", deadline)
 
-    def _semi_sync_variables(self, deadline: Deadline) -> tuple[str, str]:
+    def _semi_sync_source(self, session: Session, deadline: Deadline) -> str:
+        return self._semi_sync_variables(session, deadline)[0]
+
+    def _semi_sync_variables(self, session: Session, deadline: Deadline) -> tuple[str, str]:
         """By the names that the plugins have which are loaded here."""
         if self._semi_sync_words is None:
             sql = "SELECT COUNT(*) AS n FROM performance_schema.global_variables WHERE VARIABLE_NAME = %s"
             old = "rpl_semi_sync_master_enabled"
-            has_old = int(self._open(deadline).one(sql, deadline, (old,))["n"]) > 0
+            has_old = int(session.one(sql, deadline, (old,))["n"]) > 0
             new = ("rpl_semi_sync_source_enabled", "rpl_semi_sync_replica_enabled")
             self._semi_sync_words = (old, "rpl_semi_sync_slave_enabled") if has_old else new
         return self._semi_sync_words

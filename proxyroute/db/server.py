@@ -167,8 +167,15 @@ class DatabaseServer(ABC):
         }
 
     def client_sessions(self, deadline: Deadline) -> frozenset[int]:
-        rows = self._open(deadline).read(self._clients(self._excluded), deadline, self._excluded)
+        return self._client_sessions(self._open(deadline), deadline)
+
+    def _client_sessions(self, session: Session, deadline: Deadline) -> frozenset[int]:
+        rows = session.read(self._clients(self._excluded), deadline, self._excluded)
         return frozenset(int(row["id"]) for row in rows)
+
+    def _cut_off(self, deadline: Deadline) -> frozenset[int]:
+        """Returns sessions that were ended, that no client hears any more, and that it is no use to wait for."""
+        return frozenset()
 
     def block_writes(self, operation: str, deadline: Deadline, policy: Policy) -> None:
         self._freeze.block(deadline, policy, lambda: self._blockers(policy))
@@ -195,7 +202,7 @@ class DatabaseServer(ABC):
         if not found:
             return 0
         self._end_sessions(sorted(found), deadline)
-        while left := found & self.client_sessions(deadline):
+        while left := (found & self.client_sessions(deadline)) - self._cut_off(deadline):
             deadline.require(f"{len(left)} killed sessions on {self.name} to be gone")
             time.sleep(POLL)
         return len(found)

@@ -204,7 +204,7 @@ def test_what_nobody_had_acknowledged_is_saved_and_changes_no_verdict(start_lab:
         assert value["verdict"] == "PROVEN"
         assert f"{old.name} alone had 1 transaction" in told(value)
         assert writers(lab.cluster.primary) == []
-        (brought_back if lab.cluster.cuts_off else errant_gone)(lab, old)
+        (errant_gone if old.keeps_unacknowledged else brought_back)(lab, old)
         assert writers(old) == []
 
 

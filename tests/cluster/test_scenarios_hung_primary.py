@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.broken import archive_of, ready
+from tests.support.broken import archive_of, ready, undone
 from tests.support.death import LOSSLESS, mourning, waits_for_acknowledgements
 from tests.support.lab import Lab
 from tests.support.serving import serving
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 QUICK = {"period": "200ms", "proxies_period": "400ms"}
 AUTOMATIC = {"mode": "automatic", "single_engine": True, "quiet_period": "0s", "per_day": 100}
 
 
 @pytest.fixture(params=["semi-sync", "asynchronous"])
-def site(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, bool]]:
+def site(request: pytest.FixtureRequest, start_lab: Callable[..., Lab]) -> Iterator[tuple[Lab, bool]]:
     """A site that fails over by itself, and whether its primaries wait for acknowledgements."""
     waits = request.param == "semi-sync"
     failover = {**AUTOMATIC, "policy": "lossless" if waits else "most_advanced"}
     options: dict[str, Any] = {"semi_sync": True, "options": LOSSLESS} if waits else {}
     more = {"serve": QUICK, "failover": failover}
-    with Lab.start(3, policy={"prove": "3s", "settle": "10s"}, more=more, **options) as lab:
+    with start_lab(3, policy={"prove": "3s", "settle": "10s"}, more=more, **options) as lab:
         ready(lab)
         if waits:
             until(lambda: waits_for_acknowledgements(lab.cluster), "somebody to acknowledge")
@@ -57,7 +58,6 @@ def test_what_was_under_way_is_kept_and_shown_and_the_server_is_closed_at_once(s
             assert number <= 6, "one for each client at most, and none of them was told that it was done"
         (aside,) = lab.json("status")[1]["not_rejoined"]
         assert aside["candidate"] == old.name
-        status, value = lab.json("rejoin", old.name, "--method", "flashback", "--yes")
-        assert status == 0, value
+        undone(lab, old)
     lost = len(mourners.verdict.lost)
     assert lost == 0 if waits else lost <= number, "acknowledged, and neither there nor kept"

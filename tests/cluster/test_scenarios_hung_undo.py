@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from proxyroute.journal import read
 from tests.support.lab import Lab
 from tests.support.scene import assert_order, beat, configured
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 STOP = "import os, signal, sys; os.kill(int(sys.argv[1]), signal.SIGSTOP)"
 BUDGET, UNDO = 1.0, 4.0
 LATE = 3.5
 """Seconds from the freeze to writes: the budget, a second for the answer that does not come, and a busy machine."""
 
 
-def test_a_candidate_that_hangs_under_the_freeze_costs_neither_writes_nor_the_other_replica() -> None:
+def test_a_candidate_that_hangs_under_the_freeze_costs_neither_writes_nor_the_other_replica(
+    start_lab: Callable[..., Lab],
+) -> None:
     policy = {"freeze_budget": f"{BUDGET:g}s", "undo": f"{UNDO:g}s", "prove": "3s"}
-    with Lab.start(3, semi_sync=True, policy=policy) as lab:
+    with start_lab(3, semi_sync=True, policy=policy) as lab:
         old, hung, other = lab.cluster
         assert hung.process is not None
         script = [sys.executable, "-c", STOP, str(hung.process.pid)]

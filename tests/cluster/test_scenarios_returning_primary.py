@@ -8,7 +8,7 @@ import time
 import pymysql
 import pytest
 
-from tests.support.broken import REBUILD, ready
+from tests.support.broken import REBUILD, ready, undone
 from tests.support.death import await_back, failed_over, remembered
 from tests.support.lab import Lab
 from tests.support.load import create_table
@@ -16,6 +16,7 @@ from tests.support.mariadb import APPLICATION, Node
 from tests.support.scene import assert_order
 from tests.support.serving import serving
 
+FLAVOURS = ("mysql",)
 PERIOD = 2.0
 """Seconds; long, so that one period and two are told apart on a machine that is busy."""
 MACHINE = 1.0
@@ -101,6 +102,5 @@ def test_it_is_closed_and_its_clients_cut_within_one_probe_period(site: Lab, num
             await_back(site, old)
     old.set_options({"read_only": 1})
     if client.written:
-        undone = site.run("rejoin", old.name, "--method", "flashback", "--yes")
-        assert undone.returncode == 0, undone.stdout + undone.stderr
+        undone(site, old)
     assert_order(site, new.name)

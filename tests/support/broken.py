@@ -111,6 +111,12 @@ def diverge(lab: Lab, statements: Sequence[str] = ERRANT, *, more: int = 20) -> 
     return old, new
 
 
+def undone(lab: Lab | NetLab, node: Node) -> None:
+    """Asserts that ``rejoin`` makes a server follow without what only it has; after :func:`ready`."""
+    status, value = lab.json("rejoin", node.name, "--method", lab.cluster.undoing, "--yes")
+    assert status == 0, value
+
+
 def run(node: Node, statements: Sequence[str]) -> None:
     """Runs the statements in one session of root; several in one text are separated by semicolons."""
     with node.open_to_root(), node.session() as session, session.cursor() as cursor:

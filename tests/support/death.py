@@ -11,12 +11,14 @@ import pymysql
 from proxyroute.config import load
 from proxyroute.journal import journals, outcome, read
 from proxyroute.sentry import Sentry
+from tests.support.broken import undone
 from tests.support.lab import Lab
 from tests.support.load import Load, Records, create_table, read_rows
 from tests.support.mariadb import Connection, LocalCluster, Node
 from tests.support.mysql_words import semi_sync_as_told
 from tests.support.netlab import NetLab
 from tests.support.scene import Refusal, standing
+from tests.support.serving import Serving
 from tests.support.verdict import Verdict, judge
 from tests.support.wait import until
 
@@ -117,17 +119,40 @@ def brought_back(lab: Lab, node: Node) -> None:
 
 def await_back(lab: Lab | NetLab, node: Node) -> None:
     """Returns when ``node`` follows and no operation is open: ``serve`` leaves a rejoin open when it is ended in it."""
+    until(lambda: is_back(lab, node), f"{node.name} to rejoin by itself", 60)
 
-    def back() -> bool:
-        try:
-            if not node.replicates():
-                return False
-        except pymysql.err.OperationalError:  # its clients are cut just now, and we are one
+
+def is_back(lab: Lab | NetLab, node: Node) -> bool:
+    """Whether ``node`` follows and no operation is open."""
+    try:
+        if not node.replicates():
             return False
-        folders = {file.parent for file in lab.folder.rglob("journal/*.jsonl")}
-        return all(outcome(read(file)) for folder in folders for file in journals(folder))
+    except pymysql.err.OperationalError:  # its clients are cut just now, and we are one
+        return False
+    folders = {file.parent for file in lab.folder.rglob("journal/*.jsonl")}
+    return all(outcome(read(file)) for folder in folders for file in journals(folder))
 
-    until(back, f"{node.name} to rejoin by itself", 60)
+
+def comes_back(lab: Lab, served: Serving, node: Node) -> list[str]:
+    """Starts a server that died as the primary; returns when it follows, and has nothing that only it has.
+
+    It rejoins by itself, unless it kept what nobody had acknowledged when it died (``keeps_unacknowledged``): that is
+    in an archive then, and is undone here, on a site that is :func:`ready`. Returns what ``serve`` said of that, if it
+    had to.
+    """
+
+    def kept() -> list[str]:
+        said = [text for text in served.texts("blocked") if f"{node.name} does not rejoin by itself" in text]
+        return [text for text in said if node.keeps_unacknowledged and "they are kept in" in text]
+
+    before = len(kept())
+    node.start()
+    until(lambda: len(kept()) > before or is_back(lab, node), f"{node.name} to rejoin by itself", 60)
+    found = kept()[before:]
+    if found:
+        undone(lab, node)
+        await_back(lab, node)
+    return found
 
 
 @contextlib.contextmanager

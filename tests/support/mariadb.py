@@ -97,6 +97,10 @@ class Node:
     """At the head of a file of its binary log, how many bytes depend on whether the server still has it open."""
     channel_filter = "CHANGE MASTER TO IGNORE_DOMAIN_IDS=(7,9)"
     """Gives the one replication channel a filter of its own."""
+    keeps_unacknowledged = False
+    """Whether what nobody has acknowledged may be there after a crash, however its option file is (LOSSLESS)."""
+    fetches_its_own = True
+    """Whether it gets back from a source what it once wrote itself, and has lost."""
 
     def __init__(
         self, name: str, server_id: int, folder: Path, options: Options, place: Place | None = None, *, outlive: bool
@@ -367,6 +371,22 @@ class Node:
         """How the GTID of a transaction begins that was written here first."""
         return f"0-{self.server_id}-"
 
+    def write_as_another(self, statement: str) -> str:
+        """Writes as a server would that is not there any more; returns how the GTID of that begins."""
+        with self.session() as session, session.cursor() as cursor:
+            cursor.execute("SET SESSION server_id=9")
+            cursor.execute(statement)
+        return "0-9-"
+
+    def forget_before(self, position: str) -> None:
+        """Its records begin after ``position``, which it has, as those of a server that was built anew there."""
+        for statement in ("STOP SLAVE", "RESET MASTER", f"SET GLOBAL gtid_slave_pos='{position}'", "START SLAVE"):
+            self.sql(statement)
+
+    def recorded(self) -> str:
+        """What its binary log has, by the servers that wrote it."""
+        return str(self.value("@@global.gtid_binlog_state"))
+
     def await_position(self, goal: str, seconds: float = 20.0) -> bool:
         """Waits until everything in ``goal`` is here, and tells whether it is."""
         return bool(self.value(f"MASTER_GTID_WAIT('{goal}', {seconds})") == 0)
@@ -449,8 +469,6 @@ class LocalCluster:
     flavour = "mariadb"
     undoing = "flashback"
     """The method of ``rejoin`` by which a server gets rid of what only it has, and follows."""
-    cuts_off = True
-    """A semi-synchronous server that starts cuts off what nobody had acknowledged, where its options say so."""
     dumper = "mariadb-dump"
     """The program that makes a dump."""
 

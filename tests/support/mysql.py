@@ -100,6 +100,8 @@ class MySQLNode(Node):
     physical = "clone"
     varying = 22
     channel_filter = "CHANGE REPLICATION FILTER REPLICATE_WILD_IGNORE_TABLE=('x%.y', 'aside.%') FOR CHANNEL ''"
+    keeps_unacknowledged = True
+    fetches_its_own = False
 
     def _base(self, folder: Path, server_id: int) -> None:
         super()._base(folder, server_id)
@@ -190,6 +192,22 @@ class MySQLNode(Node):
     def own_gtids(self) -> str:
         return f"{self.value('@@global.server_uuid')}:"
 
+    def write_as_another(self, statement: str) -> str:
+        other = "00000000-0000-0000-0000-000000000009:"
+        with self.session() as session, session.cursor() as cursor:
+            cursor.execute(f"SET SESSION gtid_next='{other}1'")
+            cursor.execute(statement)
+            cursor.execute("SET SESSION gtid_next='AUTOMATIC'")
+        return other
+
+    def forget_before(self, position: str) -> None:
+        purged = f"SET GLOBAL gtid_purged='{position}'"
+        for statement in ("STOP REPLICA", "RESET BINARY LOGS AND GTIDS", purged, "START REPLICA"):
+            self.sql(statement)
+
+    def recorded(self) -> str:
+        return str(self.value("GTID_SUBTRACT(@@global.gtid_executed, @@global.gtid_purged)"))
+
     def await_position(self, goal: str, seconds: float = 20.0) -> bool:
         return bool(self.value(f"WAIT_FOR_EXECUTED_GTID_SET('{goal}', {seconds})") == 0)
 
@@ -255,7 +273,6 @@ class MySQLCluster(LocalCluster):
 
     flavour = "mysql"
     undoing = "reseed"
-    cuts_off = False
     dumper = "mysqldump"
 
     def make_template(self, *, scheduler: bool, force: bool) -> Path:

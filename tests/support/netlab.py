@@ -71,13 +71,14 @@ class NetLab:
         more: Mapping[str, Any] | None = None,
         shared: Shared | None = None,
         kept: tuple[str, Path] | None = None,
+        provider: type[LocalCluster] | None = None,
         **cluster: Any,
     ) -> NetLab:
         """Starts everything; returns when clients can write through every proxy.
 
         Hosts are db1 …, edge1 …, engine1 …, client1 …, and ``others`` on which nothing runs. ``cluster`` goes to
-        :meth:`LocalCluster.start`, ``policy``, ``proof`` and ``more`` into the configuration of every engine. What is
-        ``kept``, with a mark of its names and a folder of its own, outlives this process. Raises netns.Unavailable
+        ``start`` of its ``provider``, ``policy``, ``proof`` and ``more`` into the configuration of every engine. What
+        is ``kept``, with a mark of its names and a folder of its own, outlives this process. Raises netns.Unavailable
         where hosts cannot be had, with the reason.
         """
         netns.require()
@@ -95,7 +96,8 @@ class NetLab:
             network = Network.build(mark, folder, everybody, outlive=outlive)
             places = {name: network.place(name, 3306) for name in names("db", databases)}
             views = _views(network, shared, folder)
-            started = LocalCluster.start(databases, folder=folder, places=places, outlive=outlive, **cluster)
+            kind = provider or LocalCluster
+            started = kind.start(databases, folder=folder, places=places, outlive=outlive, **cluster)
             hosts = [_proxy_host(network, folder, name, views[name], outlive) for name in names("edge", proxies)]
             lab = cls(network, started, hosts)
         except BaseException:
