@@ -12,7 +12,7 @@ import pytest
 
 from proxyroute.model import Address
 from tests.support import netns
-from tests.support.death import LOSSLESS, brought_back, failed_over, remembered
+from tests.support.death import LOSSLESS, brought_back, evidence, failed_over, remembered
 from tests.support.lab import run_to_end
 from tests.support.netlab import NetLab
 from tests.support.process import find_program, is_stopped
@@ -176,7 +176,7 @@ def fail(pair: Pair, seen: Seen, phase: str, fault: str) -> tuple[str, str]:
         seen.go_on()
         old.kill9()
         with without(pair, gone):
-            failed_over(lab)
+            absent(lab, gone, fault)
     elif phase == "during":
         old.kill9()
         with held_up(lab, "failover", "mariadb.accept_writes:before"):
@@ -186,6 +186,18 @@ def fail(pair: Pair, seen: Seen, phase: str, fault: str) -> tuple[str, str]:
         failed_over(lab)
         gone = moved(pair, fault)
     return gone, lab.cluster.primary.name
+
+
+def absent(lab: NetLab, gone: str, fault: str) -> None:
+    """Fails over while the proxy host ``gone`` is declared absent: what is proven depends on what it can still show.
+
+    A host that is off is declared fenced; one whose HAProxy does not run may be asked, and cannot show where that led.
+    """
+    if fault == "haproxy":
+        told = evidence(failed_over(lab, code=7))
+        assert f"{gone} was declared absent and has not shown that it sends no writes" in told, told
+    else:
+        failed_over(lab, *(("--proxy-fenced", gone) if fault == "host" else ()))
 
 
 @contextlib.contextmanager
