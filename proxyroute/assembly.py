@@ -25,8 +25,6 @@ from proxyroute.history import Ledger, rebuilt
 from proxyroute.hooks import Scripts
 from proxyroute.lease.claims import Claims
 from proxyroute.lease.database import DatabaseLease
-from proxyroute.lease.etcd import EtcdLease
-from proxyroute.lease.etcd_client import EtcdClient
 from proxyroute.lease.local import LocalLease
 from proxyroute.lease.pacemaker import PacemakerLease
 from proxyroute.lease.pacemaker_cluster import PacemakerCluster
@@ -174,6 +172,10 @@ def _build_lease(config: ClusterConfig, name: str, lock: str, folder: Path) -> L
     """``name`` is that of the lease in etcd, ``lock`` that of the lock on the servers; ``folder`` has its files."""
     lease = config.lease
     if lease.type == "etcd":
+        # its HTTP client takes a while to import, and a guard starts before every freeze
+        from proxyroute.lease.etcd import EtcdLease
+        from proxyroute.lease.etcd_client import EtcdClient
+
         return EtcdLease(
             EtcdClient(
                 lease.endpoints,

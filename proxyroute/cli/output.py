@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console, JustifyMethod
-from rich.table import Table
-from rich.text import Text
 
 from proxyroute.config import InvalidConfig
 from proxyroute.errors import ProxyRouteError, Refused
 from proxyroute.jsonable import dump
 from proxyroute.model import Finding, Severity
 from proxyroute.words import legible
+
+if TYPE_CHECKING:
+    from rich.console import Console, JustifyMethod
+    from rich.text import Text
 
 STYLES = {"good": "green", "warn": "yellow", "bad": "bold red", "quiet": "dim"}
 _HEADINGS = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.INFO: "Notes"}
@@ -24,7 +26,21 @@ _FINDING_STYLES = {Severity.ERROR: "bad", Severity.WARNING: "warn", Severity.INF
 def styled(text: object, level: str = "") -> Text:
     """Returns ``text`` as it is (brackets and colons mean nothing, nor what acts on a terminal) in the colour of
     ``level``."""
+    from rich.text import Text  # like all of rich: takes a while to import, and JSON wants none of it
+
     return Text(legible(str(text)), style=STYLES.get(level, level))
+
+
+def _cell(text: object, level: str = "") -> Text:
+    from rich.text import Text
+
+    return text if isinstance(text, Text) else styled(text, level)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 class Output:
@@ -32,14 +48,22 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.console = Console(highlight=False, markup=False, emoji=False)
-        self.errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+    @cached_property
+    def console(self) -> Console:
+        """Standard output, for people."""
+        return _console(stderr=False)
+
+    @cached_property
+    def errors(self) -> Console:
+        """Standard error, for people."""
+        return _console(stderr=True)
 
     def json(self, value: Any) -> None:
         click.echo(dump(value))
 
     def line(self, text: object = "", level: str = "") -> None:
-        self.console.print(text if isinstance(text, Text) else styled(text, level))
+        self.console.print(_cell(text, level))
 
     def raw(self, text: str) -> None:
         """Writes text that somebody may copy: never wrapped, never cut."""
@@ -51,6 +75,8 @@ class Output:
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, indent: int = 0) -> None:
         """Writes a table; a cell is text, or a :class:`rich.text.Text` with a colour. Columns end in ``>``: right."""
+        from rich.table import Table
+
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         if indent:
             table.add_column("", width=indent, no_wrap=True)
@@ -58,7 +84,7 @@ class Output:
             side: JustifyMethod = "right" if column.endswith(">") else "left"
             table.add_column(column.rstrip(">"), justify=side, overflow="fold", no_wrap=number == 0)
         for row in rows:
-            cells = [cell if isinstance(cell, Text) else styled(cell) for cell in row]
+            cells = [_cell(cell) for cell in row]
             table.add_row(*([styled("")] if indent else []), *cells)
         self.console.print(table)
 
@@ -74,6 +100,8 @@ class Output:
                 self._finding(finding, width)
 
     def _finding(self, finding: Finding, width: int) -> None:
+        from rich.table import Table
+
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(min_width=width + 2, no_wrap=True)
         grid.add_column(overflow="fold")

@@ -9,15 +9,16 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import jinja2
+from typing import TYPE_CHECKING, Any
 
 import proxyroute
 from proxyroute.errors import ConfigError
 from proxyroute.haproxy.routemap import CLOSED, RouteMap
 from proxyroute.haproxy.settings import Names, Settings, bind, check_name
 from proxyroute.model import RouteTable
+
+if TYPE_CHECKING:
+    import jinja2
 
 MARK = "Written by ProxyRoute."
 """The first line of a configuration says so; a file without it is somebody else's and is never overwritten."""
@@ -147,6 +148,8 @@ def _servers(table: RouteTable) -> list[_TemplateServer]:
 
 @functools.lru_cache(maxsize=4)
 def _environment(folder: Path) -> jinja2.Environment:
+    import jinja2  # takes a while to import, and most commands, and a guard that has nothing to do, render nothing
+
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder, templates_folder()]),
         undefined=jinja2.StrictUndefined,
@@ -159,6 +162,8 @@ def _environment(folder: Path) -> jinja2.Environment:
 
 def _filled(file: Path, values: Mapping[str, Any]) -> str:
     """Renders one template. Raises ConfigError, with file and line, for whatever is wrong in it."""
+    import jinja2
+
     try:
         return _environment(file.parent).get_template(file.name).render(values)
     except jinja2.TemplateSyntaxError as error:

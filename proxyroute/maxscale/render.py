@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 import proxyroute
 from proxyroute.errors import ConfigError
 from proxyroute.maxscale.settings import Settings
@@ -25,6 +23,8 @@ def templates_folder() -> Path:
 def render(table: RouteTable, settings: Settings) -> str:
     """Returns the configuration for the servers of ``table``. Raises ConfigError, with file and line."""
     own = settings.template
+    import jinja2  # takes a while to import, and nothing but the command render wants it
+
     if own is not None and not own.is_file():  # one of that name among ours must not stand in for it
         raise ConfigError(f"{own} does not exist, or is no file; correct template:, or leave it out to use ours")
     folders = [str(own.parent)] if own is not None else []

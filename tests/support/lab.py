@@ -181,20 +181,20 @@ class Lab:
         """As the guide says: agents, the first publish gives the hosts their files, HAProxy, the second opens it."""
         for host in self.hosts:
             host.start_agent()
-        self.run("publish")
+        self.here("publish")
         for host in self.hosts:
             host.start_haproxy()
-        self.run("publish", check=True)
+        checked(self.here("publish"))
 
     def _start_proxy(self) -> None:
         """As an operator does it for the first time: the files, the program, then the product takes over."""
-        _, rendered = self.json("render")
+        _, rendered = printed_object(self.here("render", "--json"))
         for files in rendered.values():
             for file, text in files.items():
                 Path(file).parent.mkdir(parents=True, exist_ok=True)
                 Path(file).write_text(text)
         self.haproxy.start(self.haproxy_config)
-        self.run("publish", check=True)
+        checked(self.here("publish"))
 
     # The command line
 
@@ -218,19 +218,24 @@ class Lab:
         """
         return printed_object(self.run(*arguments, "--json", environment=environment))
 
-    def look(self) -> dict[str, Any]:
-        """Returns what ``status --json`` prints, without a process of its own: a sweep asks hundreds of times.
+    def here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command as ``run`` does, without a process of its own, for what is no test of the command line.
 
-        Raises RuntimeError with its words when it printed no object.
+        Most of a short command is the start of its Python: a site is made hundreds of times, a sweep asks as often.
+        Not for several threads at once: what is printed meanwhile is taken for its output.
         """
         from click.testing import CliRunner
 
         from proxyroute.cli import main
 
-        argv = self.command("status", "--json")
+        argv = self.command(*arguments)
         done = CliRunner().invoke(main, argv[1:])
         words = done.stderr + (repr(done.exception) if done.exception else "")
-        return printed_object(subprocess.CompletedProcess(argv, done.exit_code, done.stdout, words))[1]
+        return subprocess.CompletedProcess(argv, done.exit_code, done.stdout, words)
+
+    def look(self) -> dict[str, Any]:
+        """Returns what ``status --json`` prints. Raises RuntimeError with its words when it printed no object."""
+        return printed_object(self.here("status", "--json"))[1]
 
     # Who is where
 
@@ -311,8 +316,13 @@ def run_to_end(
         timeout=150,
         env={**os.environ, **(environment or {})},
     )
-    if check and done.returncode:
-        raise RuntimeError(f"{' '.join(argv)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return checked(done) if check else done
+
+
+def checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """Returns what has ended well. Raises RuntimeError with its words when it has not."""
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(done.args)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done
 
 
