@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from proxyroute.db.freeze import REPLY
 from proxyroute.db.session import NO_SUCH_THREAD, Session
-from proxyroute.errors import ServerError, StatementError, TimedOut
+from proxyroute.errors import ProxyRouteError, StatementError
 from proxyroute.model import Deadline
 
 _POLL = 0.005
@@ -56,7 +56,7 @@ def let_go(
     def watch() -> None:
         if over.wait(_PATIENCE):
             return
-        with contextlib.suppress(ServerError, TimedOut):
+        with contextlib.suppress(ProxyRouteError):  # whoever closes the server tells what keeps him from it
             side.open(Deadline.after(REPLY))
             while not over.is_set():
                 if int(side.one(_HELD_BACK, Deadline.after(REPLY), (closing,))["n"]):
