@@ -20,7 +20,7 @@ _POLL = 0.005
 _PATIENCE = 0.1
 """Seconds for a server to refuse writes before it is looked at what it waits for."""
 # one of a group of commits waits for the acknowledgement, the others, and the groups after it, wait for that one
-_WAITING = "STATE LIKE 'Waiting for semi-sync ACK from %'"
+_WAITING = "LOCATE('Waiting for semi-sync ACK from', STATE) = 1"
 _CUT_OFF = f"""
 SELECT ID AS id FROM information_schema.PROCESSLIST WHERE COMMAND = 'Killed'
 AND EXISTS (SELECT * FROM information_schema.PROCESSLIST WHERE {_WAITING})
