@@ -13,12 +13,14 @@ from tests.support.death import await_back, brought_back, failed_over, no_failov
 from tests.support.hosts import ProxyHost
 from tests.support.lab import run_to_end
 from tests.support.load import create_table
+from tests.support.mariadb import LocalCluster
 from tests.support.netlab import NetLab
 from tests.support.network import Network
 from tests.support.scene import assert_order, beat, configured, served_by
 from tests.support.serving import serving
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 AUTOMATIC = {"mode": "automatic", "single_engine": True, "policy": "most_advanced", "quiet_period": "0s"}
 MORE = {"serve": {"period": "200ms", "proxies_period": "400ms"}, "failover": {**AUTOMATIC, "per_day": 100}}
 
@@ -64,9 +66,10 @@ def kept() -> Iterator[list[NetLab]]:
 
 
 @pytest.fixture
-def net(possible: None, kept: list[NetLab]) -> Iterator[NetLab]:
+def net(possible: None, kept: list[NetLab], servers: type[LocalCluster]) -> Iterator[NetLab]:
     if not kept:
-        kept.append(NetLab.start(3, more=MORE, policy={"prove": "2s", "settle": "4s"}, shared=_disk))
+        policy = {"prove": "2s", "settle": "4s"}
+        kept.append(NetLab.start(3, more=MORE, policy=policy, shared=_disk, provider=servers))
     lab = kept[0]
     yield lab
     try:
@@ -142,8 +145,8 @@ def cut_from_replicas(net: NetLab) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("n", [2, 5])
-def test_cut_off_from_some_with_one_replica_and_with_four(n: int) -> None:
-    with NetLab.start(n, more=MORE, policy={"prove": "3s"}, proxies=1) as lab:
+def test_cut_off_from_some_with_one_replica_and_with_four(n: int, servers: type[LocalCluster]) -> None:
+    with NetLab.start(n, more=MORE, policy={"prove": "3s"}, proxies=1, provider=servers) as lab:
         cut_from_engine(lab)
         cut_from_replicas(lab)
 
@@ -279,8 +282,8 @@ def through(net: NetLab, host: ProxyHost) -> bool:
 
 @pytest.mark.full
 @pytest.mark.parametrize("n", [2, 5])
-def test_cut_off_from_everybody_with_one_replica_and_with_four(n: int) -> None:
-    with NetLab.start(n, more=MORE, policy={"prove": "3s"}, proxies=1) as lab:
+def test_cut_off_from_everybody_with_one_replica_and_with_four(n: int, servers: type[LocalCluster]) -> None:
+    with NetLab.start(n, more=MORE, policy={"prove": "3s"}, proxies=1, provider=servers) as lab:
         old = lab.cluster.primary
         with serving(lab) as served:
             lab.cut(old.name)
