@@ -199,19 +199,14 @@ def _held(replica: Replica) -> Containment:
     top = replica.top
     if top is None or top.flavour != replica.server.flavour:
         return Containment.YES
-    return top.executed.contains(_ours(replica.server, top))
-
-
-def _ours(server: Status, top: Status) -> Position:
-    """What a server has executed; of a replica of several sources only what can have come from the primary."""
-    return server.executed.alongside(top.executed) if len(server.sources) > 1 else server.executed
+    return top.executed.contains(replica.server.ours(top.executed))
 
 
 def errant(replica: Replica) -> Objection | None:
     """It has transactions that the primary certainly lacks."""
     if replica.top is None or _held(replica) is not Containment.NO:
         return None
-    extra = excess(_ours(replica.server, replica.top), replica.top.executed)
+    extra = excess(replica.server.ours(replica.top.executed), replica.top.executed)
     return Objection(
         f"has transactions that {replica.primary} lacks: {extra}",
         f"look at them with mariadb-binlog on {replica.server.name}, then build it anew from {replica.primary}",
@@ -222,7 +217,7 @@ def obscure(replica: Replica) -> Objection | None:
     """It has transactions of which the primary cannot tell whether it has them."""
     if replica.top is None or _held(replica) is not Containment.UNKNOWN:
         return None
-    extra = _ours(replica.server, replica.top).minus(replica.top.executed)
+    extra = replica.server.ours(replica.top.executed).minus(replica.top.executed)
     return Objection(
         f"has transactions that {replica.primary} knows nothing of: {extra}; "
         f"either the history of {replica.primary} is missing, or they are errant",

@@ -9,7 +9,7 @@ read as clean.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -48,9 +48,12 @@ class Position(Protocol):
     def merge(self, other: Position) -> Position:
         """Returns everything that is in either."""
 
-    def alongside(self, other: Position) -> Position:
-        """Returns what is here of the domains that ``other`` has, everything for a flavour without domains: what a
-        replica of several sources has besides came from elsewhere."""
+    def alongside(self, other: Position, members: Collection[int | str] = ()) -> Position:
+        """Returns what is here of a cluster's history: what a replica of several sources has besides is from elsewhere.
+
+        ``other`` is of that history. MariaDB tells it by the domains that ``other`` has; MySQL, which has none, by who
+        numbered it: somebody whom ``other`` names, or one of ``members``, each given as its ``Status.identity``.
+        """
 
     def by(self, server: int | str) -> Position:
         """Returns what this server wrote itself; ``server`` is its ``Status.identity``."""
@@ -216,7 +219,7 @@ class MariaDBPosition:
     def merge(self, other: Position) -> MariaDBPosition:
         return MariaDBPosition(self.entries + _mariadb(other).entries)
 
-    def alongside(self, other: Position) -> MariaDBPosition:
+    def alongside(self, other: Position, members: Collection[int | str] = ()) -> MariaDBPosition:
         domains = {gtid.domain for gtid in _mariadb(other).entries}
         return MariaDBPosition(tuple(gtid for gtid in self.entries if gtid.domain in domains))
 
@@ -387,9 +390,9 @@ class MySQLPosition:
     def merge(self, other: Position) -> MySQLPosition:
         return MySQLPosition(self.sets + _mysql(other).sets)
 
-    def alongside(self, other: Position) -> MySQLPosition:
-        _mysql(other)
-        return self
+    def alongside(self, other: Position, members: Collection[int | str] = ()) -> MySQLPosition:
+        writers = {source.uuid for source, _ in _mysql(other).sets}.union(members)
+        return MySQLPosition(tuple((source, numbers) for source, numbers in self.sets if source.uuid in writers))
 
     def by(self, server: int | str) -> MySQLPosition:
         return MySQLPosition(tuple((source, numbers) for source, numbers in self.sets if source.uuid == server))

@@ -27,6 +27,8 @@ class Holdings:
     """Those that replicate from elsewhere as well: the history of another cluster is on them, and is not ours."""
     reference: Position | None
     """The best that is known of what the primary has executed."""
+    members: Collection[int | str] = ()
+    """By which positions name each server of the cluster, the primary among them, as far as anybody can tell."""
 
     @classmethod
     def of(cls, sightings: Sightings, primary: str, reference: Position | None) -> Holdings:
@@ -39,12 +41,16 @@ class Holdings:
             for name, server in servers.items()
             if any(source not in [sightings.channel(server, m) for m in members] for source in server.sources)
         ]
-        return cls(servers, channels, frozenset(mixed), reference)
+        seen = (t.good.seen for t in sightings.tracks.values() if t.good is not None)
+        identities = {status.identity for status in seen if isinstance(status, Status)}
+        # perhaps nobody has seen the primary itself: who follows it names it
+        identities.update(channel.source_uuid for channel in channels.values() if channel.source_uuid)
+        return cls(servers, channels, frozenset(mixed), reference, frozenset(identities))
 
     # -- What everybody has --
 
     def everything(self, server: Status) -> Position:
-        """Everything of the cluster's domains that is on this server, in its relay logs too."""
+        """Everything of the cluster's history that is on this server, in its relay logs too."""
         return self.ours(server, self._raw(server))
 
     def received(self, server: Status) -> Position:
@@ -55,9 +61,9 @@ class Holdings:
 
     def ours(self, server: Status, position: Position) -> Position:
         """Returns what of ``position``, read on ``server``, can be the cluster's: what other sources gave it is not."""
-        if server.name not in self.mixed or self._domains is None:
+        if server.name not in self.mixed or self._history is None:
             return position
-        return position.alongside(self._domains)
+        return position.alongside(self._history, self.members)
 
     def servable(self, server: Status) -> Position | None:
         """What another one can fetch from this server; None when it can serve nobody.
@@ -97,8 +103,8 @@ class Holdings:
         return server.executed.merge(source.received) if source is not None else server.executed
 
     @cached_property
-    def _domains(self) -> Position | None:
-        """A position with every domain of the cluster; None when nobody can tell which these are."""
+    def _history(self) -> Position | None:
+        """A position that tells the cluster's history from another's; None when nobody can tell."""
         known = [self._raw(s) for s in self.servers.values() if s.name not in self.mixed]
         if self.reference is not None:
             return _merged([self.reference, *known])  # perhaps none at all: then all that is there is from elsewhere

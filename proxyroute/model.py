@@ -215,6 +215,13 @@ class Status:
         """By which positions name this server."""
         return self.uuid or self.server_id
 
+    def ours(self, known: Position) -> Position:
+        """Returns what it has executed of the cluster whose history is ``known``, and what it wrote itself.
+
+        What a replica of several sources has besides, the others gave it.
+        """
+        return self.executed.alongside(known, (self.identity,)) if len(self.sources) > 1 else self.executed
+
     @property
     def source(self) -> Source | None:
         """The one channel of an ordinary replica, the first of a multi-source one, None of a primary."""

@@ -118,7 +118,7 @@ def _replica(op: Operation, status: Status, new: Status, *, mine: bool) -> Itera
         yield _claim(status.name, f"follows {new.name}", running, seen)
     if op.goal is not None:
         yield _arrived(op.goal, status, channel or status.source)
-    ours = status.executed.alongside(new.executed) if len(status.sources) > 1 else status.executed
+    ours = status.ours(new.executed)
     own = _VERDICTS[new.executed.contains(ours)]
     extra = str(ours.minus(new.executed)) or "nothing"
     yield Evidence(status.name, f"has nothing that {new.name} lacks", own, extra)

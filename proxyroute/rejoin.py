@@ -46,7 +46,6 @@ from proxyroute.rejoin_look import (
     flashback_obstacles,
     half_built,
     imports,
-    own,
     reseed_way,
     unapplied,
 )
@@ -111,8 +110,8 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
         held = Containment.UNKNOWN if down else contained(status, known)
         note.detail = {
             Containment.YES: f"{primary} has everything of {name}",
-            Containment.NO: f"{primary} lacks {own(status, known).minus(known)}",
-            Containment.UNKNOWN: f"{primary} knows nothing of {own(status, known).minus(known)}",
+            Containment.NO: f"{primary} lacks {status.ours(known).minus(known)}",
+            Containment.UNKNOWN: f"{primary} knows nothing of {status.ours(known).minus(known)}",
         }[held]
     if method != "reseed" and (half := half_built(status)):
         raise Refused(f"{name} cannot follow {primary}; it is left as it is", tuple(half))
@@ -241,12 +240,12 @@ def _archive(
     means: Means, op: Operation, status: Status, known: Position, held: Containment
 ) -> tuple[Archive | None, list[Finding]]:
     name, primary = status.name, op.plan.primary
-    extra = own(status, known).minus(known)
+    extra = status.ours(known).minus(known)
     with op.step("archive") as note:
         # its log is only read, and may be long: who fails over must not wait for that
         let_go(means.parts, op.lease)
         try:
-            archive = save(means.rebuild[name], own(status, known), known, means.archive, Deadline.after(_ARCHIVE))
+            archive = save(means.rebuild[name], status.ours(known), known, means.archive, Deadline.after(_ARCHIVE))
         except NoRoom as error:
             _regain_below(means, op, name)
             text = f"has {extra}, which {primary} lacks, and that cannot be kept: {error}"

@@ -95,18 +95,13 @@ def _refuse_if_used(means: Means, view: View, server: str) -> None:
 
 def contained(status: Status, known: Position) -> Containment:
     """Tells whether the primary, at ``known``, has everything the server has executed."""
-    return known.contains(own(status, known))
+    return known.contains(status.ours(known))
 
 
 def as_siblings_do(view: View, name: str, primary: str) -> Mapping[str, Any]:
     """Returns the options with which the other replicas follow ``primary``: TLS, how soon they connect again."""
     found = (c.options for s in view.seen if s.name != name for c in s.sources if source_of(view, c) == primary)
     return dict(next(found, {}))
-
-
-def own(status: Status, known: Position) -> Position:
-    """What a replica of several sources has in other domains came from elsewhere."""
-    return status.executed.alongside(known) if len(status.sources) > 1 else status.executed
 
 
 def common_obstacles(means: Means, name: str) -> Iterable[Finding]:

@@ -207,9 +207,7 @@ class Replication(ABC):
         if status.writable:
             raise ServerError(status.name, f"takes writes: it must refuse them before it follows {source.name}")
         has = source_has() if source_has is not None else None
-        # a replica of several sources has more, in domains of their own
-        own = status.executed.alongside(has) if has is not None and len(status.sources) > 1 else status.executed
-        if has is not None and has.contains(own) is Containment.NO:
+        if has is not None and has.contains(own := status.ours(has)) is Containment.NO:
             extra = own.minus(has)
             raise Diverged(status.name, f"has executed {extra}, which {source.name} does not have")
         if has is not None and not (lost := self._never_fetched(status, has)).empty:

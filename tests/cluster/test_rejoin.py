@@ -262,9 +262,6 @@ def test_a_filter_of_a_replica_survives(lab: Lab) -> None:
     assert filtered.sql("SHOW TABLES IN app LIKE 'secret'") == [], "what is filtered stays filtered"
 
 
-@pytest.mark.mariadb_only(
-    "transactions of another source are told by their domain; there they look like a server's own, and are kept"
-)
 def test_another_source_of_a_replica_survives(lab: Lab, servers: type[LocalCluster]) -> None:
     """With its channel: a server that stood still, and follows again, has it as before."""
     several = lab.cluster["db3"]

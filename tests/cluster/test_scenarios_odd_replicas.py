@@ -12,7 +12,6 @@ from tests.support.scene import assert_order, books, configured, refused, switch
 from tests.support.wait import until
 
 FLAVOURS = ("mysql",)
-IN_DOMAINS = "transactions of another source are told by their domain; there they look like a server's own"
 SITE = {"n": 3, "policy": {"prove": "3s"}}
 
 
@@ -85,7 +84,6 @@ def test_delayed_and_filtered_replicas_are_never_elected_and_kept_as_they_were(z
     assert db4.sql("SHOW TABLES IN app LIKE 'secret'") == []
 
 
-@pytest.mark.mariadb_only(IN_DOMAINS)
 def test_a_replica_of_several_sources_is_never_elected_and_goes_on_with_each(
     start_lab: Callable[..., Lab], elsewhere: Node
 ) -> None:
@@ -115,7 +113,6 @@ def test_a_delayed_replica_may_be_asked_for_by_policy(site: Lab) -> None:
     assert_order(site, candidate.name)
 
 
-@pytest.mark.mariadb_only(IN_DOMAINS)
 def test_a_multi_source_replica_becomes_primary_when_it_is_named_and_keeps_its_other_source(
     start_lab: Callable[..., Lab], elsewhere: Node
 ) -> None:

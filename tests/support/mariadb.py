@@ -369,7 +369,7 @@ class Node:
     @property
     def own_gtids(self) -> str:
         """How the GTID of a transaction begins that was written here first."""
-        return f"0-{self.server_id}-"
+        return f"{self.options.get('gtid-domain-id', 0)}-{self.server_id}-"
 
     def write_as_another(self, statement: str) -> str:
         """Writes as a server would that is not there any more; returns how the GTID of that begins."""

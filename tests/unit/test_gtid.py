@@ -299,8 +299,6 @@ def test_what_came_from_another_source_lies_in_domains_that_the_primary_lacks() 
     position = MariaDBPosition.parse("0-1-7,0-2-9,7-77-3")
     assert str(position.alongside(MariaDBPosition.parse("0-1-5"))) == "0-1-7,0-2-9"
     assert position.alongside(MariaDBPosition()).empty
-    mysql = MySQLPosition.parse("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5")
-    assert mysql.alongside(MySQLPosition()) == mysql
 
 
 @pytest.mark.parametrize(
