@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,9 +11,6 @@ from dataclasses import replace
 
 import pytest
 
-from proxyroute.db.mariadb import MariaDB
-from proxyroute.db.replication import ReplicationLogin
-from proxyroute.db.session import Login
 from proxyroute.decided import Action, Diagnosis
 from proxyroute.diagnosis import diagnose
 from proxyroute.errors import Silence
@@ -21,10 +19,12 @@ from proxyroute.model import Receiver, Silent
 from proxyroute.policy import AGGRESSIVE, FailoverPolicy
 from proxyroute.probing import Prober
 from proxyroute.sight import Evidence, Witness, evidence
-from tests.support.mariadb import APPLICATION, ENGINE, REPLICATION, LocalCluster, Node
+from tests.support.drivers import server_of
+from tests.support.mariadb import APPLICATION, ENGINE, LocalCluster, Node
 from tests.support.process import free_port
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 POLICY = FailoverPolicy(policy="most_advanced")
 
 
@@ -34,9 +34,7 @@ class Eye:
     def __init__(self, cluster: LocalCluster, policy: FailoverPolicy = POLICY) -> None:
         self.policy = policy
         self.known: Known | None = None
-        login = Login(ENGINE.user, ENGINE.password)
-        replication = ReplicationLogin(REPLICATION.user, REPLICATION.password)
-        servers = [MariaDB(node.name, node.address, login, replication) for node in cluster]
+        servers = [server_of(node) for node in cluster]
         self.prober = Prober("shop", servers, policy.probe_period, policy.patience)
 
     def diagnosis(self) -> Diagnosis:
@@ -54,6 +52,11 @@ class Eye:
             return told if told.name == name else None
 
         return until(called, name, seconds, pause=0.0) or self.diagnosis()
+
+    def await_back(self, node: Node) -> None:
+        """Starts a server, and returns when it has been seen: some start in longer than a death takes to be certain."""
+        node.start()
+        until(lambda: self.silence(node.name) is None, f"{node.name} to be seen")
 
     def evidence(self, name: str) -> Evidence:
         return evidence(self.prober.sightings(), "db1", time.monotonic(), self.policy)[name]
@@ -84,9 +87,10 @@ def ending(node: Node, first: str = "DO 0") -> None:
     """Ends the session of the engine's account on a server, from the server's side, after the statement ``first``."""
     with node.session() as root, root.cursor() as cursor:
         cursor.execute(first)
-        cursor.execute("SELECT id FROM information_schema.processlist WHERE user=%s", (ENGINE.user,))
+        cursor.execute("SELECT id AS id FROM information_schema.processlist WHERE user=%s", (ENGINE.user,))
         (row,) = cursor.fetchall()
-        cursor.execute(f"KILL HARD CONNECTION {row['id']}")
+        for statement in node.words(f"KILL HARD CONNECTION {row['id']}"):
+            cursor.execute(statement)
 
 
 @pytest.mark.parametrize("profile", ["default", "aggressive"])
@@ -137,15 +141,8 @@ def test_a_hung_primary_is_dead_when_heartbeats_are_overdue_although_the_threads
 def test_a_primary_that_only_we_do_not_reach_is_not_failed_over(cluster: LocalCluster) -> None:
     """Our address of it leads nowhere; the replicas go on."""
     eye = Eye(cluster)
-    lost = MariaDB(
-        "db1",
-        replace(cluster["db1"].address, port=free_port()),
-        Login(ENGINE.user, ENGINE.password),
-        ReplicationLogin(REPLICATION.user, REPLICATION.password),
-    )
-    login = Login(ENGINE.user, ENGINE.password)
-    replication = ReplicationLogin(REPLICATION.user, REPLICATION.password)
-    others = [MariaDB(n.name, n.address, login, replication) for n in cluster if n.name != "db1"]
+    lost = server_of(cluster["db1"], address=replace(cluster["db1"].address, port=free_port()))
+    others = [server_of(node) for node in cluster if node.name != "db1"]
     eye.prober = Prober("shop", [lost, *others], POLICY.probe_period, POLICY.patience, {"db1": 1})
     with eye.prober:
         told = eye.until("UnreachablePrimary")
@@ -226,7 +223,7 @@ def test_a_primary_that_restarts_read_only_is_to_be_reopened(cluster: LocalClust
     cluster.await_synced()
     with watching(cluster) as eye:
         cluster["db1"].kill9()
-        cluster["db1"].start()
+        eye.await_back(cluster["db1"])
         told = eye.until("PrimaryRestarted")
         assert (told.action, told.primary) == (Action.REOPEN, "db1")
 
@@ -234,14 +231,19 @@ def test_a_primary_that_restarts_read_only_is_to_be_reopened(cluster: LocalClust
 def test_a_primary_that_lost_what_a_replica_has_is_not_reopened(start_cluster: Callable[..., LocalCluster]) -> None:
     cluster = start_cluster(2)
     db1 = cluster["db1"]
+    data, before = db1.folder / "data", db1.folder / "before"
+    db1.stop()
+    shutil.copytree(data, before)
+    db1.start()
+    db1.sql("SET GLOBAL read_only=0")
     db1.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
-    cluster.await_synced()
+    until(lambda: cluster["db2"].sql("SHOW TABLES IN app LIKE 't'"), "db2 to have it")
     with watching(cluster) as eye:
         db1.kill9()
-        # as after a crash without sync_binlog: the end of its history is gone
-        for log in db1.folder.glob("data/binlog.*"):
-            log.unlink()
-        db1.start()
+        # as a disk that has lied about what it has written: the end of its history is gone
+        shutil.rmtree(data)
+        before.rename(data)
+        eye.await_back(db1)
         told = eye.until("PrimaryRestartedBehind")
         assert told.wanted is Action.FAILOVER
         assert "without what db2 has received" in told.text

@@ -20,6 +20,7 @@ from tests.support.serving import Serving, serving
 from tests.support.wait import until
 from tests.support.web import secret_of
 
+FLAVOURS = ("mysql",)
 SITE = {"n": 3, "policy": {"freeze_budget": "3s", "settle": "10s", "prove": "2s", "long_transaction": "100ms",
                            "long_wait": "30s"}}  # fmt: skip
 """A long transaction makes a switchover wait before it touches anything, for as long as a test wants."""

@@ -22,6 +22,7 @@ from tests.support.process import Daemon, workspace
 from tests.support.serving import notices
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 TIME = 4
 FAILOVER = {
     "mode": "automatic",
@@ -60,11 +61,13 @@ class Realm:
 
 
 @pytest.fixture
-def realm() -> Iterator[Realm]:
+def realm(servers: type[LocalCluster]) -> Iterator[Realm]:
+    """Twenty clusters; four are of the other flavour where there is one, and these are among those that move."""
     with contextlib.ExitStack() as ends:
         folder = workspace()
         etcd = ends.enter_context(Etcd.start(folder / "etcd"))
-        clusters = [ends.enter_context(LocalCluster.start(2)) for _ in range(20)]
+        kinds = [servers if number % 5 == 0 else LocalCluster for number in range(20)]
+        clusters = [ends.enter_context(kind.start(2)) for kind in kinds]
         yield Realm(folder, etcd, clusters)
 
 

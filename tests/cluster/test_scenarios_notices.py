@@ -19,6 +19,7 @@ from tests.support.scene import assert_order, books, configured, other, switched
 from tests.support.serving import serving
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 SITE = {"n": 3, "more": {"serve": {"period": "200ms", "proxies_period": "400ms"}}}
 AFTER_COMMIT = "engine/mariadb.accept_writes:after"
 

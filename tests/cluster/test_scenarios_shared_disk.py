@@ -16,9 +16,11 @@ from proxyroute.atomic import put
 from tests.support.gluster import Gluster
 from tests.support.hosts import ProxyHost
 from tests.support.lab import CLUSTER_NAME, Lab
+from tests.support.mariadb import LocalCluster
 from tests.support.scene import assert_order, beat, books, in_its_midst, refused, switched, under_way
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 PATIENT = {"freeze_budget": "4s", "drain": "200ms"}
 
 
@@ -33,8 +35,8 @@ def disk() -> Iterator[Gluster]:
 
 
 @pytest.fixture(scope="module")
-def lab(disk: Gluster) -> Iterator[Lab]:
-    with Lab.start(3, hosts=2, shared=disk.mounts, policy=PATIENT) as started:
+def lab(disk: Gluster, servers: type[LocalCluster]) -> Iterator[Lab]:
+    with Lab.start(3, provider=servers, hosts=2, shared=disk.mounts, policy=PATIENT) as started:
         yield started
 
 

@@ -8,6 +8,7 @@ from tests.support.load import Load, create_table, create_values, wrong_values
 from tests.support.mariadb import LocalCluster
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 VALUES = "app.load_rows_values"
 
 

@@ -6,29 +6,32 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxyroute.db.mariadb import MariaDB
-from proxyroute.db.replication import ReplicationLogin
-from proxyroute.db.session import Login
 from proxyroute.errors import TimedOut
-from proxyroute.gtid import MariaDBPosition
+from proxyroute.gtid import MariaDBPosition, MySQLPosition
 from proxyroute.model import Deadline
-from tests.support.mariadb import ENGINE, REPLICATION, LocalCluster
+from proxyroute.ports import Server
+from tests.support.drivers import server_of
+from tests.support.mariadb import LocalCluster
+
+FLAVOURS = ("mysql",)
+NEVER = {
+    "mariadb": MariaDBPosition.parse("0-1-4711"),
+    "mysql": MySQLPosition.parse("3e11fa47-71ca-11e1-9e33-c80aa9429562:4711"),
+}
 
 
 @pytest.fixture
-def replica(cluster: LocalCluster) -> Iterator[MariaDB]:
-    node = cluster["db2"]
-    login, replication = Login(ENGINE.user, ENGINE.password), ReplicationLogin(REPLICATION.user, REPLICATION.password)
-    server = MariaDB(node.name, node.address, login, replication)
+def replica(cluster: LocalCluster) -> Iterator[Server]:
+    server = server_of(cluster["db2"])
     yield server
     server.close()
 
 
-def test_the_last_moment_of_a_wait_is_not_taken_for_a_server_that_is_silent(replica: MariaDB) -> None:
+def test_the_last_moment_of_a_wait_is_not_taken_for_a_server_that_is_silent(replica: Server, flavour: str) -> None:
     """The server may answer a moment before the deadline, which then leaves no time for another question."""
-    goal, line = MariaDBPosition.parse("0-1-4711"), None
+    goal, line = NEVER[flavour], None
     for number in range(120):
-        with pytest.raises(TimedOut, match="apply 0-1-4711"):
+        with pytest.raises(TimedOut, match=f"apply {goal}"):
             replica.wait_for(goal, Deadline.after(0.005 + number * 0.0001))
         line = line or replica.line()
         assert replica.line() == line, "the connection is the same"

@@ -16,6 +16,7 @@ _REPLACED = re.compile(r"CREATE OR REPLACE TABLE (\S+) ")
 _NAMED = re.compile(r"(STOP|START|RESET) SLAVE '([^']*)'( ALL)?")
 _ABOUT_CHANNELS = re.compile(r"\s*(STOP|START|RESET|CHANGE MASTER|GRANT)\b")
 _FILTER = re.compile(r"SET GLOBAL replicate_(\w+)='([^']*)'")
+_KILL = re.compile(r"KILL HARD CONNECTION (\d+)")
 _SAID = {"SHOW MASTER STATUS": "SHOW BINARY LOG STATUS"}
 _NEITHER = re.compile(r"SET GLOBAL gtid_strict_mode=")
 _RENAMED = {"Replica_": "Slave_", "Source_": "Master_", "_Source": "_Master"}
@@ -38,6 +39,8 @@ def translated(statement: str) -> tuple[str, ...]:
         return (f"CHANGE REPLICATION FILTER REPLICATE_{found[1].upper()}=({found[2]})",)
     if found := _NAMED.fullmatch(statement):
         return (f"{found[1]} REPLICA{found[3] or ''} FOR CHANNEL '{found[2]}'",)
+    if found := _KILL.fullmatch(statement):
+        return (f"KILL CONNECTION {found[1]}",)
     if _NEITHER.match(statement):
         return ("DO 0",)
     if _ABOUT_CHANNELS.match(statement) and "ON *.*" not in statement:
