@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from proxyroute.db.mariadb_read import SOURCE_OPTIONS, read_position, read_status
+from proxyroute.db import mariadb_read, mysql_read
 from proxyroute.db.session import Login, Session
 from proxyroute.errors import StatementError, Unreachable
-from proxyroute.gtid import Containment, MariaDBPosition
+from proxyroute.gtid import Containment, from_json
 from proxyroute.model import Address, Deadline, Receiver, Source, Status
+from tests.support.drivers import server_of
 from tests.support.mariadb import APPLICATION, ENGINE, REPLICATION, Account, LocalCluster, Node
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 Start = Callable[..., LocalCluster]
+OPTIONS: dict[str, tuple[str, dict[str, Any], dict[str, tuple[str, str]]]] = {
+    "mariadb": (
+        "IGNORE_SERVER_IDS=(7,8), DO_DOMAIN_IDS=(0,3)",
+        {"ignore_server_ids": [7, 8], "do_domain_ids": [0, 3], "ignore_domain_ids": []},
+        mariadb_read.SOURCE_OPTIONS,
+    ),
+    "mysql": (
+        "MASTER_RETRY_COUNT=77, MASTER_PUBLIC_KEY_PATH='/etc/p.pem', GET_MASTER_PUBLIC_KEY=1",
+        {"retry_count": 77, "public_key": "/etc/p.pem", "get_public_key": True},
+        mysql_read.SOURCE_OPTIONS,
+    ),
+}
+"""What else a channel may be told on a flavour, how that is read, and the names of all options there."""
 
 
-def opened(node: Node, account: Account = ENGINE) -> Session:
-    login = Login(account.user, account.password)
-    return Session(node.name, node.address, login).open(Deadline.after(5.0))
+def opened(node: Node) -> Session:
+    return Session(node.name, node.address, Login(ENGINE.user, ENGINE.password)).open(Deadline.after(5.0))
 
 
 def look(node: Node, account: Account = ENGINE) -> Status:
-    with opened(node, account) as session:
-        return read_status(session, node.name, node.address, Deadline.after(5.0))
+    server = server_of(node, account=account)
+    try:
+        return server.look(Deadline.after(5.0))
+    finally:
+        server.close()
 
 
 def source(node: Node) -> Source:
@@ -33,14 +51,14 @@ def source(node: Node) -> Source:
     return found
 
 
-def test_a_primary_and_its_replica_are_read_as_what_they_are(cluster: LocalCluster) -> None:
+def test_a_primary_and_its_replica_are_read_as_what_they_are(cluster: LocalCluster, flavour: str) -> None:
     cluster["db1"].sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
-    goal = MariaDBPosition.parse(cluster.await_synced())
+    goal = from_json({"flavour": flavour, "text": cluster.await_synced()})
     primary, replica = look(cluster["db1"]), look(cluster["db2"])
 
     assert primary.writable
     assert primary.sources == ()
-    assert (primary.name, primary.server_id, primary.flavour) == ("db1", 1, "mariadb")
+    assert (primary.name, primary.server_id, primary.flavour) == ("db1", 1, flavour)
     assert primary.version_text.startswith(".".join(map(str, primary.version)))
     assert primary.executed == goal
     assert primary.net_timeout_seconds == 4.0
@@ -77,11 +95,12 @@ def test_received_is_ahead_of_executed_while_the_applier_is_stopped(cluster: Loc
     assert source(db2).received.contains(goal) is Containment.YES
 
 
-def test_received_holds_what_is_applied_even_before_the_first_contact(cluster: LocalCluster) -> None:
+def test_received_holds_what_is_applied_even_before_the_first_contact(cluster: LocalCluster, flavour: str) -> None:
     cluster["db1"].sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
     cluster.await_synced()
     cluster["db2"].restart(skip_slave_start=1)
-    assert cluster["db2"].replication()["Gtid_IO_Pos"] == ""
+    if flavour == "mariadb":  # MySQL keeps its relay logs
+        assert cluster["db2"].replication()["Gtid_IO_Pos"] == ""
     assert source(cluster["db2"]).received.contains(look(cluster["db1"]).executed) is Containment.YES
 
 
@@ -89,9 +108,7 @@ def test_a_broken_applier_is_read_with_its_error(cluster: LocalCluster) -> None:
     db1, db2 = cluster["db1"], cluster["db2"]
     db1.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
     cluster.await_synced()
-    with db2.session() as session, session.cursor() as cursor:
-        cursor.execute("SET sql_log_bin=0")
-        cursor.execute("INSERT INTO app.t VALUES (1)")
+    db2.sql("SET STATEMENT sql_log_bin=0 FOR INSERT INTO app.t VALUES (1)")
     db1.sql("INSERT INTO app.t VALUES (1)")
     until(lambda: not source(db2).applier, "the applier of db2 to stop")
     assert "Duplicate entry" in source(db2).error
@@ -108,15 +125,17 @@ def test_a_receiver_that_cannot_log_in_is_connecting(start_cluster: Start) -> No
     assert not source(db2).running
 
 
-def test_options_of_a_channel_can_be_set_again_as_they_were_read(start_cluster: Start) -> None:
+def test_options_of_a_channel_can_be_set_again_as_they_were_read(start_cluster: Start, flavour: str) -> None:
     db2 = start_cluster(2)["db2"]
     db2.sql("STOP SLAVE")
-    db2.sql(
+    common = (
         "CHANGE MASTER TO MASTER_CONNECT_RETRY=7, MASTER_HEARTBEAT_PERIOD=2.5, MASTER_DELAY=5, MASTER_SSL=1,"
         " MASTER_SSL_CA='/etc/ca.pem', MASTER_SSL_CAPATH='/etc/cas', MASTER_SSL_CERT='/etc/c.pem',"
         " MASTER_SSL_KEY='/etc/k.pem', MASTER_SSL_CIPHER='AES128-SHA', MASTER_SSL_VERIFY_SERVER_CERT=1,"
-        " MASTER_SSL_CRL='/etc/crl.pem', MASTER_SSL_CRLPATH='/etc/crls', IGNORE_SERVER_IDS=(7,8), DO_DOMAIN_IDS=(0,3)"
+        " MASTER_SSL_CRL='/etc/crl.pem', MASTER_SSL_CRLPATH='/etc/crls', "
     )
+    more, told, names = OPTIONS[flavour]
+    db2.sql(common + more)
     before = source(db2)
     assert before.options == {
         "connect_retry": 7,
@@ -131,16 +150,15 @@ def test_options_of_a_channel_can_be_set_again_as_they_were_read(start_cluster: 
         "ssl_verify": True,
         "ssl_crl": "/etc/crl.pem",
         "ssl_crlpath": "/etc/crls",
-        "ignore_server_ids": [7, 8],
-        "do_domain_ids": [0, 3],
-        "ignore_domain_ids": [],
+        **told,
     }
-    assert (before.delay_seconds, before.heartbeat_seconds, before.filtered) == (5, 2.5, True)
+    assert (before.delay_seconds, before.heartbeat_seconds) == (5, 2.5)
+    assert before.filtered is (flavour == "mariadb"), "lists of servers and domains are filters"
 
     db2.sql("RESET SLAVE ALL")
     lists = {key for key, value in before.options.items() if isinstance(value, list)}
-    clauses = [f"{SOURCE_OPTIONS[key][1]}=%s" for key in before.options if key not in lists]
-    clauses += [f"{SOURCE_OPTIONS[key][1]}=({','.join(map(str, before.options[key]))})" for key in lists]
+    clauses = [f"{names[key][1]}=%s" for key in before.options if key not in lists]
+    clauses += [f"{names[key][1]}=({','.join(map(str, before.options[key]))})" for key in lists]
     values = tuple(value for key, value in before.options.items() if key not in lists)
     db2.sql(f"CHANGE MASTER TO MASTER_HOST='127.0.0.1', {', '.join(clauses)}", values)
     assert source(db2).options == before.options
@@ -155,12 +173,12 @@ def test_filters_from_the_option_file_are_seen(start_cluster: Start, option: str
     assert source(db2).filtered
 
 
-def test_every_channel_of_a_multi_source_replica_is_read(start_cluster: Start) -> None:
+def test_every_channel_of_a_multi_source_replica_is_read(start_cluster: Start, flavour: str) -> None:
     db1, db2, db3 = start_cluster(3)
+    without = {"mariadb": " MASTER_USE_GTID=no", "mysql": " MASTER_AUTO_POSITION=0"}[flavour]
     for channel, node in (("one", db1), ("other", db2)):
         db3.sql(
-            f"CHANGE MASTER '{channel}' TO MASTER_HOST='127.0.0.2', MASTER_PORT={node.port}, MASTER_USER='x',"
-            " MASTER_USE_GTID=no"
+            f"CHANGE MASTER '{channel}' TO MASTER_HOST='127.0.0.2', MASTER_PORT={node.port}, MASTER_USER='x',{without}"
         )
     found = {s.channel: s for s in look(db3).sources}
     assert set(found) == {"", "one", "other"}
@@ -180,6 +198,7 @@ def test_semi_synchronous_replication_is_read_on_both_sides(start_cluster: Start
     assert not look(db1).semi_sync.primary_active
 
 
+@pytest.mark.mariadb_only("there are no domains, and a set is never cut off")
 def test_a_position_of_many_domains_is_read_whole(start_cluster: Start) -> None:
     (db1,) = start_cluster(1)
     db1.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
@@ -188,7 +207,7 @@ def test_a_position_of_many_domains_is_read_whole(start_cluster: Start) -> None:
             cursor.execute(f"SET gtid_domain_id={1_000_000_000 + number}")
             cursor.execute(f"INSERT INTO app.t VALUES ({number})")
     with opened(db1) as reading:
-        position = read_position(reading, Deadline.after(5.0))
+        position = mariadb_read.read_position(reading, Deadline.after(5.0))
     assert len(str(position)) > 2048
     assert len(position.entries) == 181
     assert look(db1).executed == position
@@ -196,18 +215,22 @@ def test_a_position_of_many_domains_is_read_whole(start_cluster: Start) -> None:
 
 def test_an_account_without_privileges_gets_the_servers_words(start_cluster: Start) -> None:
     (db1,) = start_cluster(1)
-    with pytest.raises(StatementError, match="SLAVE MONITOR") as caught:
+    with pytest.raises(StatementError, match=r"SLAVE MONITOR|REPLICATION CLIENT") as caught:
         look(db1, APPLICATION)
     assert caught.value.errno == 1227
 
 
 def test_a_server_that_hangs_is_unreachable_and_the_session_with_it_lost(start_cluster: Start) -> None:
     (db1,) = start_cluster(1)
-    with opened(db1) as session:
-        db1.sigstop()
+    server = server_of(db1)
+    before = server.look(Deadline.after(5.0))
+    line = server.line()
+    assert line
+    db1.sigstop()
+    for _ in range(2):  # by the session that there was, and by a new one
         with pytest.raises(Unreachable):
-            read_status(session, "db1", db1.address, Deadline.after(0.3))
-        assert not session.is_open
-        with pytest.raises(Unreachable):
-            Session("db1", db1.address, Login(ENGINE.user, ENGINE.password)).open(Deadline.after(0.3))
-        db1.sigcont()
+            server.look(Deadline.after(0.3))
+        assert server.line() != line
+    db1.sigcont()
+    assert server.look(Deadline.after(5.0)).executed == before.executed
+    server.close()

@@ -14,6 +14,7 @@ _NUMBERS = re.compile(r"\bFROM app\.seq_1_to_(\d+)")
 _SIDES = {"master": "source", "slave": "replica"}
 _REPLACED = re.compile(r"CREATE OR REPLACE TABLE (\S+) ")
 _NAMED = re.compile(r"(STOP|START|RESET) SLAVE '([^']*)'( ALL)?")
+_CHANGED = re.compile(r"CHANGE MASTER '([^']*)' TO (.*)")
 _ABOUT_CHANNELS = re.compile(r"\s*(STOP|START|RESET|CHANGE MASTER|GRANT)\b")
 _FILTER = re.compile(r"SET GLOBAL replicate_(\w+)='([^']*)'")
 _KILL = re.compile(r"KILL HARD CONNECTION (\d+)")
@@ -43,6 +44,8 @@ def translated(statement: str) -> tuple[str, ...]:
         return (f"KILL CONNECTION {found[1]}",)
     if _NEITHER.match(statement):
         return ("DO 0",)
+    if found := _CHANGED.fullmatch(statement):
+        return (f"{translated(f'CHANGE MASTER TO {found[2]}')[0]} FOR CHANNEL '{found[1]}'",)
     if _ABOUT_CHANNELS.match(statement) and "ON *.*" not in statement:
         said = statement.replace("CHANGE MASTER TO", "CHANGE REPLICATION SOURCE TO").replace("MASTER_", "SOURCE_")
         return (re.sub(r"^(\s*(?:STOP|START|RESET)) SLAVE\b", r"\1 REPLICA", said),)
