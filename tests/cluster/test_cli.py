@@ -8,7 +8,7 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import pytest
 from proxyroute.lease.local import LocalLease
 from proxyroute.model import Deadline
 from tests.support.lab import CLUSTER_NAME, Lab
+from tests.support.mariadb import LocalCluster
 
+FLAVOURS = ("mysql",)
 RECORD = (
     "import os, sys; open(sys.argv[1], 'a').write(' '.join([os.environ['PROXYROUTE_MOMENT'], "
     "os.environ['PROXYROUTE_OLD_PRIMARY'], os.environ['PROXYROUTE_NEW_PRIMARY'], *sys.argv[3:]]) + '\\n'); "
@@ -26,9 +28,9 @@ RECORD = (
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(servers: type[LocalCluster]) -> Iterator[Lab]:
     """One site for the tests that leave it in order; which server is the primary changes."""
-    with Lab.start(3) as started:
+    with Lab.start(3, provider=servers) as started:
         yield started
 
 
@@ -171,8 +173,8 @@ def scripts(folder: Path, down: int, up: int = 0) -> dict[str, Any]:
     }
 
 
-def test_the_sites_scripts_run_in_their_moments(tmp_path: Path) -> None:
-    with Lab.start(2, more=scripts(tmp_path, down=0)) as lab:
+def test_the_sites_scripts_run_in_their_moments(start_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    with start_lab(2, more=scripts(tmp_path, down=0)) as lab:
         assert lab.run("switchover", "--yes", check=True).returncode == 0
         ports = [str(lab.cluster.nodes[name].port) for name in ("db1", "db2")]
     seven = " ".join(["127.0.0.1", "127.0.0.1", *ports, "db1", "db2", "switchover"])
@@ -182,8 +184,10 @@ def test_the_sites_scripts_run_in_their_moments(tmp_path: Path) -> None:
     ]
 
 
-def test_a_failing_script_undoes_the_switchover_and_the_address_comes_back(tmp_path: Path) -> None:
-    with Lab.start(2, more=scripts(tmp_path, down=3)) as lab:
+def test_a_failing_script_undoes_the_switchover_and_the_address_comes_back(
+    start_lab: Callable[..., Lab], tmp_path: Path
+) -> None:
+    with start_lab(2, more=scripts(tmp_path, down=3)) as lab:
         done = lab.run("switchover", "--yes")
         assert done.returncode == 4, done.stdout + done.stderr
         assert "everything was undone, db1 takes writes" in done.stderr
