@@ -25,6 +25,7 @@ _STATUS = {
 }
 _CLAUSE = {"enabled": "ENABLE", "disabled": "DISABLE", "replica side": "DISABLE ON SLAVE"}
 _CLAUSE_MYSQL = {**_CLAUSE, "replica side": "DISABLE ON REPLICA"}
+_ON_REPLICA_SINCE = (8, 2, 0)
 _NO_SUCH_EVENT = 1539
 
 _EVENTS = (
@@ -54,7 +55,8 @@ def set_event_status(session: Session, event: Event, status: str, deadline: Dead
     not exist here, or when a privilege is missing (EVENT, SET USER, BINLOG ADMIN; READ_ONLY ADMIN on a replica).
     """
     mysql = session.flavour == "mysql"
-    clause = (_CLAUSE_MYSQL if mysql else _CLAUSE)[status]
+    # not left to the spelling of older versions, which does not see a statement that is prepared
+    clause = (_CLAUSE_MYSQL if mysql and session.version >= _ON_REPLICA_SINCE else _CLAUSE)[status]
     key = (event.schema, event.name)
     here = next((e for e in read_events(session, deadline) if (e.schema, e.name) == key), None)
     if here is None:

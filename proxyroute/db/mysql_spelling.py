@@ -28,6 +28,7 @@ _RULES: tuple[tuple[Version, re.Pattern[str], str], ...] = tuple(
         ((8, 0, 26), r"@@global\.replica_(\w+)", r"@@global.slave_\1"),
         ((8, 0, 23), r"^CHANGE REPLICATION SOURCE TO\b", "CHANGE MASTER TO"),
         ((8, 0, 22), r"^(SHOW|START|STOP|RESET) REPLICA\b", r"\1 SLAVE"),
+        ((8, 0, 22), r"^SHOW REPLICAS\b", "SHOW SLAVE HOSTS"),
     )
 )  # each with the version that brought the newer words
 _CHANNEL_KEY = re.compile(r"\b(GET_)?SOURCE_(\w+=)")

@@ -12,6 +12,7 @@ import pytest
 
 import proxyroute.db
 from proxyroute.db import session as room
+from proxyroute.db.mariadb_events import read_events, set_event_status
 from proxyroute.db.mysql_read import read_status
 from proxyroute.db.mysql_spelling import FLOOR, spelled
 from proxyroute.db.session import Login, Session
@@ -28,6 +29,8 @@ NEWER = re.compile(r"\b(REPLICA|REPLICATION SOURCE|BINARY LOG STATUS|BINARY LOGS
     [
         ((8, 0, 21), "SHOW REPLICA STATUS", "SHOW SLAVE STATUS"),
         ((8, 0, 22), "SHOW REPLICA STATUS", "SHOW REPLICA STATUS"),
+        ((8, 0, 21), "SHOW REPLICAS", "SHOW SLAVE HOSTS"),
+        ((8, 0, 22), "SHOW REPLICAS", "SHOW REPLICAS"),
         ((8, 0, 21), "STOP REPLICA IO_THREAD FOR CHANNEL ''", "STOP SLAVE IO_THREAD FOR CHANNEL ''"),
         ((8, 0, 21), "START REPLICA FOR CHANNEL 'REPLICA'", "START SLAVE FOR CHANNEL 'REPLICA'"),
         ((8, 0, 21), "RESET REPLICA ALL FOR CHANNEL ''", "RESET SLAVE ALL FOR CHANNEL ''"),
@@ -123,6 +126,32 @@ def test_a_session_speaks_as_its_server_does_and_tells_columns_by_their_newer_na
     assert shown == {
         "Replica_IO_Running": "Yes", "Seconds_Behind_Source": 3, "Get_Source_public_key": 1, "Channel_Name": "",
     }  # fmt: skip
+
+
+EVENT = {
+    "EVENT_SCHEMA": "app", "EVENT_NAME": "nightly", "DEFINER": "root@localhost", "STATUS": "ENABLED",
+    "CHARACTER_SET_CLIENT": "utf8mb4", "COLLATION_CONNECTION": "utf8mb4_bin", "DATABASE_COLLATION": "utf8mb4_bin",
+    "SQL_MODE": "", "TIME_ZONE": "SYSTEM",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("greeting", "clause"),
+    [
+        ("8.0.44", "DISABLE ON SLAVE"),
+        ("8.2.0", "DISABLE ON REPLICA"),
+        ("5.5.5-10.11.19-MariaDB", "DISABLE ON SLAVE"),
+    ],
+)
+def test_events_are_laid_aside_in_the_words_of_the_server(
+    monkeypatch: pytest.MonkeyPatch, greeting: str, clause: str
+) -> None:
+    sent = old_server(monkeypatch, greeting, EVENT)
+    deadline = Deadline.after(5.0)
+    with Session("db1", HERE, Login("u", "p")).open(deadline) as session:
+        (event,) = read_events(session, deadline)
+        set_event_status(session, event, "replica side", deadline)
+    assert f"ALTER DEFINER=`root`@`localhost` EVENT `app`.`nightly` {clause}" in sent
 
 
 def test_mariadb_is_spoken_to_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
