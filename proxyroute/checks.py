@@ -81,6 +81,16 @@ def galera(case: Case) -> Iterator[Said]:
         )
 
 
+def group(case: Case) -> Iterator[Said]:
+    members = [server for server in case.view.seen if server.group]
+    if members:
+        yield Said(
+            case.view.cluster,
+            f"{_names(members)} run Group Replication, which chooses its primary itself",
+            "SELECT group_replication_set_as_primary('…'); there; ProxyRoute moves primaries of ordinary replication",
+        )
+
+
 def ring(case: Case) -> Iterator[Said]:
     members = topology.ring(case.view)
     if members:

@@ -198,6 +198,8 @@ class Status:
     """Out-of-order GTIDs are refused by the server."""
     semi_sync: SemiSync = SemiSync()
     galera: bool = False
+    group: bool = False
+    """It is a member of a replication group of MySQL, which chooses its primary itself."""
     connections: int = 0
     connections_limit: int = 0
     net_timeout_seconds: float = 0.0

@@ -43,6 +43,7 @@ def _tolerated(case: Case) -> bool:
 
 RULES: tuple[Rule, ...] = (
     Rule("topology.galera", checks.galera),
+    Rule("topology.group", checks.group),
     Rule("topology.ring", checks.ring),
     Rule("topology.multi_primary", checks.multi_primary),
     Rule("topology.flavours", checks.mixed_flavours),

@@ -78,6 +78,8 @@ _NAMED = (
     f" FROM performance_schema.global_status WHERE VARIABLE_NAME IN {_COUNTERS}"
     " UNION ALL SELECT 'persisted', VARIABLE_NAME, VARIABLE_VALUE"
     f" FROM performance_schema.persisted_variables WHERE VARIABLE_NAME IN {ROLE_FLAGS}"
+    " UNION ALL SELECT 'member', MEMBER_ID, MEMBER_STATE"
+    " FROM performance_schema.replication_group_members WHERE MEMBER_STATE <> 'OFFLINE'"
 )
 _CHANNELS = "SHOW REPLICA STATUS"
 _HEARD = (
@@ -132,7 +134,7 @@ def read_status(session: Session, name: str, address: Address, deadline: Deadlin
         raise ServerError(session.server, f"is MySQL {told}; ProxyRoute works with MySQL from {floor} on")
     found, round_trip = session.read_all((_CORE, _NAMED, _CHANNELS, _HEARD), deadline)
     (core,), named, channels, heard = found
-    variables, counters, persisted = by_kind(named, "variable", "counter", "persisted")
+    variables, counters, persisted, members = by_kind(named, "variable", "counter", "persisted", "member")
     if persisted:
         variables["persisted"] = ",".join(f"{k}={v}" for k, v in sorted(persisted.items()))
     executed = _position(core["executed"])
@@ -154,6 +156,7 @@ def read_status(session: Session, name: str, address: Address, deadline: Deadlin
         row_image=str(core["binlog_row_image"]),
         strict=gtid and str(core["consistency"]).upper() == "ON",
         semi_sync=semi_sync(variables, counters),
+        group=bool(members),
         connections=int(counters.get("threads_connected", 0)),
         connections_limit=int(core["max_connections"]),
         net_timeout_seconds=float(core["replica_net_timeout"]),

@@ -206,6 +206,8 @@ class Replication(ABC):
         status = self._status(deadline)
         if status.writable:
             raise ServerError(status.name, f"takes writes: it must refuse them before it follows {source.name}")
+        if status.group:
+            raise ServerError(status.name, f"is a member of a replication group, and cannot follow {source.name}")
         has = source_has() if source_has is not None else None
         if has is not None and has.contains(own := status.ours(has)) is Containment.NO:
             extra = own.minus(has)

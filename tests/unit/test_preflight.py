@@ -60,6 +60,7 @@ def without_inspections() -> Findings:
 
 CASES: dict[str, Callable[[], Findings]] = {
     "topology.galera": lambda: judge(server(1, galera=True), replica(2)),
+    "topology.group": lambda: judge(server(1, group=True), server(2, writable=False, group=True)),
     "topology.ring": lambda: judge(replica(1, channel(2), writable=True), replica(2, writable=True)),
     "topology.multi_primary": lambda: judge(server(1), server(2)),
     "topology.flavours": lambda: third(replica(3, flavour="mysql")),
