@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxyroute.db import mysql_filters
-from proxyroute.db.mysql_read import SOURCE_OPTIONS, read_channels, read_position
+from proxyroute.db.mysql_read import read_channels, read_position
+from proxyroute.db.mysql_replication import option_clauses
 from proxyroute.db.replication import quoted
 from proxyroute.db.session import Session
 from proxyroute.gtid import Containment
@@ -46,11 +47,8 @@ def make(session: Session, channel: Mapping[str, Any], deadline: Deadline) -> No
 
 
 def _make(session: Session, channel: Mapping[str, Any], deadline: Deadline) -> None:
-    clauses: list[str] = ["SOURCE_HOST=%s"]
-    args: list[Any] = [_NOWHERE]
-    for key, value in channel["options"].items():
-        clauses.append(f"{SOURCE_OPTIONS[key][1]}=%s")
-        args.append(int(value) if isinstance(value, bool) else value)
-    options = ", ".join([*clauses, "SOURCE_AUTO_POSITION=1"])
+    given = option_clauses(channel["options"])
+    options = ", ".join(["SOURCE_HOST=%s", *(clause for clause, _ in given), "SOURCE_AUTO_POSITION=1"])
     sql = f"CHANGE REPLICATION SOURCE TO {options} FOR CHANNEL {quoted(channel['name'])}"
-    session.change("mariadb.change_source", sql, deadline, tuple(args))
+    args = (_NOWHERE, *(value for _, values in given for value in values))
+    session.change("mariadb.change_source", sql, deadline, args)

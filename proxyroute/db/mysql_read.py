@@ -82,12 +82,15 @@ _NAMED = (
     " FROM performance_schema.replication_group_members WHERE MEMBER_STATE <> 'OFFLINE'"
 )
 _CHANNELS = "SHOW REPLICA STATUS"
+# with all there is of the options: the later ones came one by one, and an older server would refuse their names
 _HEARD = (
-    "SELECT c.CHANNEL_NAME AS channel, c.HEARTBEAT_INTERVAL AS heartbeat, s.COUNT_RECEIVED_HEARTBEATS AS heartbeats,"
+    "SELECT a.*, c.*, c.CHANNEL_NAME AS channel, c.HEARTBEAT_INTERVAL AS heartbeat,"
+    " s.COUNT_RECEIVED_HEARTBEATS AS heartbeats,"
     " (SELECT MAX(w.LAST_ERROR_MESSAGE) FROM performance_schema.replication_applier_status_by_worker w"
     " WHERE w.CHANNEL_NAME = c.CHANNEL_NAME AND w.LAST_ERROR_NUMBER <> 0) AS worker_error"
     " FROM performance_schema.replication_connection_configuration c"
     " LEFT JOIN performance_schema.replication_connection_status s ON s.CHANNEL_NAME = c.CHANNEL_NAME"
+    " LEFT JOIN performance_schema.replication_applier_configuration a ON a.CHANNEL_NAME = c.CHANNEL_NAME"
 )
 
 SOURCE_OPTIONS: dict[str, tuple[str, str]] = {
@@ -106,8 +109,30 @@ SOURCE_OPTIONS: dict[str, tuple[str, str]] = {
     "ssl_crlpath": ("Source_SSL_Crlpath", "SOURCE_SSL_CRLPATH"),
     "public_key": ("Source_public_key_path", "SOURCE_PUBLIC_KEY_PATH"),
     "get_public_key": ("Get_Source_public_key", "GET_SOURCE_PUBLIC_KEY"),
+    "tls_version": ("Source_TLS_Version", "SOURCE_TLS_VERSION"),
+    "tls_ciphersuites": ("TLS_CIPHERSUITES", "SOURCE_TLS_CIPHERSUITES"),
+    "compression": ("COMPRESSION_ALGORITHM", "SOURCE_COMPRESSION_ALGORITHMS"),
+    "zstd_level": ("ZSTD_COMPRESSION_LEVEL", "SOURCE_ZSTD_COMPRESSION_LEVEL"),
+    "bind": ("Source_Bind", "SOURCE_BIND"),
+    "namespace": ("Network_Namespace", "NETWORK_NAMESPACE"),
+    "gtid_only": ("GTID_ONLY", "GTID_ONLY"),
+    "privileges": ("PRIVILEGE_CHECKS_USER", "PRIVILEGE_CHECKS_USER"),
+    "row_format": ("REQUIRE_ROW_FORMAT", "REQUIRE_ROW_FORMAT"),
+    "key_check": ("REQUIRE_TABLE_PRIMARY_KEY_CHECK", "REQUIRE_TABLE_PRIMARY_KEY_CHECK"),
 }
 """Keys of ``Source.options``: the column each is read from and the option that sets it again."""
+
+OF_ONE_SERVER = frozenset({"delay", "bind", "namespace", "gtid_only", "privileges", "row_format", "key_check"})
+"""Those that no other server takes over: how this one applies, and from where it connects."""
+
+_USUAL = {
+    "compression": "uncompressed",
+    "zstd_level": "3",
+    "gtid_only": "0",
+    "row_format": "NO",
+    "key_check": "STREAM",
+}
+"""What a channel has of which nothing was said: left out, for a server may be too old to be told."""
 
 _FLAGS = ("ssl", "ssl_verify", "get_public_key")
 _FILTERS = (
@@ -220,5 +245,5 @@ def _source(row: dict[str, Any], executed: MySQLPosition) -> Source:
         read_offset=int(row.get("Read_Source_Log_Pos") or 0),
         heartbeats=int(row.get("heartbeats") or 0),
         source_uuid=str(row.get("Source_UUID") or "").lower(),
-        options=options(row, SOURCE_OPTIONS, flags=_FLAGS),
+        options={k: v for k, v in options(row, SOURCE_OPTIONS, flags=_FLAGS).items() if _USUAL.get(k) != v},
     )

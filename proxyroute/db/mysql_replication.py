@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from proxyroute.db.mysql_read import SOURCE_OPTIONS, read_channels, read_status
+from proxyroute.db.mysql_read import OF_ONE_SERVER, SOURCE_OPTIONS, read_channels, read_status
 from proxyroute.db.replication import APPLIER, CONNECT_RETRY, RECEIVER, Replication, quoted
 from proxyroute.gtid import Position
 from proxyroute.model import Deadline, Peer, Source, Status
 
 _RETRY_COUNT = 86_400
 """The server's own until 8.3. From 8.4 on a receiver gives up after ten, less than a minute with our interval."""
+_NUMBERS = ("zstd_level", "gtid_only")
 _THREADS = {RECEIVER: "IO_THREAD", APPLIER: "SQL_THREAD"}
 
 
 class MySQLReplication(Replication):
     """The channels of one MySQL server."""
 
-    copied = tuple(key for key in SOURCE_OPTIONS if key != "delay")
+    copied = tuple(key for key in SOURCE_OPTIONS if key not in OF_ONE_SERVER)
     fresh: Mapping[str, Any] = MappingProxyType({"connect_retry": CONNECT_RETRY, "retry_count": _RETRY_COUNT})
 
     def _status(self, deadline: Deadline) -> Status:
@@ -47,10 +49,9 @@ class MySQLReplication(Replication):
         # the usual authentication wants TLS, or the source's public key; asking for it is the least that works
         if not wanted.get("ssl") and not wanted.get("public_key"):
             wanted["get_public_key"] = True
-        for key in self.copied:
-            if wanted.get(key) is not None:
-                clauses.append(f"{SOURCE_OPTIONS[key][1]}=%s")
-                args.append(int(wanted[key]) if isinstance(wanted[key], bool) else wanted[key])
+        given = option_clauses({key: wanted[key] for key in self.copied if wanted.get(key) is not None})
+        clauses += [clause for clause, _ in given]
+        args += [value for _, values in given for value in values]
         clauses.append("SOURCE_AUTO_POSITION=1")
         return _words(f"CHANGE REPLICATION SOURCE TO {', '.join(clauses)}", "", channel), tuple(args)
 
@@ -66,6 +67,22 @@ class MySQLReplication(Replication):
 
     def _receiver_patience(self) -> tuple[str, str]:
         return "", ""
+
+
+def option_clauses(options: Mapping[str, Any]) -> list[tuple[str, tuple[Any, ...]]]:
+    """Returns a clause for each of ``options``, by the keys of ``SOURCE_OPTIONS``, with what goes in its place."""
+    return [_clause(SOURCE_OPTIONS[key][1], key, value) for key, value in options.items()]
+
+
+def _clause(name: str, key: str, value: Any) -> tuple[str, tuple[Any, ...]]:
+    if key == "privileges":  # an account, told as the server quotes it
+        user, _, host = str(value).rpartition("@")
+        return f"{name}=%s@%s", (user.strip("'`"), host.strip("'`"))
+    if key == "key_check":  # a word of the language, no text
+        return f"{name}={re.sub(r'[^A-Z]', '', str(value))}", ()
+    if key == "row_format":
+        return f"{name}=%s", (int(value == "YES"),)
+    return f"{name}=%s", (int(value) if isinstance(value, bool) or key in _NUMBERS else value,)
 
 
 def _words(statement: str, rest: str, channel: str) -> str:
