@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from proxyroute.db.replication import quoted
@@ -21,6 +21,7 @@ from proxyroute.errors import LostReply, ServerError, StatementError, TimedOut
 from proxyroute.model import Address, Deadline
 
 PLUGIN = "INSTALL PLUGIN clone SONAME 'mysql_clone.so'"
+NOTHING = "nothing was cloned"
 _OPEN, _CLOSED = (f"SET GLOBAL super_read_only={number}" for number in (0, 1))
 _NO_SUPERVISOR = 3707
 _LEAST_PACKET = 2 << 20
@@ -34,7 +35,12 @@ _LOOK = (
     + ", (SELECT COUNT(*) FROM information_schema.PLUGINS"
     " WHERE PLUGIN_NAME='clone' AND PLUGIN_STATUS='ACTIVE') AS clone"
 )
-_STATUS = "SELECT STATE AS state, BEGIN_TIME AS begun, ERROR_MESSAGE AS error FROM performance_schema.clone_status"
+# times that no time zone changes: one that was set at run time is gone when the server has restarted
+_NOW = "SELECT UNIX_TIMESTAMP(NOW(3)) AS now"
+_STATUS = (
+    "SELECT STATE AS state, UNIX_TIMESTAMP(BEGIN_TIME) AS begun, ERROR_MESSAGE AS error"
+    " FROM performance_schema.clone_status"
+)
 _PROGRESS = "SELECT SUM(DATA) AS done FROM performance_schema.clone_progress"
 
 
@@ -42,8 +48,8 @@ _PROGRESS = "SELECT SUM(DATA) AS done FROM performance_schema.clone_progress"
 class Begun:
     """A clone whose data are there."""
 
-    at: datetime
-    """When, by the clock of that server."""
+    at: Decimal
+    """When, by the clock of that server, in Unix time."""
     supervised: bool
     """Whether the server restarts by itself; otherwise it shuts down."""
 
@@ -95,7 +101,7 @@ def clone(
     if not int(here.one(_LOOK, deadline)["clone"]):
         here.change_all("rejoin.clone", (_OPEN, PLUGIN, _CLOSED), deadline)
     here.change("rejoin.clone", "SET GLOBAL clone_valid_donor_list=%s", deadline, (str(source),))
-    since, supervised = here.one("SELECT NOW(3) AS now", deadline)["now"], True
+    since, supervised = here.one(_NOW, deadline)["now"], True
     over = threading.Event()
 
     def tell() -> None:
@@ -128,5 +134,5 @@ def outcome(session: Session, begun: Begun, deadline: Deadline) -> str:
     """Returns the state of what was ``begun``, with what was wrong; empty once it is whole and the server in use."""
     row = session.one(_STATUS, deadline)
     if not row or row["begun"] is None or row["begun"] < begun.at:
-        return "nothing was cloned"
+        return NOTHING
     return "" if str(row["state"]) == "Completed" else f"{row['state']} {row['error'] or ''}".strip()

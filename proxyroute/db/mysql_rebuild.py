@@ -275,7 +275,8 @@ class MySQLRebuild(Rebuild):
                     told = mysql_clone.outcome(session, begun, deadline)
                 if not told:
                     return
-                if told.startswith("Failed"):
+                # the statement got lost on its way: nobody works on it, and no restart would come
+                if told.startswith("Failed") or (told == mysql_clone.NOTHING and patience.passed):
                     raise ServerError(self.name, f"could not be cloned: {told}")
             except Unreachable as error:
                 told = str(error)

@@ -93,6 +93,14 @@ def test_a_server_that_takes_no_notice_of_a_start_is_started_again(hosted: Lab) 
     assert_anew(old, new)
 
 
+def test_a_clone_is_known_to_be_over_whatever_time_zone_the_server_had_before(hosted: Lab) -> None:
+    """What was set while it ran is gone when it has restarted: the clone looked like an earlier one, for an hour."""
+    node = hosted.cluster["db3"]
+    node.sql("SET GLOBAL time_zone='+05:00'")
+    reseeded(hosted, node)
+    assert node.value("@@global.time_zone") == "SYSTEM"
+
+
 def test_filters_that_are_in_no_file_are_there_again_after_a_clone(hosted: Lab) -> None:
     """The restart takes them all along; each is set again for whom it was: every channel, or the one."""
     replica = hosted.cluster["db3"]

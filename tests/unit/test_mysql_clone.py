@@ -1,0 +1,60 @@
+"""What became of a clone, as the server tells it once it answers again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from proxyroute.db import mysql_clone, mysql_rebuild
+from proxyroute.db.mysql_clone import Begun
+from proxyroute.db.mysql_rebuild import MySQLRebuild
+from proxyroute.db.session import Login
+from proxyroute.errors import ServerError
+from proxyroute.host import Host
+from proxyroute.model import Address, Deadline
+
+BEGUN = Begun(Decimal("1000.5"), supervised=True)
+
+
+class Told:
+    """Stands in for a session: answers with what the server tells of its last clone."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        self.row = row
+
+    def one(self, sql: str, deadline: Deadline) -> dict[str, Any]:
+        return self.row
+
+
+@pytest.mark.parametrize(
+    ("row", "outcome"),
+    [
+        ({}, "nothing was cloned"),
+        ({"state": "Completed", "begun": Decimal("1000.4"), "error": ""}, "nothing was cloned"),
+        ({"state": "Completed", "begun": Decimal("1000.5"), "error": ""}, ""),
+        ({"state": "Failed", "begun": Decimal("1001.0"), "error": "no room"}, "Failed no room"),
+    ],
+)
+def test_only_what_was_begun_since_counts(row: dict[str, Any], outcome: str) -> None:
+    assert mysql_clone.outcome(Told(row), BEGUN, Deadline.after(1)) == outcome  # type: ignore[arg-type]
+
+
+def test_a_statement_that_never_arrived_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server answers, and neither clones nor restarts: for an hour it would have been started again and again."""
+
+    @contextmanager
+    def session(deadline: Deadline) -> Iterator[Told]:
+        yield Told({"state": "Completed", "begun": Decimal("1.0"), "error": ""})
+
+    rebuild = MySQLRebuild("db2", Address("127.0.0.1", 3306), Login("u", "p"), {}, Host("db2", (), data_dir="/data"))
+    monkeypatch.setattr(rebuild, "_session", session)
+    monkeypatch.setattr(mysql_rebuild, "_RESTART", 0.1)
+    monkeypatch.setattr(mysql_rebuild, "start_server", lambda *_: None)
+    deadline = Deadline.firm(5.0)
+    with pytest.raises(ServerError, match="could not be cloned: nothing was cloned"):
+        rebuild._await_clone(BEGUN, deadline)
+    assert deadline.left > 4
