@@ -39,6 +39,14 @@ class Replica:
         return topology.channel(self.view, self.server, self.primary) or self.server.source
 
     @property
+    def ours(self) -> Position:
+        """What it has executed of this cluster's history."""
+        top = self.top
+        if top is None or len(self.server.sources) < 2:  # who the members are is not asked in vain
+            return self.server.executed
+        return self.server.ours(top.executed, self.view.identities)
+
+    @property
     def upstream(self) -> str | None:
         """The member that the channel follows."""
         return topology.source_of(self.view, self.channel) if self.channel else None
@@ -199,14 +207,14 @@ def _held(replica: Replica) -> Containment:
     top = replica.top
     if top is None or top.flavour != replica.server.flavour:
         return Containment.YES
-    return top.executed.contains(replica.server.ours(top.executed))
+    return top.executed.contains(replica.ours)
 
 
 def errant(replica: Replica) -> Objection | None:
     """It has transactions that the primary certainly lacks."""
     if replica.top is None or _held(replica) is not Containment.NO:
         return None
-    extra = excess(replica.server.ours(replica.top.executed), replica.top.executed)
+    extra = excess(replica.ours, replica.top.executed)
     return Objection(
         f"has transactions that {replica.primary} lacks: {extra}",
         f"look at them with mariadb-binlog on {replica.server.name}, then build it anew from {replica.primary}",
@@ -217,7 +225,7 @@ def obscure(replica: Replica) -> Objection | None:
     """It has transactions of which the primary cannot tell whether it has them."""
     if replica.top is None or _held(replica) is not Containment.UNKNOWN:
         return None
-    extra = replica.server.ours(replica.top.executed).minus(replica.top.executed)
+    extra = replica.ours.minus(replica.top.executed)
     return Objection(
         f"has transactions that {replica.primary} knows nothing of: {extra}; "
         f"either the history of {replica.primary} is missing, or they are errant",

@@ -6,7 +6,7 @@ Nothing here knows a database flavour, a proxy or a file. A driver fills a :clas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -217,12 +217,21 @@ class Status:
         """By which positions name this server."""
         return self.uuid or self.server_id
 
-    def ours(self, known: Position) -> Position:
+    def ours(self, known: Position, members: Collection[int | str] = ()) -> Position:
         """Returns what it has executed of the cluster whose history is ``known``, and what it wrote itself.
 
-        What a replica of several sources has besides, the others gave it.
+        What a replica of several sources has besides, the others gave it, unless one of ``members`` wrote it.
         """
-        return self.executed.alongside(known, (self.identity,)) if len(self.sources) > 1 else self.executed
+        if len(self.sources) < 2:
+            return self.executed
+        return self.executed.alongside(known, {self.identity, *members})
+
+    def fed_from(self, addresses: Collection[Address]) -> set[int | str]:
+        """Returns by which positions name those at ``addresses`` whom it replicates from, or did, as far as it knows.
+
+        They need not have got anything to anybody else.
+        """
+        return {s.source_uuid for s in self.sources if s.source_uuid and s.address in addresses}
 
     @property
     def source(self) -> Source | None:
@@ -272,6 +281,12 @@ class View:
         """Returns the reading of server ``name``, or None when it did not answer."""
         found = self.servers.get(name)
         return found if isinstance(found, Status) else None
+
+    @property
+    def identities(self) -> frozenset[int | str]:
+        """By which positions name the members: those that answered, and those that somebody here replicates from."""
+        at = {s.address for s in self.servers.values()}
+        return frozenset(s.identity for s in self.seen).union(*(s.fed_from(at) for s in self.seen))
 
     @property
     def primary(self) -> Status | None:

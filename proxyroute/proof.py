@@ -79,7 +79,8 @@ def _servers(op: Operation, view: View, lost: Collection[str]) -> Iterator[Evide
             yield Evidence(name, "refuses writes and follows", Verdict.UNKNOWN, _silence(view, name))
             continue
         yield _claim(name, "refuses writes", not status.writable, _role(status))
-        yield from _replica(op, status, new, mine=name in (plan.primary, plan.attach, *plan.replicas))
+        mine = name in (plan.primary, plan.attach, *plan.replicas)
+        yield from _replica(op, status, new, status.ours(new.executed, view.identities), mine=mine)
     old = view.status(plan.primary)
     settings = op.kept("settings")
     if old is not None and settings:
@@ -109,8 +110,11 @@ def _gone(op: Operation) -> Iterator[Evidence]:
         yield Evidence(name, "nothing that it acknowledged is lost", held, seen)
 
 
-def _replica(op: Operation, status: Status, new: Status, *, mine: bool) -> Iterator[Evidence]:
-    """``mine`` are those the operation repointed; a replica below another replica stays where it is."""
+def _replica(op: Operation, status: Status, new: Status, ours: Position, *, mine: bool) -> Iterator[Evidence]:
+    """``ours`` is what it has of this cluster.
+
+    ``mine`` are those the operation repointed; a replica below another replica stays where it is.
+    """
     channel = next((s for s in status.sources if s.source_id == new.server_id), None)
     if mine:
         running = channel is not None and channel.running
@@ -118,7 +122,6 @@ def _replica(op: Operation, status: Status, new: Status, *, mine: bool) -> Itera
         yield _claim(status.name, f"follows {new.name}", running, seen)
     if op.goal is not None:
         yield _arrived(op.goal, status, channel or status.source)
-    ours = status.ours(new.executed)
     own = _VERDICTS[new.executed.contains(ours)]
     extra = str(ours.minus(new.executed)) or "nothing"
     yield Evidence(status.name, f"has nothing that {new.name} lacks", own, extra)

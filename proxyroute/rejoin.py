@@ -46,6 +46,7 @@ from proxyroute.rejoin_look import (
     flashback_obstacles,
     half_built,
     imports,
+    ours,
     reseed_way,
     unapplied,
 )
@@ -107,11 +108,11 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
         known = means.parts.site[primary].position(Deadline.after(LOOK))  # read after that of the server
         if down:  # nothing is known of what it has executed, in whichever flavour
             status = replace(status, flavour=known.flavour, executed=known.minus(known))
-        held = Containment.UNKNOWN if down else contained(status, known)
+        held = Containment.UNKNOWN if down else contained(means, status, known)
         note.detail = {
             Containment.YES: f"{primary} has everything of {name}",
-            Containment.NO: f"{primary} lacks {status.ours(known).minus(known)}",
-            Containment.UNKNOWN: f"{primary} knows nothing of {status.ours(known).minus(known)}",
+            Containment.NO: f"{primary} lacks {ours(means, status, known).minus(known)}",
+            Containment.UNKNOWN: f"{primary} knows nothing of {ours(means, status, known).minus(known)}",
         }[held]
     if method != "reseed" and (half := half_built(status)):
         raise Refused(f"{name} cannot follow {primary}; it is left as it is", tuple(half))
@@ -240,12 +241,13 @@ def _archive(
     means: Means, op: Operation, status: Status, known: Position, held: Containment
 ) -> tuple[Archive | None, list[Finding]]:
     name, primary = status.name, op.plan.primary
-    extra = status.ours(known).minus(known)
+    own = ours(means, status, known)
+    extra = own.minus(known)
     with op.step("archive") as note:
         # its log is only read, and may be long: who fails over must not wait for that
         let_go(means.parts, op.lease)
         try:
-            archive = save(means.rebuild[name], status.ours(known), known, means.archive, Deadline.after(_ARCHIVE))
+            archive = save(means.rebuild[name], own, known, means.archive, Deadline.after(_ARCHIVE))
         except NoRoom as error:
             _regain_below(means, op, name)
             text = f"has {extra}, which {primary} lacks, and that cannot be kept: {error}"
@@ -368,7 +370,7 @@ def _prove(means: Means, op: Operation, name: str, primary: str, *, keep_lease: 
         Verdict.PROVEN if running else Verdict.NOT_PROVEN,
         channel.error if channel else "no channel",
     )
-    held = contained(status, top.executed)
+    held = contained(means, status, top.executed)
     verdicts = {
         Containment.YES: Verdict.PROVEN,
         Containment.NO: Verdict.NOT_PROVEN,

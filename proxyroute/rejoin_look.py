@@ -93,9 +93,14 @@ def _refuse_if_used(means: Means, view: View, server: str) -> None:
         )
 
 
-def contained(status: Status, known: Position) -> Containment:
-    """Tells whether the primary, at ``known``, has everything the server has executed."""
-    return known.contains(status.ours(known))
+def ours(means: Means, status: Status, known: Position) -> Position:
+    """Returns what the server has executed of the cluster whose primary is at ``known``."""
+    return status.ours(known, status.fed_from([e.address for e in means.parts.site.endpoints]))
+
+
+def contained(means: Means, status: Status, known: Position) -> Containment:
+    """Tells whether the primary, at ``known``, has everything of the cluster that the server has executed."""
+    return known.contains(ours(means, status, known))
 
 
 def as_siblings_do(view: View, name: str, primary: str) -> Mapping[str, Any]:

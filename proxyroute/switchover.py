@@ -123,7 +123,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
         new.wait_for(goal, budget)
         reached = new.position(budget)
         if candidate is not None and len(candidate.sources) > 1:
-            reached = reached.alongside(goal, (candidate.identity,))  # the other source goes on meanwhile
+            reached = reached.alongside(goal, view.identities)  # the other source goes on meanwhile
         exact = reached.equals(goal)
         op.keep("reached", str(exact))
         if exact is Containment.NO or (exact is Containment.UNKNOWN and not force):

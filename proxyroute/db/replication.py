@@ -209,7 +209,8 @@ class Replication(ABC):
         if status.group:
             raise ServerError(status.name, f"is a member of a replication group, and cannot follow {source.name}")
         has = source_has() if source_has is not None else None
-        if has is not None and has.contains(own := status.ours(has)) is Containment.NO:
+        members = status.fed_from([p.address for p in (source, instead_of) if p is not None])
+        if has is not None and has.contains(own := status.ours(has, members)) is Containment.NO:
             extra = own.minus(has)
             raise Diverged(status.name, f"has executed {extra}, which {source.name} does not have")
         if has is not None and not (lost := self._never_fetched(status, has)).empty:

@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 
 from proxyroute import conditions
+from proxyroute.db.mysql_replication import MySQLReplication
+from proxyroute.db.replication import ReplicationLogin
 from proxyroute.decided import FailoverElection
+from proxyroute.errors import Diverged
 from proxyroute.failover_election import elect_failover
 from proxyroute.gtid import MySQLPosition
 from proxyroute.known import Known
-from proxyroute.model import Source, Status
+from proxyroute.model import Deadline, Peer, Source, Status
 from proxyroute.policy import FailoverPolicy, Policy
 from proxyroute.sight import Sightings
 from tests.support.builders import address, channel, replica, server, silent, view
@@ -117,3 +120,31 @@ def test_the_first_writes_of_a_primary_that_nobody_has_seen_are_known_by_its_nam
     election = elect(plain(before), first, known=replace(SEEN, executed=gtids(before)))
     (finding,) = (f for f in election.findings if f.code == "failover.unfetchable")
     assert f"{ONE}:1-2" in finding.text
+
+
+# -- After it, when the dead primary had written something that only that replica has ------------------------------
+
+LEFT = several(f"{FORMER}:1-5,{ONE}:1-2,{FAR}:1-50")
+SUCCESSOR = mysql(server(2), TWO, f"{FORMER}:1-5,{TWO}:1")
+
+
+def test_what_only_it_has_of_a_dead_primary_is_errant_beside_the_next_one() -> None:
+    """The next primary has never heard of that name: the channel that led to the dead one tells whose it is."""
+    case = conditions.Replica(view(silent(1), SUCCESSOR, LEFT), "db2", LEFT, Policy())
+    assert case.ours == gtids(f"{FORMER}:1-5,{ONE}:1-2")
+    objection = conditions.errant(case)
+    assert objection is not None
+    assert f"{ONE}:1-2" in objection.text
+
+
+def test_it_does_not_follow_the_next_primary_with_it() -> None:
+    class Channels(MySQLReplication):
+        def _status(self, deadline: Deadline) -> Status:
+            return LEFT
+
+    replication = Channels(lambda _: pytest.fail("nothing is sent"), ReplicationLogin("repl", ""))
+    with pytest.raises(Diverged, match=f"has executed {ONE}:1-2, which db2 does not have"):
+        replication.follow(
+            Peer("db2", address(2), 2), Deadline.after(5), instead_of=Peer("db1", address(1), 1),
+            source_has=lambda: SUCCESSOR.executed, options=None,
+        )  # fmt: skip
