@@ -44,7 +44,8 @@ class Holdings:
         seen = (t.good.seen for t in sightings.tracks.values() if t.good is not None)
         identities = {status.identity for status in seen if isinstance(status, Status)}
         # perhaps nobody has seen the primary itself: who follows it names it
-        identities.update(channel.source_uuid for channel in channels.values() if channel.source_uuid)
+        ours = (c for s in servers.values() for m in members if (c := sightings.channel(s, m)) is not None)
+        identities.update(channel.source_uuid for channel in ours if channel.source_uuid)
         return cls(servers, channels, frozenset(mixed), reference, frozenset(identities))
 
     # -- What everybody has --

@@ -122,6 +122,14 @@ def test_the_first_writes_of_a_primary_that_nobody_has_seen_are_known_by_its_nam
     assert f"{ONE}:1-2" in finding.text
 
 
+def test_a_source_from_elsewhere_is_no_member_where_nothing_leads_to_the_primary() -> None:
+    """It is below another replica, and the channel from elsewhere comes first."""
+    below = mysql(replica(3, elsewhere(), replace(ours(NOW, TWO), address=address(2), source_id=2)), THREE, NOW)
+    election = elect(plain(), replace(below, executed=gtids(f"{NOW},{FAR}:1-50")), known=SEEN)
+    assert (election.winner, election.fetch_from, election.goal) == ("db2", None, gtids(NOW))
+    assert FAR not in str(election.findings)
+
+
 # -- After it, when the dead primary had written something that only that replica has ------------------------------
 
 LEFT = several(f"{FORMER}:1-5,{ONE}:1-2,{FAR}:1-50")
