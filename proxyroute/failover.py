@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from proxyroute import salvage
+from proxyroute import salvage, topology
 from proxyroute.decided import Undo
 from proxyroute.errors import Refused, ScriptFailed, Unfinished
 from proxyroute.failover_stock import keep_goal, take_stock
@@ -201,7 +201,7 @@ def _last_look(parts: Parts, op: Operation, orders: Orders) -> View:
     op.keep("server_ids", {**dict(heard), **orders.server_ids, **{s.name: s.server_id for s in view.seen}})
     salvage.begin(op, orders.dead_binlog, orders.dead_binlog_time)
     op.keep(APART, [op.plan.primary])
-    op.keep("source_options", dict(candidate.source.options) if candidate.source is not None else {})
+    op.keep("source_options", topology.options(view, candidate, op.plan.primary))
     op.keep("events", [vars(e) for e in orders.events])
     op.keep("event_scheduler", orders.event_scheduler)
     op.keep("semi_sync", orders.semi_sync)

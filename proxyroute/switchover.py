@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from proxyroute import topology
 from proxyroute.decided import Undo
 from proxyroute.errors import Refused, ServerError, TimedOut, Unfinished
 from proxyroute.gtid import Containment
@@ -159,12 +160,10 @@ def _preflight(parts: Parts, op: Operation, *, force: bool) -> View:
     view = parts.site.inspect(view, plan.policy, Deadline.after(LOOK))
     findings = [f for f in preflight(view, plan) if f.code != "transaction.long"]  # those are waited for, next
     refuse_if(blocking(findings, force))
-    candidate = view.status(plan.candidate)
-    source = candidate.source if candidate is not None else None
     op.keep("server_ids", {s.name: s.server_id for s in view.seen})
     op.keep(APART, _apart(view))
     keep_present(op, (s.name for s in view.seen))
-    op.keep("source_options", dict(source.options) if source is not None else {})
+    op.keep("source_options", topology.options(view, view.status(plan.candidate), plan.primary))
     op.keep("settings", dict(parts.site[plan.primary].write_settings(Deadline.after(LOOK))))
     inspection = view.inspections.get(plan.primary)
     events = inspection.events if inspection is not None else ()

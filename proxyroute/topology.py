@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from proxyroute.model import Receiver, Source, Status, View
 
@@ -38,6 +39,12 @@ def stranger(view: View, source: Source) -> bool:
 def channel(view: View, server: Status, name: str) -> Source | None:
     """Returns the channel by which ``server`` follows member ``name`` directly, or None."""
     return next((source for source in server.sources if source_of(view, source) == name), None)
+
+
+def options(view: View, server: Status | None, name: str) -> dict[str, Any]:
+    """Returns how ``server`` is connected to member ``name``; like its first channel where none leads there."""
+    source = (channel(view, server, name) or server.source) if server is not None else None
+    return dict(source.options) if source is not None else {}
 
 
 def path(view: View, name: str) -> tuple[str, ...]:

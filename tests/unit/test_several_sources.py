@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from proxyroute import conditions
+from proxyroute import conditions, topology
 from proxyroute.db.mysql_replication import MySQLReplication
 from proxyroute.db.replication import ReplicationLogin
 from proxyroute.decided import FailoverElection
@@ -156,3 +156,14 @@ def test_it_does_not_follow_the_next_primary_with_it() -> None:
             Peer("db2", address(2), 2), Deadline.after(5), instead_of=Peer("db1", address(1), 1),
             source_has=lambda: SUCCESSOR.executed, options=None,
         )  # fmt: skip
+
+
+# -- The old primary is connected to the next one as that was to it ----------------------------------------------------
+
+
+def test_how_it_is_connected_to_another_cluster_is_not_passed_on() -> None:
+    near, far = replace(ours(NOW), options={"ssl": True}), replace(elsewhere(), options={"ssl": False})
+    both = view(server(1), mysql(replica(3, far, near), THREE, NOW))
+    assert topology.options(both, both.status("db3"), "db1") == {"ssl": True}
+    assert topology.options(both, both.status("db3"), "db2") == {"ssl": False}  # nothing better is known
+    assert topology.options(both, None, "db1") == topology.options(both, both.status("db1"), "db1") == {}
