@@ -15,7 +15,7 @@ from proxyroute.errors import LostReply, ProxyRouteError, TimedOut, Unfinished, 
 from proxyroute.gtid import Containment, Position
 from proxyroute.inspection import Event
 from proxyroute.latecomers import look
-from proxyroute.model import Deadline, ReceiptState, RouteTable
+from proxyroute.model import Deadline, ReceiptState, RouteTable, View
 from proxyroute.opening import ARMED, Standing, add_doubt, must_answer, refuse_unless_closed
 from proxyroute.operation import Operation, each
 from proxyroute.parts import LOOK, Parts, peer
@@ -299,8 +299,9 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
             new.start_events(deadline)
     if op.kept("semi_sync"):  # of a failover: only now is there somebody to acknowledge
         with op.attempt("semi_sync", new.name):
-            if not _acknowledgers(parts, op, deadline):
-                raise Unfinished("no replica could acknowledge, and every commit would wait for the whole time-out")
+            view = parts.site.look(deadline.within(LOOK), spared=op.gone)
+            if told := _waits_in_vain(view, new.name):
+                raise Unfinished(f"{told}, and every commit would wait for the whole time-out")
             new.semi_sync(deadline, primary=True)
     if plan.primary not in lost:
         old = site[plan.primary]
@@ -327,16 +328,19 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
             found.get()
 
 
-def _acknowledgers(parts: Parts, op: Operation, deadline: Deadline) -> list[str]:
-    """Returns the semi-synchronous replicas that receive from the new primary."""
-    view = parts.site.look(deadline.within(LOOK), spared=op.gone)
-    new = view.status(op.plan.candidate)
-    return [
+def _waits_in_vain(view: View, primary: str) -> str:
+    """Returns why a commit on the new primary would not be acknowledged, in words; nothing when it would be."""
+    new = view.status(primary)
+    there = [
         s.name
         for s in view.seen
         for source in s.sources
         if new is not None and s.semi_sync.replica_enabled and source.source_id == new.server_id and source.running
     ]
+    if new is None or not there:
+        return "no replica could acknowledge"
+    wanted = new.semi_sync.wanted
+    return f"{len(there)} of the {wanted} replicas that have to could acknowledge" if len(there) < wanted else ""
 
 
 def _settle_routes(parts: Parts, op: Operation, deadline: Deadline) -> str:

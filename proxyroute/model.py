@@ -165,6 +165,8 @@ class SemiSync:
     timeout_seconds: float = 0.0
     wait_no_replica: bool = False
     """The primary goes on waiting when no replica is left that could acknowledge."""
+    wanted: int = 1
+    """How many replicas have to acknowledge a commit; only MySQL has more than one."""
     waiting: int = 0
     """Sessions that now wait for an acknowledgement."""
     acknowledged: int = 0

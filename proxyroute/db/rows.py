@@ -78,6 +78,7 @@ def semi_sync(variables: Mapping[str, str], counters: Mapping[str, str]) -> Semi
         wait_point=variables.get(f"rpl_semi_sync_{source}_wait_point", ""),
         timeout_seconds=int(variables.get(f"rpl_semi_sync_{source}_timeout", 0)) / 1000,
         wait_no_replica=is_on(variables.get(f"rpl_semi_sync_{source}_wait_no_{replica}")),
+        wanted=int(variables.get(f"rpl_semi_sync_{source}_wait_for_{replica}_count", 1)),
         waiting=int(counters.get(f"rpl_semi_sync_{source}_wait_sessions", 0)),
         acknowledged=int(counters.get(f"rpl_semi_sync_{source}_yes_tx", 0)),
     )
