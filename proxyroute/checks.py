@@ -312,6 +312,20 @@ def slow_heartbeat(case: Case) -> Iterator[Said]:
                 )
 
 
+def chosen_sources(case: Case) -> Iterator[Said]:
+    for server in case.view.seen:
+        for source in server.sources:
+            if source.chooses_source:
+                name = f" '{source.channel}'" if source.channel else ""
+                yield Said(
+                    server.name,
+                    f"looks for another source by itself when it loses {source.address}: when the primary is gone "
+                    "replicas may follow each other in a ring, and nobody can take over",
+                    f"on {server.name}: STOP SLAVE{name} IO_THREAD; CHANGE MASTER{name} TO "
+                    f"MASTER_CONNECTION_AUTO_FAILOVER=0; START SLAVE{name} IO_THREAD;",
+                )
+
+
 def slow_net_timeout(case: Case) -> Iterator[Said]:
     yield from _settings(
         case,

@@ -135,6 +135,8 @@ class Source:
     """How many heartbeats the receiver has been sent since it began."""
     source_uuid: str = ""
     """The UUID of the source as the receiver has seen it, in a flavour that names servers by it."""
+    chooses_source: bool = False
+    """It connects to another source by itself when it loses this one (MySQL)."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Connection options worth keeping when the channel is repointed (TLS, retry, heartbeat); JSON values."""
 

@@ -70,6 +70,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gtid.strict", checks.lenient, WARNING),
     Rule("server.persisted", checks.persisted_open, WARNING),
     Rule("witness.heartbeat", checks.slow_heartbeat, WARNING),
+    Rule("witness.auto_failover", checks.chosen_sources, WARNING),
     Rule("witness.net_timeout", checks.slow_net_timeout, WARNING),
     Rule("version.older_replica", checks.newer, WARNING),
     Rule("replica.silent", checks.silent_replicas, WARNING),

@@ -247,5 +247,6 @@ def _source(row: dict[str, Any], executed: MySQLPosition) -> Source:
         read_offset=int(row.get("Read_Source_Log_Pos") or 0),
         heartbeats=int(row.get("heartbeats") or 0),
         source_uuid=str(row.get("Source_UUID") or "").lower(),
+        chooses_source=str(row.get("SOURCE_CONNECTION_AUTO_FAILOVER")) == "1",
         options={k: v for k, v in options(row, SOURCE_OPTIONS, flags=_FLAGS).items() if _USUAL.get(k) != v},
     )

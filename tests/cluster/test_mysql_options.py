@@ -11,6 +11,9 @@ from proxyroute.db.mysql import MySQL
 from proxyroute.db.replication import ReplicationLogin
 from proxyroute.db.session import Login, Session
 from proxyroute.model import Deadline, Peer
+from proxyroute.policy import Policy
+from proxyroute.preflight import survey
+from tests.support.builders import view
 from tests.support.mariadb import ENGINE, REPLICATION, Node
 from tests.support.mysql import MySQLCluster
 
@@ -43,6 +46,15 @@ def test_options_outlive_new_data_and_go_to_whoever_takes_the_place(start_mysql:
     login, replica = Login(ENGINE.user, ENGINE.password), ReplicationLogin(REPLICATION.user, REPLICATION.password)
     server, former = (MySQL(node.name, node.address, login, replica) for node in (new, old))
     (source,) = server.look(Deadline.after(5)).sources
+    assert not source.chooses_source
+    new.sql("CHANGE REPLICATION SOURCE TO SOURCE_CONNECTION_AUTO_FAILOVER=1")
+    new.sql("START REPLICA SQL_THREAD")
+    seen = view(server.look(Deadline.after(5)))
+    (finding,) = (f for f in survey(seen, Policy()) if f.code == "witness.auto_failover")
+    for statement in finding.cure.removeprefix(f"on {new.name}: ").rstrip(";").split("; "):
+        new.sql(statement)
+    assert not server.look(Deadline.after(5)).sources[0].chooses_source
+    new.sql("STOP REPLICA")
 
     with Session(new.name, new.address, login).open(Deadline.after(10)) as session:
         mysql_channels.forget(session, Deadline.after(10))

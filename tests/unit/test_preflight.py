@@ -98,6 +98,7 @@ CASES: dict[str, Callable[[], Findings]] = {
     "candidate.never": lambda: judge(server(1), replica(2), policy=Policy(never=("db2",))),
     "candidate.chain": lambda: judge(server(1), replica(2, channel(3)), replica(3)),
     "replica.silent": lambda: judge(server(1), replica(2), silent(3)),
+    "witness.auto_failover": lambda: third(replica(3, channel(chooses_source=True))),
     "replica.unattached": lambda: third(replace(replica(3), sources=())),
     "replica.astray": lambda: third(replica(3, channel(source_id=77))),
     "replica.receiver": lambda: third(replica(3, channel(receiver=Receiver.CONNECTING))),
