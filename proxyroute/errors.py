@@ -19,7 +19,8 @@
     │   ├── LostReply      sent, but no answer came: the outcome is *unknown*, look again
     │   ├── StatementError the server answered with an error
     │   ├── OtherFlavour   it is a server of another flavour than it was
-    │   └── Diverged       it has executed events that its source does not have
+    │   ├── Diverged       it has executed events that its source does not have
+    │   └── Unserved       its source has purged what it would need next
     ├── AdapterError       a proxy could not be asked or told
     ├── ShareError         what lies in the shared folder cannot be used, or it cannot be written
     │   ├── DiskFailed     its disk failed in the midst: the outcome is *unknown*, look again
@@ -181,6 +182,10 @@ class OtherFlavour(ServerError):
 
 class Diverged(ServerError):
     """The server has executed what its new source does not have, or may not have; or it would never get all back."""
+
+
+class Unserved(ServerError):
+    """Its new source has purged what the server would need next."""
 
 
 class AdapterError(ProxyRouteError):

@@ -387,6 +387,7 @@ def _fetch(parts: Parts, op: Operation, old: Peer, orders: Orders, goal: Positio
     new.follow(
         peer(parts, op, ahead.name), Deadline.after(orders.fetch_patience), instead_of=old,
         source_has=lambda: ahead.position(Deadline.after(_ANSWER)),
+        source_purged=lambda: ahead.purged(Deadline.after(_ANSWER)),
     )  # fmt: skip
     new.wait_for(has, Deadline.after(orders.fetch_patience))
     return f"{new.name} has what {ahead.name} had"

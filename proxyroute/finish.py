@@ -266,10 +266,17 @@ def _repoint(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
         with one_at_a_time:  # a server object is used by one thread at a time
             return new.position(deadline)
 
+    def source_purged() -> Position:
+        with one_at_a_time:
+            return new.purged(deadline)
+
     def follow(server: Server) -> None:
         if server.name == plan.primary and plan.semi_sync:
             server.semi_sync(deadline, primary=False, replica=True)
-        server.follow(new_peer, deadline, instead_of=old_peer, source_has=source_has, options=op.kept("source_options"))
+        server.follow(
+            new_peer, deadline, instead_of=old_peer, source_has=source_has, source_purged=source_purged,
+            options=op.kept("source_options"),
+        )  # fmt: skip
 
     names = [n for n in (plan.primary, *plan.replicas, *((plan.attach,) if plan.attach else ())) if n not in lost]
     aside = {n for n in parts.set_aside(op) if n in names and n != plan.primary}

@@ -28,6 +28,7 @@ from proxyroute.errors import (
     TimedOut,
     Unfinished,
     Unreachable,
+    Unserved,
 )
 from proxyroute.gtid import Containment, MariaDBPosition, Position
 from proxyroute.model import Deadline, Finding, Severity, Status
@@ -209,9 +210,11 @@ def go_on(means: Means, op: Operation, primary: str, *, keep_lease: bool = False
     except (ProxyRouteError, OSError) as error:
         if op.outcome is not None:
             raise
-        if method == "follow" and isinstance(error, Diverged):  # it has got more since
+        if method == "follow" and isinstance(error, (Diverged, Unserved)):
             op.end("refused", str(error))
-            raise Refused(f"{error}; type: proxyroute rejoin {name}") from error
+            # it has got more since; another look chooses another method
+            text = f"{error}; type: proxyroute rejoin {name}" if isinstance(error, Diverged) else str(error)
+            raise Refused(text) from error
         raise Unfinished(f"{name} has not rejoined yet: {error}; type: proxyroute rejoin {name}") from error
 
 
@@ -304,7 +307,10 @@ def _follow(means: Means, op: Operation, name: str, primary: str) -> str:
         server.semi_sync(deadline, primary=False, replica=top.semi_sync.primary_enabled or None)
     # a former primary has no channel whose options could be kept
     options = as_siblings_do(view, name, primary)
-    server.follow(view.peer(primary), deadline, source_has=lambda: source.position(deadline), options=options)
+    server.follow(
+        view.peer(primary), deadline, source_has=lambda: source.position(deadline),
+        source_purged=lambda: source.purged(deadline), options=options,
+    )  # fmt: skip
     _rest_events(server, op, deadline)
     channel = next((s for s in server.look(deadline).sources if s.address == source.address), None)
     if channel is not None and channel.delay_seconds:

@@ -86,6 +86,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
             site[plan.attach].follow(
                 view.peer(new.name), Deadline.after(policy.warm_up), instead_of=view.peer(old.name),
                 source_has=lambda: new.position(Deadline.after(LOOK)),
+                source_purged=lambda: new.purged(Deadline.after(LOOK)),
             )  # fmt: skip
             note.detail = f"{plan.attach} receives from {new.name}"
     for account in plan.lock_accounts:

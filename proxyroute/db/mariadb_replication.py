@@ -57,6 +57,15 @@ class MariaDBReplication(Replication):
             self._session(deadline).change("mariadb.set_position", sql, deadline, (text,))
         return False
 
+    def purged(self, deadline: Deadline) -> MariaDBPosition:
+        """Where its oldest binary log begins."""
+        session = self._session(deadline)
+        for log in session.read("SHOW BINARY LOGS", deadline)[:1]:
+            # 4: after the magic number that every log begins with; NULL when it has been purged just now
+            row = session.one("SELECT BINLOG_GTID_POS(%s, 4) AS pos", deadline, (log["Log_name"],))
+            return MariaDBPosition.parse(row["pos"] or "")
+        return MariaDBPosition()
+
     def _receiver_patience(self) -> tuple[str, str]:
         return "rpl_semi_sync_slave_enabled", "rpl_semi_sync_slave_kill_conn_timeout"
 

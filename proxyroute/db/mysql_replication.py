@@ -9,7 +9,7 @@ from typing import Any
 
 from proxyroute.db.mysql_read import OF_ONE_SERVER, SOURCE_OPTIONS, read_channels, read_status
 from proxyroute.db.replication import APPLIER, CONNECT_RETRY, RECEIVER, Replication, quoted
-from proxyroute.gtid import Position
+from proxyroute.gtid import MySQLPosition, Position
 from proxyroute.model import Deadline, Peer, Source, Status
 
 _RETRY_COUNT = 86_400
@@ -22,6 +22,7 @@ class MySQLReplication(Replication):
     """The channels of one MySQL server."""
 
     copied = tuple(key for key in SOURCE_OPTIONS if key not in OF_ONE_SERVER)
+    rests_safely = True
     fresh: Mapping[str, Any] = MappingProxyType({"connect_retry": CONNECT_RETRY, "retry_count": _RETRY_COUNT})
 
     def _status(self, deadline: Deadline) -> Status:
@@ -64,6 +65,10 @@ class MySQLReplication(Replication):
         for channel in status.sources:
             received = received.merge(channel.received)
         return has.by(status.identity).minus(received)
+
+    def purged(self, deadline: Deadline) -> Position:
+        row = self._session(deadline).one("SELECT @@global.gtid_purged AS purged", deadline)
+        return MySQLPosition.parse(str(row["purged"] or ""))
 
     def _receiver_patience(self) -> tuple[str, str]:
         return "", ""

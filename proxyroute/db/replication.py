@@ -15,11 +15,13 @@ from types import MappingProxyType
 from typing import Any
 
 from proxyroute.db.session import Session
-from proxyroute.errors import Diverged, ServerError, StatementError, TimedOut
+from proxyroute.errors import Diverged, ServerError, StatementError, TimedOut, Unserved
 from proxyroute.gtid import Containment, Position
 from proxyroute.model import Deadline, Peer, Receiver, Source, Status
 
 _POLL = 0.01
+_LAST = 0.3
+"""Seconds that the last look of a wait may take."""
 HEARTBEAT = 1.0
 RECEIVER, APPLIER = "receiver", "applier"
 CONNECT_RETRY = 5
@@ -42,6 +44,9 @@ class Replication(ABC):
 
     copied: Sequence[str] = ()
     """What a new channel takes from the one it stands in for; delays and filters belong to one replica."""
+
+    rests_safely = False
+    """Relay logs outlive the start of a channel of which nothing ran. MariaDB drops them, and fetches all anew."""
 
     fresh: Mapping[str, Any] = MappingProxyType({"connect_retry": CONNECT_RETRY})
     """What a channel is given that is made anew, where nothing else is said."""
@@ -83,6 +88,10 @@ class Replication(ABC):
     def _never_fetched(self, status: Status, has: Position) -> Position:
         """Returns what the source has, this server lacks, and its receiver would leave out without a word."""
         return has.minus(has)
+
+    @abstractmethod
+    def purged(self, deadline: Deadline) -> Position:
+        """Returns what is not in this server's binary log any more; see :meth:`proxyroute.ports.Server.purged`."""
 
     @abstractmethod
     def _receiver_patience(self) -> tuple[str, str]:
@@ -200,6 +209,7 @@ class Replication(ABC):
         *,
         instead_of: Peer | None,
         source_has: Callable[[], Position] | None,
+        source_purged: Callable[[], Position] | None,
         options: Mapping[str, Any] | None,
     ) -> None:
         """Makes this server replicate from ``source``; see :meth:`proxyroute.ports.Server.follow`."""
@@ -227,31 +237,64 @@ class Replication(ABC):
                 self._start(channel.channel, deadline)
                 return
             # with the login and the options of now: what was set once may be wrong, or not set yet after a load
-            self._repoint(channel, source, has, deadline)
+            self._repoint(channel, source, has, source_purged, deadline)
             return
         channel = channel_of(status.sources, instead_of) if instead_of is not None else None
         if channel is None and len(status.sources) == 1:
             channel = status.sources[0]
         if channel is None:
+            if source_purged is not None:
+                _require_served(status.name, status.executed, source, source_purged())
             self._create(status, source, has, options, deadline)
         else:
-            self._repoint(channel, source, has, deadline)
+            self._repoint(channel, source, has, source_purged, deadline)
 
-    def _repoint(self, channel: Source, source: Peer, source_has: Position | None, deadline: Deadline) -> None:
-        """Relay logs are data: only when the source has everything received may they go with the change of source."""
-        if source_has is None or source_has.contains(channel.received) is not Containment.YES:
-            self._apply_received(channel, deadline)
+    def _repoint(
+        self,
+        channel: Source,
+        source: Peer,
+        source_has: Position | None,
+        source_purged: Callable[[], Position] | None,
+        deadline: Deadline,
+    ) -> None:
+        """Relay logs are data: only when the source can give everything received may they go with the change of source.
+
+        A source that has purged what is in them would not even serve this server without it.
+        """
+        given = source_has is not None and source_has.contains(channel.received) is Containment.YES
+        if source_purged is not None:
+            executed, purged = self._status(deadline).executed, source_purged()
+            has = executed if self._rests(channel) else executed.merge(channel.received)
+            _require_served(self._session(deadline).server, has, source, purged)
+            given = given and executed.as_far_as(purged)
+        if not given:
+            self._apply_received(channel, source, deadline)
+            channel = self._named(channel.channel, deadline) or channel  # its applier may run only now
         self._stop(channel, deadline)
         kept = {"heartbeat": channel.heartbeat_seconds or HEARTBEAT}
         self._change_source(channel.channel, source, kept, deadline)
         self._start(channel.channel, deadline)
 
-    def _apply_received(self, channel: Source, deadline: Deadline) -> None:
-        stop = self._stop_sql(channel.channel, RECEIVER)
-        error = self._change("mariadb.stop_receiver", stop, deadline)
+    def _rests(self, channel: Source) -> bool:
+        """Whether whoever starts ``channel`` now drops its relay logs."""
+        return not self.rests_safely and channel.receiver is Receiver.STOPPED and not channel.applier
+
+    def _apply_received(self, channel: Source, source: Peer, deadline: Deadline) -> None:
+        status = self._status(deadline)
+        if status.executed.contains(channel.received) is Containment.YES:
+            return
+        if self._rests(channel):
+            raise ServerError(
+                status.name,
+                f"has received {channel.received.minus(status.executed)}, which {source.name} lacks: it is in relay "
+                "logs that go as soon as replication starts there; copy them from its host, then on it: RESET SLAVE",
+            )
+        error = None
         if not channel.applier:
-            start = self._start_sql(channel.channel, (APPLIER,))
-            error = self._change("mariadb.start_replica", start, deadline) or error
+            # before the receiver is stopped: with neither of them running the relay logs may go (rests_safely)
+            error = self._change("mariadb.start_replica", self._start_sql(channel.channel, (APPLIER,)), deadline)
+        stop = self._stop_sql(channel.channel, RECEIVER)
+        error = self._change("mariadb.stop_receiver", stop, deadline) or error
         while True:
             status = self._status(deadline)
             now = next((s for s in status.sources if s.channel == channel.channel), None)
@@ -261,7 +304,9 @@ class Replication(ABC):
                 return
             if not now.applier:
                 raise StatementError(status.name, 1201, f"received events cannot be applied: {now.error or 'stopped'}")
-            deadline.require(f"{status.name} to apply what it has received")
+            what = f"{status.name} to apply what it has received"
+            if deadline.require(what) < _LAST:  # a look that is cut short would tell of a server that does not answer
+                raise TimedOut(f"out of time while waiting for {what}")
             time.sleep(_POLL)
 
     def _create(
@@ -307,6 +352,16 @@ class Replication(ABC):
 
     def _named(self, channel: str, deadline: Deadline) -> Source | None:
         return next((s for s in self._channels(deadline) if s.channel == channel), None)
+
+
+def _require_served(name: str, has: Position, source: Peer, purged: Position) -> None:
+    """Raises Unserved when ``source``, which has ``purged`` that, could not go on where ``has`` ends."""
+    if not has.as_far_as(purged):
+        raise Unserved(
+            name,
+            f"needs {purged.minus(has)}, which {source.name} has not in its binary log any more, and is left as it is; "
+            f"type: proxyroute rejoin {name} --method reseed",
+        )
 
 
 def channel_of(channels: Sequence[Source], source: Peer) -> Source | None:

@@ -258,9 +258,15 @@ class DatabaseServer(ABC):
         *,
         instead_of: Peer | None = None,
         source_has: Callable[[], Position] | None = None,
+        source_purged: Callable[[], Position] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._replication.follow(source, deadline, instead_of=instead_of, source_has=source_has, options=options)
+        self._replication.follow(
+            source, deadline, instead_of=instead_of, source_has=source_has, source_purged=source_purged, options=options
+        )
+
+    def purged(self, deadline: Deadline) -> Position:
+        return self._replication.purged(deadline)
 
     def forget_source(self, source: Peer, deadline: Deadline) -> None:
         self._replication.forget(source, deadline)

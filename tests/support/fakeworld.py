@@ -168,6 +168,10 @@ class FakeServer:
         self._read()
         return self.executed
 
+    def purged(self, deadline: Deadline) -> Position:
+        self._read()
+        return self.executed.minus(self.executed)
+
     def write_state(self, deadline: Deadline, operation: str) -> WriteState:
         self._read()
         return WriteState(self.writable, frozenset(self.holders), self.executed)
@@ -249,6 +253,7 @@ class FakeServer:
         *,
         instead_of: Peer | None = None,
         source_has: Callable[[], Position] | None = None,
+        source_purged: Callable[[], Position] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self._read()

@@ -62,10 +62,13 @@ class Slow(FakeServer):
         *,
         instead_of: Peer | None = None,
         source_has: Callable[[], Position] | None = None,
+        source_purged: Callable[[], Position] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         time.sleep(TAKES if source.name == "db3" else 0.0)
-        super().follow(source, deadline, instead_of=instead_of, source_has=source_has, options=options)
+        super().follow(
+            source, deadline, instead_of=instead_of, source_has=source_has, source_purged=source_purged, options=options
+        )
 
 
 def slow_world() -> tuple[World, FakeProxy]:

@@ -1,0 +1,135 @@
+"""A replica is pointed to a source whose binary log begins later than where the replica stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from proxyroute.errors import ServerError, TimedOut, Unserved
+from proxyroute.gtid import Containment
+from proxyroute.model import Deadline, Peer
+from tests.support.drivers import server_of
+from tests.support.mariadb import LocalCluster, Node
+from tests.support.wait import until
+
+FLAVOURS = ("mysql",)
+ROWS = "(SELECT COUNT(*) FROM app.t)"
+
+
+def write(primary: Node) -> None:
+    for number in range(5):
+        primary.sql(f"INSERT INTO app.t VALUES ({number})")
+
+
+def purge(node: Node) -> None:
+    """Only its last, empty log is left."""
+    until(lambda: node.value(ROWS) == 5, f"{node.name} to have it all")
+    node.sql("FLUSH BINARY LOGS")
+    last = node.sql("SHOW MASTER STATUS")[0]["File"]
+
+    def only_the_last() -> bool:
+        node.sql(f"PURGE BINARY LOGS TO '{last}'")  # one in use stays
+        return [row["Log_name"] for row in node.sql("SHOW BINARY LOGS")] == [last]
+
+    until(only_the_last, "only the last binary log to be left")
+
+
+def follow(replica: Node, source: Node, seconds: float = 30.0) -> None:
+    """As after a switchover: the channel that led to db1 is to lead to ``source``."""
+    server, at = server_of(replica), server_of(source)
+    deadline = Deadline.after(seconds)
+    try:
+        server.follow(
+            Peer(source.name, source.address), deadline,
+            source_has=lambda: at.position(deadline), source_purged=lambda: at.purged(deadline),
+        )  # fmt: skip
+    finally:
+        server.close()
+        at.close()
+
+
+@pytest.fixture
+def three(start_cluster: Callable[..., LocalCluster]) -> LocalCluster:
+    cluster = start_cluster(3)
+    cluster["db1"].sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
+    cluster.await_synced()
+    return cluster
+
+
+def received(node: Node, goal: Node) -> bool:
+    """Whether ``node`` has fetched all that ``goal`` has executed."""
+    server, other = server_of(node), server_of(goal)
+    try:
+        source = server.look(Deadline.after(5)).source
+        wanted = other.position(Deadline.after(5))
+        return source is not None and source.received.contains(wanted) is Containment.YES
+    finally:
+        server.close()
+        other.close()
+
+
+def test_what_the_next_source_has_purged_is_applied_from_the_relay_logs_before_they_go(three: LocalCluster) -> None:
+    db1, db2, db3 = three
+    db3.sql("STOP SLAVE SQL_THREAD")
+    write(db1)
+    until(lambda: received(db3, db1), "db3 to receive it")
+    purge(db2)
+    follow(db3, db2)
+    assert (db3.source_port(), db3.value(ROWS)) == (db2.port, 5)
+
+
+def test_relay_logs_that_a_start_would_drop_are_not_given_up(three: LocalCluster, flavour: str) -> None:
+    """Both threads are stopped, and nobody else can give it what lies there."""
+    db1, db2, db3 = three
+    db3.sql("STOP SLAVE SQL_THREAD")
+    write(db1)
+    until(lambda: received(db3, db1), "db3 to receive it")
+    db3.sql("STOP SLAVE")
+    purge(db2)
+    if flavour == "mysql":  # it starts where its relay logs are
+        follow(db3, db2)
+        assert (db3.source_port(), db3.value(ROWS)) == (db2.port, 5)
+        return
+    with pytest.raises(Unserved, match="needs 0-1-6"):
+        follow(db3, db2)
+    assert received(db3, db1)
+    db2.sql("STOP SLAVE")
+    db3.sql("START SLAVE")
+    until(lambda: db3.value(ROWS) == 5, "db3 to get it from db1 again")
+    db3.sql("STOP SLAVE SQL_THREAD")
+    db1.sql("INSERT INTO app.t VALUES (77)")
+    until(lambda: received(db3, db1), "db3 to receive one more")
+    db3.sql("STOP SLAVE IO_THREAD")
+    with pytest.raises(ServerError, match=r"has received 0-1-7.*go as soon as replication starts there"):
+        follow(db3, db2)
+    assert received(db3, db1)
+
+
+def test_what_a_delayed_replica_has_received_is_never_given_up(three: LocalCluster) -> None:
+    db1, db2, db3 = three
+    for statement in ("STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY=3600", "START SLAVE"):
+        db3.sql(statement)
+    until(db3.replicates, "db3 to follow")
+    write(db1)
+    until(lambda: received(db3, db1), "db3 to receive it")
+    purge(db2)
+    with pytest.raises(TimedOut, match="db3 to apply what it has received"):
+        follow(db3, db2, seconds=3.0)
+    assert db3.source_port() == db1.port
+    assert received(db3, db1), "its relay logs are still there"
+    assert db3.value(ROWS) == 0, "it is still delayed"
+
+
+def test_one_that_the_next_source_cannot_serve_keeps_its_channel(three: LocalCluster) -> None:
+    db1, db2, db3 = three
+    db3.sql("STOP SLAVE")
+    write(db1)
+    purge(db2)
+    with pytest.raises(Unserved, match=r"db2 has not in its binary log any more.*rejoin db3 --method reseed"):
+        follow(db3, db2)
+    assert db3.source_port() == db1.port
+    db3.sql("START SLAVE")
+    until(lambda: db3.value(ROWS) == 5, "db3 to get it from db1")
+    follow(db3, db2)
+    assert db3.source_port() == db2.port
