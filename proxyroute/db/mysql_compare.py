@@ -10,6 +10,7 @@ itself when the session ends, however it ends. Nothing is stopped, so that nothi
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import time
@@ -101,12 +102,7 @@ class MySQLCompare(Compare):
     def _owned(self, deadline: Deadline) -> tuple[dict[int, int], MySQLPosition]:
         """Returns the numbers of the writer's that are being applied, each with its session, and what is executed."""
         row = self._control.open(deadline).one(_OWNED, deadline)
-        found: dict[int, int] = {}
-        for part in str(row["owned"] or "").lower().split(","):
-            source, _, numbers = part.strip().partition(":")
-            if source == self._writer:
-                found |= {int(number): int(session) for number, session in _NUMBER.findall(numbers)}
-        return found, MySQLPosition.parse(str(row["executed"] or ""))
+        return owned_by(self._writer, str(row["owned"] or "")), MySQLPosition.parse(str(row["executed"] or ""))
 
     def _executed(self, deadline: Deadline) -> MySQLPosition:
         return read_position(self._control.open(deadline), deadline)
@@ -181,6 +177,19 @@ class MySQLCompare(Compare):
             if holder is not None:
                 holder.close()
         super().close()
+
+
+def owned_by(writer: str, told: str) -> dict[int, int]:
+    """Returns the numbers of ``writer`` in ``told``, a ``gtid_owned``, with the session of each.
+
+    Those under a tag are counted by themselves, and are none of these: they follow the tag, up to the next comma.
+    """
+    found: dict[int, int] = {}
+    for part in told.lower().split(","):
+        source, *pieces = part.strip().split(":")
+        numbers = itertools.takewhile(bool, map(_NUMBER.fullmatch, pieces)) if source == writer else ()
+        found |= {int(number[1]): int(number[2]) for number in numbers if number}
+    return found
 
 
 def _last(position: MySQLPosition, writer: str) -> int:
