@@ -37,6 +37,8 @@ _LOCK = 2
 _RESTART = 30.0
 """Seconds within which a server that restarts by itself has begun to: after that it is started on its host."""
 _AGAIN = 2.0
+_MUCH_LATER = 30.0
+"""Seconds after which a server is told again to start, at first and at last: it may take long to recover."""
 _CLONE = 3600.0
 """Seconds within which a server is up again whose data have been cloned."""
 _IDLE = 30 * 86400
@@ -241,11 +243,13 @@ class MySQLRebuild(Rebuild):
             return
         except Unreachable:
             brief = Deadline.firm(_CLONE)
+        pause = _AGAIN
         while True:
             start_server(self._host(), self.data_dir(brief), self._copying, brief)
-            if self._answers(brief.within(_AGAIN)):
+            if self._answers(brief.within(pause)):
                 break
             # one that still shuts down, as after a clone, takes no notice of a start
+            pause = min(2 * pause, _MUCH_LATER)
             brief.require(f"{self.name} to start with what it has")
         with self._session(brief) as here, source._session(brief) as there:
             here.change("mariadb.refuse_writes", "SET GLOBAL super_read_only=1", brief)
@@ -267,7 +271,7 @@ class MySQLRebuild(Rebuild):
 
         Nothing that is more urgent ends this midway: the server would stand still.
         """
-        patience, told = deadline.within(_RESTART if begun.supervised else _AGAIN), ""
+        patience, told, pause = deadline.within(_RESTART if begun.supervised else _AGAIN), "", _AGAIN
         data_dir = self._host().data_dir or self.data_dir(deadline)
         while True:
             try:
@@ -283,7 +287,8 @@ class MySQLRebuild(Rebuild):
             deadline.require(f"{self.name} to restart as a clone ({told})")
             if patience.passed:
                 start_server(self._host(), data_dir, self._copying, deadline)
-                patience = deadline.within(_AGAIN)  # while it still shuts down, a start does nothing
+                patience = deadline.within(pause)  # while it still shuts down, a start does nothing
+                pause = min(2 * pause, _MUCH_LATER)
             time.sleep(POLL)
 
     def swap_in(self, operation: str, deadline: Deadline, still: Callable[[], None] = lambda: None) -> str:

@@ -70,10 +70,13 @@ def host_of(node: Node) -> dict[str, Any]:
 
 _SERVICE = """#!/bin/sh
 cd {folder}
-pid=$(cat mariadb.pid 2>/dev/null)
 runs() {{
-    # a child of the test's that has ended stays until the test asks for it
-    [ -n "$pid" ] && grep -q '^State:[[:space:]]*[^Z[:space:]]' "/proc/$pid/status" 2>/dev/null
+    # that of the server itself, and of one that is still starting, which a service manager knows as well
+    for pid in $(cat mariadb.pid started.pid 2>/dev/null); do
+        # a child of the test's that has ended stays until the test asks for it
+        grep -q '^State:[[:space:]]*[^Z[:space:]]' "/proc/$pid/status" 2>/dev/null && return 0
+    done
+    return 1
 }}
 case $1 in
 stop)
@@ -81,7 +84,8 @@ stop)
     while runs; do sleep 0.02; done ;;
 start)
     runs && exit 0
-    setsid {program} --defaults-file={folder}/my.cnf >>{folder}/error.log 2>&1 </dev/null & ;;
+    setsid {program} --defaults-file={folder}/my.cnf >>{folder}/error.log 2>&1 </dev/null &
+    echo "$!" >started.pid ;;
 esac
 exit 0
 """
