@@ -24,6 +24,7 @@ from tests.support.death import (
     gone_for_good,
     mourning,
     remembered,
+    seen_in_sync,
     semi_sync,
     table_locked,
     waits_for_acknowledgements,
@@ -60,6 +61,11 @@ def acknowledged(site: Lab) -> Lab:
     return site
 
 
+def await_settled(site: Lab) -> None:
+    """The route of the readers moves at once; its file is written a little later."""
+    until(lambda: not any(p["drift"] for p in site.json("status")[1]["proxies"]), "the routes to be settled", 30)
+
+
 # -- Nothing acknowledged is lost ---------------------------------------------------------------------------------
 
 
@@ -67,6 +73,7 @@ def acknowledged(site: Lab) -> Lab:
 def test_in_sync_nothing_acknowledged_is_lost(acknowledged: Lab, end: str) -> None:
     site, old = acknowledged, acknowledged.cluster.primary
     with configured(site, failover={"policy": "lossless"}), mourning(site) as mourners, serving(site) as served:
+        seen_in_sync(site)
         ENDS[end](old)
         told = served.await_told("acted", "failover", 60)
         assert "PROVEN" in told, told
@@ -75,6 +82,7 @@ def test_in_sync_nothing_acknowledged_is_lost(acknowledged: Lab, end: str) -> No
         kept = comes_back(site, served, old)
         assert kept or served.await_told("acted", f"{old.name} follows", 60)
         assert served.texts("blocked") == kept
+        await_settled(site)
     assert not mourners.verdict.lost, mourners.verdict
     assert_order(site)
     assert waits_for_acknowledgements(site.cluster), "the roles of semi-synchronous replication have moved"
@@ -86,10 +94,12 @@ def test_with_one_replica_and_with_four(n: int, start_lab: Callable[..., Lab]) -
         ready(lab)
         with configured(lab, failover={"policy": "lossless"}), mourning(lab) as mourners, serving(lab) as served:
             old = lab.cluster.primary
+            seen_in_sync(lab)
             old.kill9()
             assert "PROVEN" in served.await_told("acted", "failover", 60)
             comes_back(lab, served, old)
             until(lambda: waits_for_acknowledgements(lab.cluster), "somebody to acknowledge again", 60)
+            await_settled(lab)
         assert not mourners.verdict.lost, mourners.verdict
         assert_order(lab)
 
@@ -176,8 +186,7 @@ def test_a_primary_that_restarts_read_only_and_has_everything_is_opened_again(ac
             node.start()
         until(lambda: all(n.replicates() for n in site.cluster if n is not old), "the replicas to follow again")
         until(lambda: waits_for_acknowledgements(site.cluster), "the primary to wait for acknowledgements as before")
-        # the route of the readers moves at once, its file is written a little later
-        until(lambda: not any(p["drift"] for p in site.json("status")[1]["proxies"]), "the routes to be settled", 30)
+        await_settled(site)
     assert_order(site, old.name)
 
 

@@ -10,9 +10,9 @@ import pymysql
 
 from proxyroute.config import load
 from proxyroute.journal import journals, outcome, read
-from proxyroute.sentry import Sentry
+from proxyroute.sentry import Sentry, recall
 from tests.support.broken import undone
-from tests.support.lab import Lab
+from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import Load, Records, create_table, read_rows
 from tests.support.mariadb import Connection, LocalCluster, Node
 from tests.support.mysql_words import semi_sync_as_told
@@ -47,6 +47,16 @@ def remembered(lab: Lab) -> None:
             return sync is None or sync.since is not None
 
         until(told, "the primary to be seen waiting for acknowledgements")
+
+
+def seen_in_sync(lab: Lab) -> None:
+    """Returns when a running ``serve`` can tell since when the primary waits for acknowledgements: it looks twice."""
+
+    def told() -> bool:
+        known, _ = recall(lab.folder / "state" / CLUSTER_NAME / "known.json")
+        return known is not None and known.semi_sync is not None and known.semi_sync.since is not None
+
+    until(told, "the primary to be seen waiting for acknowledgements, twice")
 
 
 def failed_over(lab: Lab, *words: str, code: int = 0, outcome: str = "done") -> dict[str, Any]:
