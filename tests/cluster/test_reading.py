@@ -54,6 +54,7 @@ def source(node: Node) -> Source:
 def test_a_primary_and_its_replica_are_read_as_what_they_are(cluster: LocalCluster, flavour: str) -> None:
     cluster["db1"].sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
     goal = from_json({"flavour": flavour, "text": cluster.await_synced()})
+    until(lambda: source(cluster["db2"]).lag_seconds == 0.0, "db2 to be no second behind")
     primary, replica = look(cluster["db1"]), look(cluster["db2"])
 
     assert primary.writable

@@ -20,8 +20,13 @@ def test_a_value_that_somebody_else_changes_is_seen(cluster: LocalCluster) -> No
         load.await_more(20)
         before = load.count()
         assert before["failed"] == 0
-        primary.sql(f"UPDATE {VALUES} SET n=n-1 WHERE writer=1")  # as if its last write had been lost
-        until(lambda: load.count()["failed"], "a writer to notice")
+
+        def noticed() -> int:
+            # as if its last write had been lost; one that comes in the midst of the next write is overwritten by that
+            primary.sql(f"UPDATE {VALUES} SET n=n-1 WHERE writer=1")
+            return load.count()["failed"]
+
+        until(noticed, "a writer to notice", pause=0.1)
         load.await_more(5)
         records = load.stop()
     assert any("writer 1, " in text and ": read " in text for text in records.misread), records.misread

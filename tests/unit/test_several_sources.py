@@ -154,7 +154,7 @@ def test_it_does_not_follow_the_next_primary_with_it() -> None:
     with pytest.raises(Diverged, match=f"has executed {ONE}:1-2, which db2 does not have"):
         replication.follow(
             Peer("db2", address(2), 2), Deadline.after(5), instead_of=Peer("db1", address(1), 1),
-            source_has=lambda: SUCCESSOR.executed, options=None,
+            source_has=lambda: SUCCESSOR.executed, source_purged=None, options=None,
         )  # fmt: skip
 
 
