@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,17 @@ def site(keeper: Keeper) -> Iterator[Lab]:
     except BaseException:
         keeper.drop()
         raise
+
+
+@pytest.fixture
+def renewed(keeper: Keeper) -> Callable[[], Lab]:
+    """Gives the module's site up for a new one: where a test that has failed left it in order, and of no use."""
+
+    def anew() -> Lab:
+        keeper.drop()
+        return keeper.get()
+
+    return anew
 
 
 @pytest.fixture
