@@ -281,7 +281,8 @@ class Replication(ABC):
 
     def _apply_received(self, channel: Source, source: Peer, deadline: Deadline) -> None:
         status = self._status(deadline)
-        if status.executed.contains(channel.received) is Containment.YES:
+        # only of one that is stopped: what is received after this look would go unapplied
+        if channel.receiver is Receiver.STOPPED and status.executed.contains(channel.received) is Containment.YES:
             return
         if self._rests(channel):
             raise ServerError(
