@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -133,3 +134,30 @@ def test_one_that_the_next_source_cannot_serve_keeps_its_channel(three: LocalClu
     until(lambda: db3.value(ROWS) == 5, "db3 to get it from db1")
     follow(db3, db2)
     assert db3.source_port() == db2.port
+
+
+def test_it_is_told_while_commits_wait_for_the_very_replica_that_is_to_follow(
+    start_cluster: Callable[..., LocalCluster],
+) -> None:
+    """The next group of commits waits behind the first one, with the lock of the binary log held (MariaDB)."""
+    db1, db2 = start_cluster(2, semi_sync=True)
+    db1.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
+    until(lambda: received(db2, db1), "db2 to receive it")
+    db1.sql("SET GLOBAL rpl_semi_sync_master_timeout=60000")
+    db2.sql("STOP SLAVE IO_THREAD")
+    writers = [threading.Thread(target=db1.sql, args=(f"INSERT INTO app.t VALUES ({n})",)) for n in range(4)]
+    for writer in writers:
+        writer.start()
+    waiting = "SHOW STATUS LIKE 'Rpl_semi_sync_master_wait_sessions'"
+    committing = "(SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'INSERT INTO app.t%')"
+    until(lambda: db1.value(committing) == len(writers), "the writers to wait")
+    until(lambda: int(db1.sql(waiting)[0]["Value"]) > 0, "an acknowledgement to be waited for")
+    server = server_of(db1)
+    try:
+        assert server.purged(Deadline.after(3.0)).empty
+    finally:
+        server.close()
+        db2.sql("START SLAVE IO_THREAD")
+        for writer in writers:
+            writer.join(20.0)
+    assert db1.value("(SELECT COUNT(*) FROM app.t)") == len(writers)
