@@ -157,11 +157,17 @@ class Hub:
         """Returns everything that is shown of a cluster at this moment. Raises Refused, JournalError."""
         of = self._of(cluster)
         history = self._history(of)
-        state = of.state
-        if state is None or state.history != history:
-            state = state_of(of.config, of.glance, history)
-            of.state = state
-        return state
+        with self._lock:
+            state, glance = of.state, of.glance
+        if state is not None and state.history == history:
+            return state
+        made = state_of(of.config, glance, history)
+        with self._lock:
+            if of.glance is not glance:
+                return made  # something newer was seen meanwhile: this one would be shown until the next look
+            if of.state is None or of.state.history != history:  # else another thread was quicker
+                of.state = made
+            return of.state
 
     def states(self) -> tuple[ClusterState, ...]:
         """Returns all clusters, in the order of the configuration; one whose records cannot be read says so, for it

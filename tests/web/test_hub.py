@@ -25,6 +25,7 @@ from proxyroute.keeper import Keeper
 from proxyroute.model import View
 from proxyroute.notify_message import Notice
 from proxyroute.outcome import Result
+from proxyroute.web import hub as hub_module
 from proxyroute.web.app import create_app
 from proxyroute.web.audit import Actor
 from proxyroute.web.auth import Auth, Principal, require
@@ -158,6 +159,51 @@ def test_whoever_shows_something_does_not_wait_for_a_slow_disk(hub: Hub) -> None
         assert hub.version("shop") == 1
         assert hub.events.after(start) == ([], True)
     until(lambda: [e for e in hub.events.after(start)[0] if e.type == "cluster"], "what was seen to be told")
+    assert hub.close(1.0)
+
+
+def test_a_state_that_was_made_while_something_newer_was_seen_is_not_kept(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever watches makes it in a thread of his own, and what he read first may be the older."""
+    older, newer = (Glance("shop", at, View("shop", {})) for at in (1.0, 2.0))
+    hub.show(older)
+    until(lambda: hub._clusters["shop"].state, "the first to be made")
+    hub._clusters["shop"].state = None
+    real = hub_module.state_of
+
+    def slowly(config: Any, seen: Any, history: Any) -> Any:
+        if seen is older:
+            hub.show(newer)
+        return real(config, seen, history)
+
+    monkeypatch.setattr(hub_module, "state_of", slowly)
+    assert hub.state("shop").glance is older
+    assert hub.state("shop").glance is newer
+    assert hub.close(1.0)
+
+
+def test_threads_that_make_a_state_at_the_same_time_have_the_same_one(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.show(Glance("shop", 1.0, View("shop", {})))
+    until(lambda: hub._clusters["shop"].state, "it to be made")
+    hub._clusters["shop"].state = None
+    both = threading.Barrier(2)
+    real = hub_module.state_of
+
+    def together(*of: Any) -> Any:
+        made = real(*of)
+        both.wait(10.0)
+        return made
+
+    monkeypatch.setattr(hub_module, "state_of", together)
+    found: list[Any] = []
+    other = threading.Thread(target=lambda: found.append(hub.state("shop")))
+    other.start()
+    found.append(hub.state("shop"))
+    other.join(10.0)
+    assert found[0] is found[1]
     assert hub.close(1.0)
 
 
