@@ -82,3 +82,23 @@ def _long(server: str, transaction: Transaction) -> Said:
         f"running for {seconds(transaction.age_seconds)}, {transaction.rows_modified} rows modified{statement}",
         f"wait for it, or proxyroute switchover --kill-long, or on {server}: KILL {transaction.session};",
     )
+
+
+def unserved(case: Case) -> Iterator[Said]:
+    """Who will not follow the candidate when the others do, for that has purged what comes next to it."""
+    inspection = case.view.inspections.get(case.candidate.name) if case.candidate else None
+    purged = inspection.purged if inspection else None
+    if purged is None or inspection is None:
+        return
+    for replica in case.replicas:
+        channel, executed = replica.channel, replica.server.executed
+        if channel is None or replica.chained or executed.flavour != purged.flavour or executed.as_far_as(purged):
+            continue
+        name, gone = replica.server.name, f"{inspection.name} has not in its binary log any more"
+        if executed.merge(channel.received).as_far_as(purged):
+            text = f"has to apply {purged.minus(executed)} from its relay logs first, which {gone}; it follows later"
+            cure = "wait until it has; or afterwards, when it has: proxyroute heal"
+        else:
+            text = f"needs {purged.minus(executed)}, which {gone}; it will be left as it is"
+            cure = f"wait until it has fetched that; or afterwards: proxyroute rejoin {name} --method reseed"
+        yield Said(name, text, cure)

@@ -54,6 +54,8 @@ class Inspection:
     events: tuple[Event, ...] = ()
     binlog_filters: tuple[str, ...] = ()
     """What keeps schemas out of the binary log, as ``variable=value``."""
+    purged: Position | None = None
+    """What its binary log has no more."""
 
 
 @dataclass(frozen=True)

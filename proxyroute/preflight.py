@@ -85,6 +85,7 @@ RULES: tuple[Rule, ...] = (
     Rule("replica.history", each(conditions.obscure, single=True), WARNING),
     Rule("replica.multi_source", kept(conditions.multi_source), WARNING),
     Rule("replica.lag", each(conditions.lag), WARNING),
+    Rule("replica.unserved", checks_inspection.unserved, WARNING),
     Rule("replica.delay", kept(conditions.delayed), INFO),
     Rule("replica.filters", kept(conditions.filtered), WARNING),
     Rule("replica.chain", kept(conditions.chained), INFO),

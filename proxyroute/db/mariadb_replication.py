@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from proxyroute.db.mariadb_read import SOURCE_OPTIONS, read_channels, read_status
+from proxyroute.db.mariadb_read import SOURCE_OPTIONS, read_channels, read_purged, read_status
 from proxyroute.db.replication import APPLIER, RECEIVER, Replication, quoted
 from proxyroute.gtid import MariaDBPosition
 from proxyroute.model import Deadline, Peer, Source, Status
@@ -58,13 +58,7 @@ class MariaDBReplication(Replication):
         return False
 
     def purged(self, deadline: Deadline) -> MariaDBPosition:
-        """Where its oldest binary log begins: the one without a name, at 4, after the magic number.
-
-        SHOW BINARY LOGS waits for the lock of the log, which commits hold for as long as those before them wait for an
-        acknowledgement, maybe that of the very replica that is to follow. This only reads the index.
-        """
-        row = self._session(deadline).one("SELECT BINLOG_GTID_POS('', 4) AS pos", deadline)
-        return MariaDBPosition.parse(row["pos"] or "")  # NULL without a binary log, or when it has been purged just now
+        return read_purged(self._session(deadline), deadline)
 
     def _receiver_patience(self) -> tuple[str, str]:
         return "rpl_semi_sync_slave_enabled", "rpl_semi_sync_slave_kill_conn_timeout"

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from proxyroute.db.mariadb_events import read_events
 from proxyroute.db.mariadb_inspect import MOST_BLOCKERS, is_writing, transactions
 from proxyroute.db.mysql_grants import missing_privileges
+from proxyroute.db.mysql_read import read_purged
 from proxyroute.db.rows import parse_version
 from proxyroute.db.session import Session
 from proxyroute.errors import StatementError
@@ -67,6 +68,7 @@ def inspect(session: Session, deadline: Deadline, policy: Policy) -> Inspection:
         transactions=transactions(clients, _lock_holders(session, deadline), policy.long_transaction),
         events=_allowed(lambda: read_events(session, deadline)),
         binlog_filters=_allowed(lambda: _binlog_filters(session, deadline)),
+        purged=read_purged(session, deadline),
     )
 
 

@@ -206,6 +206,11 @@ def read_position(session: Session, deadline: Deadline) -> MySQLPosition:
     return _position(session.one(f"SELECT {_POSITION}", deadline)["executed"])
 
 
+def read_purged(session: Session, deadline: Deadline) -> MySQLPosition:
+    """Returns what is not in the binary log any more."""
+    return _position(session.one("SELECT @@global.gtid_purged AS purged", deadline)["purged"])
+
+
 def _position(text: Any) -> MySQLPosition:
     return MySQLPosition.parse(str(text or ""))
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from proxyroute.db.mysql_read import OF_ONE_SERVER, SOURCE_OPTIONS, read_channels, read_status
+from proxyroute.db.mysql_read import OF_ONE_SERVER, SOURCE_OPTIONS, read_channels, read_purged, read_status
 from proxyroute.db.replication import APPLIER, CONNECT_RETRY, RECEIVER, Replication, quoted
-from proxyroute.gtid import MySQLPosition, Position
+from proxyroute.gtid import Position
 from proxyroute.model import Deadline, Peer, Source, Status
 
 _RETRY_COUNT = 86_400
@@ -67,8 +67,7 @@ class MySQLReplication(Replication):
         return has.by(status.identity).minus(received)
 
     def purged(self, deadline: Deadline) -> Position:
-        row = self._session(deadline).one("SELECT @@global.gtid_purged AS purged", deadline)
-        return MySQLPosition.parse(str(row["purged"] or ""))
+        return read_purged(self._session(deadline), deadline)
 
     def _receiver_patience(self) -> tuple[str, str]:
         return "", ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from proxyroute.errors import ServerError, TimedOut, Unserved
 from proxyroute.gtid import Containment
 from proxyroute.model import Deadline, Peer
 from tests.support.drivers import server_of
+from tests.support.lab import Lab
 from tests.support.mariadb import LocalCluster, Node
 from tests.support.wait import until
 
@@ -161,3 +163,25 @@ def test_it_is_told_while_commits_wait_for_the_very_replica_that_is_to_follow(
         for writer in writers:
             writer.join(20.0)
     assert db1.value("(SELECT COUNT(*) FROM app.t)") == len(writers)
+
+
+def test_the_plan_tells_before_whom_the_candidate_cannot_serve(start_lab: Callable[..., Lab]) -> None:
+    with start_lab(3) as lab:
+        db1, db2, db3 = lab.cluster
+        db1.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
+        lab.cluster.await_synced()
+        assert told(lab) == []
+        for statement in ("STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY=3600", "START SLAVE"):
+            db3.sql(statement)
+        until(db3.replicates, "db3 to follow")
+        write(db1)
+        until(lambda: received(db3, db1), "db3 to receive it")
+        purge(db2)
+        (found,) = told(lab)
+        assert "from its relay logs first, which db2 has not in its binary log any more" in found["text"]
+        assert (found["subject"], found["severity"]) == ("db3", "warning")
+
+
+def told(lab: Lab) -> list[dict[str, Any]]:
+    findings = lab.json("plan", "--to", "db2")[1]["findings"]
+    return [finding for finding in findings if finding["code"] == "replica.unserved"]

@@ -16,7 +16,7 @@ from proxyroute.inspection import Inspection, Transaction
 from proxyroute.model import Finding, Receiver, SemiSync, Severity, Silent, Status
 from proxyroute.policy import Policy
 from proxyroute.preflight import blocking, codes, preflight, survey
-from tests.support.builders import address, channel, inspection, replica, server, silent, view
+from tests.support.builders import address, channel, inspection, position, replica, server, silent, view
 from tests.unit.sources import sources
 from tests.unit.test_election import SEMI, SICK, semi_replica
 
@@ -46,6 +46,12 @@ def third(changed: Status) -> Findings:
 def inspected(**changes: object) -> Findings:
     """Judges a cluster in which the inspection of the primary found something."""
     return judge(server(1), replica(2), replica(3), inspections=(inspection("db1", **changes),))
+
+
+def purged_up_to(reached: str, third: Status) -> Findings:
+    """Judges a cluster whose candidate has purged its binary log up to ``reached``."""
+    found = inspection("db2", purged=position(reached))
+    return judge(server(1), replica(2), third, inspections=(found,))
 
 
 def semi_synced(*replicas: Status) -> Findings:
@@ -109,6 +115,7 @@ CASES: dict[str, Callable[[], Findings]] = {
     "replica.history": lambda: third(replica(3, executed="0-1-100,0-3-50")),
     "replica.multi_source": lambda: third(replica(3, channel(), channel(9, channel="x", address=address(9)))),
     "replica.lag": lambda: third(replica(3, channel(lag_seconds=11.0))),
+    "replica.unserved": lambda: purged_up_to("0-1-100", replica(3, channel(received="0-1-90"), executed="0-1-80")),
     "replica.delay": lambda: third(replica(3, channel(delay_seconds=60))),
     "replica.filters": lambda: third(replica(3, channel(filtered=True))),
     "replica.chain": lambda: third(replica(3, channel(2))),
@@ -224,6 +231,23 @@ def test_a_long_transaction_is_told_with_user_host_age_and_rows() -> None:
 def test_readers_and_short_writers_are_no_finding() -> None:
     reader, short = replace(UPDATE, writes=False, age_seconds=9999.0), replace(UPDATE, age_seconds=1.9)
     assert inspected(transactions=(reader, short)) == ()
+
+
+def test_whether_the_candidate_can_serve_the_others_is_told_before() -> None:
+    apart = {
+        "in time": replica(3),
+        "later": replica(3, channel(delay_seconds=3600), executed="0-1-80"),
+        "never": replica(3, channel(received="0-1-90"), executed="0-1-80"),
+    }
+    told = {case: purged_up_to("0-1-95", third) for case, third in apart.items()}
+    told = {case: tuple(f for f in found if f.code == "replica.unserved") for case, found in told.items()}
+    assert told["in time"] == ()
+    (later,), (never,) = told["later"], told["never"]
+    assert (later.subject, never.subject) == ("db3", "db3")
+    assert "has to apply 0-1-95 from its relay logs first, which db2 has not in its binary log" in later.text
+    assert "proxyroute heal" in later.cure
+    assert "needs 0-1-95, which db2 has not in its binary log any more; it will be left as it is" in never.text
+    assert "proxyroute rejoin db3 --method reseed" in never.cure
 
 
 def test_errant_transactions_are_told_one_by_one() -> None:
