@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from proxyroute.checks import Case, Said
 from proxyroute.conditions import seconds
 from proxyroute.election import direct_writers
+from proxyroute.gtid import Position
 from proxyroute.inspection import Transaction
+from proxyroute.model import Receiver
 
 
 def uninspected(case: Case) -> Iterator[Said]:
@@ -86,19 +88,40 @@ def _long(server: str, transaction: Transaction) -> Said:
 
 def unserved(case: Case) -> Iterator[Said]:
     """Who will not follow the candidate when the others do, for that has purged what comes next to it."""
-    inspection = case.view.inspections.get(case.candidate.name) if case.candidate else None
-    purged = inspection.purged if inspection else None
-    if purged is None or inspection is None:
+    inspection = case.view.inspections.get(case.target) if case.target else None
+    if inspection is None or inspection.purged is None or case.primary is None:
         return
+    name, purged = inspection.name, inspection.purged
+    gone = f"which {name} has not in its binary log any more"
+    if not case.primary.executed.as_far_as(purged):  # of a candidate with another source besides
+        top = case.primary
+        yield Said(
+            top.name, f"needs {purged.minus(top.executed)}, {gone}; it will follow nobody", _built_anew(top.name)
+        )
     for replica in case.replicas:
-        channel, executed = replica.channel, replica.server.executed
-        if channel is None or replica.chained or executed.flavour != purged.flavour or executed.as_far_as(purged):
+        server, channel = replica.server, replica.channel
+        at_rest = channel is None or (channel.receiver is Receiver.STOPPED and not channel.applier)  # told as that
+        if channel is None or at_rest or replica.chained or server.flavour != case.primary.flavour:
             continue
-        name, gone = replica.server.name, f"{inspection.name} has not in its binary log any more"
-        if executed.merge(channel.received).as_far_as(purged):
-            text = f"has to apply {purged.minus(executed)} from its relay logs first, which {gone}; it follows later"
-            cure = "wait until it has; or afterwards, when it has: proxyroute heal"
-        else:
-            text = f"needs {purged.minus(executed)}, which {gone}; it will be left as it is"
-            cure = f"wait until it has fetched that; or afterwards: proxyroute rejoin {name} --method reseed"
-        yield Said(name, text, cure)
+        if not server.executed.as_far_as(purged):
+            needed = purged.minus(server.executed)
+            if server.executed.merge(channel.received).as_far_as(purged):
+                text = f"has to apply {needed} from its relay logs first, {gone}; it follows later"
+                yield Said(server.name, text, "wait until it has; or afterwards, when it has: proxyroute heal")
+            else:
+                yield Said(server.name, f"needs {needed}, {gone}; it will be left as it is", _built_anew(server.name))
+        elif channel.delay_seconds and (untold := _other_domains(server.executed, purged)):
+            text = (
+                f"is at {untold}; whether {name} can go on from there is not known: its oldest binary log does not tell"
+            )
+            yield Said(server.name, text, f"on {name}: SHOW BINLOG EVENTS LIMIT 10; its first Gtid must not come later")
+
+
+def _built_anew(name: str) -> str:
+    return f"wait until it has fetched that; or afterwards: proxyroute rejoin {name} --method reseed"
+
+
+def _other_domains(executed: Position, purged: Position) -> str:
+    """Returns what ``executed`` has of domains that ``purged`` has not (MariaDB): a log begins without them where it
+    was the first one, or after RESET MASTER or in a copy that was put back."""
+    return str(executed.minus(executed.alongside(purged))) if executed.ordered else ""

@@ -48,8 +48,11 @@ class Server(Protocol):
     def position(self, deadline: Deadline) -> Position:
         """Returns everything executed so far."""
 
-    def purged(self, deadline: Deadline) -> Position:
-        """Returns what its binary log has no more: whoever has not come as far as that cannot follow it."""
+    def purged(self, deadline: Deadline) -> Position | None:
+        """Returns what its binary log has no more: whoever has not come as far as that cannot follow it.
+
+        None when it does not tell.
+        """
 
     def write_state(self, deadline: Deadline, operation: str) -> WriteState:
         """Returns what stands between this server and a write, with the lock holders of ``operation``."""
@@ -134,7 +137,7 @@ class Server(Protocol):
         *,
         instead_of: Peer | None = None,
         source_has: Callable[[], Position] | None = None,
-        source_purged: Callable[[], Position] | None = None,
+        source_purged: Callable[[], Position | None] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Replicates from ``source``, by the channel that followed ``instead_of`` if there is one.
@@ -142,8 +145,9 @@ class Server(Protocol):
         ``source_has`` reads what the source has, and is called after this server was read, so that whatever reached
         this server through others in between does not look errant: received events outside it are applied before
         the channel is repointed, and a server with executed events outside it is refused (Diverged). What the
-        source has purged, told by ``source_purged``, is taken from the relay logs, before they go; a server that does
-        not have it there either is refused, and keeps its channel (Unserved). ``options``
+        source has purged, told by ``source_purged``, is taken from the relay logs, before they go (all that is in
+        them when nobody can tell); a server that does not have it there either is refused, and keeps its channel
+        (Unserved). ``options``
         are connection options for a channel that did not exist. Reads back before and after; returns only when
         receiver and applier run.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from proxyroute.db.accounts import Client, privileged_writers
@@ -12,7 +12,7 @@ from proxyroute.db.mariadb_grants import missing_privileges
 from proxyroute.db.mariadb_read import read_purged
 from proxyroute.db.rows import parse_version
 from proxyroute.db.session import Session
-from proxyroute.errors import StatementError
+from proxyroute.errors import StatementError, TimedOut, Unreachable
 from proxyroute.inspection import Inspection, Transaction
 from proxyroute.model import Deadline
 from proxyroute.policy import Policy
@@ -53,6 +53,8 @@ WHERE COMMAND NOT IN ('Binlog Dump', 'Binlog Dump GTID', 'Daemon', 'Slave_IO', '
 AND USER NOT IN %s AND COALESCE(STATE, '') NOT LIKE 'Waiting for %%' AND TIME_MS >= %s * 1000 ORDER BY TIME_MS DESC
 """
 MOST_BLOCKERS = 5
+_FILTERS = 0.5
+"""Seconds for the filters of the binary log."""
 
 
 def inspect(session: Session, deadline: Deadline, policy: Policy) -> Inspection:
@@ -82,8 +84,9 @@ def inspect(session: Session, deadline: Deadline, policy: Policy) -> Inspection:
         prepared_xa=_allowed(lambda: _prepared(session, deadline)),
         transactions=transactions(clients, _lock_holders(session, deadline), policy.long_transaction),
         events=_allowed(lambda: read_events(session, deadline)),
-        binlog_filters=_allowed(lambda: _binlog_filters(session, deadline)),
         purged=read_purged(session, deadline),
+        # last, for it may cost the connection
+        binlog_filters=_allowed(lambda: _binlog_filters(session, deadline)),
     )
 
 
@@ -130,8 +133,20 @@ def _prepared(session: Session, deadline: Deadline) -> tuple[str, ...]:
     return tuple(str(row["data"]) for row in session.read("XA RECOVER FORMAT='SQL'", deadline))
 
 
+def log_status(session: Session, statement: str, deadline: Deadline) -> Mapping[str, Any]:
+    """Returns the answer to SHOW MASTER STATUS in the words of a flavour, or nothing when there is none soon.
+
+    It waits for the lock of the log, which commits hold for as long as others wait for an acknowledgement; nothing else
+    tells the filters.
+    """
+    try:
+        return session.one(statement, deadline.within(_FILTERS))
+    except (Unreachable, TimedOut):
+        return {}
+
+
 def _binlog_filters(session: Session, deadline: Deadline) -> tuple[str, ...]:
-    row = session.one("SHOW MASTER STATUS", deadline)
+    row = log_status(session, "SHOW MASTER STATUS", deadline)
     shown = {"binlog_do_db": row.get("Binlog_Do_DB"), "binlog_ignore_db": row.get("Binlog_Ignore_DB")}
     return tuple(f"{name}={value}" for name, value in shown.items() if value)
 

@@ -148,14 +148,18 @@ def read_position(session: Session, deadline: Deadline) -> MariaDBPosition:
     return _executed(session.one(f"SELECT {_POSITIONS}", deadline))
 
 
-def read_purged(session: Session, deadline: Deadline) -> MariaDBPosition:
+def read_purged(session: Session, deadline: Deadline) -> MariaDBPosition | None:
     """Returns where the oldest binary log begins: the one without a name, at 4, after the magic number.
 
-    SHOW BINARY LOGS waits for the lock of the log, which commits hold for as long as those before them wait for an
-    acknowledgement, maybe that of the very replica that is to follow. This only reads the index.
+    None when it does not tell: there is no binary log, or the file that its index names first is not there. SHOW BINARY
+    LOGS waits for the lock of the log, which commits hold for as long as those before them wait for an acknowledgement,
+    maybe that of the very replica that is to follow; this only reads the index.
     """
-    row = session.one("SELECT BINLOG_GTID_POS('', 4) AS pos", deadline)
-    return MariaDBPosition.parse(row["pos"] or "")  # NULL without a binary log, or when it has been purged just now
+    try:
+        pos = session.one("SELECT BINLOG_GTID_POS('', 4) AS pos", deadline)["pos"]
+    except StatementError:
+        return None
+    return None if pos is None else MariaDBPosition.parse(pos)
 
 
 def _read(session: Session, deadline: Deadline) -> tuple[list[list[dict[str, Any]]], float]:

@@ -57,7 +57,7 @@ class MariaDBReplication(Replication):
             self._session(deadline).change("mariadb.set_position", sql, deadline, (text,))
         return False
 
-    def purged(self, deadline: Deadline) -> MariaDBPosition:
+    def purged(self, deadline: Deadline) -> MariaDBPosition | None:
         return read_purged(self._session(deadline), deadline)
 
     def _receiver_patience(self) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from proxyroute.db.mariadb_events import read_events
-from proxyroute.db.mariadb_inspect import MOST_BLOCKERS, is_writing, transactions
+from proxyroute.db.mariadb_inspect import MOST_BLOCKERS, is_writing, log_status, transactions
 from proxyroute.db.mysql_grants import missing_privileges
 from proxyroute.db.mysql_read import read_purged
 from proxyroute.db.rows import parse_version
@@ -67,8 +67,9 @@ def inspect(session: Session, deadline: Deadline, policy: Policy) -> Inspection:
         prepared_xa=_allowed(lambda: _prepared(session, deadline)),
         transactions=transactions(clients, _lock_holders(session, deadline), policy.long_transaction),
         events=_allowed(lambda: read_events(session, deadline)),
-        binlog_filters=_allowed(lambda: _binlog_filters(session, deadline)),
         purged=read_purged(session, deadline),
+        # last, for it may cost the connection
+        binlog_filters=_allowed(lambda: _binlog_filters(session, deadline)),
     )
 
 
@@ -108,7 +109,7 @@ def _prepared(session: Session, deadline: Deadline) -> tuple[str, ...]:
 
 
 def _binlog_filters(session: Session, deadline: Deadline) -> tuple[str, ...]:
-    row = session.one("SHOW BINARY LOG STATUS", deadline)
+    row = log_status(session, "SHOW BINARY LOG STATUS", deadline)
     shown = {"binlog_do_db": row.get("Binlog_Do_DB"), "binlog_ignore_db": row.get("Binlog_Ignore_DB")}
     return tuple(f"{name}={value}" for name, value in shown.items() if value)
 

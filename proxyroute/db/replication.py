@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from proxyroute.db.following import LAST, POLL, channel_of, has_all_of, require_served
 from proxyroute.db.session import Session
-from proxyroute.errors import Diverged, ServerError, StatementError, TimedOut, Unserved
+from proxyroute.errors import Diverged, ProxyRouteError, ServerError, StatementError, TimedOut
 from proxyroute.gtid import Containment, Position
 from proxyroute.model import Deadline, Peer, Receiver, Source, Status
 
-_POLL = 0.01
-_LAST = 0.3
-"""Seconds that the last look of a wait may take."""
+_RESTART = 1.0
+"""Seconds for starting a receiver again after a wait that was in vain."""
 HEARTBEAT = 1.0
 RECEIVER, APPLIER = "receiver", "applier"
 CONNECT_RETRY = 5
@@ -90,7 +90,7 @@ class Replication(ABC):
         return has.minus(has)
 
     @abstractmethod
-    def purged(self, deadline: Deadline) -> Position:
+    def purged(self, deadline: Deadline) -> Position | None:
         """Returns what is not in this server's binary log any more; see :meth:`proxyroute.ports.Server.purged`."""
 
     @abstractmethod
@@ -191,9 +191,9 @@ class Replication(ABC):
             stopped = now is None or not now.applier or now.receiver is Receiver.STOPPED
             if trouble and stopped:
                 raise StatementError(server, 1201, f"replication does not run: {trouble}")
-            if deadline.left < _POLL:
+            if deadline.left < POLL:
                 raise TimedOut(f"{server}: replication does not run yet: {trouble or 'still connecting'}")
-            time.sleep(_POLL)
+            time.sleep(POLL)
 
     def require_applying(self, server: str, deadline: Deadline) -> None:
         """Raises StatementError when no channel applies: a wait for a position would be an endless one."""
@@ -209,7 +209,7 @@ class Replication(ABC):
         *,
         instead_of: Peer | None,
         source_has: Callable[[], Position] | None,
-        source_purged: Callable[[], Position] | None,
+        source_purged: Callable[[], Position | None] | None,
         options: Mapping[str, Any] | None,
     ) -> None:
         """Makes this server replicate from ``source``; see :meth:`proxyroute.ports.Server.follow`."""
@@ -218,11 +218,8 @@ class Replication(ABC):
             raise ServerError(status.name, f"takes writes: it must refuse them before it follows {source.name}")
         if status.group:
             raise ServerError(status.name, f"is a member of a replication group, and cannot follow {source.name}")
-        has = source_has() if source_has is not None else None
         members = status.fed_from([p.address for p in (source, instead_of) if p is not None])
-        if has is not None and has.contains(own := status.ours(has, members)) is Containment.NO:
-            extra = own.minus(has)
-            raise Diverged(status.name, f"has executed {extra}, which {source.name} does not have")
+        has = has_all_of(status, source, members, source_has, deadline) if source_has else None
         if has is not None and not (lost := self._never_fetched(status, has)).empty:
             raise Diverged(
                 status.name,
@@ -243,8 +240,8 @@ class Replication(ABC):
         if channel is None and len(status.sources) == 1:
             channel = status.sources[0]
         if channel is None:
-            if source_purged is not None:
-                _require_served(status.name, status.executed, source, source_purged())
+            if source_purged is not None and (purged := source_purged()) is not None:
+                require_served(status.name, status.executed, source, purged)
             self._create(status, source, has, options, deadline)
         else:
             self._repoint(channel, source, has, source_purged, deadline)
@@ -254,7 +251,7 @@ class Replication(ABC):
         channel: Source,
         source: Peer,
         source_has: Position | None,
-        source_purged: Callable[[], Position] | None,
+        source_purged: Callable[[], Position | None] | None,
         deadline: Deadline,
     ) -> None:
         """Relay logs are data: only when the source can give everything received may they go with the change of source.
@@ -264,9 +261,10 @@ class Replication(ABC):
         given = source_has is not None and source_has.contains(channel.received) is Containment.YES
         if source_purged is not None:
             executed, purged = self._status(deadline).executed, source_purged()
-            has = executed if self._rests(channel) else executed.merge(channel.received)
-            _require_served(self._session(deadline).server, has, source, purged)
-            given = given and executed.as_far_as(purged)
+            if purged is not None:
+                has = executed if self._rests(channel) else executed.merge(channel.received)
+                require_served(self._session(deadline).server, has, source, purged)
+            given = given and purged is not None and executed.as_far_as(purged)
         if not given:
             self._apply_received(channel, source, deadline)
             channel = self._named(channel.channel, deadline) or channel  # its applier may run only now
@@ -287,28 +285,40 @@ class Replication(ABC):
         if self._rests(channel):
             raise ServerError(
                 status.name,
-                f"has received {channel.received.minus(status.executed)}, which {source.name} lacks: it is in relay "
+                f"has received {channel.received.minus(status.executed)}, which {source.name} may lack: it is in relay "
                 "logs that go as soon as replication starts there; copy them from its host, then on it: RESET SLAVE",
             )
+        what = f"{status.name} to apply what it has received"
+        if channel.delay_seconds > deadline.left and status.executed.contains(channel.received) is not Containment.YES:
+            raise TimedOut(f"no time to wait for {what}: it is delayed by {channel.delay_seconds} s")
         error = None
         if not channel.applier:
             # before the receiver is stopped: with neither of them running the relay logs may go (rests_safely)
             error = self._change("mariadb.start_replica", self._start_sql(channel.channel, (APPLIER,)), deadline)
         stop = self._stop_sql(channel.channel, RECEIVER)
         error = self._change("mariadb.stop_receiver", stop, deadline) or error
+        try:
+            self._await_received(channel.channel, what, error, deadline)
+        except ProxyRouteError:
+            if channel.receiver is not Receiver.STOPPED:  # it goes on where it was, until somebody tries again
+                start = self._start_sql(channel.channel, (RECEIVER,))
+                self._change("mariadb.start_replica", start, Deadline.after(_RESTART))
+            raise
+
+    def _await_received(self, channel: str, what: str, error: ServerError | None, deadline: Deadline) -> None:
+        """Returns when everything is applied; ``error`` is of the statement that stopped the receiver."""
         while True:
             status = self._status(deadline)
-            now = next((s for s in status.sources if s.channel == channel.channel), None)
+            now = next((s for s in status.sources if s.channel == channel), None)
             if now is None or (error is not None and now.receiver is not Receiver.STOPPED):
-                raise error or StatementError(status.name, 1617, f"channel {channel.channel!r} is gone")
+                raise error or StatementError(status.name, 1617, f"channel {channel!r} is gone")
             if status.executed.contains(now.received) is Containment.YES:
                 return
             if not now.applier:
                 raise StatementError(status.name, 1201, f"received events cannot be applied: {now.error or 'stopped'}")
-            what = f"{status.name} to apply what it has received"
-            if deadline.require(what) < _LAST:  # a look that is cut short would tell of a server that does not answer
+            if deadline.require(what) < LAST:  # a look that is cut short would tell of a server that does not answer
                 raise TimedOut(f"out of time while waiting for {what}")
-            time.sleep(_POLL)
+            time.sleep(POLL)
 
     def _create(
         self,
@@ -353,29 +363,6 @@ class Replication(ABC):
 
     def _named(self, channel: str, deadline: Deadline) -> Source | None:
         return next((s for s in self._channels(deadline) if s.channel == channel), None)
-
-
-def _require_served(name: str, has: Position, source: Peer, purged: Position) -> None:
-    """Raises Unserved when ``source``, which has ``purged`` that, could not go on where ``has`` ends."""
-    if not has.as_far_as(purged):
-        raise Unserved(
-            name,
-            f"needs {purged.minus(has)}, which {source.name} has not in its binary log any more, and is left as it is; "
-            f"type: proxyroute rejoin {name} --method reseed",
-        )
-
-
-def channel_of(channels: Sequence[Source], source: Peer) -> Source | None:
-    """Returns the one of ``channels`` that follows ``source``: configured with its address, or by server id.
-
-    The address counts first: the server id is what the receiver saw at its last contact, and stays when the
-    channel is repointed until the new source answers.
-    """
-    by_address = [s for s in channels if s.address == source.address]
-    if by_address:
-        return by_address[0]
-    by_id = [s for s in channels if source.server_id is not None and s.source_id == source.server_id]
-    return by_id[0] if by_id else None
 
 
 def quoted(text: str) -> str:

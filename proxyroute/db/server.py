@@ -258,14 +258,14 @@ class DatabaseServer(ABC):
         *,
         instead_of: Peer | None = None,
         source_has: Callable[[], Position] | None = None,
-        source_purged: Callable[[], Position] | None = None,
+        source_purged: Callable[[], Position | None] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self._replication.follow(
             source, deadline, instead_of=instead_of, source_has=source_has, source_purged=source_purged, options=options
         )
 
-    def purged(self, deadline: Deadline) -> Position:
+    def purged(self, deadline: Deadline) -> Position | None:
         return self._replication.purged(deadline)
 
     def forget_source(self, source: Peer, deadline: Deadline) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from proxyroute.errors import ServerError, TimedOut, Unserved
 from proxyroute.gtid import Containment
 from proxyroute.model import Deadline, Peer
+from proxyroute.policy import Policy
 from tests.support.drivers import server_of
 from tests.support.lab import Lab
 from tests.support.mariadb import LocalCluster, Node
@@ -122,6 +124,42 @@ def test_what_a_delayed_replica_has_received_is_never_given_up(three: LocalClust
     assert db3.source_port() == db1.port
     assert received(db3, db1), "its relay logs are still there"
     assert db3.value(ROWS) == 0, "it is still delayed"
+    assert db3.replicates(), "it goes on where it is"
+
+
+def test_one_that_cannot_apply_in_time_what_is_to_go_receives_again_where_it_was(three: LocalCluster) -> None:
+    """A delay that ends in time, but for a lock that does not."""
+    db1, db2, db3 = three
+    with db3.session() as holder:
+        holder.cursor().execute("LOCK TABLES app.t WRITE")
+        write(db1)
+        until(lambda: received(db3, db1), "db3 to receive it")
+        purge(db2)
+        with pytest.raises(TimedOut, match="db3 to apply what it has received"):
+            follow(db3, db2, seconds=3.0)
+        until(db3.replicates, "it to go on where it is")
+    until(lambda: db3.value(ROWS) == 5, "db3 to apply it")
+    follow(db3, db2)
+    assert db3.source_port() == db2.port
+
+
+@pytest.mark.mariadb_only("gtid_purged is a variable there, and no file is asked")
+def test_a_source_whose_oldest_log_somebody_has_removed_serves_whom_it_can(three: LocalCluster) -> None:
+    db1, db2, db3 = three
+    write(db1)
+    until(lambda: db3.value(ROWS) == 5, "db3 to have it all")
+    purge(db2)
+    db2.sql("FLUSH BINARY LOGS")
+    oldest = Path(db2.value("@@log_bin_basename")).parent / db2.sql("SHOW BINARY LOGS")[0]["Log_name"]
+    oldest.unlink()
+    server = server_of(db2)
+    try:
+        assert server.purged(Deadline.after(3.0)) is None
+        assert server.inspect(Deadline.after(3.0), Policy()).purged is None
+    finally:
+        server.close()
+    follow(db3, db2)
+    assert db3.source_port() == db2.port
 
 
 def test_one_that_the_next_source_cannot_serve_keeps_its_channel(three: LocalCluster) -> None:
@@ -156,7 +194,10 @@ def test_it_is_told_while_commits_wait_for_the_very_replica_that_is_to_follow(
     until(lambda: int(db1.sql(waiting)[0]["Value"]) > 0, "an acknowledgement to be waited for")
     server = server_of(db1)
     try:
-        assert server.purged(Deadline.after(3.0)).empty
+        purged = server.purged(Deadline.after(3.0))
+        assert purged is not None
+        assert purged.empty
+        assert server.inspect(Deadline.after(3.0), Policy()).purged == purged, "whatever else cannot be told meanwhile"
     finally:
         server.close()
         db2.sql("START SLAVE IO_THREAD")

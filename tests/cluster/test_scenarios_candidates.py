@@ -111,6 +111,13 @@ def test_candidates_without_binlog_or_log_slave_updates(start_lab: Callable[...,
         assert lab.cluster.writable == ("db1",)
 
 
+def test_one_without_binlog_is_moved_beside_the_candidate(start_lab: Callable[..., Lab]) -> None:
+    """It can serve nobody, and what its log begins with is not asked in vain."""
+    with start_lab(3, node_options={"db3": {"skip_log_bin": None}}) as lab:
+        switched(lab, "--to", "db2")
+        assert lab.cluster["db3"].source_port() == lab.cluster["db2"].port
+
+
 def test_candidate_with_errant_transactions_and_a_replica_with_them_is_not_rejoined_silently(
     start_lab: Callable[..., Lab],
 ) -> None:

@@ -253,7 +253,7 @@ class FakeServer:
         *,
         instead_of: Peer | None = None,
         source_has: Callable[[], Position] | None = None,
-        source_purged: Callable[[], Position] | None = None,
+        source_purged: Callable[[], Position | None] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self._read()

@@ -62,7 +62,7 @@ class Slow(FakeServer):
         *,
         instead_of: Peer | None = None,
         source_has: Callable[[], Position] | None = None,
-        source_purged: Callable[[], Position] | None = None,
+        source_purged: Callable[[], Position | None] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         time.sleep(TAKES if source.name == "db3" else 0.0)

@@ -233,21 +233,43 @@ def test_readers_and_short_writers_are_no_finding() -> None:
     assert inspected(transactions=(reader, short)) == ()
 
 
+def unserved(third: Status, purged: str = "0-1-95") -> tuple[Finding, ...]:
+    return tuple(f for f in purged_up_to(purged, third) if f.code == "replica.unserved")
+
+
 def test_whether_the_candidate_can_serve_the_others_is_told_before() -> None:
-    apart = {
-        "in time": replica(3),
-        "later": replica(3, channel(delay_seconds=3600), executed="0-1-80"),
-        "never": replica(3, channel(received="0-1-90"), executed="0-1-80"),
-    }
-    told = {case: purged_up_to("0-1-95", third) for case, third in apart.items()}
-    told = {case: tuple(f for f in found if f.code == "replica.unserved") for case, found in told.items()}
-    assert told["in time"] == ()
-    (later,), (never,) = told["later"], told["never"]
+    assert unserved(replica(3)) == ()
+    (later,) = unserved(replica(3, channel(delay_seconds=3600), executed="0-1-80"))
+    (never,) = unserved(replica(3, channel(received="0-1-90"), executed="0-1-80"))
     assert (later.subject, never.subject) == ("db3", "db3")
     assert "has to apply 0-1-95 from its relay logs first, which db2 has not in its binary log" in later.text
     assert "proxyroute heal" in later.cure
     assert "needs 0-1-95, which db2 has not in its binary log any more; it will be left as it is" in never.text
     assert "proxyroute rejoin db3 --method reseed" in never.cure
+
+
+def test_a_delayed_replica_for_which_nobody_knows_where_the_log_begins_is_told() -> None:
+    delayed = replica(3, channel(delay_seconds=3600), executed="0-1-80")
+    (untold,) = unserved(delayed, purged="")
+    assert "is at 0-1-80; whether db2 can go on from there is not known" in untold.text
+    assert unserved(replica(3, executed="0-1-80"), purged="") == (), (
+        "a moment behind, in a cluster that was never purged"
+    )
+    assert unserved(delayed, purged="0-1-70") == ()
+
+
+def test_an_old_primary_that_its_candidate_could_not_serve_is_told() -> None:
+    """What the candidate has from another source is purged there, and was never here."""
+    (found,) = unserved(replica(3, executed="0-1-100,7-9-5"), purged="7-9-5")
+    assert (found.subject, found.text) == (
+        "db1",
+        "needs 7-9-5, which db2 has not in its binary log any more; it will follow nobody",
+    )
+
+
+def test_one_that_stands_still_is_told_as_that() -> None:
+    resting = replica(3, channel(receiver=Receiver.STOPPED, applier=False), executed="0-1-80")
+    assert unserved(resting) == ()
 
 
 def test_errant_transactions_are_told_one_by_one() -> None:
@@ -308,7 +330,16 @@ def test_a_primary_without_replicas_says_so() -> None:
 
 def test_the_first_commit_of_a_lonely_semi_synchronous_primary_is_foretold() -> None:
     (found,) = CASES["semi_sync.alone"]()
-    assert "the first commit waits for up to 10 s" in found.text
+    assert "the first commits wait for up to 10 s" in found.text
+
+
+def test_commits_that_more_than_one_has_to_acknowledge_are_foretold() -> None:
+    demanding = replace(SEMI, wanted=2, clients=3)
+    seen = view(server(1, semi_sync=demanding), semi_replica(2), semi_replica(3), semi_replica(4))
+    found = preflight(seen, make_plan(seen, "db1", elect(seen, "db1", Policy(), "db2"), Policy()))
+    assert [f.text for f in found if f.code == "semi_sync.alone"] == [
+        "2 replicas have to acknowledge: the first commits wait for up to 10 s, until as many have been attached"
+    ]
 
 
 def test_foreign_transactions_of_a_multi_source_replica_are_not_called_errant() -> None:
