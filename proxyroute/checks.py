@@ -275,14 +275,17 @@ def semi_sync_missing(case: Case) -> Iterator[Said]:
 
 
 def semi_sync_alone(case: Case) -> Iterator[Said]:
-    if case.plan and case.primary and case.plan.semi_sync and case.plan.attach is None:
-        timeout = seconds(case.primary.semi_sync.timeout_seconds)
-        yield Said(
-            case.plan.candidate,
-            f"no other semi-synchronous replica runs: the first commit waits for up to {timeout}, until a replica "
-            "has been attached",
-            f"on another replica: {_RESTART_RECEIVER}",
-        )
+    if not case.plan or not case.primary or not case.plan.semi_sync:
+        return
+    timeout, wanted = seconds(case.primary.semi_sync.timeout_seconds), case.primary.semi_sync.wanted
+    if case.plan.attach is not None and wanted == 1:
+        return
+    missing = "no other semi-synchronous replica runs" if wanted == 1 else f"{wanted} replicas have to acknowledge"
+    yield Said(
+        case.plan.candidate,
+        f"{missing}: the first commits wait for up to {timeout}, until as many have been attached",
+        f"on another replica: {_RESTART_RECEIVER}",
+    )
 
 
 def semi_sync_degraded(case: Case) -> Iterator[Said]:

@@ -214,7 +214,7 @@ def make_plan(view: View, primary: str, election: Election, policy: Policy, *, f
         primary=primary,
         candidate=candidate,
         replicas=replicas,
-        attach=_attach(view, primary, replicas) if semi_sync else None,
+        attach=_attach(view, primary, candidate, replicas) if semi_sync else None,
         semi_sync=semi_sync,
         lock_accounts=direct_writers(view, primary, policy) if force else (),
         policy=policy,
@@ -235,13 +235,22 @@ def _moves(view: View, primary: str, name: str) -> bool:
     return server is None or topology.channel(view, server, primary) is not None
 
 
-def _attach(view: View, primary: str, replicas: Sequence[str]) -> str | None:
-    """The best semi-synchronous replica besides the candidate: if possible not delayed, then least behind."""
+def _attach(view: View, primary: str, candidate: str, replicas: Sequence[str]) -> str | None:
+    """The best semi-synchronous replica besides the candidate: if possible not delayed, then least behind.
+
+    Nobody when the primary needs every one that acknowledges to it, or the candidate could not serve him.
+    """
+    top, inspection = view.status(primary), view.inspections.get(candidate)
+    if top is not None and top.semi_sync.wanted > max(1, top.semi_sync.clients - 1):
+        return None
+    purged = inspection.purged if inspection else None
     found: list[tuple[bool, float, int, str]] = []
     for order, name in enumerate(replicas):
         server = view.status(name)
         source = topology.channel(view, server, primary) if server else None
         if server and source and source.running and source.uses_gtid and server.semi_sync.replica_enabled:
+            if purged is not None and not server.executed.as_far_as(purged):
+                continue
             lag = source.lag_seconds if source.lag_seconds is not None else float("inf")
             found.append((source.delay_seconds > 0, lag, order, name))
     return min(found)[3] if found else None

@@ -241,6 +241,9 @@ def _end_sessions(old: Server, op: Operation, deadline: Deadline) -> int:
 def _await_first_writes(parts: Parts, op: Operation) -> None:
     """Repointing syncs files for tens of milliseconds: let the first writes through before the disk is busy."""
     with op.step("first writes") as note:
+        if op.plan.semi_sync and op.plan.attach is None:
+            note.detail = "they wait for the replicas"
+            return
         deadline = Deadline.after(_FIRST_WRITES)
         note.detail = "none came"
         while not deadline.passed and op.goal is not None:
@@ -266,7 +269,7 @@ def _repoint(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
         with one_at_a_time:  # a server object is used by one thread at a time
             return new.position(deadline)
 
-    def source_purged() -> Position:
+    def source_purged() -> Position | None:
         with one_at_a_time:
             return new.purged(deadline)
 

@@ -308,6 +308,23 @@ def test_with_semi_sync_the_best_other_semi_synchronous_replica_is_attached_firs
     assert plan.attach == "db6"
 
 
+@pytest.mark.parametrize(("clients", "attached"), [(2, None), (3, "db3")])
+def test_the_primary_keeps_as_many_as_have_to_acknowledge(clients: int, attached: str | None) -> None:
+    """One that follows the candidate acknowledges to the old primary no more: its commits would stand still."""
+    demanding = replace(SEMI, wanted=2, clients=clients)
+    seen = view(server(1, semi_sync=demanding), *(semi_replica(n) for n in range(2, clients + 2)))
+    assert make_plan(seen, "db1", elect(seen, "db1", POLICY, "db2"), POLICY).attach == attached
+
+
+def test_whom_the_candidate_could_not_serve_is_not_attached() -> None:
+    late = replace(semi_replica(3), executed=position("0-1-50"))
+    purged = inspection("db2", purged=position("0-1-60"))
+    seen = view(server(1, semi_sync=SEMI), semi_replica(2), late, inspections=(purged,))
+    assert make_plan(seen, "db1", elect(seen, "db1", POLICY, "db2"), POLICY).attach is None
+    seen = view(server(1, semi_sync=SEMI), semi_replica(2), late, semi_replica(4), inspections=(purged,))
+    assert make_plan(seen, "db1", elect(seen, "db1", POLICY, "db2"), POLICY).attach == "db4"
+
+
 def test_without_another_semi_synchronous_replica_nothing_is_attached() -> None:
     seen = view(server(1, semi_sync=SEMI), semi_replica(2), semi_replica(3, enabled=False))
     plan = make_plan(seen, "db1", elect(seen, "db1", POLICY, "db2"), POLICY)
