@@ -31,7 +31,7 @@ from tests.support.death import (
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import create_table
 from tests.support.mariadb import Node
-from tests.support.scene import assert_order, configured
+from tests.support.scene import assert_order, await_settled, configured
 from tests.support.serving import serving
 from tests.support.wait import until
 
@@ -176,6 +176,7 @@ def test_serve_does_the_same_by_itself(hosted: Lab) -> None:
         old.start()
         await_back(hosted, old)
         until(lambda: writers(old) == [0, 1, 2, 3], f"{old.name} to have what it had")
+        await_settled(hosted)
     assert hosted.run("failover", "--acknowledge").returncode == 0
 
 

@@ -32,7 +32,7 @@ from tests.support.death import (
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import create_table
 from tests.support.mariadb import APPLICATION, Node
-from tests.support.scene import assert_order, beat, configured, served_by
+from tests.support.scene import assert_order, await_settled, beat, configured, served_by
 from tests.support.serving import Serving, serving
 from tests.support.wait import until
 
@@ -63,11 +63,6 @@ def acknowledged(site: Lab, renewed: Callable[[], Lab]) -> Lab:
         ready(site)
     assert site.run("failover", "--acknowledge").returncode == 0
     return site
-
-
-def await_settled(site: Lab) -> None:
-    """The route of the readers moves at once; its file is written a little later."""
-    until(lambda: not any(p["drift"] for p in site.json("status")[1]["proxies"]), "the routes to be settled", 30)
 
 
 # -- Nothing acknowledged is lost ---------------------------------------------------------------------------------

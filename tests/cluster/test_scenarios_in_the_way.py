@@ -234,14 +234,18 @@ def test_a_privileged_account_that_writes_all_the_time_through_the_proxy_makes_n
 UNSEEN = """
 import contextlib, pymysql, subprocess, sys, time
 if sys.argv[2:]:
-    end = time.monotonic() + 6
+    end, first = time.monotonic() + 6, True
     while time.monotonic() < end:
         with contextlib.suppress(pymysql.err.Error):
             session = pymysql.connect(unix_socket=sys.argv[1], user="root", password="lab-root", autocommit=True)
             session.cursor().execute("INSERT INTO app.unseen VALUES ()")
             session.close()
+            if first:
+                print(flush=True)
+            first = False
 else:
-    subprocess.Popen([*sys.orig_argv, "write"], stderr=subprocess.DEVNULL)
+    writer = subprocess.Popen([*sys.orig_argv, "write"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert writer.stdout.readline(), "it writes from now on"
 """
 
 

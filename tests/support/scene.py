@@ -208,6 +208,11 @@ def in_its_midst(lab: Lab, *words: str, code: int = 0) -> Iterator[str]:
             clients.kill(holder)
 
 
+def await_settled(lab: Lab) -> None:
+    """The route of the readers moves at once; its file is written a little later."""
+    until(lambda: not any(p["drift"] for p in lab.json("status")[1]["proxies"]), "the routes to be settled", 30)
+
+
 def other(lab: Lab, *without: str) -> str:
     """Returns the name of the first replica that is not among ``without``."""
     return next(n.name for n in lab.cluster if n is not lab.cluster.primary and n.name not in without)
