@@ -114,6 +114,11 @@ class Plan:
     """Privileged direct writers locked before the freeze (``--force``)."""
     policy: Policy = field(default_factory=Policy)
 
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether every commit on the new primary waits, until somebody has been repointed who acknowledges it."""
+        return self.semi_sync and self.attach is None
+
 
 @dataclass(frozen=True)
 class Undo:

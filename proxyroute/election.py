@@ -238,11 +238,10 @@ def _moves(view: View, primary: str, name: str) -> bool:
 def _attach(view: View, primary: str, candidate: str, replicas: Sequence[str]) -> str | None:
     """The best semi-synchronous replica besides the candidate: if possible not delayed, then least behind.
 
-    Nobody when the primary needs every one that acknowledges to it, or the candidate could not serve him.
+    Nobody whom the candidate could not serve, or who acknowledges to a primary that needs him: its commits would stand
+    still from then on.
     """
     top, inspection = view.status(primary), view.inspections.get(candidate)
-    if top is not None and top.semi_sync.wanted > max(1, top.semi_sync.clients - 1):
-        return None
     purged = inspection.purged if inspection else None
     found: list[tuple[bool, float, int, str]] = []
     for order, name in enumerate(replicas):
@@ -250,6 +249,8 @@ def _attach(view: View, primary: str, candidate: str, replicas: Sequence[str]) -
         source = topology.channel(view, server, primary) if server else None
         if server and source and source.running and source.uses_gtid and server.semi_sync.replica_enabled:
             if purged is not None and not server.executed.as_far_as(purged):
+                continue
+            if top is not None and server.semi_sync.replica_active and top.semi_sync.clients <= top.semi_sync.wanted:
                 continue
             lag = source.lag_seconds if source.lag_seconds is not None else float("inf")
             found.append((source.delay_seconds > 0, lag, order, name))

@@ -33,6 +33,8 @@ _MARGIN = 3.0
 _STEPS = 6
 _CLOSE_TRIES = 3
 _CLOSE_TIME = 10.0
+_REFUSE = 3.0
+"""Seconds in which an old primary refuses writes whose sessions are still ending."""
 _LOOK_NOW = 1.0
 """Seconds for a reading while writes wait."""
 _BACK = 0.3
@@ -54,7 +56,7 @@ def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost
     parts.expect(2 * _TELL + _MARGIN)
     _route(parts, op, table)
     # writes flow from here on; what hangs now costs only its own step
-    parts.expect(_STEPS * policy.settle)
+    parts.expect(_CLOSE_TIME + 4 * _TELL + _STEPS * policy.settle + policy.prove + 3 * LOOK)
     if plan.primary not in lost and not op.has_done(_CLOSE):
         with op.attempt("close", plan.primary), op.step(_CLOSE) as note:
             note.detail = _close_surely(parts.site[plan.primary], op, Deadline.after(_CLOSE_TIME))
@@ -64,15 +66,16 @@ def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost
     if not closed:  # its clients hang: the proxies can still cut them off
         with op.step("cut routes") as note:
             note.detail = _settle_routes(parts, op, Deadline.after(2 * _TELL))
+    aside = lost if closed else {*lost, plan.primary}
+    if plan.unacknowledged:
+        op.still_ours()  # closing may have taken long
+        _repoint_all(parts, op, aside, closed=closed)
     with op.step("address up"), op.attempt("address_up", plan.candidate):
         op.still_ours()  # closing may have taken long, and a script asks for no lease
         parts.run_script("address_up", op, Deadline.after(policy.settle))
-    _await_first_writes(parts, op)
-    with op.step("repoint") as note:
-        if not closed:  # a replication statement under our own lock would hang, and take effect
-            op.leftover("follow", plan.primary, "it could not be closed")
-        aside = lost if closed else {*lost, plan.primary}
-        note.detail = _repoint(parts, op, Deadline.after(policy.settle), aside)
+    if not plan.unacknowledged:
+        _await_first_writes(parts, op)
+        _repoint_all(parts, op, aside, closed=closed)
     with op.step("restore"):
         _restore(parts, op, Deadline.after(policy.settle), aside)
     with op.step("settle routes") as note:
@@ -221,13 +224,20 @@ def _close_old(old: Server, op: Operation, deadline: Deadline) -> str:
     state = old.write_state(deadline, op.id)
     if not state.holders:  # nothing makes them wait any more: errors first
         old.refuse_writes(deadline)
-    killed = _end_sessions(old, op, deadline)
+    killed, late = 0, ""
+    try:
+        killed = _end_sessions(old, op, deadline)
+    except (
+        TimedOut
+    ) as error:  # they are killed; what they wrote is taken back, which may last as long as writing it did
+        late, deadline = f"; {error}", Deadline.after(_REFUSE)
     old.refuse_writes(deadline)
-    killed += old.kill_clients(deadline)  # whoever came in between
+    if not late:
+        killed += old.kill_clients(deadline)  # whoever came in between
     old.unblock_writes(op.id, deadline)
     if op.goal is not None and op.goal.contains(old.position(deadline)) is Containment.NO:
         op.note(f"{old.name} has executed events beyond the frozen position: {old.position(deadline)}")
-    return f"{killed} sessions ended"
+    return f"{killed} sessions ended{late}"
 
 
 def _end_sessions(old: Server, op: Operation, deadline: Deadline) -> int:
@@ -241,9 +251,6 @@ def _end_sessions(old: Server, op: Operation, deadline: Deadline) -> int:
 def _await_first_writes(parts: Parts, op: Operation) -> None:
     """Repointing syncs files for tens of milliseconds: let the first writes through before the disk is busy."""
     with op.step("first writes") as note:
-        if op.plan.semi_sync and op.plan.attach is None:
-            note.detail = "they wait for the replicas"
-            return
         deadline = Deadline.after(_FIRST_WRITES)
         note.detail = "none came"
         while not deadline.passed and op.goal is not None:
@@ -254,6 +261,13 @@ def _await_first_writes(parts: Parts, op: Operation) -> None:
             except ProxyRouteError:
                 return
             time.sleep(_POLL)
+
+
+def _repoint_all(parts: Parts, op: Operation, aside: Collection[str], *, closed: bool) -> None:
+    with op.step("repoint") as note:
+        if not closed:  # a replication statement under our own lock would hang, and take effect
+            op.leftover("follow", op.plan.primary, "it could not be closed")
+        note.detail = _repoint(parts, op, Deadline.after(op.plan.policy.settle), aside)
 
 
 def _repoint(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[str]) -> str:

@@ -248,9 +248,13 @@ def _take_over(parts: Parts, file: Path, lease: Lease, ticket: str, deadline: De
 
 
 def _close_what_is_in_doubt(parts: Parts, file: Path) -> None:
-    """If the candidate may be open, the old primary must not take writes when nobody looks any more."""
+    """If the candidate may be open, the old primary must not take writes when nobody looks any more.
+
+    Unless the operation was turned around: the old primary is the one that was opened then.
+    """
     records = journal.read(file)
-    if journal.outcome(records) is None and journal.first(records, "opening") is not None:
+    decided = [r["kind"] for r in records if r["kind"] in ("opening", "turned")]
+    if journal.outcome(records) is None and decided and decided[-1] == "opening":
         plan = plan_from_json(records[0]["plan"])
         with contextlib.suppress(ProxyRouteError):
             parts.site[plan.primary].refuse_writes(Deadline.after(_CONNECT))

@@ -83,12 +83,9 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
     if plan.attach:
         with op.step("attach semi-sync replica") as note:
             op.on_abort(Undo("follow", plan.attach, {"source": old.name, "instead_of": new.name}))
-            site[plan.attach].follow(
-                view.peer(new.name), Deadline.after(policy.warm_up), instead_of=view.peer(old.name),
-                source_has=lambda: new.position(Deadline.after(LOOK)),
-                source_purged=lambda: new.purged(Deadline.after(LOOK)),
-            )  # fmt: skip
+            _attach(site[plan.attach], new, view, op)
             note.detail = f"{plan.attach} receives from {new.name}"
+    parts.expect((len(plan.lock_accounts) + 2) * _ANSWER + _PREPARE + _GRACE)
     for account in plan.lock_accounts:
         with op.step(f"lock account {account}"):
             op.on_abort(Undo("unlock_account", old.name, {"account": account}))
@@ -109,6 +106,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
             op.on_abort(Undo("semi_sync", new.name))
         op.on_abort(Undo("restore_writes", old.name, op.kept("settings")))
         until = Deadline.after(policy.drain + policy.freeze_budget + 2 * _ANSWER)
+        parts.expect(until.left + _GRACE)
         note.detail = _receipts(parts, routes.hold(op.id, until, Deadline.after(_ANSWER)))
     with op.step("drain") as note:
         note.detail = _drain(old, pooled, op)
@@ -185,6 +183,19 @@ def refuse_if(findings: Iterable[Finding]) -> None:
     found = tuple(findings)
     if found:
         raise Refused("; ".join(f"{f.subject}: {f.text}" for f in found), found)
+
+
+def _attach(replica: Server, new: Server, view: View, op: Operation) -> None:
+    """Lets ``replica`` receive from the candidate, which need not have come as far as that one has."""
+    old, until = view.peer(op.plan.primary), Deadline.after(op.plan.policy.warm_up)
+    replica.stop_receiver(old, until)
+    for source in replica.look(until).sources:
+        if source.address == old.address:
+            new.wait_for(source.received, until)
+    replica.follow(
+        view.peer(new.name), until, instead_of=old, source_has=lambda: new.position(Deadline.after(LOOK)),
+        source_purged=lambda: new.purged(Deadline.after(LOOK)),
+    )  # fmt: skip
 
 
 def _await_long_transactions(old: Server, op: Operation, *, kill: bool) -> str:

@@ -71,15 +71,19 @@ def undo_leftovers(parts: Parts, op: Operation) -> None:
 
 
 class _Budgets:
-    """How long undoing may take on each server, from when it is first begun there."""
+    """How long undoing may take on each server; what others take meanwhile does not count."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._begun: dict[str, Deadline] = {}
+        self._used: dict[str, float] = {}
 
     def of(self, server: str) -> Deadline:
-        """Returns the deadline of ``server``; with an empty name that of the proxies and of a script."""
-        return self._begun.setdefault(server, Deadline.after(self._seconds))
+        """Returns the deadline of ``server`` from now; with an empty name that of the proxies."""
+        return Deadline.after(max(0.0, self._seconds - self._used.get(server, 0.0)))
+
+    def use(self, server: str, seconds: float) -> None:
+        """Takes from the time of ``server`` what was used there."""
+        self._used[server] = self._used.get(server, 0.0) + seconds
 
 
 @dataclass
@@ -89,9 +93,12 @@ class _Chain:
     name: str
     undos: list[Undo]
     errors: dict[str, BaseException | None] = field(default_factory=dict)
+    took: float | None = None
+    """Seconds; None while it goes on."""
 
     def run(self, parts: Parts, op: Operation, deadline: Deadline) -> None:
         """Undoes them; one that fails is no reason to leave the next."""
+        began = time.monotonic()
         for undo in self.undos:
             try:
                 _UNDO[undo.verb](parts, op, undo, deadline)
@@ -99,6 +106,7 @@ class _Chain:
                 self.errors[_where(undo)] = error
             else:
                 self.errors[_where(undo)] = None
+        self.took = time.monotonic() - began
 
 
 def _undo_together(parts: Parts, op: Operation, undos: Sequence[Undo], budgets: _Budgets) -> None:
@@ -114,7 +122,7 @@ def _undo_together(parts: Parts, op: Operation, undos: Sequence[Undo], budgets: 
                     f"{undo.server} has transactions of its source that its replication position does not know"
                 )
             chains.setdefault(undo.server, _Chain(undo.server, [])).undos.append(undo)
-    begun = {name: budgets.of(name) for name in chains}
+    began, begun = time.monotonic(), {name: budgets.of(name) for name in chains}
     if len(chains) == 1:  # also what writes to the journal: that is for one thread alone
         for name, chain in chains.items():
             chain.run(parts, op, begun[name])
@@ -124,6 +132,7 @@ def _undo_together(parts: Parts, op: Operation, undos: Sequence[Undo], budgets: 
             if found.error is not None and not isinstance(found.error, TimedOut):
                 found.get()
     for chain in chains.values():
+        budgets.use(chain.name, time.monotonic() - began if chain.took is None else chain.took)
         for undo in chain.undos:
             late = TimedOut(f"{undo.server} did not answer in time")
             error = chain.errors.get(_where(undo), late)

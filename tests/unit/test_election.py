@@ -308,11 +308,13 @@ def test_with_semi_sync_the_best_other_semi_synchronous_replica_is_attached_firs
     assert plan.attach == "db6"
 
 
-@pytest.mark.parametrize(("clients", "attached"), [(2, None), (3, "db3")])
-def test_the_primary_keeps_as_many_as_have_to_acknowledge(clients: int, attached: str | None) -> None:
+@pytest.mark.parametrize(("wanted", "clients", "attached"), [(2, 2, None), (2, 3, "db3"), (1, 1, None), (1, 2, "db3")])
+def test_the_primary_keeps_as_many_as_have_to_acknowledge(wanted: int, clients: int, attached: str | None) -> None:
     """One that follows the candidate acknowledges to the old primary no more: its commits would stand still."""
-    demanding = replace(SEMI, wanted=2, clients=clients)
-    seen = view(server(1, semi_sync=demanding), *(semi_replica(n) for n in range(2, clients + 2)))
+    acknowledging = SemiSync(available=True, replica_enabled=True, replica_active=True)
+    silent_ones = 0 if clients > 1 else 1  # the candidate is enabled, and does not acknowledge
+    others = [replica(n, semi_sync=acknowledging) for n in range(3, clients + 2 + silent_ones)]
+    seen = view(server(1, semi_sync=replace(SEMI, wanted=wanted, clients=clients)), semi_replica(2), *others)
     assert make_plan(seen, "db1", elect(seen, "db1", POLICY, "db2"), POLICY).attach == attached
 
 
