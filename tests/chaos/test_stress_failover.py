@@ -19,6 +19,7 @@ from tests.support.death import await_back, nothing_of_its_own
 from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.load import Load, create_table, create_values, read_rows, wrong_values
 from tests.support.mariadb import Node
+from tests.support.scene import await_settled
 from tests.support.serving import Serving, serving
 from tests.support.verdict import judge
 from tests.support.wait import until
@@ -293,6 +294,7 @@ def kill_serve(lab: Lab, faults: Sequence[tuple[str, bool]]) -> None:
                     await_rejoined(lab, old, new)
                     await_known(lab, acknowledged=True)
                     assert second.texts("trouble") == []
+                    await_settled(lab)
                 except AssertionError as error:
                     raise AssertionError(f"{moment}: {error}\n{second.log.read_text()}") from error
             assert_legal(lab, limits)

@@ -131,7 +131,7 @@ def test_one_that_cannot_apply_in_time_what_is_to_go_receives_again_where_it_was
     """A delay that ends in time, but for a lock that does not."""
     db1, db2, db3 = three
     with db3.session() as holder:
-        holder.cursor().execute("LOCK TABLES app.t WRITE")
+        holder.cursor().execute("LOCK TABLES app.t READ")
         write(db1)
         until(lambda: received(db3, db1), "db3 to receive it")
         purge(db2)
