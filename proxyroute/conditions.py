@@ -211,8 +211,10 @@ def _held(replica: Replica) -> Containment:
 
 
 def errant(replica: Replica) -> Objection | None:
-    """It has transactions that the primary certainly lacks."""
+    """It has transactions that the primary certainly lacks, and does not just wait to count."""
     if replica.top is None or _held(replica) is not Containment.NO:
+        return None
+    if topology.on_its_way(replica.top, replica.server, replica.ours.minus(replica.top.executed)):
         return None
     extra = excess(replica.ours, replica.top.executed)
     return Objection(

@@ -122,9 +122,11 @@ def _replica(op: Operation, status: Status, new: Status, ours: Position, *, mine
         yield _claim(status.name, f"follows {new.name}", running, seen)
     if op.goal is not None:
         yield _arrived(op.goal, status, channel or status.source)
-    own = _VERDICTS[new.executed.contains(ours)]
-    extra = str(ours.minus(new.executed)) or "nothing"
-    yield Evidence(status.name, f"has nothing that {new.name} lacks", own, extra)
+    own, extra = _VERDICTS[new.executed.contains(ours)], ours.minus(new.executed)
+    seen = str(extra) or "nothing"
+    if own is Verdict.NOT_PROVEN and topology.on_its_way(new, status, extra):
+        own, seen = Verdict.UNKNOWN, f"{seen}, which still waits there to be acknowledged"
+    yield Evidence(status.name, f"has nothing that {new.name} lacks", own, seen)
 
 
 def _arrived(goal: Position, status: Status, channel: Source | None) -> Evidence:

@@ -174,8 +174,9 @@ def _apart(view: View) -> list[str]:
     """Servers that have something the primary lacks, before anybody has touched anything."""
     if view.primary is None:
         return []
-    has = view.primary.executed
-    return [s.name for s in view.seen if has.contains(s.executed) is Containment.NO]
+    top, has = view.primary, view.primary.executed
+    ahead = [s for s in view.seen if has.contains(s.executed) is Containment.NO]
+    return [s.name for s in ahead if not topology.on_its_way(top, s, s.executed.minus(has))]
 
 
 def refuse_if(findings: Iterable[Finding]) -> None:

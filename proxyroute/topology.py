@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from proxyroute.gtid import Position
 from proxyroute.model import Receiver, Source, Status, View
 
 
@@ -39,6 +40,22 @@ def stranger(view: View, source: Source) -> bool:
 def channel(view: View, server: Status, name: str) -> Source | None:
     """Returns the channel by which ``server`` follows member ``name`` directly, or None."""
     return next((source for source in server.sources if source_of(view, source) == name), None)
+
+
+def on_its_way(primary: Status, server: Status, extra: Position) -> bool:
+    """Tells whether ``extra``, which ``server`` has and ``primary`` lacks, only waits there to be counted.
+
+    MySQL counts a commit of its own once it has been acknowledged by as many as it wants; who acknowledges it may have
+    executed it before. A source that crashed may have lost what its replica has: right after its restart nothing waits
+    there, and it refuses whoever has more than it counts, so that the receiver does not run.
+    """
+    sync = primary.semi_sync
+    if primary.flavour != "mysql" or not sync.primary_enabled or not sync.waiting:
+        return False
+    # a receiver that has not got over the restart of its source yet may still look as if it ran
+    proven = primary.uptime_seconds >= server.net_timeout_seconds
+    fetches = any(s.source_uuid == primary.uuid and s.receiver is Receiver.RUNNING for s in server.sources)
+    return proven and fetches and extra.minus(extra.by(primary.identity)).empty
 
 
 def options(view: View, server: Status | None, name: str) -> dict[str, Any]:
