@@ -214,7 +214,7 @@ TABLE: tuple[Row, ...] = (
     # -- The primary takes writes, or should --
     Row(
         "LockedSemiSyncPrimary",
-        "The primary waits for acknowledgements that nobody can give: commits hang.",
+        "The primary waits for acknowledgements that too few can give: commits hang.",
         alive.locked_semi_sync,
         alive.tell_locked_semi_sync,
         Action.PEOPLE,

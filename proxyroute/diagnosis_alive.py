@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from proxyroute import topology
 from proxyroute.conditions import seconds
 from proxyroute.diagnosis_case import Case, names, verb
 from proxyroute.gtid import Containment
 from proxyroute.known import lost_since
-from proxyroute.model import Finding, Observed, Receiver, Severity, Source, Status
+from proxyroute.model import Finding, Observed, Receiver, SemiSync, Severity, Source, Status
 
 # -- The primary answers and refuses writes -----------------------------------------------------------------------
 
@@ -97,17 +98,20 @@ def locked_semi_sync(case: Case) -> bool:
 
 
 def _locked(server: Status) -> bool:
+    """With fewer than it wants nothing is acknowledged either."""
     sync = server.semi_sync
-    return sync.primary_enabled and sync.waiting > 0 and sync.clients == 0
+    return sync.primary_enabled and sync.waiting > 0 and sync.clients < max(1, sync.wanted)
 
 
 def tell_locked_semi_sync(case: Case) -> str:
-    sync = case.top.semi_sync if case.top else None
-    waiting, timeout = (sync.waiting, seconds(sync.timeout_seconds)) if sync else (0, "?")
+    sync = case.top.semi_sync if case.top else SemiSync()
+    wait = "wait for an acknowledgement and no replica can give one"
+    if sync.wanted > 1:
+        wait = f"wait for {sync.wanted} acknowledgements and replicas can give {sync.clients or 'none'}"
     return (
-        f"commits on {case.name} wait for an acknowledgement and no replica can give one "
-        f"(waiting: {waiting}, for up to {timeout}); start a semi-synchronous replica, or on {case.name}: "
-        "SET GLOBAL rpl_semi_sync_master_enabled=0;"
+        f"commits on {case.name} {wait} "
+        f"(waiting: {sync.waiting}, for up to {seconds(sync.timeout_seconds)}); "
+        f"start a semi-synchronous replica, or on {case.name}: SET GLOBAL rpl_semi_sync_master_enabled=0;"
     )
 
 
@@ -130,11 +134,15 @@ def _ahead(case: Case) -> tuple[str, ...]:
 def _lacks(top: Status, server: Status, source: Source) -> bool:
     """Only what the primary wrote itself: what a replica wrote is another matter, and found by preflight."""
     theirs = server.executed.merge(source.received).by(top.identity)
-    return top.executed.contains(theirs) is Containment.NO
+    if top.executed.contains(theirs) is not Containment.NO:
+        return False
+    return not topology.on_its_way(top, server, theirs.minus(top.executed))
 
 
 def lost_events(case: Case) -> bool:
-    return bool(_ahead(case))
+    """Not while commits of MySQL hang: what waits is not counted there, and who has it may have lost contact since."""
+    hanging = case.top is not None and case.top.flavour == "mysql" and _locked(case.top)
+    return not hanging and bool(_ahead(case))
 
 
 def tell_lost_events(case: Case) -> str:

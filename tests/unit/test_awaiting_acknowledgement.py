@@ -13,6 +13,8 @@ from typing import Any, cast
 import pytest
 
 from proxyroute import topology
+from proxyroute.decided import Diagnosis
+from proxyroute.diagnosis import diagnose
 from proxyroute.election import elect, make_plan, rejections
 from proxyroute.gtid import MySQLPosition
 from proxyroute.journal import Journal
@@ -21,17 +23,19 @@ from proxyroute.model import Deadline, Epoch, Receiver, SemiSync, Source, Status
 from proxyroute.opening import APART
 from proxyroute.operation import Operation
 from proxyroute.outcome import Verdict
-from proxyroute.policy import Policy
+from proxyroute.policy import FailoverPolicy, Policy
 from proxyroute.preflight import survey
 from proxyroute.proof import _replica
 from proxyroute.switchover import _apart
 from tests.support.builders import channel, replica, server, silent, view
 from tests.support.fakeworld import FakeLease, make_world
+from tests.support.story import look, well
 from tests.unit.test_interrupted import _parts
 
 ONE, TWO, THREE = (f"{n:08x}-0000-0000-0000-000000000000" for n in (1, 2, 3))
 COUNTED, PENDING = f"{ONE}:1-100", f"{ONE}:1-101"
 WAITING = SemiSync(True, True, True, clients=2, wait_point="AFTER_SYNC", timeout_seconds=60.0, wanted=2, waiting=1)
+POLICY = FailoverPolicy(policy="most_advanced")
 QUIET = replace(WAITING, waiting=0)
 
 
@@ -97,6 +101,47 @@ def test_only_what_a_live_receiver_gets_from_a_waiting_primary_is_on_its_way(
     top: Status, status: Status, coming: bool
 ) -> None:
     assert topology.on_its_way(top, status, status.executed.minus(top.executed)) is coming
+
+
+# -- A diagnosis ----------------------------------------------------------------------------------------------------
+
+
+def judge(*seen: Status) -> Diagnosis:
+    return diagnose(well(*seen), POLICY, 5.1)
+
+
+@pytest.mark.parametrize(
+    ("clients", "wanted", "told"),
+    [
+        (1, 2, "wait for 2 acknowledgements and replicas can give 1 (waiting: 1, for up to 60 s)"),
+        (0, 2, "wait for 2 acknowledgements and replicas can give none"),
+        (0, 1, "wait for an acknowledgement and no replica can give one"),
+    ],
+)
+def test_fewer_acknowledgers_than_wanted_lock_a_primary_and_it_has_lost_nothing(
+    clients: int, wanted: int, told: str
+) -> None:
+    sync = replace(WAITING, clients=clients, wanted=wanted)
+    found = judge(primary(sync), follower(2), follower(3, COUNTED, fetching(COUNTED, receiver=Receiver.STOPPED)))
+    assert found.name == "LockedSemiSyncPrimary"
+    assert told in found.text
+
+
+def test_nor_has_it_lost_anything_in_the_first_moment_of_that() -> None:
+    locked = replace(WAITING, clients=1)
+    found = well(primary(QUIET), follower(2, COUNTED), follower(3, COUNTED))
+    found = look(look(found, 5.0, follower(2, PENDING, STOPPED)), 5.5, primary(locked))
+    assert diagnose(found, POLICY, 5.6).name != "PrimaryLostEvents"
+
+
+def test_nor_while_enough_can_acknowledge_and_one_is_slow() -> None:
+    assert judge(primary(), follower(2), follower(3, COUNTED)).name == "NoProblem"
+
+
+def test_what_a_crash_took_is_told_although_others_acknowledge() -> None:
+    found = judge(primary(), follower(2, PENDING, STOPPED), follower(3, COUNTED))
+    assert found.name == "PrimaryLostEvents"
+    assert judge(primary(QUIET), follower(2), follower(3, COUNTED)).name == "PrimaryLostEvents"
 
 
 # -- A plan, a switchover and its proof -----------------------------------------------------------------------------
