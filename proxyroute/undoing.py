@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from proxyroute.decided import Undo
 from proxyroute.errors import LostReply, ProxyRouteError, TimedOut, Unfinished, Unreachable
 from proxyroute.gtid import from_json
+from proxyroute.inspection import WriteState
 from proxyroute.latecomers import look, own_doing
 from proxyroute.model import Deadline, Epoch, Reader, ReceiptState, Receiver, RouteTable
-from proxyroute.opening import refuse_unless_closed
+from proxyroute.opening import ARMED, refuse_unless_closed
 from proxyroute.operation import Operation, each
 from proxyroute.parts import LOOK, Parts, peer
 from proxyroute.routes import highest_epoch
@@ -160,7 +161,10 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
             state = standing.states.get(old.name)
             if state is None:
                 raise Unreachable(old.name, standing.silent.get(old.name, "does not answer"))
-            if state.holders or not state.writable:
+            if state.holders and _never_closed(op, state):
+                # others may have what it still waits to have acknowledged, or be silent: that is no sign of an opening
+                refuse_unless_closed(standing, old.name, None, excused=parts.site.names)
+            elif state.holders or not state.writable:
                 goal = state.position.merge(op.goal) if op.goal is not None else state.position
                 if any(standing.beyond(n, goal) for n in standing.states if n != old.name):
                     # nothing may hold writes back yet: what was read a moment after it has more
@@ -181,6 +185,16 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
                     "'proxyroute heal'; 'proxyroute status' shows what is left of the cluster"
                 ) from error
             time.sleep(_RETRY)
+
+
+def _never_closed(op: Operation, state: WriteState) -> bool:
+    """Tells whether the old primary, in ``state``, has been open all the time, and the candidate never.
+
+    The holder ``engine`` is a session's name, and says nothing of the write lock: that may never have been granted,
+    because commits wait for an acknowledgement. If it was, it ends with its session, like writes that it made wait.
+    """
+    begun = op.goal is not None or op.committed or op.may_have_opened
+    return state.writable and ARMED not in state.holders and not begun
 
 
 def _release_routes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
