@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 import pytest
 
 from tests.support.death import semi_sync
 from tests.support.lab import Lab
+from tests.support.mariadb import Node
 from tests.support.mysql import MySQLCluster
-from tests.support.scene import assert_order, books, other, switched
+from tests.support.scene import assert_order, books, configured, other, switched
+from tests.support.wait import until
 
 pytestmark = pytest.mark.matrix
 
@@ -28,3 +34,36 @@ def test_a_switchover_keeps_as_many_acknowledgers_as_its_primary_wants(replicas:
         now = semi_sync(new)
         assert (now["master_status"], int(now["master_clients"])) == ("ON", replicas), now
         assert int(now["master_no_tx"]) == 0, "a commit was acknowledged by too few"
+
+
+def test_a_replica_that_acknowledged_what_still_waits_is_not_errant_and_a_failed_freeze_is_undone() -> None:
+    """One of two acknowledgers is gone: commits hang, and the other one has executed them."""
+    with Lab.start(3, provider=MySQLCluster, semi_sync=True, options=_OPTIONS) as lab:
+        old = lab.cluster.primary
+        new, away = (node for node in lab.cluster if node is not old)
+        old.sql("CREATE TABLE app.hung (id INT PRIMARY KEY)")
+        lab.cluster.await_synced()
+        patient = {"long_transaction": "60s"}  # else it would be refused for the commit that hangs
+        with configured(lab, switchover=patient), _hanging(old, new, away):
+            told = lab.json("plan", "--to", new.name)[1]
+            assert not [f for f in told["findings"] if f["code"].endswith(".errant")], told["findings"]
+            words = str(lab.json("switchover", "--yes", "--force", "--to", new.name)[1])
+            assert "everything was undone" in words, words
+            assert "no write lock within the budget" in words, words
+        assert_order(lab, old.name)
+
+
+@contextlib.contextmanager
+def _hanging(old: Node, new: Node, away: Node) -> Iterator[None]:
+    """For a ``with`` block: ``away`` does not receive, and a commit of ``old`` waits, which ``new`` has executed."""
+    away.sql("STOP REPLICA IO_THREAD")
+    until(lambda: int(semi_sync(old)["master_clients"]) == 1, "one acknowledger to be left")
+    writer = threading.Thread(target=old.sql, args=("INSERT INTO app.hung VALUES (1)",))
+    writer.start()
+    try:
+        until(lambda: new.sql("SELECT * FROM app.hung"), "the other one to execute it")
+        yield
+    finally:
+        away.sql("START REPLICA IO_THREAD")
+        writer.join(20.0)
+    assert not writer.is_alive()
