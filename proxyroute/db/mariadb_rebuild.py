@@ -20,6 +20,7 @@ from proxyroute.db.mariadb_remains import READ_LOG
 from proxyroute.db.owning import DEAD_MAN, FILL_UNLOGGED, LOAD, REBUILD, own
 from proxyroute.db.rebuild import Rebuild
 from proxyroute.db.rows import parse_version
+from proxyroute.db.session import Session
 from proxyroute.errors import LeaseLost, ScriptFailed, ServerError, StatementError, Unreachable
 from proxyroute.faults import act
 from proxyroute.gtid import MariaDBPosition, Position
@@ -130,7 +131,7 @@ class MariaDBRebuild(Rebuild):
                 return int(row["size"] or 0)
             return self._logical_size(session, deadline)
 
-    def missing(self, version: Version, grants: Sequence[str]) -> tuple[str, ...]:
+    def missing(self, session: Session, version: Version, grants: Sequence[str], deadline: Deadline) -> tuple[str, ...]:
         return mariadb_grants.missing_to_reseed(version, grants)
 
     def cannot_dump(self, deadline: Deadline) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ ENGINE = (
     Privilege("XA_RECOVER_ADMIN", "XA transactions that are prepared are found"),
     Privilege("SELECT", "channels, locks, and how long statements and transactions have run", "performance_schema.*"),
 )
+TAGGED = "TRANSACTION_GTID_TAG"
 REBUILD = (
     Privilege("SELECT", "data are compared and dumped"),
     Privilege("SHOW VIEW", "views are dumped"),
@@ -34,6 +35,7 @@ REBUILD = (
     Privilege("REPLICATION_SLAVE_ADMIN", "STOP REPLICA, CHANGE REPLICATION SOURCE"),
     Privilege("SYSTEM_VARIABLES_ADMIN", "gtid_next, gtid_purged, sql_log_bin, super_read_only, the source of a clone"),
     Privilege("REPLICATION_APPLIER", "what a dead primary had is applied (BINLOG '…', gtid_next)"),
+    Privilege(TAGGED, "the same of transactions whose GTIDs have a tag"),
     Privilege("CONNECTION_ADMIN", "writes where read_only is set; sessions of an earlier attempt are ended"),
     Privilege("SET_ANY_DEFINER", "views, routines, triggers and events keep their definers"),
     Privilege("SYSTEM_USER", "the same where the definer has it as well, as root has"),
@@ -46,11 +48,12 @@ REBUILD = (
 )
 """What the account of ``rejoin`` needs; kept apart, because it may write everything."""
 NOT_TO_DUMP = frozenset(
-    {"BACKUP_ADMIN", "CLONE_ADMIN", "REPLICATION_APPLIER", "BINLOG_ADMIN", "INDEX", "UPDATE", "DELETE"}
+    {"BACKUP_ADMIN", "CLONE_ADMIN", "REPLICATION_APPLIER", "BINLOG_ADMIN", "INDEX", "UPDATE", "DELETE", TAGGED}
 )
-"""What of it only a clone takes, or what is left of a dead primary."""
+"""What of it only a clone takes, or what is left of a dead primary, or (the last) a position with tags."""
 FORCE = Privilege("CREATE USER", "switchover --force locks privileged writers (ALTER USER … ACCOUNT LOCK)")
 
+_TAGS_SINCE = (8, 3, 0)
 _ANY_DEFINER_SINCE = (8, 2, 0)
 _APPLIER_SINCE = (8, 0, 18)
 
@@ -62,6 +65,9 @@ def engine_privileges(version: Version, *, force: bool = False) -> tuple[Privile
 
 def _named(version: Version, privileges: Iterable[Privilege]) -> tuple[Privilege, ...]:
     """Returns ``privileges`` by the names that they have in ``version``."""
+    if version >= _TAGS_SINCE:
+        return tuple(privileges)
+    privileges = [p for p in privileges if p.name != TAGGED]
     if version >= _ANY_DEFINER_SINCE:
         return tuple(privileges)
     names = {"SET_ANY_DEFINER": "SET_USER_ID"}
@@ -76,9 +82,13 @@ def missing_privileges(version: Version, grants: Iterable[str]) -> tuple[str, ..
     return lacking(engine_privileges(version), held_by(grants))
 
 
-def missing_to_reseed(version: Version, grants: Iterable[str]) -> tuple[str, ...]:
-    """Returns what a dump, its load and the new history take and is not in ``grants``, the lines of SHOW GRANTS."""
-    needed = (p for p in _named(version, REBUILD) if p.name not in NOT_TO_DUMP)
+def missing_to_reseed(version: Version, grants: Iterable[str], *, tagged: bool = False) -> tuple[str, ...]:
+    """Returns what a dump, its load and the new history take and is not in ``grants``, the lines of SHOW GRANTS.
+
+    ``tagged``: the new history has GTIDs with a tag.
+    """
+    aside = NOT_TO_DUMP - {TAGGED} if tagged else NOT_TO_DUMP
+    needed = (p for p in _named(version, REBUILD) if p.name not in aside)
     return lacking(needed, held_by(grants))
 
 

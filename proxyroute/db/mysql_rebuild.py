@@ -115,8 +115,9 @@ class MySQLRebuild(Rebuild):
             row = session.one("SELECT SUM(FILE_SIZE) AS size FROM information_schema.INNODB_TABLESPACES", deadline)
         return int(row["size"] or 0)
 
-    def missing(self, version: Version, grants: Sequence[str]) -> tuple[str, ...]:
-        return mysql_grants.missing_to_reseed(version, grants)
+    def missing(self, session: Session, version: Version, grants: Sequence[str], deadline: Deadline) -> tuple[str, ...]:
+        tagged = any(source.tag for source, _ in read_position(session, deadline).sets)
+        return mysql_grants.missing_to_reseed(version, grants, tagged=tagged)
 
     def cannot_dump(self, deadline: Deadline) -> tuple[str, ...]:
         with self._session(deadline) as session:

@@ -63,8 +63,8 @@ class Rebuild(ABC):
     def cannot_dump(self, deadline: Deadline) -> tuple[str, ...]: ...
 
     @abstractmethod
-    def missing(self, version: Version, grants: Sequence[str]) -> tuple[str, ...]:
-        """Returns what a dump and its load take and is not in ``grants``, the lines of SHOW GRANTS."""
+    def missing(self, session: Session, version: Version, grants: Sequence[str], deadline: Deadline) -> tuple[str, ...]:
+        """Returns what a dump and its load take and is not in ``grants``, the lines of SHOW GRANTS there."""
 
     def __init__(
         self,
@@ -226,7 +226,7 @@ class Rebuild(ABC):
         """Says so where our account may not do what a dump or its load takes: in its midst that would cost the data."""
         version = parse_version(str(session.one("SELECT @@version AS v", deadline)["v"]))
         grants = [str(line) for row in session.read("SHOW GRANTS", deadline) for line in row.values()]
-        missing = ", ".join(self.missing(version, grants))
+        missing = ", ".join(self.missing(session, version, grants, deadline))
         told = f"the account of rejoin lacks {missing} on {self.name}; 'proxyroute grants' prints what it needs"
         return [told] if missing else []
 

@@ -85,6 +85,7 @@ REBUILDS: Mapping[str, str] = {
     "REPLICATION_SLAVE_ADMIN": "STOP REPLICA",
     "SYSTEM_VARIABLES_ADMIN": "SET SESSION sql_log_bin=0",
     "REPLICATION_APPLIER": "BINLOG 'AAAA'",
+    "TRANSACTION_GTID_TAG": "SET SESSION gtid_next='ffffffff-ffff-ffff-ffff-ffffffffffff:tag:1'",
     "CONNECTION_ADMIN": "CREATE TABLE app.x (id INT); DROP TABLE app.x",
     "SET_ANY_DEFINER": "CREATE DEFINER=maker@'%' VIEW app.w AS SELECT 1 AS one; DROP VIEW app.w",
     "SYSTEM_USER": "CREATE DEFINER=root@localhost VIEW app.w AS SELECT 1 AS one; DROP VIEW app.w",
@@ -105,7 +106,7 @@ REBUILDS: Mapping[str, str] = {
     "EXECUTE": "CREATE VIEW app.w AS SELECT app.f() AS one; DROP VIEW app.w",
 }
 """What the account of rejoin does, by the privilege that it takes: where read_only is set, and without binary log."""
-REFUSED = DENIED | {1290, 1370, 1449, 1356}
+REFUSED = DENIED | {1290, 1370, 1449, 1356, 6038}
 
 
 @pytest.fixture(scope="module")

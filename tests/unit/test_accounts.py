@@ -29,6 +29,7 @@ BY_SUPER = {
     *("CONNECTION ADMIN", "SLAVE MONITOR"),
 }
 TO_CLONE_OR_REPLAY = {"BACKUP_ADMIN", "CLONE_ADMIN", "REPLICATION_APPLIER", "INDEX", "UPDATE", "DELETE"}
+FOR_TAGS = "TRANSACTION_GTID_TAG"
 SUPER, READ_ONLY_ADMIN, EVERYTHING, INSERT = 1 << 15, 1 << 33, 2**64 - 1, 1 << 1
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "privileges.md"
 
@@ -204,7 +205,7 @@ def test_an_older_mysql_is_given_privileges_by_the_names_it_knows(
         (mariadb_grants, V10_11, {"LOCK TABLES", "BINLOG REPLAY", "UPDATE", "DELETE", *BY_SUPER}),
         (mariadb_grants, V11_8, {"LOCK TABLES", "BINLOG REPLAY", "UPDATE", "DELETE"}),
         (mysql_grants, (8, 0, 36), TO_CLONE_OR_REPLAY),
-        (mysql_grants, (9, 7, 4), TO_CLONE_OR_REPLAY),
+        (mysql_grants, (9, 7, 4), {*TO_CLONE_OR_REPLAY, FOR_TAGS}),
     ],
 )
 def test_a_reseed_misses_whatever_the_printed_account_lacks_but_for_what_only_other_ways_take(
@@ -217,6 +218,16 @@ def test_a_reseed_misses_whatever_the_printed_account_lacks_but_for_what_only_ot
         less = f"GRANT {', '.join(n for n in names if n != name)} ON *.* TO `x`@`%`"
         assert grants.missing_to_reseed(version, (less,)) == (() if name in aside else (name,))
     assert grants.missing_to_reseed(version, ("GRANT ALL PRIVILEGES ON *.* TO `x`@`%`",)) == ()
+
+
+@pytest.mark.parametrize(("version", "known"), [((8, 2, 0), False), ((8, 3, 0), True), ((9, 7, 4), True)])
+def test_gtids_with_tags_take_a_privilege_where_there_are_any(version: Version, known: bool) -> None:
+    """And a dump of a server that has none goes without it: accounts made for an earlier release lack it."""
+    _, granted = mysql_grants.rebuild_statements(version, "x")
+    assert (FOR_TAGS in granted) == known
+    less = granted.replace(f"{FOR_TAGS}, ", "")
+    assert mysql_grants.missing_to_reseed(version, (less,)) == ()
+    assert mysql_grants.missing_to_reseed(version, (less,), tagged=True) == ((FOR_TAGS,) if known else ())
 
 
 def test_names_in_the_statements_are_quoted() -> None:
