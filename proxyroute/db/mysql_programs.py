@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from proxyroute.errors import ScriptFailed
 from proxyroute.host import Program, output
@@ -22,3 +23,16 @@ def require_own(program: str, deadline: Deadline) -> None:
         raise ScriptFailed(f"{error}; MySQL's client package has it") from error
     if _MARIADB.search(told.decode(errors="replace")):
         raise ScriptFailed(f"the {program} of this machine is MariaDB's; MySQL's client package has its own")
+
+
+def require_options(program: str, options: Sequence[str], deadline: Deadline) -> None:
+    """Raises ScriptFailed unless ``program`` knows all of ``options``: older ones lack some, and end when told such.
+
+    No server is asked. ``--help`` stands last: it answers only when everything before it is understood.
+    """
+    try:
+        output(Program((program, "--no-defaults", *options, "--help")), deadline)
+    except ScriptFailed as error:
+        raise ScriptFailed(
+            f"the {program} of this machine is too old, a newer client package is needed: {error}"
+        ) from error

@@ -17,7 +17,7 @@ from typing import Any
 from proxyroute.db import mysql_channels, mysql_clone, mysql_filters, mysql_grants
 from proxyroute.db.grants import Version
 from proxyroute.db.host_owner import start_server
-from proxyroute.db.mysql_programs import READ_LOG, require_own
+from proxyroute.db.mysql_programs import READ_LOG, require_options, require_own
 from proxyroute.db.mysql_read import read_position
 from proxyroute.db.owning import DEAD_MAN, FILL_UNLOGGED_MYSQL, LOAD, REBUILD, own
 from proxyroute.db.rebuild import POLL, Rebuild
@@ -34,6 +34,12 @@ _PURGED = re.compile(rb"SET @@GLOBAL\.GTID_PURGED='\+?([^']*)'")
 _HEAD = 1 << 16
 _LOCK = 2
 """Seconds for which a dump waits for its moment without writes: meanwhile everybody's writes wait as well."""
+_DUMP = (
+    *("--single-transaction", "--quick", "--set-gtid-purged=COMMENTED", "--no-tablespaces", "--routines", "--events"),
+    *("--triggers", "--hex-blob", "--skip-add-locks", "--max-allowed-packet=1G"),
+    f"--init-command=SET SESSION lock_wait_timeout={_LOCK:d}",
+)
+"""What mysqldump is told; that of 8.0 does not know the last."""
 _RESTART = 30.0
 """Seconds within which a server that restarts by itself has begun to: after that it is started on its host."""
 _AGAIN = 2.0
@@ -122,9 +128,10 @@ class MySQLRebuild(Rebuild):
     def cannot_dump(self, deadline: Deadline) -> tuple[str, ...]:
         with self._session(deadline) as session:
             found = [*self._inconsistent(session, deadline), *self._lacks(session, deadline)]
-        for program in ("mysqldump", "mysql"):
+        for program, options in (("mysqldump", _DUMP), ("mysql", ())):
             try:
                 require_own(program, deadline)
+                require_options(program, options, deadline)
             except ScriptFailed as error:
                 found.append(str(error))
         return tuple(found)
@@ -151,10 +158,7 @@ class MySQLRebuild(Rebuild):
             self._drop_schemas(here, deadline)
             dump = source.program(
                 "mysqldump",
-                *("--single-transaction", "--quick", "--set-gtid-purged=COMMENTED", "--no-tablespaces"),
-                *("--routines", "--events", "--triggers", "--hex-blob", "--skip-add-locks"),
-                f"--init-command=SET SESSION lock_wait_timeout={_LOCK:d}",
-                *("--max-allowed-packet=1G", "--databases", *wanted),
+                *(*_DUMP, "--databases", *wanted),
             )
             first = FILL_UNLOGGED_MYSQL.format(load=LOAD, rebuild=REBUILD, owner=here.id)
             load = self.program("mysql", "--binary-mode", "--max-allowed-packet=1G", f"--init-command={first}")
@@ -203,7 +207,8 @@ class MySQLRebuild(Rebuild):
             # one that is down is started first, and looked at then
             with suppress(Unreachable), self._session(deadline) as here:
                 found += mysql_clone.cannot_clone(here, there, deadline)
-        return tuple(found)
+        # in place: what is here goes before anything comes
+        return (*found, *self._no_room(source, deadline))
 
     def copy_from(
         self,

@@ -212,15 +212,18 @@ class Rebuild(ABC):
 
     def cannot_load(self, source: Rebuilder, deadline: Deadline) -> tuple[str, ...]:
         found: list[str] = []
+        with suppress(ServerError), self._session(deadline) as session:  # nobody can tell: it is tried
+            found += self._lacks(session, deadline)
+        return (*found, *self._no_room(source, deadline))
+
+    def _no_room(self, source: Rebuilder, deadline: Deadline) -> list[str]:
+        """Says so where the data of ``source`` do not fit here once what is here has gone; not if nobody can tell."""
         try:
-            with self._session(deadline) as session:
-                found += self._lacks(session, deadline)
             needed = source.data_size(deadline, physical=True)
-            freed = self.data_size(deadline, physical=True)  # what is here goes before the dump is loaded
-            found += mariadb_copy.cannot_load(self._host(), self.data_dir(deadline), needed, freed, deadline)
-        except (ScriptFailed, ServerError, ValueError):  # nobody can tell: it is tried
-            pass
-        return tuple(found)
+            freed = self.data_size(deadline, physical=True)
+            return mariadb_copy.cannot_load(self._host(), self.data_dir(deadline), needed, freed, deadline)
+        except (ScriptFailed, ServerError, ValueError):
+            return []
 
     def _lacks(self, session: Session, deadline: Deadline) -> list[str]:
         """Says so where our account may not do what a dump or its load takes: in its midst that would cost the data."""
