@@ -19,6 +19,7 @@ from proxyroute.db.grants import Version
 from proxyroute.db.host_owner import start_server
 from proxyroute.db.mysql_programs import READ_LOG, require_options, require_own
 from proxyroute.db.mysql_read import read_position
+from proxyroute.db.mysql_readers import end_long_readers, end_readers, is_stuck, long_readers
 from proxyroute.db.owning import DEAD_MAN, FILL_UNLOGGED_MYSQL, LOAD, REBUILD, own
 from proxyroute.db.rebuild import POLL, Rebuild
 from proxyroute.db.session import Session
@@ -34,6 +35,8 @@ _PURGED = re.compile(rb"SET @@GLOBAL\.GTID_PURGED='\+?([^']*)'")
 _HEAD = 1 << 16
 _LOCK = 2
 """Seconds for which a dump waits for its moment without writes: meanwhile everybody's writes wait as well."""
+_WAITED = "(1205)"
+"""In what mysqldump says when its lock was not had in time."""
 _DUMP = (
     *("--single-transaction", "--quick", "--set-gtid-purged=COMMENTED", "--no-tablespaces", "--routines", "--events"),
     *("--triggers", "--hex-blob", "--skip-add-locks", "--max-allowed-packet=1G"),
@@ -128,6 +131,7 @@ class MySQLRebuild(Rebuild):
     def cannot_dump(self, deadline: Deadline) -> tuple[str, ...]:
         with self._session(deadline) as session:
             found = [*self._inconsistent(session, deadline), *self._lacks(session, deadline)]
+            found += self._held_up(session, deadline)
         for program, options in (("mysqldump", _DUMP), ("mysql", ())):
             try:
                 require_own(program, deadline)
@@ -162,11 +166,38 @@ class MySQLRebuild(Rebuild):
             )
             first = FILL_UNLOGGED_MYSQL.format(load=LOAD, rebuild=REBUILD, owner=here.id)
             load = self.program("mysql", "--binary-mode", "--max-allowed-packet=1G", f"--init-command={first}")
-            with self._trusting(here, deadline), act("rejoin.load"):
+            with source._session(deadline) as there:  # it was looked at long ago
+                if found := source._held_up(there, deadline):
+                    raise ScriptFailed("; ".join(found))
+            with self._trusting(here, deadline), source._flushed(position), act("rejoin.load"):
                 pump(dump, load, deadline, watch, head=_HEAD, hear=hear)
         if not position:
             raise ScriptFailed(f"the dump of {source.name} does not tell its position")
         return position[0]
+
+    def _held_up(self, session: Session, deadline: Deadline) -> list[str]:
+        """Says so where the flush of a dump would have to wait, and after it everybody else (decision 0076)."""
+        told = "a dump would keep everybody from those until that ends; try again then"
+        return [f"{found}, and {told}" for found in long_readers(session, _LOCK, deadline)]
+
+    @contextmanager
+    def _flushed(self, heard: Sequence[Position]) -> Iterator[None]:
+        """For a dump of this server, whose position is ``heard`` once it needs no lock any more.
+
+        Where its flush was waited for in vain, whoever wants a table that was open before waits on, for as long as
+        that statement runs. Nobody was told to wait for more than a moment: what has begun since we looked is ended.
+        """
+        try:
+            yield
+        except BaseException as error:
+            brief = Deadline.firm(_AGAIN)
+            if not heard:
+                with suppress(ServerError, TimedOut), self._session(brief) as session:
+                    if _WAITED in str(error):  # for so long have those run at least that it waited for
+                        end_long_readers(session, _LOCK - 1, brief)
+                    elif is_stuck(session, brief):
+                        end_readers(session, brief, stuck=True)
+            raise
 
     @contextmanager
     def _trusting(self, here: Session, deadline: Deadline) -> Iterator[None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.broken import await_equal, diverge, ready
+from tests.support.accounts import APPLICATION
+from tests.support.broken import REBUILD, await_equal, diverge, ready
+from tests.support.clients import Clients
+from tests.support.engines import stopped_at
 from tests.support.lab import Lab
 from tests.support.mariadb import Node
 from tests.support.mysql import MySQLCluster, mysql_root
@@ -153,6 +158,67 @@ def test_writers_wait_no_longer_than_a_moment_for_the_position_of_a_dump(lab: La
     until(lambda: new.sql("SELECT 1"), "the primary to answer")
     reseeded(lab, old)
     assert_anew(old, new)
+
+
+def answered(node: Node) -> None:
+    """A session of its own gets through to the table within seconds, for reading and for writing."""
+    with node.session(APPLICATION) as other, other.cursor() as cursor:
+        cursor.execute("SET SESSION lock_wait_timeout=3")
+        cursor.execute("SELECT COUNT(*) FROM app.t")
+        cursor.execute("UPDATE app.t SET v='answered' WHERE id=2")
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"), [("SELECT id, SLEEP(60) FROM app.t", "has tables open for"), ("", "holds LOCK TABLES")]
+)
+def test_nobody_is_kept_waiting_by_a_dump_that_would_wait_for_a_long_reader(
+    lab: Lab, statement: str, said: str
+) -> None:
+    """Its flush would be given up, and everybody who wants that table would go on waiting (decision 0076)."""
+    old, new = diverge(lab, UNDOABLE)
+    with contextlib.ExitStack() as ends:
+        clients = Clients(new, ends)
+        number = clients.running(statement) if statement else clients.idle("LOCK TABLES app.t READ")
+        aged = "SELECT 1 FROM performance_schema.threads WHERE PROCESSLIST_ID=%s AND PROCESSLIST_TIME >= 2"
+        until(lambda: new.sql(aged, (number,)), "it to read for long")
+        status, value = lab.json("rejoin", old.name, "--method", "reseed", "--yes")
+        assert status == 3, value
+        texts = [finding["text"] for finding in value["error"]["findings"]]
+        assert any(f"session {number} on {new.name} {said}" in text for text in texts), texts
+        assert clients.alive(number)
+        if statement:
+            answered(new)
+    reseeded(lab, old)
+    assert_anew(old, new)
+
+
+def test_a_reader_that_begins_right_before_a_dump_is_ended_with_its_attempt(lab: Lab) -> None:
+    old, new = diverge(lab, UNDOABLE)
+    with contextlib.ExitStack() as ends:
+        with stopped_at(lab, "rejoin.load:before", ("rejoin", old.name, "--method", "reseed", "--yes")) as engine:
+            reading = Clients(new, ends).running("SELECT id, SLEEP(60) FROM app.t")
+            os.kill(engine.pid, signal.SIGCONT)
+            assert engine.wait(60) == 5
+        # nobody had to be seen waiting for it
+        idle = "SELECT 1 FROM information_schema.PROCESSLIST WHERE ID=%s AND COMMAND='Sleep'"
+        assert new.sql(idle, (reading,)), "its statement has ended, its session has not"
+        answered(new)
+    reseeded(lab, old)
+    assert_anew(old, new)
+
+
+def test_a_dump_of_gtids_with_tags_takes_its_privilege_and_that_is_told_before(lab: Lab) -> None:
+    old, new = diverge(lab, UNDOABLE)
+    new.sql("SET GLOBAL gtid_purged='+aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa:tag:1'")
+    whom = f"'{REBUILD.user}'@'%'"
+    new.sql(f"REVOKE TRANSACTION_GTID_TAG ON *.* FROM {whom}")
+    status, value = lab.json("rejoin", old.name, "--method", "reseed", "--yes")
+    assert status == 3, value
+    assert any(f"lacks TRANSACTION_GTID_TAG on {new.name}" in f["text"] for f in value["error"]["findings"])
+    new.sql(f"GRANT TRANSACTION_GTID_TAG ON *.* TO {whom}")
+    reseeded(lab, old)
+    assert_anew(old, new)
+    assert ":tag:1" in old.gtid()
 
 
 def test_one_that_restarts_by_itself_is_waited_for(hosted: Lab) -> None:
