@@ -54,7 +54,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> MySQLRebuild:
 
     server = rebuild("db1")
     monkeypatch.setattr(server, "_session", session)
-    for name in ("_inconsistent", "_lacks"):
+    for name in ("_inconsistent", "_lacks", "_held_up"):
         monkeypatch.setattr(server, name, lambda *_: [])
     return server
 
