@@ -134,6 +134,7 @@ def test_degraded_is_refused_under_lossless_and_done_and_told_otherwise(acknowle
         until(lambda: waits_for_acknowledgements(site.cluster), "serve to take up what was left to do", 60)
         old.start()
         await_back(site, old)
+        await_settled(site)
     assert_order(site)
 
 
