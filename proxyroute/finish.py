@@ -227,9 +227,8 @@ def _close_old(old: Server, op: Operation, deadline: Deadline) -> str:
     killed, late = 0, ""
     try:
         killed = _end_sessions(old, op, deadline)
-    except (
-        TimedOut
-    ) as error:  # they are killed; what they wrote is taken back, which may last as long as writing it did
+    except TimedOut as error:
+        # taking back what a killed session wrote may last as long as writing it did; no commit gets past read_only
         late, deadline = f"; {error}", Deadline.after(_REFUSE)
     old.refuse_writes(deadline)
     if not late:

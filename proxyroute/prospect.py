@@ -141,13 +141,13 @@ def _steps(view: View, plan: Plan, parts: Parts) -> Iterator[PlannedStep]:
         "old sessions end, then writes are refused",
         on_old("keep_clients_out", "kill_clients", "refuse_writes", "unblock_writes"),
     )
-    address = [PlannedStep("address up", "run the site's script", (" ".join(parts.hooks.configured("address_up")),))]
     repointed = [*plan.replicas, plan.primary]
     acts = tuple(f"{n}: {s}" for n in repointed for s in parts.site[n].statements("follow", policy, new_peer))
     follow = PlannedStep("repoint", f"{', '.join(repointed)} follow {new.name}", (*on_new("forget_source"), *acts))
     if plan.unacknowledged:  # whoever writes waits for these, a script that tries it as well
         yield follow
-    yield from address if parts.hooks.configured("address_up") else ()
+    if parts.hooks.configured("address_up"):
+        yield PlannedStep("address up", "run the site's script", (" ".join(parts.hooks.configured("address_up")),))
     if not plan.unacknowledged:
         yield PlannedStep("first writes", "let them flow before anything else is done")
         yield follow

@@ -54,6 +54,13 @@ def follow(replica: Node, source: Node, seconds: float = 30.0) -> None:
         at.close()
 
 
+def delay(node: Node) -> None:
+    """It applies what it receives an hour later."""
+    for statement in ("STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY=3600", "START SLAVE"):
+        node.sql(statement)
+    until(node.replicates, f"{node.name} to follow")
+
+
 @pytest.fixture
 def three(start_cluster: Callable[..., LocalCluster]) -> LocalCluster:
     cluster = start_cluster(3)
@@ -113,9 +120,7 @@ def test_relay_logs_that_a_start_would_drop_are_not_given_up(three: LocalCluster
 
 def test_what_a_delayed_replica_has_received_is_never_given_up(three: LocalCluster) -> None:
     db1, db2, db3 = three
-    for statement in ("STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY=3600", "START SLAVE"):
-        db3.sql(statement)
-    until(db3.replicates, "db3 to follow")
+    delay(db3)
     write(db1)
     until(lambda: received(db3, db1), "db3 to receive it")
     purge(db2)
@@ -212,9 +217,7 @@ def test_the_plan_tells_before_whom_the_candidate_cannot_serve(start_lab: Callab
         db1.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
         lab.cluster.await_synced()
         assert told(lab) == []
-        for statement in ("STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY=3600", "START SLAVE"):
-            db3.sql(statement)
-        until(db3.replicates, "db3 to follow")
+        delay(db3)
         write(db1)
         until(lambda: received(db3, db1), "db3 to receive it")
         purge(db2)
