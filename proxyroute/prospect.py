@@ -108,8 +108,10 @@ def _steps(view: View, plan: Plan, parts: Parts) -> Iterator[PlannedStep]:
     yield PlannedStep("warm up", f"let {new.name} catch up while writes flow, at most {policy.warm_up:g} s")
     if plan.attach:
         replica = parts.site[plan.attach]
-        acts = tuple(f"{replica.name}: {s}" for s in replica.statements("follow", policy, new_peer))
-        yield PlannedStep("attach semi-sync replica", f"{replica.name} receives from {new.name} before it opens", acts)
+        verbs = ("stop_receiver", "follow")
+        acts = tuple(f"{replica.name}: {s}" for verb in verbs for s in replica.statements(verb, policy, new_peer))
+        what = f"{new.name} reaches what {replica.name} has received, which receives from it before it opens"
+        yield PlannedStep("attach semi-sync replica", what, acts)
     for account in plan.lock_accounts:
         yield PlannedStep(
             f"lock account {account}", "this privileged account writes past read-only", on_old("lock_account")

@@ -19,6 +19,7 @@ def statements(verb: str, policy: Policy, peer: Peer) -> tuple[str, ...]:
         "keep_clients_out": limit,
         "arm": ("FLUSH TABLES WITH READ LOCK; SLEEP; SET GLOBAL read_only=1 (one statement, ended when all is well)",),
         "wait_for": ("SELECT MASTER_GTID_WAIT(<frozen position>, …)",),
+        "stop_receiver": ("STOP SLAVE IO_THREAD",),
         "detach": ("STOP SLAVE",),
         "accept_writes": ("SET GLOBAL read_only=0",),
         "semi_sync": ("SET GLOBAL rpl_semi_sync_master_enabled=1",),

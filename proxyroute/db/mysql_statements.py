@@ -21,6 +21,7 @@ def statements(verb: str, policy: Policy, peer: Peer) -> tuple[str, ...]:
             "SET GLOBAL super_read_only=1, when a wait of the freeze budget is over (ended when all is well)",
         ),
         "wait_for": ("SELECT WAIT_FOR_EXECUTED_GTID_SET(<frozen position>, …)",),
+        "stop_receiver": ("STOP REPLICA IO_THREAD",),
         "detach": ("STOP REPLICA",),
         "accept_writes": ("SET GLOBAL read_only=0",),
         "semi_sync": ("SET GLOBAL rpl_semi_sync_source_enabled=1",),

@@ -143,7 +143,10 @@ def test_semi_sync_on_all_nodes_the_first_commits_are_acknowledged_and_the_roles
         for _ in range(2):
             old, new = lab.cluster.primary, lab.cluster[other(lab)]
             with books(lab):
+                steps = lab.json("plan", "--to", new.name)[1]["steps"]
                 switched(lab, "--to", new.name)
+            attached = [step["acts"][0] for step in steps if step["name"] == "attach semi-sync replica"]
+            assert [act.rpartition(" ")[2] for act in attached] == ["IO_THREAD"] * (n - 2), attached
             assert_order(lab, new.name)
             assert roles(new)[0] == 1
             assert {roles(node) for node in replicas(lab)} == {(0, 1)}
