@@ -32,11 +32,13 @@ _RETRY = 2000
 
 @dataclass
 class Streams:
-    """All streams of the daemon: there is a limit, and one end for all. Belongs to the event loop, but for ``end``."""
+    """All streams of the daemon: there are limits, and one end for all. Belongs to the event loop, but for ``end``."""
 
     most: int = 200
+    each: int = 50
+    """Of one token, with all sessions that it began: whoever forgets to close his leaves room for others."""
     heartbeat: float = _HEARTBEAT
-    _ends: set[asyncio.Event] = field(default_factory=set)
+    _ends: dict[asyncio.Event, str] = field(default_factory=dict)
     _closed: bool = False
     _loop: asyncio.AbstractEventLoop | None = None
 
@@ -44,18 +46,19 @@ class Streams:
     def count(self) -> int:
         return len(self._ends)
 
-    @property
-    def full(self) -> bool:
-        return self._closed or len(self._ends) >= self.most
+    def full(self, owner: str) -> bool:
+        """Returns whether there is no room for another one of ``owner``, which is the name of a token."""
+        taken = list(self._ends.values())
+        return self._closed or len(taken) >= self.most or taken.count(owner) >= self.each
 
-    def add(self, end: asyncio.Event) -> None:
+    def add(self, end: asyncio.Event, owner: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self._ends.add(end)
+        self._ends[end] = owner
         if self._closed:
             end.set()
 
     def remove(self, end: asyncio.Event) -> None:
-        self._ends.discard(end)
+        self._ends.pop(end, None)
 
     def end(self) -> None:
         """Ends all of them, and takes no more. Any thread may call this."""
@@ -89,16 +92,19 @@ class EventStream(Response):
         self,
         ring: Ring,
         streams: Streams,
+        owner: str,
         after: str,
         allowed: Callable[[], bool],
         clusters: Sequence[str] = (),
         look: Look | None = None,
     ) -> None:
-        """``after`` is the last event that the client has; ``allowed`` tells whether it may go on; may wait."""
+        """``owner`` is the name of the client's token, ``after`` the last event that it has; ``allowed`` tells whether
+        it may go on, and may wait."""
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._ring = ring
         self._streams = streams
+        self._owner = owner
         self._after = after
         self._allowed = allowed
         self._clusters = frozenset(clusters)
@@ -108,7 +114,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         end, wake = asyncio.Event(), asyncio.Event()
-        self._streams.add(end)
+        self._streams.add(end, self._owner)
         loop = asyncio.get_running_loop()
 
         def woken() -> None:

@@ -150,6 +150,19 @@ def test_there_are_only_so_many_streams_and_one_that_is_closed_makes_room(web: W
     assert Blocks(address, token).next()["event"] == "ready"
 
 
+def test_one_token_leaves_room_for_others(web: Web, address: str) -> None:
+    streams = web.app.state.streams
+    streams.most, streams.each = 3, 2
+    ann, ben = (web.token(Scope.READ, name) for name in ("ann", "ben"))
+    open_ones = [Blocks(address, ann) for _ in range(2)]
+    assert [blocks.next()["event"] for blocks in open_ones] == ["ready", "ready"]
+    answer = requests.get(address, headers={"Authorization": f"Bearer {ann}"}, stream=True, timeout=10)
+    assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
+    assert Blocks(address, ben).next()["event"] == "ready"
+    for blocks in open_ones:
+        blocks.close()
+
+
 def test_the_end_of_the_daemon_does_not_wait_for_who_listens(web: Web) -> None:
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(listening(web))

@@ -42,7 +42,7 @@ _EXAMPLE = (
 async def events(
     request: Request,
     hub: TheHub,
-    _: Reader,
+    reader: Reader,
     last_event_id: Annotated[str, Header(description="The last event that you have; browsers send it.")] = "",
     after: Annotated[str, Query(description="The same, where no header can be sent.")] = "",
     cluster: Annotated[list[str], Query(description="Only of these clusters.")] = [],  # noqa: B006 - not altered
@@ -63,7 +63,7 @@ async def events(
     """
     names = list(dict.fromkeys(cluster))
     streams: Streams = request.app.state.streams
-    if streams.full:
+    if streams.full(reader.name):
         raise Problem(503, "too many streams are open", cure="close some", headers={"Retry-After": "10"})
     if view and not 0 < len(names) <= _SHOWN:
         raise Problem(
@@ -80,7 +80,7 @@ async def events(
         return principal is not None and principal.may(Scope.READ)
 
     look = Look(names, lambda name: _version(hub, name), lambda name: _shown(hub, name)) if view else None
-    return EventStream(hub.events, streams, last_event_id or after, allowed, names, look)
+    return EventStream(hub.events, streams, reader.name, last_event_id or after, allowed, names, look)
 
 
 def _version(hub: Hub, name: str) -> int:

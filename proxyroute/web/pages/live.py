@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Send
 
 from proxyroute.errors import ProxyRouteError
-from proxyroute.web.auth import current
+from proxyroute.web.auth import Principal, current
 from proxyroute.web.pages.shell import hub_of
 from proxyroute.web.problems import Problem
 from proxyroute.web.stream import EventStream, Streams, block, either
@@ -29,22 +29,22 @@ _SOON = 4
 """What has just happened is shown after a fourth of the time after which what moves all the time is."""
 
 
-def live(request: Request, make: Make, every: float) -> Response:
+def live(request: Request, reader: Principal, make: Make, every: float) -> Response:
     """Returns the stream of a page: its parts as they change, looked at every so many seconds.
 
-    Raises Problem when there are too many streams.
+    Raises Problem when ``reader``, or all together, have too many streams.
     """
     streams: Streams = request.app.state.streams
-    if streams.full:
+    if streams.full(reader.name):
         raise Problem(503, "too many pages are open", cure="close some", headers={"Retry-After": "10"})
-    return _Parts(request, streams, make, every)
+    return _Parts(request, streams, reader.name, make, every)
 
 
 class _Parts(EventStream):
     """The response of such a stream."""
 
-    def __init__(self, request: Request, streams: Streams, make: Make, every: float) -> None:
-        super().__init__(hub_of(request).events, streams, "", lambda: current(request) is not None)
+    def __init__(self, request: Request, streams: Streams, owner: str, make: Make, every: float) -> None:
+        super().__init__(hub_of(request).events, streams, owner, "", lambda: current(request) is not None)
         self._make = make
         self._every = every
 

@@ -71,10 +71,10 @@ def overview(request: Request, hub: TheHub, principal: Reader) -> Response:
 
 
 @router.get("/live/overview")
-def live_overview(request: Request, hub: TheHub, _: Reader) -> Response:
+def live_overview(request: Request, hub: TheHub, principal: Reader) -> Response:
     """The overview as it changes."""
     lines = lines_of(request)
-    return live(request, lambda: lines.parts(hub), 1.0 if len(hub.names) < _MANY else 3.0)
+    return live(request, principal, lambda: lines.parts(hub), 1.0 if len(hub.names) < _MANY else 3.0)
 
 
 def lines_of(request: Request) -> Lines:
@@ -121,4 +121,4 @@ def live_cluster(request: Request, hub: TheHub, principal: Reader, cluster: str)
     """A cluster's page as it changes."""
     named(hub, cluster)
     may = principal.may(Scope.OPERATE)
-    return live(request, lambda: cluster_parts(hub, cluster, may), 1.0)
+    return live(request, principal, lambda: cluster_parts(hub, cluster, may), 1.0)

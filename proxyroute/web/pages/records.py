@@ -120,7 +120,7 @@ def live_operation(request: Request, hub: TheHub, principal: Reader, cluster: st
     """An operation as it goes on."""
     named(hub, cluster)
     operation_parts(hub, cluster, operation, principal)
-    return live(request, lambda: operation_parts(hub, cluster, operation, principal), 0.4)
+    return live(request, principal, lambda: operation_parts(hub, cluster, operation, principal), 0.4)
 
 
 def operation_parts(hub: Hub, cluster: str, operation: str, principal: Principal) -> Mapping[str, str]:
