@@ -145,7 +145,8 @@ class Engine(EngineLooks):
             planned = plan()
             file = self._folder / f"{operation}.jsonl"
             guard = Guard(file, self._lease)
-            epoch = self._lease.claim(highest_epoch(self.observe()), operation)
+            # operations are told apart by their epochs, and another kind of lease may count from elsewhere
+            epoch = self._lease.claim(max(highest_epoch(self.observe()), self._ledger.highest()), operation)
             op = Operation.create(
                 Journal(file, self._listener),
                 self._lease,
@@ -228,13 +229,15 @@ class Engine(EngineLooks):
         That is the last one that acted, for what it may have left to do, and the rejoins that are open; then that last
         one again, if it has left something at a server that had to rejoin first.
         """
-        found = [(f, r[0]["operation_kind"] == REJOIN, journal.outcome(r)) for f, r in self._ledger.readable()]
-        acted = [f for f, back, outcome in found if outcome in ("done", "aborted") and not back]
+        found = self._ledger.summaries()
+        acted = [s for s in found if s.outcome in ("done", "aborted") and s.kind != REJOIN][-1:]
         # who the primary is must be settled before anybody rejoins
-        moves, rejoins = ([f for f, b, outcome in found if outcome is None and b is back] for back in (False, True))
-        left = {at.partition("/")[0] for f in acted[-1:] for _, at in Operation.leftovers_of(journal.read(f))}
-        again = acted[-1:] if left & {journal.read(f)[0]["plan"]["candidate"] for f in rejoins} else []
-        return moves, [*acted[-1:], *rejoins, *again]
+        moves, rejoins = (
+            [s for s in found if s.outcome in ("begun", "open") and (s.kind == REJOIN) is back]
+            for back in (False, True)
+        )
+        again = [s for s in acted if s.left_at & {r.candidate for r in rejoins}]
+        return [self._ledger.file(s) for s in moves], [self._ledger.file(s) for s in (*acted, *rejoins, *again)]
 
     def _heal_one(self, file: Path, lost: Sequence[str], claim: float = _LEASE) -> Result | None:
         records = journal.read(file)

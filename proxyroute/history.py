@@ -11,6 +11,7 @@ from typing import Any
 from proxyroute import journal
 from proxyroute.errors import JournalError
 from proxyroute.journal import Record, first, outcome
+from proxyroute.model import NO_EPOCH, Epoch
 from proxyroute.operation import Operation
 from proxyroute.outcome import Evidence, Proof, Result, Verdict
 from proxyroute.words import stood_still
@@ -71,20 +72,32 @@ class Ledger:
         self._known: dict[Path, tuple[object, Summary | None]] = {}
 
     def summaries(self) -> tuple[Summary, ...]:
-        """Returns every operation on record, oldest first; the damaged ones are left out."""
+        """Returns every operation on record, oldest first by its epoch; the damaged ones are left out.
+
+        A clock that is set back, or differs between engines that share the folder, changes nothing about the order.
+        """
         found = {}
         for file, stamp in journal.stamps(self._folder).items():
             before = self._known.get(file)
             found[file] = before if before is not None and before[0] == stamp else (stamp, _summary(file))
         self._known = found
-        return tuple(summary for _, summary in found.values() if summary is not None)
+        known = (summary for _, summary in found.values() if summary is not None)
+        return tuple(sorted(known, key=lambda s: (Epoch.parse(s.epoch), s.operation)))
+
+    def highest(self) -> Epoch:
+        """Returns the highest epoch of any operation on record."""
+        return max((Epoch.parse(s.epoch) for s in self.summaries()), default=NO_EPOCH)
+
+    def file(self, summary: Summary) -> Path:
+        """Returns where the journal of an operation is."""
+        return self._folder / f"{summary.operation}.jsonl"
 
     def last_acted(self) -> Summary | None:
         """Returns the operation that ended last, of those that changed something."""
         return next((s for s in reversed(self.summaries()) if s.ended_with is not None), None)
 
     def readable(self) -> Iterator[tuple[Path, list[Record]]]:
-        """Yields every journal that can be read and has records, oldest first."""
+        """Yields every journal that can be read and has records, by the time that their names begin with."""
         for file in journal.journals(self._folder):
             if records := _records(file):
                 yield file, records
@@ -149,7 +162,7 @@ def summarize(records: list[Record]) -> Summary:
         leftovers=tuple(f"{verb} {server}: {reason}" for (verb, server), reason in left.items()),
         automatic=bool(begin.get("diagnosis", {}).get("automatic")),
         left_at=frozenset(server.partition("/")[0] for _, server in left),
-        epoch=next((r["epoch"] for r in reversed(records) if r["kind"] in ("turned", "back", "begin")), ""),
+        epoch=next(r["epoch"] for r in reversed(records) if r["kind"] in ("turned", "back", "begin")),
         told=str(end.get("text", "")) if end["kind"] == "end" else "",
         fencing=_kept(records, "fencing"),
         fenced_by=_kept(records, "fenced_by"),

@@ -76,14 +76,12 @@ class Upkeep:
     # -- what is meant --
 
     def intent(self) -> Intent | None:
-        """Returns who was made primary last: by what was published, or by the operation that ended since."""
+        """Returns who was made primary last: by what was published, or by an operation; the higher epoch counts."""
         kept, acted = memory.recall(self._file), self._last_acted()
         if acted is None or acted.ended_with is None:
             return kept
-        ended = acted.started + acted.seconds
-        if kept is not None and ended < kept.at:
-            return kept
-        return Intent(acted.ended_with, Epoch.parse(acted.epoch), ended)
+        by_act = Intent(acted.ended_with, Epoch.parse(acted.epoch), acted.started + acted.seconds)
+        return kept if kept is not None and kept.epoch > by_act.epoch else by_act
 
     def intended(self, view: View, observed: Sequence[Observed]) -> str:
         """Returns the server that writes are meant to go to. Raises Refused when that is not for us to say.

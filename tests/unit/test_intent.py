@@ -134,7 +134,7 @@ def test_what_was_told_before_or_means_the_same_hinders_nobody(tmp_path: Path, r
     assert "db2 was closed" in kept.close_strays(["db2"])
 
 
-def test_the_later_of_memory_and_operation_counts(tmp_path: Path) -> None:
+def test_the_higher_epoch_of_memory_and_operation_counts_whatever_the_clock_says(tmp_path: Path) -> None:
     file = tmp_path / "intent.json"
     assert upkeep(file).intent() is None
     intent.remember(file, MEANT)
@@ -143,7 +143,10 @@ def test_the_later_of_memory_and_operation_counts(tmp_path: Path) -> None:
     assert since is not None
     assert (since.primary, since.epoch) == ("db2", Epoch(3, 1))
     intent.remember(file, replace(MEANT, at=200.0))
-    assert upkeep(file, MOVED).intent() == replace(MEANT, at=200.0)
+    assert upkeep(file, MOVED).intent() == since
+    published = replace(MEANT, epoch=Epoch(3, 2))
+    intent.remember(file, published)
+    assert upkeep(file, MOVED).intent() == published
 
 
 def test_an_undone_operation_leaves_the_old_primary_meant(tmp_path: Path) -> None:
