@@ -288,14 +288,12 @@ class MaxScaleAdapter:
             if down > _SURELY:
                 break
             try:
-                self._poke(self._rest, known, until)
-                known = match(self._servers, states(self._rest, until))
-            except (TimedOut, AdapterError) as error:
+                known = self._look_now(known, until)
+            except (TimedOut, AdapterError):
                 if deadline.passed:
                     raise TimedOut(f"{self.name}: {'; '.join(wrong)}") from None
-                if not until.passed and not isinstance(error, TimedOut):
+                if not until.passed:
                     raise
-                time.sleep(min(_AGAIN, until.left))  # an answer that was lost: it is asked, and made to look, again
         return known
 
     def _await_readers(self, table: RouteTable, known: Known, deadline: Deadline) -> Known:
@@ -304,11 +302,18 @@ class MaxScaleAdapter:
         wanted = {r.name for r in table.readers} - {table.primary} - set(known.aside)
         while wanted - set(known.readers) and not until.passed:
             try:
-                self._poke(self._rest, known, until)
-                known = match(self._servers, states(self._rest, until))
+                known = self._look_now(known, deadline)
             except (AdapterError, TimedOut):
                 time.sleep(min(_AGAIN, until.left))
         return known
+
+    def _look_now(self, known: Known, deadline: Deadline) -> Known:
+        """Makes the monitor look now and returns what it shows then, also where the answer to the first was lost."""
+        try:
+            self._poke(self._rest, known, deadline)
+        except TimedOut:
+            time.sleep(min(_AGAIN, deadline.left))
+        return match(self._servers, states(self._rest, deadline))
 
     def _poke(self, rest: Rest, known: Known, deadline: Deadline) -> None:
         """Makes the monitor look now: clearing a drain that is not there does nothing else, and waits for that look."""

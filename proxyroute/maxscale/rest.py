@@ -164,7 +164,7 @@ class Rest:
         left = deadline.require(f"{method} {path}")
         auth = HTTPBasicAuth(self._settings.user, self._settings.password.reveal()) if basic else None
         headers = {} if basic else {"Authorization": f"Bearer {self._token}"}
-        seconds = min(left, self._settings.timeout)
+        seconds = min(left, self._settings.patience)
         with self._told(f"{method} {path}"):
             return self._opened().request(
                 method,

@@ -15,6 +15,7 @@ _MODES = {
     DRIVING: "no monitor owns the servers, and ProxyRoute sets their states",
     FOLLOWING: "MaxScale's monitor finds the primary by itself",
 }
+_LOOK = 10.0
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -41,7 +42,7 @@ class Settings:
     services: tuple[str, ...] = ()
     """The services that clients of this cluster use; empty: all that have its servers."""
     timeout: float = 2.0
-    """Seconds one request may take; while a command runs, a MaxScale answers nobody."""
+    """Seconds one request may take, when driving; see ``patience``."""
     apply_wait: float = 0.0
     """Following: seconds to wait, inside the blackout, for the monitor to show the new primary."""
     write_address: str = ""
@@ -85,6 +86,15 @@ class Settings:
     @property
     def driving(self) -> bool:
         return self.mode == DRIVING
+
+    @property
+    def patience(self) -> float:
+        """Seconds one request may take.
+
+        When following, a look of the monitor holds up every request, and waits for each server that does not answer. A
+        request that is given up meanwhile goes on in MaxScale, and the next ones stand in line behind it.
+        """
+        return self.timeout if self.driving else max(self.timeout, _LOOK)
 
     @property
     def encrypted(self) -> bool:

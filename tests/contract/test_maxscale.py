@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,26 @@ def test_what_the_monitor_cannot_see_yet_is_unknown_and_it_looks_on_in_the_backg
     subject.move("db2")
     until(lambda: subject.double.state("server2") == "Master, Running", "the monitor to have looked")
     assert adapter.settle(table(subject.servers, (1, 2), "db2"), soon()).state == "done"
+
+
+def test_a_look_that_takes_longer_than_a_request_may_is_awaited(make: Make) -> None:
+    """As when the primary's host is gone: every look takes as long as the monitor waits for it."""
+    subject = make("following", look_seconds=0.6)
+    settings = dataclasses.replace(subject.settings, timeout=0.4, apply_wait=0.1)
+    adapter = subject.kind("edge1", "shop", subject.servers, settings)
+    target = table(subject.servers, (1, 2), "db2")
+    subject.move("db2")
+    assert adapter.apply(target, soon()).state is ReceiptState.UNKNOWN, "the look goes on"
+    began = time.monotonic()
+    assert adapter.settle(target, soon(5)).state == "done"
+    assert time.monotonic() - began < 3
+
+
+def test_a_look_that_outlasts_even_that_counts_when_it_is_over(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxyroute.maxscale.settings._LOOK", 0.4)
+    subject = make("following", start=False, look_seconds=0.6)
+    subject.move("db2")
+    assert subject.adapter(timeout=0.4).settle(table(subject.servers, (1, 2), "db2"), soon(5)).state == "done"
 
 
 OWN_WILL = sorted(
