@@ -381,6 +381,8 @@ class MaxScaleAdapter:
     def _drift(self, seen: Look) -> Iterable[str]:
         if trouble := obstacle(seen, self._settings):
             yield trouble[0]
+        elif self._settings.driving and seen.running:
+            yield f"monitor {seen.running[0].name} runs, which is to be stopped (stop_monitor)"
         if len(seen.known.masters) > 1:
             yield f"writes may go to {' and '.join(seen.known.masters)}"
         claims = self._claims(seen.markers)

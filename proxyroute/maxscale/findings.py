@@ -198,6 +198,8 @@ class Examination:
                     text = f"monitor {monitor.name} is stopped, and runs again when MaxScale is restarted"
                 cure = f"take [{monitor.name}] out of the configuration: maxctrl destroy monitor {monitor.name} --force"
                 yield Finding("maxscale.monitor_stopped", Severity.WARNING, self._proxy, text, cure)
+                for would, cure in monitor.own_will:  # until somebody has stopped it
+                    yield Finding("maxscale.own_will", Severity.WARNING, self._proxy, would, cure)
 
     def _states(self, seen: Look) -> Iterator[Finding]:
         if self._settings.driving and seen.known.lost:

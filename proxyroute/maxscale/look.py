@@ -34,14 +34,14 @@ class Monitor:
 
     @property
     def own_will(self) -> Iterator[tuple[str, str]]:
-        """Yields each parameter by which it would act by itself, with what it does."""
+        """Yields, for each parameter by which it would act by itself, what it would do, and the cure."""
         for name, value in self.parameters.items():
-            if not _on(value):
-                continue
-            if name in _ACTS:
-                yield name, _ACTS[name]
-            elif name.startswith(_ENFORCES):
-                yield name, "changes servers by itself"
+            does = _ACTS.get(name) or ("changes servers by itself" if name.startswith(_ENFORCES) else "")
+            if does and _on(value):
+                yield (
+                    f"monitor {self.name} would act by itself: {name} {does}, and two would move the primary",
+                    f"maxctrl alter monitor {self.name} {name}=false",
+                )
 
 
 def _on(value: Any) -> bool:
@@ -156,9 +156,4 @@ def _following(look: Look, settings: Settings) -> tuple[str, str] | None:
     if alone := ours - monitor.servers:
         names = " ".join(sorted(alone))
         return f"monitor {monitor.name} does not have {names}", f"maxctrl link monitor {monitor.name} {names}"
-    for parameter, does in monitor.own_will:
-        return (
-            f"monitor {monitor.name} would act by itself: {parameter} {does}, and two would move the primary",
-            f"maxctrl alter monitor {monitor.name} {parameter}=false",
-        )
-    return None
+    return next(monitor.own_will, None)

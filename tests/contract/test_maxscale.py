@@ -249,6 +249,22 @@ def test_a_monitor_is_stopped_when_that_is_meant_and_it_is_said(make: Make) -> N
     assert codes(adapter.check(soon()))["maxscale.monitor_stopped"].severity is Severity.WARNING
 
 
+def test_a_monitor_that_is_back_after_a_restart_is_drift_and_settled(make: Make) -> None:
+    subject = make("driving", start=False, monitor=True, monitor_parameters={"auto_failover": True})
+    adapter = subject.adapter(stop_monitor=True)
+    target, abort = table(subject.servers, (1, 2), "db2"), table(subject.servers, (1, 1), "db1")
+    assert adapter.prepare(target, abort, soon()).state == "prepared"
+    assert adapter.settle(target, soon()).state == "done"
+    assert adapter.observe(soon()).drift == ()
+    subject.double.restart()
+    assert any("Mon" in text for text in adapter.observe(soon()).drift)
+    assert adapter.settle(target, soon()).state == "done"
+    assert adapter.observe(soon()).drift == ()
+    finding = codes(adapter.check(soon()))["maxscale.own_will"]
+    assert "auto_failover promotes another server" in finding.text, "until it is stopped, after each restart"
+    assert finding.cure == "maxctrl alter monitor Mon auto_failover=false"
+
+
 # -- Following --------------------------------------------------------------------------------------------------
 
 
