@@ -94,6 +94,9 @@ class HookAdapter:
         self._servers = servers
         self._settings = settings
         self._set: RouteTable | None = None
+        """What it was last told to route, whatever became of it."""
+        self._done: RouteTable | None = None
+        """The same, once the programs have ended well and the read-back agrees."""
 
     def check(self, deadline: Deadline) -> Sequence[Finding]:
         """Returns programs that cannot be run, a read-back that fails, and that there is none."""
@@ -175,10 +178,10 @@ class HookAdapter:
         if refused := self._outdated(table, seen):
             return refused
         same_epoch = seen is not None and seen.epoch in (None, table.epoch)
-        if self._set == table and seen is not None and seen.primary == table.primary and same_epoch:
+        if self._done == table and seen is not None and seen.primary == table.primary and same_epoch:
             return self._receipt(ReceiptState.DONE, table.epoch, evidence={"primary": seen.primary})
         trouble = ""
-        self._set = table
+        self._set, self._done = table, None
         for argv in filter(None, (self._settings.set, self._settings.reload)):
             try:
                 self._run(argv, self._environment(phase, table), deadline)
@@ -201,6 +204,7 @@ class HookAdapter:
         if trouble or seen.primary != table.primary:
             text = trouble or f"writes go to {seen.primary or _CLOSED}, not to {table.primary or _CLOSED}"
             return self._receipt(ReceiptState.FAILED, table.epoch, text, evidence)
+        self._done = table
         return self._receipt(ReceiptState.DONE, table.epoch, evidence=evidence)
 
     def _outdated(self, table: RouteTable, seen: _Seen | None) -> Receipt | None:

@@ -92,6 +92,18 @@ def test_the_reload_runs_after_the_set(hook: HookSubject) -> None:
     assert log.read_text().split() == ["set", "reload"]
 
 
+def test_a_reload_that_failed_is_run_again(hook: HookSubject) -> None:
+    runs, allowed = hook.folder / "runs", hook.folder / "allowed"
+    adapter = hook.adapter(reload=program(hook.folder, "reload", f"echo run >> {runs}; test -e {allowed}"))
+    target = table(hook.servers, (1, 2), "db2")
+    assert adapter.apply(target, soon()).state is ReceiptState.FAILED
+    assert adapter.settle(target, soon()).state is ReceiptState.FAILED, "what set wrote does not count yet"
+    allowed.touch()
+    assert adapter.settle(target, soon()).state is ReceiptState.DONE
+    assert adapter.settle(target, soon()).state is ReceiptState.DONE
+    assert runs.read_text().split() == ["run"] * 3, "what is done is not done again"
+
+
 @pytest.mark.parametrize(
     ("printed", "primary"), [("db2", "db2"), ("127.0.0.1:3303", "db3"), ("closed", None), ("db1 9.1", "db1")]
 )
