@@ -44,6 +44,8 @@ from proxyroute.model import (
 )
 
 _CLOSED = "closed"
+_FIRST_LOOK = 1 / 3
+"""The part of the time that a read-back gets before the route is set: one that hangs must leave enough to set it."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class HookAdapter:
         seen = None
         if self._settings.read:
             with contextlib.suppress(ScriptFailed):  # what counts is whether it answers afterwards
-                seen = self._read(deadline)
+                seen = self._read(deadline.within(deadline.left * _FIRST_LOOK))
         if refused := self._outdated(table, seen):
             return refused
         same_epoch = seen is not None and seen.epoch in (None, table.epoch)

@@ -104,6 +104,13 @@ def test_a_reload_that_failed_is_run_again(hook: HookSubject) -> None:
     assert runs.read_text().split() == ["run"] * 3, "what is done is not done again"
 
 
+def test_a_read_back_that_hangs_does_not_keep_the_route_from_being_set(hook: HookSubject) -> None:
+    adapter = hook.adapter(read=program(hook.folder, "hang", "exec sleep 30"))
+    receipt = adapter.settle(table(hook.servers, (1, 2), None), soon(3))
+    assert receipt.state is ReceiptState.UNKNOWN
+    assert hook.state.read_text() == "closed 1.2"
+
+
 @pytest.mark.parametrize(
     ("printed", "primary"), [("db2", "db2"), ("127.0.0.1:3303", "db3"), ("closed", None), ("db1 9.1", "db1")]
 )
