@@ -17,8 +17,9 @@ from proxyroute.errors import AdapterError, ConfigError, TimedOut
 from proxyroute.maxscale import services
 from proxyroute.maxscale import settings as maxscale_settings
 from proxyroute.maxscale.findings import Examination
+from proxyroute.maxscale.keeping import keep
 from proxyroute.maxscale.look import Look, look, obstacle, refuse_aside, refuse_unknown, states
-from proxyroute.maxscale.marker import PARAMETERS, Marker, markers, name_of
+from proxyroute.maxscale.marker import Marker, markers
 from proxyroute.maxscale.render import render
 from proxyroute.maxscale.rest import Answered, Rest
 from proxyroute.maxscale.states import Known, Move, lasting, match, unmet, urgent
@@ -59,7 +60,6 @@ class MaxScaleAdapter:
         self._rest = Rest(name, settings)
         self._told: RouteTable | None = None
         self._fallback: RouteTable | None = None
-        self._names: dict[str, str] = {}
         self._poked: threading.Thread | None = None
         self._queues: bool | None = None
 
@@ -216,10 +216,11 @@ class MaxScaleAdapter:
             evidence |= self._states(known)
             if wrong := unmet(table, known, reads=self._settings.driving):
                 if self._awaits(table.primary, known):
-                    self._mark(table, deadline)
+                    self._keep(table, deadline)
                     evidence["awaits"] = table.primary
                 return self._receipt(ReceiptState.FAILED, table.epoch, "; ".join(wrong), evidence)
-            self._mark(table, deadline)
+            if unkept := self._keep(table, deadline):
+                evidence["unkept"] = unkept
         except (AdapterError, ConfigError) as error:
             return self._receipt(ReceiptState.FAILED, table.epoch, str(error), evidence)
         except TimedOut as error:
@@ -345,18 +346,8 @@ class MaxScaleAdapter:
         self._poked = threading.Thread(target=look_on, name=f"{self.name}: look", daemon=True)
         self._poked.start()
 
-    def _mark(self, table: RouteTable, deadline: Deadline) -> None:
-        """Keeps the epoch of ``table`` in MaxScale, and forgets the older ones."""
-        wanted = name_of(self._cluster, table)
-        there = markers(self._cluster, self._servers, states(self._rest, deadline))
-        if wanted not in {m.name for m in there}:
-            try:
-                self._rest.create("servers", wanted, PARAMETERS, deadline)
-            except Answered as error:
-                raise AdapterError(self.name, f"the route is set, but its epoch could not be kept: {error}") from None
-        for old in there:
-            if old.name != wanted:
-                self._rest.delete("servers", old.name, deadline)
+    def _keep(self, table: RouteTable, deadline: Deadline) -> str:
+        return keep(self._rest, self.name, self._cluster, self._servers, table, deadline)
 
     # What must not be
 

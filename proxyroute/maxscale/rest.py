@@ -40,6 +40,12 @@ class Answered(AdapterError):
         self.status = status
         self.details = tuple(details)
 
+    @property
+    def out_of_sync(self) -> bool:
+        """Whether it has yet to take over what another MaxScale has changed. Not recorded, so matched loosely."""
+        told = str(self).lower()
+        return "out of sync" in told or "configuration conflict" in told
+
 
 class Rest:
     """One MaxScale. Used by one thread at a time; :meth:`another` makes one for another thread."""

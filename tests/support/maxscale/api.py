@@ -55,6 +55,8 @@ class Api:
     def _handled(self, request: Request, path: list[str]) -> Answer:
         try:
             body = _parsed(request.body)
+            if self._m.sync is not None:
+                self._m.sync.take_over(self._m)
             if request.method == "GET":
                 return self._get(request, path)
             return self._changed(request, path, body)
@@ -167,7 +169,8 @@ class Api:
             case "PATCH", ["services", name, "relationships", "servers"]:
                 self._service_servers(name, body)
             case "POST", ["servers"]:
-                self._add_server(_data(body))
+                with self._m.changed_objects():
+                    self._add_server(_data(body))
             case "POST", ["services"]:
                 self._add_service(_data(body))
             case "POST", ["listeners"]:
@@ -183,7 +186,8 @@ class Api:
             case "DELETE", ["users", "inet", name] if name in self._m.users:
                 del self._m.users[name]
             case "DELETE", ["servers", name]:
-                self._delete_server(name)
+                with self._m.changed_objects():
+                    self._delete_server(name)
             case _:
                 return Answer(404)
         return Answer(204)

@@ -1,7 +1,8 @@
 """A MaxScale that is none: a real HTTP server before a state machine, and behind it a router for real sessions.
 
 The state machine was derived from recordings of MaxScale 22.08.14, 24.02.3 and a pre-release of 24.08
-(``tests/recordings/maxscale``) and reads none of them; a test compares each recording with it.
+(``tests/recordings/maxscale``) and reads none of them; a test compares each recording with it. What several with
+``config_sync_cluster`` refuse each other is in none of them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tests.support.maxscale.api import Api
 from tests.support.maxscale.auth import Auth
 from tests.support.maxscale.backends import Backend, MadeUp
 from tests.support.maxscale.bits import Bit
+from tests.support.maxscale.config_sync import ConfigSync
 from tests.support.maxscale.documents import Documents
 from tests.support.maxscale.machine import Machine
 from tests.support.maxscale.router import Router
@@ -57,6 +59,7 @@ class Settings:
     services: bool = True
     split: bool = False
     """The listener of a readwritesplit reads statements; otherwise it does what a readconnroute does."""
+    config_sync: ConfigSync | None = None
 
 
 class Double:
@@ -84,6 +87,7 @@ class Double:
         s = self.settings
         machine = Machine(s.version, self.backend, look_seconds=s.look_seconds, command_seconds=s.command_seconds)
         machine.parameters |= {"admin_port": self.port, **s.parameters}
+        machine.sync = s.config_sync
         for name, address in servers.items():
             machine.add_server(name, address)
         if s.monitor:

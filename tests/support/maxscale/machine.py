@@ -10,14 +10,17 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxyroute.model import Address
 from tests.support.maxscale.backends import Backend, Reading
 from tests.support.maxscale.bits import ASIDE, ROLES, Bit, render, word
 from tests.support.maxscale.versions import at_least, defaults
+
+if TYPE_CHECKING:
+    from tests.support.maxscale.config_sync import ConfigSync
 
 
 class RefusedError(Exception):
@@ -103,6 +106,9 @@ class Machine:
         self.services: dict[str, Service] = {}
         self.monitors: dict[str, Monitor] = {}
         self.users: dict[str, tuple[str, str]] = {"admin": ("mariadb", "admin")}
+        self.sync: ConfigSync | None = None
+        """Shared with other MaxScales."""
+        self.config_version = 0
         self.started = time.time()
         self.listeners: list[Callable[[str, Bit, Bit, bool], None]] = []
         """Called with a server's name, its bits before and after, and whether its sessions end at once."""
@@ -161,6 +167,12 @@ class Machine:
     def main(self) -> Iterator[None]:
         """The one thread that serves everything."""
         with self._main:
+            yield
+
+    @contextmanager
+    def changed_objects(self) -> Iterator[None]:
+        """For a ``with`` block: objects are made or removed. Raises RefusedError."""
+        with self.sync.change(self) if self.sync is not None else nullcontext():
             yield
 
     # -- bits --
@@ -302,6 +314,7 @@ class Machine:
         new = Machine(self.version, self.backend, look_seconds=self.look_seconds, command_seconds=self.command_seconds)
         new.parameters, new.users = dict(self.parameters), dict(self.users)
         new.listeners = self.listeners
+        new.sync, new.config_version = self.sync, self.config_version
         for name, server in self.servers.items():
             if server.runtime and not saved:
                 continue
