@@ -36,6 +36,7 @@ from proxyroute.ports import Adapter, Lease, Server
 from proxyroute.routes import Routes
 from proxyroute.site import Site
 from proxyroute.standing import Book
+from proxyroute.trust import authorities
 
 
 class _Permits(TypedDict):
@@ -180,7 +181,7 @@ def _build_lease(config: ClusterConfig, name: str, lock: str, folder: Path) -> L
             EtcdClient(
                 lease.endpoints,
                 attempt=min(1.0, lease.time / 6),
-                verify=str(lease.ca) if lease.ca else True,
+                verify=authorities(lease.ca),
                 cert=(str(lease.cert), str(lease.key)) if lease.cert else None,
                 user=lease.user,
                 password=lease.password.reveal() if lease.password else "",

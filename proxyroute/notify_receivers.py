@@ -37,6 +37,7 @@ from proxyroute.errors import ConfigError, NotSent, ScriptFailed, TimedOut
 from proxyroute.faults import act
 from proxyroute.model import Deadline
 from proxyroute.notify_message import Notice, body, payload, subject
+from proxyroute.trust import authorities
 
 Reveal = Callable[[], str]
 """Returns a secret. Raises ConfigError."""
@@ -85,7 +86,7 @@ class Webhook:
                     data=data,
                     headers=headers,
                     timeout=deadline.require("the service"),
-                    verify=str(self.ca) if self.ca else True,
+                    verify=authorities(self.ca),
                     auth=lambda request: request,  # else a ~/.netrc would put its own password into the header
                     allow_redirects=False,
                     stream=True,  # the answer's body is nothing to wait for

@@ -29,6 +29,7 @@ from proxyroute.errors import (
     Unfinished,
 )
 from proxyroute.model import Finding, Severity
+from proxyroute.trust import authorities
 
 TOKEN_VARIABLE = "PROXYROUTE_TOKEN"
 _CONNECT, _ANSWER = 5.0, 60.0
@@ -60,7 +61,7 @@ class Remote:
         self._session = requests.Session()
         self._session.trust_env = False  # a .netrc, or a proxy, is not meant for this
         self._session.auth = _Bearer(_token(token_file))
-        self._session.verify = str(ca) if ca is not None else True
+        self._session.verify = authorities(ca)
 
     def get(self, path: str, **parameters: Any) -> Any:
         """Returns what is at ``path``. Raises what the local engine would, and NoAnswer."""

@@ -19,6 +19,7 @@ from proxyroute.errors import AdapterError, TimedOut
 from proxyroute.faults import act
 from proxyroute.maxscale.settings import Settings
 from proxyroute.model import Deadline
+from proxyroute.trust import authorities
 
 _CONNECT = 2.0
 
@@ -188,7 +189,7 @@ class Rest:
             self._session = requests.Session()
             self._session.trust_env = False  # no proxy and no .netrc of the environment comes in between
             s = self._settings
-            self._session.verify = str(s.ca) if s.ca and s.verify else s.verify
+            self._session.verify = authorities(s.ca) if s.verify else False
             if not s.verify:
                 requests.packages.urllib3.disable_warnings()  # type: ignore[attr-defined]
         return self._session

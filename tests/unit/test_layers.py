@@ -13,7 +13,7 @@ import pytest
 from tests.unit.sources import Source, sources
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "faults", "atomic", "words", "caller", "sdnotify", "moment"),
+    ("errors", "faults", "atomic", "words", "caller", "sdnotify", "moment", "trust"),
     ("deadline", "sign", "room"),
     ("report",),
     ("gtid", "policy"),

@@ -233,7 +233,9 @@ def test_a_token_comes_from_a_file_and_a_command_to_type_has_no_secret_in_it(far
     assert far.run("--token-file", str(file), "history", token="").exit_code == 0
 
 
-def test_a_certificate_is_verified_by_our_own_authority(tmp_path: Path) -> None:
+def test_a_certificate_is_verified_by_our_own_authority_or_the_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, port = make_certificate(tmp_path), free_port()
     web = make_web(tmp_path, Performer())
     settings = WebConfig(Address("127.0.0.1", port), made.cert, made.key)
@@ -244,4 +246,7 @@ def test_a_certificate_is_verified_by_our_own_authority(tmp_path: Path) -> None:
         assert done.exit_code == 2, done.output
         assert "cannot be trusted" in done.output
         done = far.run("--ca", str(made.ca), "history")
+        assert done.exit_code == 0, done.output
+        monkeypatch.setenv("SSL_CERT_FILE", str(made.ca))
+        done = far.run("history")
         assert done.exit_code == 0, done.output

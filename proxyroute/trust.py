@@ -1,0 +1,18 @@
+"""Whose certificates are trusted where no authority is named."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+
+def authorities(ca: Path | None) -> str | bool:
+    """Returns what ``requests`` is to verify certificates with: ``ca``, or else the machine's own authorities.
+
+    By itself it takes those that come with it. A machine has its own in a file or a folder, where OpenSSL looks for
+    them (``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` say where else); one that has neither takes those after all.
+    """
+    if ca is not None:
+        return str(ca)
+    own = ssl.get_default_verify_paths()
+    return own.cafile or own.capath or True
