@@ -169,8 +169,10 @@ class Rest:
         basic: bool = False,
     ) -> requests.Response:
         left = deadline.require(f"{method} {path}")
-        auth = HTTPBasicAuth(self._settings.user, self._settings.password.reveal()) if basic else None
-        headers = {} if basic else {"Authorization": f"Bearer {self._token}"}
+        auth, headers = None, {"Authorization": f"Bearer {self._token}"}
+        if basic:  # as bytes: a str would go as Latin-1, and MaxScale keeps UTF-8
+            auth = HTTPBasicAuth(self._settings.user.encode(), self._settings.password.reveal().encode())
+            headers = {}
         seconds = min(left, self._settings.patience)
         with self._told(f"{method} {path}"):
             return self._opened().request(

@@ -379,6 +379,14 @@ def test_a_wrong_password_is_told_as_one(driven: MaxScaleSubject, tmp_path: Path
     assert not adapter.observe(soon()).reachable
 
 
+@pytest.mark.parametrize("auth", ["basic", "token"])
+def test_a_password_may_have_any_letters(make: Make, tmp_path: Path, auth: str) -> None:
+    subject = make("driving", parameters={"admin_secure_gui": False})
+    subject.double.machine.users["zoë"] = ("pä€", "admin")
+    adapter = subject.adapter(user="zoë", password=password(tmp_path, "pä€"), auth=auth)
+    assert adapter.settle(table(subject.servers, (1, 2), "db2"), soon()).state == "done"
+
+
 def test_a_password_that_cannot_be_read_is_told_and_raises_nothing(driven: MaxScaleSubject, tmp_path: Path) -> None:
     adapter = driven.adapter()
     (tmp_path / "maxscale.password").unlink()
