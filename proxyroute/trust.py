@@ -10,9 +10,11 @@ def authorities(ca: Path | None) -> str | bool:
     """Returns what ``requests`` is to verify certificates with: ``ca``, or else the machine's own authorities.
 
     By itself it takes those that come with it. A machine has its own in a file or a folder, where OpenSSL looks for
-    them (``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` say where else); one that has neither takes those after all.
+    them (``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` say where else); one that has neither, or nothing in the folder, takes
+    those after all.
     """
     if ca is not None:
         return str(ca)
     own = ssl.get_default_verify_paths()
-    return own.cafile or own.capath or True
+    hashed = own.capath and any(Path(own.capath).glob("*.[0-9]"))
+    return own.cafile or (own.capath if hashed else None) or True

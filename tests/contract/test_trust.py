@@ -70,7 +70,8 @@ def test_a_machine_has_them_in_a_file_or_a_folder_or_nowhere(
 ) -> None:
     assert authorities(None) == str(trusted.ca)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    for folder in (tmp_path / "none", tmp_path):
+        monkeypatch.setenv("SSL_CERT_DIR", str(folder))
+        assert authorities(None) is True, "those that come with the library: nobody is in the folder"
+    (tmp_path / "5ed36f99.0").touch()
     assert authorities(None) == str(tmp_path)
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
-    assert authorities(None) is True, "those that come with the library"
