@@ -12,7 +12,7 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from proxyroute.config_secrets import KINDS
@@ -20,6 +20,8 @@ from proxyroute.model import Address
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+_LONGEST_SCRIPT = 300.0
+"""Seconds; servers end our connections after ten minutes in which nothing is asked."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 SECRET_HELP = "write {file: /path}, {env: NAME} or {credential: NAME}"
@@ -228,6 +230,13 @@ class ScriptsShape(Shape):
     address_down: Argv = ()
     address_up: Argv = ()
     fence: Argv = ()
+
+    @field_validator("timeout")
+    @classmethod
+    def _bounded(cls, seconds: float) -> float:
+        if not 0 < seconds <= _LONGEST_SCRIPT:
+            raise _say("must be more than 0 seconds, and at most 5m")
+        return seconds
 
 
 class LeaseShape(Shape):

@@ -38,7 +38,6 @@ _STOP_AGAIN = 2.5
 _CLOSE = 5.0
 _HOLD = 15.0
 """Seconds for which newcomers wait at the proxies; afterwards they are told that nobody takes writes."""
-_FENCE = 30.0
 _MARGIN = 2.0
 _GUARD = 20.0
 
@@ -123,7 +122,7 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
     if parts.guard is not None:
         # not waited for: nothing is frozen, and from its first moment on it would notice our death
         parts.guard.begin()
-        parts.expect(_FENCE + 2 * _CLOSE + _GUARD)
+        parts.expect(parts.hooks.seconds("fence") + 2 * _CLOSE + _GUARD)
     with op.step("fence") as note:
         fencing = _fence(parts, op, orders)
         note.detail = op.kept("fenced_by") or "there is no fence"
@@ -217,7 +216,7 @@ def _fence(parts: Parts, op: Operation, orders: Orders) -> Fencing:
         return Fencing.NONE
     op.lease.check()  # whoever has it now may have made this very host the primary again
     try:
-        parts.run_script("fence", op, Deadline.after(_FENCE))
+        parts.run_script("fence", op)
     except ScriptFailed as error:
         op.note(f"{op.plan.primary} is not fenced: {error}")
         return Fencing.NONE

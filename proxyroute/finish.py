@@ -56,7 +56,8 @@ def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost
     parts.expect(2 * _TELL + _MARGIN)
     _route(parts, op, table)
     # writes flow from here on; what hangs now costs only its own step
-    parts.expect(_CLOSE_TIME + 4 * _TELL + _STEPS * policy.settle + policy.prove + 3 * LOOK)
+    script = parts.hooks.seconds("address_up")
+    parts.expect(_CLOSE_TIME + 4 * _TELL + script + _STEPS * policy.settle + policy.prove + 3 * LOOK)
     if plan.primary not in lost and not op.has_done(_CLOSE):
         with op.attempt("close", plan.primary), op.step(_CLOSE) as note:
             note.detail = _close_surely(parts.site[plan.primary], op, Deadline.after(_CLOSE_TIME))
@@ -72,7 +73,7 @@ def finish(parts: Parts, op: Operation, *, table: RouteTable | None = None, lost
         _repoint_all(parts, op, aside, closed=closed)
     with op.step("address up"), op.attempt("address_up", plan.candidate):
         op.still_ours()  # closing may have taken long, and a script asks for no lease
-        parts.run_script("address_up", op, Deadline.after(policy.settle))
+        parts.run_script("address_up", op)
     if not plan.unacknowledged:
         _await_first_writes(parts, op)
         _repoint_all(parts, op, aside, closed=closed)

@@ -66,8 +66,12 @@ class Scripts:
         """Returns the argv of ``moment``, without what ``arguments`` appends, or nothing."""
         return self._moments.get(moment, ())
 
-    def run(self, moment: str, environment: Mapping[str, str], deadline: Deadline) -> None:
-        """Runs the script of ``moment``, if there is one, until ``deadline`` or its own time-out.
+    def seconds(self, moment: str) -> float:
+        """Returns the seconds that ``run`` may take for ``moment``; 0 where there is no script."""
+        return self._timeout if self.configured(moment) else 0.0
+
+    def run(self, moment: str, environment: Mapping[str, str]) -> None:
+        """Runs the script of ``moment``, if there is one, for as long as :meth:`seconds` says.
 
         Raises ScriptFailed when it cannot be started, exits non-zero or does not end in time.
         """
@@ -77,4 +81,4 @@ class Scripts:
         told = {**environment, "PROXYROUTE_MOMENT": moment}
         appended = tuple(environment[name] for name in _SEVEN) if self._seven else ()
         with act("script.run"):
-            run_argv((*argv, *appended), told, deadline.within(self._timeout))
+            run_argv((*argv, *appended), told, Deadline.after(self._timeout))

@@ -88,10 +88,11 @@ class Parts:
         bystanders = set(self.site.names) - {op.plan.primary, op.plan.candidate}
         return frozenset({*lost, *bystanders} if self.continuous else lost)
 
-    def run_script(self, moment: str, op: Operation, deadline: Deadline, *, back: bool = False) -> None:
+    def run_script(self, moment: str, op: Operation, *, back: bool = False) -> None:
         """Runs the site's script for ``moment``, if there is one, with what it needs to know of ``op``.
 
-        On the way ``back`` the old primary stands in both places: it stays what it was.
+        It takes up to ``hooks.seconds(moment)``: the guard is told of that before. On the way ``back`` the old primary
+        stands in both places: it stays what it was.
         """
         if not self.hooks.configured(moment):
             return
@@ -110,7 +111,6 @@ class Parts:
                 "PROXYROUTE_NEW_PRIMARY_HOST": new.address.host,
                 "PROXYROUTE_NEW_PRIMARY_PORT": str(new.address.port),
             },
-            deadline,
         )
 
 

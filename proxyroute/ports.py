@@ -337,11 +337,14 @@ class Lease(Protocol):
 class Hooks(Protocol):
     """Scripts of the site's owner, called at named moments."""
 
-    def run(self, moment: str, environment: Mapping[str, str], deadline: Deadline) -> None:
+    def run(self, moment: str, environment: Mapping[str, str]) -> None:
         """Runs the script configured for ``moment`` (``address_down``, ``address_up``, …), if any.
 
-        Raises ScriptFailed when it exits non-zero or does not end in time.
+        Raises ScriptFailed when it exits non-zero or does not end within its ``seconds``.
         """
+
+    def seconds(self, moment: str) -> float:
+        """Returns the seconds that ``run`` may take for ``moment``; 0 where there is no script."""
 
     def configured(self, moment: str) -> Sequence[str]:
         """Returns the argv that ``run`` would call, or nothing."""

@@ -85,7 +85,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
             op.on_abort(Undo("follow", plan.attach, {"source": old.name, "instead_of": new.name}))
             _attach(site[plan.attach], new, view, op)
             note.detail = f"{plan.attach} receives from {new.name}"
-    parts.expect((len(plan.lock_accounts) + 2) * _ANSWER + _PREPARE + _GRACE)
+    parts.expect((len(plan.lock_accounts) + 2) * _ANSWER + parts.hooks.seconds("address_down") + _PREPARE + _GRACE)
     for account in plan.lock_accounts:
         with op.step(f"lock account {account}"):
             op.on_abort(Undo("unlock_account", old.name, {"account": account}))
@@ -97,7 +97,7 @@ def _until_commit(parts: Parts, op: Operation, *, force: bool, kill_long: bool) 
     if parts.hooks.configured("address_down"):
         with op.step("address down"):
             op.on_abort(Undo("address_up", old.name))
-            parts.run_script("address_down", op, Deadline.after(_PREPARE))
+            parts.run_script("address_down", op)
     with op.step("hold") as note:
         op.on_abort(Undo("release_routes"))
         op.on_abort(Undo("follow", new.name, {"source": old.name}))

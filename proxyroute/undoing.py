@@ -26,6 +26,8 @@ _RETRY = 0.2
 _EXPECT = 3
 _JOIN = 0.5
 """Seconds beyond its budget in which whoever waits for a server has noticed that it is over."""
+_SCRIPT = "address_up"
+"""Takes the time that the site gives its scripts, and none of the server's."""
 _SETTLE, _REPLICATES = "settle_replay", ("start_receiver", "follow")
 _TRIES = 1.0
 """Seconds in which a receiver whose source is gone has begun to try to reach it."""
@@ -48,7 +50,7 @@ def go_back(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
             op.note(f"{server} is declared lost: nothing is undone there")
         if not undos:
             continue
-        parts.expect(_EXPECT * op.plan.policy.undo)
+        parts.expect(_EXPECT * op.plan.policy.undo + (parts.hooks.seconds(_SCRIPT) if verb == _SCRIPT else 0.0))
         with op.step(f"undo: {verb.replace('_', ' ')}"):
             if verb == "restore_writes":
                 _restore_writes(parts, op, undos[0], Deadline.after(op.plan.policy.undo), lost)
@@ -133,7 +135,8 @@ def _undo_together(parts: Parts, op: Operation, undos: Sequence[Undo], budgets: 
             if found.error is not None and not isinstance(found.error, TimedOut):
                 found.get()
     for chain in chains.values():
-        budgets.use(chain.name, time.monotonic() - began if chain.took is None else chain.took)
+        if undos[0].verb != _SCRIPT:
+            budgets.use(chain.name, time.monotonic() - began if chain.took is None else chain.took)
         for undo in chain.undos:
             late = TimedOut(f"{undo.server} did not answer in time")
             error = chain.errors.get(_where(undo), late)
@@ -251,7 +254,7 @@ def _unlock_account(parts: Parts, op: Operation, undo: Undo, deadline: Deadline)
 
 
 def _address_up(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
-    parts.run_script("address_up", op, deadline, back=True)
+    parts.run_script(_SCRIPT, op, back=True)
 
 
 def _start_events(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
@@ -304,7 +307,7 @@ _UNDO = {
     "restore_limit": _restore_limit,
     "release_routes": _release_routes,
     "unlock_account": _unlock_account,
-    "address_up": _address_up,
+    _SCRIPT: _address_up,
     "start_events": _start_events,
     "semi_sync": _semi_sync,
     _SETTLE: _settle_replay,

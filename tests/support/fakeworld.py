@@ -394,7 +394,10 @@ class FakeLease:
 class NoHooks:
     """A site without scripts."""
 
-    def run(self, moment: str, environment: Mapping[str, str], deadline: Deadline) -> None: ...
+    def run(self, moment: str, environment: Mapping[str, str]) -> None: ...
+
+    def seconds(self, moment: str) -> float:
+        return 0.0
 
     def configured(self, moment: str) -> Sequence[str]:
         return ()

@@ -285,6 +285,8 @@ SECTION_MISTAKES: list[tuple[str, int, str, str]] = [
     ("switchover: {prefer: [db1], never: [db1]}", 9, "switchover.never[0]", "preferred as well"),
     ("scripts: {address_up: vip up}", 9, "scripts.address_up", "must be a list; write [vip, up]"),
     ("scripts: {address_up: []}", 9, "scripts.address_up", "is empty"),
+    ("scripts:\n      timeout: 0", 10, "scripts.timeout", "must be more than 0 seconds, and at most 5m"),
+    ("scripts: {timeout: 301s}", 9, "scripts.timeout", "at most 5m"),
     ("scripts: {arguments: mha}", 9, "scripts.arguments", "'environment' or 'replication-manager'"),
     ("proof: {schema: 'a`b', account: {user: p, password: {env: P}}}", 9, "proof", "is not plain"),
     ("proof: {schema: p}", 9, "proof.account", "is missing"),

@@ -89,7 +89,7 @@ def test_a_guard_does_not_count_on_less_than_the_steps_are_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both have to apply much, what one has more is fetched, and the guard hears of it before its time is over."""
-    for name, seconds in {"_GUARD": 0.3, "_CLOSE": 0.1, "_FENCE": 0.3, "_STOP": 0.1, "_ANSWER": 0.2}.items():
+    for name, seconds in {"_GUARD": 0.3, "_CLOSE": 0.1, "_STOP": 0.1, "_ANSWER": 0.2}.items():
         monkeypatch.setattr(room, name, seconds)
     world, proxy = slow_world()
     lease, guard = FakeLease([]), Guard()

@@ -37,7 +37,7 @@ class BrokenFence(NoHooks):
     def configured(self, moment: str) -> Sequence[str]:
         return ("fence",) if moment == "fence" else ()
 
-    def run(self, moment: str, environment: Mapping[str, str], deadline: Deadline) -> None:
+    def run(self, moment: str, environment: Mapping[str, str]) -> None:
         if moment == "fence":
             raise ScriptFailed("the power switch does not answer")
 
@@ -241,7 +241,7 @@ class Scripts(NoHooks):
     def configured(self, moment: str) -> Sequence[str]:
         return (moment,)
 
-    def run(self, moment: str, environment: Mapping[str, str], deadline: Deadline) -> None:
+    def run(self, moment: str, environment: Mapping[str, str]) -> None:
         self.ran.append(moment)
 
 
