@@ -262,6 +262,8 @@ class _Cluster:
         kind, name, absent = rest.pop("type", None), rest.pop("name", None), rest.pop("absent", None)
         if name is None:
             self._document.report((*where, "name"), f"is missing; write {EXAMPLES['name']}")
+        elif isinstance(name, int | float):
+            self._document.report((*where, "name"), "must be text; put it into quotes")
         elif not isinstance(name, str) or not is_name(name):
             self._document.report((*where, "name"), f"is not a name; {NAME_HELP}")
         elif name in names:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -15,7 +16,15 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from proxyroute.config_secrets import KINDS, Secret
-from proxyroute.config_shape import EXAMPLES, SECRET_HELP, SecretShape, as_list, parse_address, parse_duration
+from proxyroute.config_shape import (
+    EXAMPLES,
+    SECRET_HELP,
+    SecretShape,
+    as_list,
+    numbers_as_text,
+    parse_address,
+    parse_duration,
+)
 from proxyroute.config_yaml import Document, Where
 from proxyroute.model import Address
 
@@ -55,7 +64,7 @@ def check_shape(shape: type[BaseModel], values: object, document: Document, wher
     try:
         shape.model_validate(values)
     except ValidationError as error:
-        for detail in error.errors(include_url=False, include_input=False):
+        for detail in error.errors(include_url=False):
             _tell(detail, _known(shape, detail["loc"][:-1]), document, where)
 
 
@@ -78,6 +87,8 @@ def _tell(detail: ErrorDetails, known: Collection[str], document: Document, wher
         text = detail["msg"].removeprefix("Value error, ")
         field, colon, rest = text.partition(": ")  # a dataclass that judges itself can only name its field so
         document.report(*(((*here, field), rest) if colon and field in known else (here, text)))
+    elif kind == "string_type" and isinstance(detail["input"], bool | int | float | date):
+        document.report(here, "must be text; put it into quotes")
     else:
         text = _WORDS.get(kind) or detail["msg"]
         document.report(here, f"{text}; write {example}" if example else text)
@@ -127,7 +138,7 @@ def fill(
     try:
         built = TypeAdapter(cls).validate_python(given)
     except ValidationError as error:
-        for detail in error.errors(include_url=False, include_input=False):
+        for detail in error.errors(include_url=False):
             if not (noted and detail["type"] == "missing"):  # what is misspelt is not missing as well
                 _tell(detail, known, document, where)
         return None
@@ -165,5 +176,5 @@ def _strings(value: Any) -> Any:
     if isinstance(value, str):
         raise ValueError(as_list(value))
     if isinstance(value, list):
-        return [str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in value]
+        return numbers_as_text(value)
     return value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -98,8 +99,13 @@ def _argv(value: object) -> object:
     if isinstance(value, list):
         if not value:
             raise _say("is empty; write the program and its arguments, or leave the field out")
-        return [str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in value]
+        return numbers_as_text(value)
     return value
+
+
+def numbers_as_text(items: Iterable[object]) -> list[object]:
+    """Returns ``items``, in which numbers are words like the others: as they are written."""
+    return [str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item for item in items]
 
 
 def as_list(text: str) -> str:

@@ -1,7 +1,8 @@
 """YAML with a memory for lines: plain values, and for each the line it stands on.
 
 PyYAML's constructors forget where a value came from and silently let the second of two equal keys win. Both
-matter in a file that people edit by hand, so the node tree is walked here instead.
+matter in a file that people edit by hand, so the node tree is walked here instead. And to YAML 1.1 ``0755`` and the
+hardware address ``52:54:00:12:34:56`` are numbers: where they are meant as text, they are the text that was written.
 """
 
 from __future__ import annotations
@@ -68,6 +69,23 @@ class Document:
         """Raises InvalidConfig when anything was noted."""
         if self.problems:
             raise InvalidConfig(self.problems)
+
+
+class _Number:
+    """A number of which ``str`` returns what was written."""
+
+    written = ""
+
+    def __repr__(self) -> str:
+        return self.written
+
+
+class _Int(_Number, int):
+    pass
+
+
+class _Float(_Number, float):
+    pass
 
 
 def dotted(where: Where) -> str:
@@ -144,7 +162,7 @@ class _Walk:
 
     def _scalar(self, node: yaml.Node, where: Where) -> Any:
         try:
-            return self._constructor.construct_object(node)
+            return _as_written(self._constructor.construct_object(node), node.value)
         except (yaml.YAMLError, ValueError) as error:
             what = getattr(error, "problem", None) or str(error)
             self._document.report(where, f"is not a plain value: {what}; put it into quotes")
@@ -178,3 +196,13 @@ class _Walk:
             for name, item in extra.items():
                 result.setdefault(name, item)
         return result
+
+
+def _as_written(value: Any, text: str) -> Any:
+    """Returns ``value``; a number that is not written as we would, with its ``text``."""
+    kind = {int: _Int, float: _Float}.get(type(value))
+    if kind is None or str(value) == text:
+        return value
+    number = kind(value)
+    number.written = text
+    return number

@@ -151,6 +151,22 @@ def test_a_full_file_becomes_plain_values(tmp_path: Path) -> None:
     assert script == ScriptNotices(run=("/usr/local/bin/tell", "5"))
 
 
+def test_what_yaml_takes_for_a_number_reaches_a_program_as_it_is_written(tmp_path: Path) -> None:
+    """A hardware address whose every byte looks like minutes is a number to the base of 60, a leading 0 means octal."""
+    words = "52:54:00:12:34:56, 0041765432100, 0755, 12:30, 0x1F, 1_000, +5, 5, 0.50, 1.5"
+    text = MINIMAL + f"    scripts: {{fence: [/x, {words}]}}\n    notices: [{{type: script, run: [/x, {words}]}}]\n"
+    cluster = read(tmp_path, text).cluster(None)
+    (notice,) = cluster.notices
+    assert isinstance(notice, ScriptNotices)
+    assert cluster.scripts.moments["fence"] == notice.run == ("/x", *words.split(", "))
+
+
+def test_a_server_that_is_called_by_a_number_is_found_by_its_name(tmp_path: Path) -> None:
+    text = MINIMAL.replace("db1:", "007:") + "    switchover: {prefer: [007], max_connections: 0x10, drain: 010}\n"
+    policy = read(tmp_path, text).cluster(None).policy
+    assert (policy.prefer, policy.max_connections, policy.drain) == (("007",), 16, 8.0)
+
+
 def test_what_may_be_left_out_has_defaults(tmp_path: Path) -> None:
     config = read(tmp_path, MINIMAL + "    scripts:\n    proxies:\n    proof:\n    switchover:\n")
     cluster = config.cluster(None)
@@ -244,6 +260,7 @@ MISTAKES: list[tuple[str, str, str, int, str, str]] = [
         "clusters.shop.account.password.enw",
         "did you mean env?",
     ),
+    ("number for text", "user: proxyroute", "user: 0755", 4, "clusters.shop.account.user", "put it into quotes"),
     ("wrong version", "version: 1", "version: 2", 1, "version", "must be 1"),
     ("bad port", "10.0.0.1:3306", "10.0.0.1:99999", 7, "clusters.shop.servers.db1.address", "not between 1 and 65535"),
     ("address not text", "10.0.0.1:3306", "3306", 7, "clusters.shop.servers.db1.address", "write host:port"),
@@ -287,10 +304,12 @@ SECTION_MISTAKES: list[tuple[str, int, str, str]] = [
     ("scripts: {address_up: []}", 9, "scripts.address_up", "is empty"),
     ("scripts:\n      timeout: 0", 10, "scripts.timeout", "must be more than 0 seconds, and at most 5m"),
     ("scripts: {timeout: 301s}", 9, "scripts.timeout", "at most 5m"),
+    ("scripts: {fence: [/x, on]}", 9, "scripts.fence[1]", "must be text; put it into quotes"),
     ("scripts: {arguments: mha}", 9, "scripts.arguments", "'environment' or 'replication-manager'"),
     ("proof: {schema: 'a`b', account: {user: p, password: {env: P}}}", 9, "proof", "is not plain"),
     ("proof: {schema: p}", 9, "proof.account", "is missing"),
     ("proxies: [{name: e, socket: /s, write: w}]", 9, "proxies[0].type", "is missing"),
+    ("proxies: [{type: toy, name: 007, socket: /s, write: a}]", 9, "proxies[0].name", "put it into quotes"),
     ("proxies: [{type: toi, name: e}]", 9, "proxies[0].type", "no adapter 'toi'; did you mean toy?"),
     ("proxies: [{type: toy, name: e, sokcet: /s}]", 9, "proxies[0].sokcet", "did you mean socket?"),
     ("proxies: [{type: toy, name: e, write: w}]", 9, "proxies[0].socket", "is missing"),
