@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
@@ -17,6 +19,8 @@ from proxyroute.model import Deadline
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _STDERR_LINES = 5
 _MOST_BYTES = 1 << 20
+_DYING = 1.0
+"""Seconds for a program that was killed to be gone."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def run(argv: Sequence[str], environment: Mapping[str, str], deadline: Deadline)
     ours may hold passwords. It runs in a process group of its own, which is killed when the deadline passes. What
     it leaves in the background after its end is left alone.
 
-    Raises ScriptFailed when it cannot be started or does not end in time.
+    Raises ScriptFailed when it cannot be started or does not end in time; it says when it could not be killed either.
     """
     if deadline.passed:
         raise ScriptFailed(f"{argv[0]} was not started: no time was left")
@@ -67,7 +71,9 @@ def run(argv: Sequence[str], environment: Mapping[str, str], deadline: Deadline)
         except (OSError, ValueError) as error:
             raise ScriptFailed(f"{argv[0]} cannot be started: {error}") from error
         if not _ended(process, deadline):
-            raise ScriptFailed(f"{argv[0]} did not end in time and was killed{_last_lines(_text(stderr))}")
+            goes_on = "cannot be killed: it is another user's, or hangs on a disk that is gone"
+            became = "was killed" if process.returncode is not None else goes_on
+            raise ScriptFailed(f"{argv[0]} did not end in time and {became}{_last_lines(_text(stderr))}")
         return Finished(process.returncode, _text(stdout), _text(stderr))
 
 
@@ -88,8 +94,21 @@ def _ended(process: subprocess.Popen[bytes], deadline: Deadline) -> bool:
             os.close(descriptor)
     finally:
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kills the process group that ``process`` leads, and waits a moment for its end.
+
+    One that is still there then, because it is another user's (``sudo``) or hangs in the kernel, is left to itself and
+    to a thread that waits for its end: whoever ran it has no more time for it.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    try:
+        process.wait(_DYING)
+    except subprocess.TimeoutExpired:
+        threading.Thread(target=process.wait, name=f"end of {process.pid}", daemon=True).start()
 
 
 def _text(stream: IO[bytes]) -> str:

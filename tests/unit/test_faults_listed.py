@@ -19,7 +19,7 @@ PRIMITIVES: dict[tuple[str, str], str] = {
     ("db.session", "exchange"): "sends what it is given; change() gives it under act(), read() only reading",
     ("db.pipeline", "ask_for"): "sends reading statements, which read_all() of a session has looked at",
     ("argv", "run"): "scripts and hook adapters call it under script.run and hook.run, HAProxy's binary only looks",
-    ("argv", "_ended"): "ends what run started and whose time is over",
+    ("argv", "_end"): "ends what run started and whose time is over",
     ("haproxy.runtime", "_exchange"): "sends what it is given; tell() and reload() have an act(), ask() only reads",
     ("maxscale.rest", "_send"): "sends what it is given; all that changes anything has an act() around it",
     ("haproxy.files", "_staged"): "writes beside the file, for replace() and rehearse(), which have the act()",
