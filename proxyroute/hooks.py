@@ -17,8 +17,8 @@ happens by environment variables, and nothing else of the engine's own environme
 ``PROXYROUTE_NEW_PRIMARY_PORT`` its port
 =============================== ====================================================================
 
-When a switchover is undone after the address went down, ``address_up`` runs with the old primary in both places:
-it stays what it was. The "new" primary is always the server that gets the address.
+``address_down`` runs in a switchover only. When that is undone after the address went down, ``address_up`` runs with
+the old primary in both places: it stays what it was. The "new" primary is always the server that gets the address.
 
 The ``fence`` runs in a failover, before anything is opened. Exit status 0 says that the old primary takes no writes
 any more, whoever asks it, and will take none when it starts again; with any other it counts as not fenced.

@@ -246,7 +246,9 @@ def _seconds(section: str, key: str, zero: str) -> _Handler:
     return handle
 
 
-def _script(key: str) -> _Handler:
+def _script(key: str, by_hand: str = "") -> _Handler:
+    """``by_hand`` says what else is to be done by somebody."""
+
     def handle(cluster: _Cluster, option: str, value: Any) -> None:
         if not value:
             return
@@ -256,9 +258,8 @@ def _script(key: str) -> _Handler:
             argv = str(value).split()
         cluster.put("scripts", key, argv)
         cluster.put("scripts", "arguments", "replication-manager")
-        cluster.note(
-            option, CONVERTED, f"scripts.{key}, with the seven arguments that it is used to; it runs without a shell"
-        )
+        text = f"scripts.{key}, with the seven arguments that it is used to; it runs without a shell{by_hand}"
+        cluster.note(option, BY_HAND_WORD if by_hand else CONVERTED, text)
 
     return handle
 
@@ -352,7 +353,9 @@ HANDLERS: Mapping[str, _Handler] = {
     "failover-at-sync": _at_sync,
     "failover-limit": _limit,
     "failover-time-limit": _seconds("failover", "quiet_period", "there is always a quiet period: its default"),
-    "failover-pre-script": _script("address_down"),
+    "failover-pre-script": _script(
+        "address_down", ", and in a switchover only: what it does to a primary that is gone belongs into scripts.fence"
+    ),
     "failover-post-script": _script("address_up"),
     "mail-to": _mail,
     "mail-from": _with_mail,

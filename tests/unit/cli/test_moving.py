@@ -142,6 +142,15 @@ def test_every_option_is_told_of_once_and_what_is_left_stands_in_the_file(tmp_pa
         assert any(option in line for line in comments), option
 
 
+def test_that_no_failover_runs_the_script_of_before_a_failover_stands_in_the_file(tmp_path: Path, source: Path) -> None:
+    outcome, target = init(tmp_path, source, "--json")
+    (told,) = [o for o in json.loads(outcome.output)["options"] if o["option"] == "failover-pre-script"]
+    assert told["verdict"] == "by hand"
+    assert "in a switchover only: what it does to a primary that is gone belongs into scripts.fence" in told["text"]
+    left = target.read_text().partition("# By hand:")[2].replace("\n#  ", "")
+    assert f"shop: failover-pre-script: {told['text']}" in left
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
