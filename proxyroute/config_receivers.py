@@ -19,6 +19,11 @@ _MAILBOX = re.compile(r"[^\s@<>,]+@[^\s@<>,]+")
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
 
+def is_mailbox(text: str) -> bool:
+    """Tells whether ``text`` is a plain e-mail address, without a name."""
+    return _MAILBOX.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, kw_only=True)
 class NoticeConfig:
     """What every receiver has. ``on`` says what it is told, by the topics of ``notify_choice``."""
@@ -104,7 +109,7 @@ class EmailNotices(NoticeConfig):
         if not self.to:
             raise ValueError("to: must not be empty")
         for name, addresses in (("sender", (self.sender,)), ("to", self.to)):
-            if not all(_MAILBOX.fullmatch(address) for address in addresses):
+            if not all(map(is_mailbox, addresses)):
                 raise ValueError(f"{name}: must be an e-mail address as in ops@example.net, without a name")
         if self.tls not in _PORTS:
             raise ValueError(f"tls: must be {', '.join(_PORTS)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -12,7 +13,7 @@ import yaml
 from proxyroute.cli import repman, repman_read
 from proxyroute.cli.context import Context
 from proxyroute.cli.repman_proxies import BY_HAND_WORD
-from proxyroute.config import load
+from proxyroute.config import InvalidConfig, load
 from proxyroute.errors import ConfigError, Refused
 
 _HEAD = """\
@@ -44,9 +45,11 @@ def move_over(ctx: Context, file: Path, target: Path, state_dir: Path) -> None:
         write_new(target, _HEAD.format(file=file) + body + _rest(moved), 0o644)
         written.append(target)
         load(target)
-    except BaseException:
+    except BaseException as error:
         for path in written:  # ours, made a moment ago: all or nothing
             path.unlink(missing_ok=True)
+        if isinstance(error, InvalidConfig):  # its lines are those of a file that is gone
+            raise InvalidConfig(replace(p, file=f"what {file} becomes", line=0) for p in error.problems) from None
         raise
     _tell(ctx, target, moved)
 

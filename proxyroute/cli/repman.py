@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proxyroute.cli import repman_mail
 from proxyroute.cli.repman_options import BY_HAND, FAMILIES, NOT_NEEDED, SECRET_WORDS, SWITCHES
 from proxyroute.cli.repman_proxies import (
     BY_HAND_WORD,
     CONVERTED,
     ENCRYPTED,
+    NOT_NEEDED_WORD,
     haproxies,
     haproxy_here,
     is_true,
@@ -24,7 +28,7 @@ from proxyroute.config_shape import NAME_HELP, is_name
 from proxyroute.errors import ConfigError
 from proxyroute.model import Address
 
-NOT_NEEDED_WORD, LEFT_OUT = "not needed", "left out"
+LEFT_OUT = "left out"
 VERDICTS = (BY_HAND_WORD, CONVERTED, NOT_NEEDED_WORD, LEFT_OUT)
 """What can become of an option, in the order in which it is told."""
 
@@ -170,10 +174,10 @@ class _Cluster:
         self.out.setdefault(section, {})[key] = value
 
     def number(self, option: str, value: Any) -> float:
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            raise ConfigError(f"{self.where}: {option}: {_shown(option, value)} is not a number") from None
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            if math.isfinite(number := float(value)):
+                return number
+        raise ConfigError(f"{self.where}: {option}: {_shown(option, value)} is not a number")
 
     def names(self, option: str) -> list[str]:
         """Returns our names of the servers that an option lists; those of no server of the cluster are told."""
@@ -214,22 +218,37 @@ class _Cluster:
 _Handler = Callable[[_Cluster, str, Any], None]
 
 
-def _tls(part: str) -> _Handler:
+def _tls(part: str, partner: str = "") -> _Handler:
+    """``partner`` is the option without which this one is worth nothing."""
+
     def handle(cluster: _Cluster, option: str, value: Any) -> None:
-        if value:
+        if value and partner and not cluster.options.get(partner):
+            cluster.note(option, BY_HAND_WORD, f"{partner} is missing: write cert and key, both, into account.tls")
+        elif value:
             cluster.out["account"].setdefault("tls", {})[part] = str(value)
             cluster.note(option, CONVERTED, f"account.tls.{part}")
 
     return handle
 
 
-def _server_list(section: str, key: str) -> _Handler:
-    def handle(cluster: _Cluster, option: str, value: Any) -> None:
-        if names := cluster.names(option):
-            cluster.put(section, key, names)
-            cluster.note(option, CONVERTED, f"{section}.{key}")
+def _preferred(cluster: _Cluster, option: str, value: Any) -> None:
+    if names := cluster.names(option):
+        cluster.put("switchover", "prefer", names)
+        cluster.note(option, CONVERTED, "switchover.prefer")
 
-    return handle
+
+def _ignored(cluster: _Cluster, option: str, value: Any) -> None:
+    """Comes after those that are preferred: who is ignored never becomes primary, preferred or not."""
+    if names := cluster.names(option):
+        prefer = cluster.out.get("switchover", {}).get("prefer", [])
+        both = [name for name in prefer if name in names]
+        for name in both:
+            prefer.remove(name)
+        cluster.put("switchover", "never", names)
+        text = "switchover.never"
+        if both:
+            text += f"; {', '.join(both)} was preferred as well: if it may be primary, write it there instead"
+        cluster.note(option, BY_HAND_WORD if both else CONVERTED, text)
 
 
 def _seconds(section: str, key: str, zero: str) -> _Handler:
@@ -240,7 +259,7 @@ def _seconds(section: str, key: str, zero: str) -> _Handler:
         if number <= 0:
             cluster.note(option, NOT_NEEDED_WORD, zero)
             return
-        cluster.put(section, key, f"{number:g}s")
+        cluster.put(section, key, f"{number:.3f}".rstrip("0").rstrip(".") + "s")
         cluster.note(option, CONVERTED, f"{section}.{key}")
 
     return handle
@@ -304,47 +323,12 @@ def _connections(cluster: _Cluster, option: str, value: Any) -> None:
     cluster.note(option, CONVERTED, "switchover.max_connections")
 
 
-def _mail(cluster: _Cluster, option: str, value: Any) -> None:
-    if not value:
-        return
-    host, _, port = str(cluster.options.get("mail-smtp-addr", "localhost:25")).partition(":")
-    notice: dict[str, Any] = {
-        "type": "email", "host": host, "sender": str(cluster.options.get("mail-from", "proxyroute@localhost")),
-        "to": [part.strip() for part in str(value).split(",")],
-    }  # fmt: skip
-    if port == "25" or not port:
-        notice["tls"] = "none"
-    elif port == "465":
-        notice["tls"] = "tls"
-    if port:
-        notice["port"] = int(port) if port.isdigit() else port
-    if user := str(cluster.options.get("mail-smtp-user", "")):
-        notice |= {"user": user, "password": cluster.secret("mail-smtp-password", "mail.password")}
-        if notice.get("tls") == "none":
-            del notice["tls"]  # a login never goes in plain
-    cluster.out.setdefault("notices", []).append(notice)
-    cluster.note(option, CONVERTED, "notices: email; try it: proxyroute notices --test")
-
-
-def _with_mail(cluster: _Cluster, option: str, value: Any) -> None:
-    if cluster.options.get("mail-to"):
-        cluster.note(option, CONVERTED, "notices: email")
-    else:
-        cluster.note(option, NOT_NEEDED_WORD, "mail-to is empty")
-
-
-def _with_password(cluster: _Cluster, option: str, value: Any) -> None:
-    """Told of together with the account, when there is one."""
-    if not (cluster.options.get("mail-to") and cluster.options.get("mail-smtp-user")):
-        cluster.note(option, NOT_NEEDED_WORD, "mail-to or mail-smtp-user is empty")
-
-
 HANDLERS: Mapping[str, _Handler] = {
     "db-servers-tls-ca-cert": _tls("ca"),
-    "db-servers-tls-client-cert": _tls("cert"),
-    "db-servers-tls-client-key": _tls("key"),
-    "db-servers-prefered-master": _server_list("switchover", "prefer"),
-    "db-servers-ignored-hosts": _server_list("switchover", "never"),
+    "db-servers-tls-client-cert": _tls("cert", "db-servers-tls-client-key"),
+    "db-servers-tls-client-key": _tls("key", "db-servers-tls-client-cert"),
+    "db-servers-prefered-master": _preferred,
+    "db-servers-ignored-hosts": _ignored,
     "switchover-wait-trx": _seconds("switchover", "long_wait", "it does not wait for the lock: one bounded attempt"),
     "switchover-wait-write-query": _seconds("switchover", "long_transaction", "every transaction would be long"),
     "switchover-max-slave-delay": _seconds("switchover", "max_lag", "the default: a replica may lag a little"),
@@ -357,11 +341,11 @@ HANDLERS: Mapping[str, _Handler] = {
         "address_down", ", and in a switchover only: what it does to a primary that is gone belongs into scripts.fence"
     ),
     "failover-post-script": _script("address_up"),
-    "mail-to": _mail,
-    "mail-from": _with_mail,
-    "mail-smtp-addr": _with_mail,
-    "mail-smtp-user": _with_mail,
-    "mail-smtp-password": _with_password,
+    "mail-to": repman_mail.to,
+    "mail-from": repman_mail.sender,
+    "mail-smtp-addr": repman_mail.server,
+    "mail-smtp-user": repman_mail.server,
+    "mail-smtp-password": repman_mail.password,
 }
 
 

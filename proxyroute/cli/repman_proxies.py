@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-CONVERTED, BY_HAND_WORD = "converted", "by hand"
+CONVERTED, BY_HAND_WORD, NOT_NEEDED_WORD = "converted", "by hand", "not needed"
 ENCRYPTED = "hash_"
 """How replication-manager marks a value that only its own key can read."""
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -19,6 +19,7 @@ class Cluster(Protocol):
 
     name: str
     options: Mapping[str, Any]
+    out: dict[str, Any]
 
     @property
     def alone(self) -> bool: ...

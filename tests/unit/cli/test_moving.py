@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -159,6 +160,7 @@ def test_that_no_failover_runs_the_script_of_before_a_failover_stands_in_the_fil
         ("[shop]\ntitle = 'x'", "[shop]: db-servers-hosts is missing"),
         ("[shop]\ndb-servers-hosts = 'db1:99999'", "[shop]: db-servers-hosts: "),
         ("[shop]\ndb-servers-hosts = 'db1'\nfailover-limit = 'many'", "failover-limit: 'many' is not a number"),
+        ("[shop]\ndb-servers-hosts = 'db1'\nfailover-time-limit = inf", "failover-time-limit: inf is not a number"),
         ("[Default]\ninclude = '/nowhere'\n[shop]\ndb-servers-hosts = 'a'", "include: /nowhere is not a folder here"),
     ],
 )
@@ -179,7 +181,42 @@ def test_nothing_is_written_when_the_result_would_not_load(tmp_path: Path) -> No
     outcome, target = init(tmp_path, source)
     assert outcome.exit_code == 2
     assert "db1:3306" in outcome.output, "an address may stand only once"
+    assert f"what {source} becomes: clusters.b.servers.db1" in outcome.output, "no line of a file that is gone"
     assert not list(target.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "value", "by_hand"),
+    [
+        ("failover-time-limit = 2592000", "failover.quiet_period", "2592000s", ""),
+        ("switchover-wait-trx = 2.5", "switchover.long_wait", "2.5s", ""),
+        ("mail-to = 'Ops <o@b.c>,'\nmail-from = 'Me <me@b.c>'", "notices", {"sender": "me@b.c", "to": ["o@b.c"]}, ""),
+        ("mail-to = 'ops@b.c, root'", "notices", {"to": ["ops@b.c"]}, "--test; root is none"),
+        ("mail-to = 'root'\nmail-smtp-user = 'u'", "notices", None, "email} needs an address; root is none"),
+        ("mail-to = 'ops@b.c'\nmail-from = 'me'", "notices", {"sender": "proxyroute@localhost"}, "'me' is no address"),
+        (
+            "db-servers-prefered-master = 'db1,db2'\ndb-servers-ignored-hosts = 'db1'",
+            "switchover", {"prefer": ["db2"], "never": ["db1"]}, "db1 was preferred as well",
+        ),
+        ("db-servers-tls-client-cert = '/c'", "account.tls", None, "db-servers-tls-client-key is missing"),
+        ("db-servers-tls-client-key = '/k'", "account.tls", None, "db-servers-tls-client-cert is missing"),
+    ],
+)  # fmt: skip
+def test_what_we_would_not_load_is_converted_otherwise_or_left_to_do(
+    tmp_path: Path, options: str, field: str, value: Any, by_hand: str
+) -> None:
+    source = tmp_path / "config.toml"
+    source.write_text(f"[shop]\ndb-servers-hosts = 'db1,db2'\n{options}\n")
+    outcome, target = init(tmp_path, source)
+    assert outcome.exit_code == 0, outcome.output
+    found: Any = yaml.safe_load(target.read_text())["clusters"]["shop"]
+    for part in field.split("."):
+        found = found.get(part)
+    found = found[0] if isinstance(found, list) else found
+    assert found == value or found | value == found
+    assert set(load(target).clusters) == {"shop"}
+    if by_hand:
+        assert by_hand in target.read_text().partition("# By hand:")[2].replace("\n#  ", "")
 
 
 def test_names_of_version_one_are_understood(tmp_path: Path) -> None:
