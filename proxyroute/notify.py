@@ -8,7 +8,7 @@ a file with the notice itself.
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 import os
 import queue
 import threading
@@ -21,7 +21,7 @@ from pathlib import Path
 from proxyroute.errors import NotSent
 from proxyroute.faults import act
 from proxyroute.model import Deadline
-from proxyroute.notify_message import Notice, payload
+from proxyroute.notify_message import Notice, dumped, payload
 from proxyroute.notify_receivers import Receiver
 
 _WAITING = 100
@@ -32,6 +32,7 @@ _FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
 _GRACE = 1.0
 """Seconds that an attempt gets beyond its own time-out, to say itself what happened."""
 _LOG_SIZE = 1 << 20
+_log = logging.getLogger("proxyroute.notices")
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,11 @@ class _Line:
 
     def _run(self) -> None:
         while (notice := self._next()) is not None:
-            self._settle(notice, self._deliver(notice))
-            self._tell_overflow()
+            try:
+                self._settle(notice, self._deliver(notice))
+                self._tell_overflow()
+            except Exception:  # noqa: BLE001 - a mistake of ours costs one notice, and none that follows
+                _log.exception("what became of a notice to %s could not be told", self._receiver.label)
 
     def _next(self) -> Notice | None:
         with self._changed:
@@ -222,6 +226,6 @@ def _keep(log: Path, delivery: Delivery) -> None:
                 os.replace(log, log.with_name(f"{log.name}.1"))
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, json.dumps(value, ensure_ascii=False).encode() + b"\n")
+            os.write(descriptor, dumped(value) + b"\n")
         finally:
             os.close(descriptor)

@@ -52,9 +52,19 @@ def payload(notice: Notice) -> dict[str, Any]:
     }
 
 
+def dumped(value: Mapping[str, Any], *, indent: int | None = None) -> bytes:
+    """Returns ``value`` as JSON, whatever text it has (see :func:`sendable`)."""
+    return sendable(json.dumps(value, ensure_ascii=False, indent=indent)).encode()
+
+
+def sendable(text: str) -> str:
+    """Returns ``text`` with what no encoding can write, half a character out of the name of a file, as ``\\udcff``."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def subject(notice: Notice) -> str:
     """Returns the notice in one line that begins with the cluster's name."""
-    text = " ".join(notice.text.removeprefix(f"{notice.cluster}: ").split())
+    text = " ".join(sendable(notice.text).removeprefix(f"{notice.cluster}: ").split())
     mark = "[BAD] " if notice.level == "bad" else ""
     line = f"{mark}{notice.cluster}: {text}"
     return line if len(line) <= _LONGEST_SUBJECT else f"{line[: _LONGEST_SUBJECT - 1]}…"
@@ -64,7 +74,7 @@ def body(notice: Notice) -> str:
     """Returns the notice for people to read: the report, or what else is known."""
     told = notice.details.get("report")
     if told:
-        return reports.text(told)
+        return sendable(reports.text(told))
     details = {key: value for key, value in notice.details.items() if value}
-    more = f"\n{json.dumps(details, ensure_ascii=False, indent=2)}\n" if details else ""
+    more = f"\n{dumped(details, indent=2).decode()}\n" if details else ""
     return f"{subject(notice)}\n{more}\nLook at it: proxyroute status --cluster {notice.cluster}\n"

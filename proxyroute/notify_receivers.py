@@ -20,7 +20,6 @@ of our own environment reaches it but what any program needs, and:
 from __future__ import annotations
 
 import contextlib
-import json
 import smtplib
 import socket
 import ssl
@@ -36,7 +35,7 @@ from proxyroute.argv import run_argv
 from proxyroute.errors import ConfigError, NotSent, ScriptFailed, TimedOut
 from proxyroute.faults import act
 from proxyroute.model import Deadline
-from proxyroute.notify_message import Notice, body, payload, subject
+from proxyroute.notify_message import Notice, body, dumped, payload, sendable, subject
 from proxyroute.trust import authorities
 
 Reveal = Callable[[], str]
@@ -78,7 +77,7 @@ class Webhook:
         headers = {"Content-Type": "application/json", "User-Agent": "proxyroute"}
         if self.value is not None:
             headers[self.header] = _revealed(self.value)
-        data = json.dumps(payload(notice), ensure_ascii=False).encode()
+        data = dumped(payload(notice))
         try:
             with act("notice.webhook"):
                 answer = requests.post(
@@ -169,7 +168,7 @@ class Mail:
         message["Message-ID"] = f"<{notice.id}@{self.sender.rpartition('@')[2].strip('> ') or 'proxyroute'}>"
         message["Auto-Submitted"] = "auto-generated"  # nobody's absence needs to be told to us
         message.set_content(body(notice))
-        data = json.dumps(payload(notice), ensure_ascii=False, indent=2).encode()
+        data = dumped(payload(notice), indent=2)
         message.add_attachment(data, maintype="application", subtype="json", filename=f"{notice.id}.json")
         return message
 
@@ -189,13 +188,13 @@ class Script:
             "PROXYROUTE_CLUSTER": notice.cluster,
             "PROXYROUTE_KIND": notice.kind,
             "PROXYROUTE_LEVEL": notice.level,
-            "PROXYROUTE_TEXT": " ".join(notice.text.replace("\0", "").split()),
+            "PROXYROUTE_TEXT": " ".join(sendable(notice.text).replace("\0", "").split()),
             "PROXYROUTE_OPERATION": str(report.get("operation", "")),
         }
         try:
             with act("notice.script"), tempfile.TemporaryDirectory(prefix="proxyroute-notice-") as folder:
                 file = Path(folder, "notice.json")
-                file.write_text(json.dumps(payload(notice), ensure_ascii=False, indent=2), encoding="utf-8")
+                file.write_bytes(dumped(payload(notice), indent=2))
                 run_argv(self.argv, {**told, "PROXYROUTE_NOTICE": str(file)}, deadline)
         except (ScriptFailed, OSError) as error:
             raise NotSent(str(error)) from None

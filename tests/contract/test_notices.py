@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -368,6 +369,51 @@ def test_a_mistake_of_ours_is_told_without_its_text(tmp_path: Path) -> None:
     sending.notifier.send(NOTICE)
     sending.notifier.close(Deadline.after(10))
     assert sending.errors == {"stuck": "LookupError; please report this (attempt 1 of 3)"}
+
+
+HALF = replace(NOTICE, text="no space for half\udcffname", details={"file": "\ud800"}, kind="trouble", id="b" * 32)
+"""Nothing can encode it as it is: the name of a file, or what a journal has read."""
+
+
+def test_half_a_character_reaches_everybody_written_out(tmp_path: Path) -> None:
+    argv = (sys.executable, "-c", "import os, sys; sys.exit(os.environ['PROXYROUTE_TEXT'] != sys.argv[1])")
+    with WebService() as service, MailServer() as server:
+        script = Script("s", (*argv, r"no space for half\udcffname"))
+        sending = Sending(tmp_path, Webhook("w", known(service.url)), mail(server), script)
+        sending.notifier.send(HALF)
+        sending.notifier.close(Deadline.after(30))
+        assert sending.errors == {"w": "", "m": "", "s": ""}
+        assert [value["text"] for value in service.values] == [HALF.text]
+        assert r"no space for half\udcffname" in server.mails[0]["Subject"]
+
+
+def test_a_notice_that_cannot_be_sent_and_hardly_be_kept_silences_no_receiver(tmp_path: Path) -> None:
+    sending = Sending(tmp_path, Webhook("w", known(f"http://127.0.0.1:{free_port()}/")))
+    for notice in (HALF, NOTICE):
+        sending.notifier.send(notice)
+    sending.notifier.close(Deadline.after(30))
+    assert [(d.notice.id, d.error) for d in sending.ended] == [(n.id, "Connection refused") for n in (HALF, NOTICE)]
+    assert len(sending.kept) == 2
+
+
+def test_a_mistake_of_ours_with_one_notice_is_logged_and_costs_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+
+    def ended(delivery: Delivery) -> None:
+        told.append(delivery.notice.id)
+        if delivery.notice is HALF:
+            raise LookupError("nobody takes it")
+
+    with WebService() as service:
+        notifier = Notifier([(Webhook("w", known(service.url)), ALL)], tmp_path / "log", ended, 1)
+        for notice in (HALF, NOTICE):
+            notifier.send(notice)
+        notifier.close(Deadline.after(30))
+        assert len(service.requests) == 2
+    assert told == [HALF.id, NOTICE.id]
+    assert "what became of a notice to w could not be told" in caplog.text
 
 
 def test_more_than_can_wait_is_told_and_kept_and_the_sender_goes_on(tmp_path: Path) -> None:
