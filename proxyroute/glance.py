@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from proxyroute.config_values import ClusterConfig
 from proxyroute.decided import Diagnosis
 from proxyroute.engine import Engine
 from proxyroute.known import Known
@@ -13,6 +14,14 @@ from proxyroute.model import Finding, Observed, View
 from proxyroute.sentry import Sentry
 from proxyroute.sight import Sightings
 from proxyroute.standing import Standing
+
+_LEAST = 5.0
+_PERIODS = 10
+
+
+def good_for(config: ClusterConfig) -> float:
+    """Returns for how many seconds a look at a server counts: after that, no answer is better than an old one."""
+    return max(_LEAST, _PERIODS * config.failover.probe_period)
 
 
 @dataclass(frozen=True)

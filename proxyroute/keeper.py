@@ -137,18 +137,20 @@ class Keeper:
     def _urgent(self) -> str:
         """What a chore of ours is to give way to, see ``proxyroute.deadline``. Any thread may ask.
 
-        While a chore goes on nothing else looks, so what there is to remember of the primary is remembered here.
+        While a chore goes on nothing else looks, so what there is to remember of the primary is remembered here, and
+        shown to whoever looks on.
         """
         if self._stopping():
             return "serve is to stop"
         if time.monotonic() >= self._ask_at and self._asking.acquire(blocking=False):
             try:
                 sightings = self._sentry.sightings()
-                diagnosis = self._sentry.diagnose(sightings)
+                diagnosis = self._sentry.diagnose(sightings, self._observed)
                 grave = bool(_URGENT & {diagnosis.action, diagnosis.wanted})
                 self._urgency = f"{diagnosis.primary}: {diagnosis.name}" if grave else ""
                 if not grave:
                     self._sentry.remember(sightings)
+                self._show(sightings, diagnosis)
                 self._ask_at = time.monotonic() + _ASK_EVERY
             finally:
                 self._asking.release()

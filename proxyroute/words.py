@@ -32,6 +32,15 @@ def seconds(value: float | None) -> str:
     return f"{int(value) // 60} min {int(value) % 60} s"
 
 
+def roughly(value: float) -> str:
+    """Returns a duration by what counts in it, so that it seldom changes: ``25 s``, ``3 minutes``, ``1 hour``."""
+    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if value >= size:
+            count = int(value // size)
+            return f"{count} {word}{'' if count == 1 else 's'}"
+    return f"{value // 5 * 5:.0f} s"
+
+
 def stood_still(value: float, since: str, old: str = "the old primary") -> str:
     """Returns for how long writes stood still; ``since`` as in ``Proof.blackout_from``: what that is measured from."""
     bound, measured = {

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,9 +43,11 @@ from proxyroute.web.performing import perform
 from proxyroute.web.ring import Ring
 from proxyroute.web.samples import Curve, Samples
 from proxyroute.web.shown import summary_json
-from proxyroute.web.state import ClusterState, state_of, unread
+from proxyroute.web.state import ClusterState, aged, outdated, state_of, unread
 
 _log = logging.getLogger("proxyroute.web")
+_AGES_EVERY = 1.0
+"""Seconds after which what nobody shows anew is looked at again: it gets old by itself."""
 _HIDDEN = ("config",)
 """What of a record is not told to everybody: the configuration, which has pages of its own."""
 
@@ -150,11 +153,14 @@ class Hub:
         return self._of(cluster).glance
 
     def version(self, cluster: str) -> int:
-        """Returns a number that grows whenever something new was seen of the cluster."""
+        """Returns a number that grows whenever something new was seen of the cluster, or that is shown as old."""
         return self._of(cluster).version
 
     def state(self, cluster: str) -> ClusterState:
         """Returns everything that is shown of a cluster at this moment. Raises Refused, JournalError."""
+        return aged(self._as_seen(cluster), time.time())
+
+    def _as_seen(self, cluster: str) -> ClusterState:
         of = self._of(cluster)
         history = self._history(of)
         with self._lock:
@@ -183,7 +189,7 @@ class Hub:
             return self.state(cluster)
         except JournalError as error:
             of = self._of(cluster)
-            return unread(of.config, of.glance, str(error))
+            return aged(unread(of.config, of.glance, str(error)), time.time())
 
     def curves(self, cluster: str) -> tuple[Curve, Mapping[str, Curve]]:
         """Returns how much was written in the last minutes, and how far each server was behind."""
@@ -323,20 +329,41 @@ class Hub:
         return Desk(self._perform, self._told, self._earlier.get(cluster, ()))
 
     def _publish(self) -> None:
-        while (cluster := self._shown.get()) is not None:
-            try:
-                self._publish_changes(cluster)
-            except (JournalError, Refused):
-                continue  # no record can be read now; the cluster is gone
-            except Exception:  # noqa: BLE001 - one cluster must not end what is told of all
-                _log.exception("what is new of %s could not be told", cluster)
+        again = time.monotonic() + _AGES_EVERY
+        while True:
+            with contextlib.suppress(queue.Empty):
+                cluster = self._shown.get(timeout=_AGES_EVERY)
+                if cluster is None:
+                    return
+                self._tell_changes(cluster)
+            if time.monotonic() >= again:
+                for name in self._outdated():
+                    self._tell_changes(name)
+                again = time.monotonic() + _AGES_EVERY
+
+    def _outdated(self) -> list[str]:
+        now = time.time()
+        with self._lock:
+            return [name for name, of in self._clusters.items() if outdated(of.config, of.glance, now)]
+
+    def _tell_changes(self, cluster: str) -> None:
+        try:
+            self._publish_changes(cluster)
+        except (JournalError, Refused):
+            pass  # no record can be read now; the cluster is gone
+        except Exception:  # noqa: BLE001 - one cluster must not end what is told of all
+            _log.exception("what is new of %s could not be told", cluster)
 
     def _publish_changes(self, cluster: str) -> None:
         """An event when the line of truth or what blocks has changed; numbers that move all the time are none."""
         of = self._of(cluster)
-        told = summary_json(self.state(cluster))
+        state = self.state(cluster)
+        told = summary_json(state)
         if told != of.told:
             of.told = told
+            if state.old:
+                with self._lock:
+                    of.version += 1
             self.events.publish("cluster", cluster, told)
 
 

@@ -22,6 +22,7 @@ from proxyroute.model import Status
 from proxyroute.web.hub import Hub
 from proxyroute.web.shown import drift_of, follows, guarantee, lag_of
 from proxyroute.web.state import ClusterState
+from proxyroute.web.wellness import Health
 
 FINE = "NoProblem"
 LEVELS = ("good", "warn", "bad")
@@ -166,7 +167,6 @@ def _cluster(state: ClusterState) -> Iterator[Sample]:
     if glance is None:
         return
     yield "proxyroute_seen_timestamp_seconds", (), glance.at
-    yield "proxyroute_primaries", (), len(glance.view.writable)
     yield "proxyroute_paused", (), bool(glance.standing.idle)
     for name, findings in (("switchover", state.blocks_switchover), ("failover", state.blocks_failover)):
         for code in sorted({f.code for f in findings}):
@@ -177,17 +177,23 @@ def _cluster(state: ClusterState) -> Iterator[Sample]:
 
 
 def _servers(state: ClusterState) -> Iterator[Sample]:
-    glance = state.glance
-    if glance is None:
+    """By what is looked at now, as health is: whoever keeps the cluster shows nothing while it moves the primary."""
+    glance, now = state.glance, time.monotonic()
+    health = Health(state.config, glance, now, time.time())
+    view = health.view
+    if glance is None or view is None:
         return
-    view = glance.view
+    if not any(health.stale(name) for name in state.config.servers):
+        yield "proxyroute_primaries", (), len(view.writable)
     tracks = glance.live().tracks if glance.live is not None else {}
     for name in state.config.servers:
         seen, own = view.servers.get(name), (name,)
         track = tracks.get(name)
         if track is not None and track.last is not None:
-            yield "proxyroute_probe_age_seconds", own, max(0.0, time.monotonic() - track.last.at)
+            yield "proxyroute_probe_age_seconds", own, max(0.0, now - track.last.at)
         yield "proxyroute_maintenance", own, name in glance.standing.maintenance
+        if health.stale(name):
+            continue
         yield "proxyroute_up", own, isinstance(seen, Status)
         yield "proxyroute_primary", own, seen is not None and seen is view.primary
         if not isinstance(seen, Status):

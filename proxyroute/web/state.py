@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from proxyroute.config_values import ClusterConfig
 from proxyroute.election import elect, make_plan
-from proxyroute.glance import Glance
+from proxyroute.glance import Glance, good_for
 from proxyroute.history import Summary, fenced, rebuilt, waiting_for_heal
 from proxyroute.model import Finding, Observed, Severity, Status, View
 from proxyroute.preflight import preflight, survey
 from proxyroute.truth import truth
 from proxyroute.web.guarantee import Guarantee, guarantee_of, last_failover
+from proxyroute.words import roughly
 
 _UNREAD = frozenset({"account.unread"})
 """What only says that the dear part was not read; a plan reads it."""
@@ -40,6 +41,8 @@ class ClusterState:
     """The last word on each server that could not rejoin."""
     guarantee: Guarantee | None = None
     """What would hold if the primary died now; None until the first look is complete."""
+    old: str = ""
+    """For how long it was not looked at, in words; empty while what was seen counts."""
 
     @property
     def name(self) -> str:
@@ -89,6 +92,24 @@ def state_of(config: ClusterConfig, seen: Glance | None, history: Sequence[Summa
         unfinished=unfinished,
         aside=tuple(s for s in fenced(history) if not _back(seen.view, s.candidate)),
         guarantee=guarantee_of(config, seen, tuple(history), last is not None and _back(seen.view, last.primary)),
+    )
+
+
+def outdated(config: ClusterConfig, seen: Glance | None, now: float) -> bool:
+    """Tells whether what was seen does not count any more at the Unix time ``now``.
+
+    Whoever keeps the cluster looks once in a period, or sooner; later only while it moves the primary, or is stuck.
+    """
+    return seen is not None and now - seen.at > good_for(config) + config.serve.period
+
+
+def aged(state: ClusterState, now: float) -> ClusterState:
+    """Returns ``state`` as it is to be shown at the Unix time ``now``: what was seen long ago is not good any more."""
+    if state.glance is None or not outdated(state.config, state.glance, now):
+        return state
+    old = f"not looked at for {roughly(now - state.glance.at)}"
+    return replace(
+        state, truth=f"{state.truth}; {old}", level="warn" if state.level == "good" else state.level, old=old
     )
 
 

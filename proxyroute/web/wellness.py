@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from proxyroute.config_values import ClusterConfig
-from proxyroute.glance import Glance
+from proxyroute.glance import Glance, good_for
 from proxyroute.model import Silent, Status, View
-from proxyroute.sight import Sightings, Track
+from proxyroute.sight import Sightings
 from proxyroute.web.shown import follows, lag_of
 
 OfServer = Literal[
@@ -18,8 +18,6 @@ OfServer = Literal[
 OfCluster = Literal["primary", "health", "liveness", "readiness"]
 """What may be asked of a cluster."""
 _ALIAS = {"master-status": "primary", "slave-status": "replica"}
-_LEAST = 5.0
-_PERIODS = 10
 
 
 @dataclass(frozen=True)
@@ -39,19 +37,22 @@ class Health:
         self._glance = glance
         self._now = now
         self._sightings = _sightings(glance, now, wall) if glance is not None else None
-        self._view = self._fresh_view()
+        self.view = self._last_view()
+        """The last reading of every server, to be asked with :meth:`stale`; None before the first look."""
 
     def cluster(self, question: OfCluster) -> Answer:
         """Answers a question about the cluster."""
-        if self._view is None or self._sightings is None:
+        if self.view is None or self._sightings is None:
             return Answer(False, "not looked at yet")
         if question == "liveness":
-            stale = all(self._stale(track) for track in self._sightings.tracks.values())
+            stale = all(self.stale(name) for name in self._sightings.tracks)
             return Answer(not stale, "stale" if stale else "alive")
         if question == "readiness":
             return Answer(True, "ready")
-        found = self._primary() is not None
-        return Answer(found, "one primary" if found else "no primary")
+        found = self._primary()
+        if found is not None and self.stale(found.name):
+            return Answer(False, "stale")
+        return Answer(found is not None, "one primary" if found is not None else "no primary")
 
     def server(self, name: str, question: OfServer, lag: float | None = None) -> Answer:
         """Answers a question about ``name``; a replica further behind than ``lag`` seconds is none.
@@ -59,13 +60,13 @@ class Health:
         A server that was not seen for too long, is not what anybody asks for: no answer is better than an old one.
         """
         asked = _ALIAS.get(question, question)
-        if self._view is None or self._sightings is None:
+        if self.view is None or self._sightings is None:
             return Answer(False, "not looked at yet")
-        if self._stale(self._sightings.tracks[name]):
+        if self.stale(name):
             return Answer(False, "stale")
         if asked == "liveness":
             return Answer(True, "looked at")
-        status = self._view.status(name)
+        status = self.view.status(name)
         if status is None:
             return Answer(False, "silent")
         if asked == "health":
@@ -78,12 +79,12 @@ class Health:
         return self._replica(status, lag)
 
     def _replica(self, server: Status, lag: float | None) -> Answer:
-        assert self._view is not None
+        assert self.view is not None
         if server.writable or not server.sources:
             return Answer(False, "not a replica")
         if self._glance is not None and server.name in self._glance.standing.maintenance:
             return Answer(False, "in maintenance")
-        if not follows(self._view, server):
+        if not follows(self.view, server):
             return Answer(False, "does not follow the primary")
         behind = lag_of(server)
         if lag is not None and (behind is None or behind > lag):
@@ -92,11 +93,11 @@ class Health:
 
     def _primary(self) -> Status | None:
         """The server that takes writes, if that is the one that is meant to."""
-        primary = self._view.primary if self._view is not None else None
+        primary = self.view.primary if self.view is not None else None
         intended = self._glance.intended if self._glance is not None else None
         return primary if primary is not None and intended in (None, primary.name) else None
 
-    def _fresh_view(self) -> View | None:
+    def _last_view(self) -> View | None:
         """The last reading of every server; what only failed because we ourselves were late does not count."""
         if self._sightings is None:
             return None
@@ -108,12 +109,13 @@ class Health:
             seen[name] = last.seen if last is not None else Silent(name, track.address, "has not been looked at yet")
         return View(self._sightings.cluster, seen)
 
-    def _stale(self, track: Track) -> bool:
-        last = track.last
-        if last is not None and last.doubtful:
-            last = track.good
-        limit = max(_LEAST, _PERIODS * self._config.failover.probe_period)
-        return last is None or self._now - last.at > limit
+    def stale(self, server: str) -> bool:
+        """Tells whether the last look at ``server`` was too long ago to count, or there was none."""
+        track = self._sightings.tracks.get(server) if self._sightings is not None else None
+        if track is None:
+            return True
+        last = track.good if track.last is not None and track.last.doubtful else track.last
+        return last is None or self._now - last.at > good_for(self._config)
 
 
 def _sightings(glance: Glance, now: float, wall: float) -> Sightings:

@@ -36,11 +36,13 @@ clusters:
     account: {{user: engine, password: {{file: {folder}/engine.password}}}}
     replication: {{user: repl, password: {{file: {folder}/replication.password}}}}
     servers: {{db1: 10.0.0.1, db2: 10.0.0.2, db3: 10.0.0.3}}
+    serve: {{period: 60s}}   # what a test has shown counts until it is over
     switchover: {{prefer: [db2]}}
   bank:
     account: {{user: engine, password: {{file: {folder}/engine.password}}}}
     replication: {{user: repl, password: {{file: {folder}/replication.password}}}}
     servers: {{db1: 10.0.1.1, db2: 10.0.1.2}}
+    serve: {{period: 60s}}
     failover: {{profile: aggressive}}
 """
 PASSWORD = "s3cret-of-the-engine"

@@ -83,11 +83,12 @@ class Engine:
         return seen
 
 
-def kept(sentry: Sentry, engine: Any, told: list[Notice] | None = None) -> keeper.Keeper:
+def kept(sentry: Sentry, engine: Any, told: list[Notice] | None = None, show: Any = None) -> keeper.Keeper:
     config: Any = SimpleNamespace(
         name="shop", failover=SimpleNamespace(mode="automatic"), serve=SimpleNamespace(proxies_period=2.0)
     )
-    return keeper.Keeper(config, engine, sentry, (told if told is not None else []).append)  # type: ignore[arg-type]
+    hear = (told if told is not None else []).append
+    return keeper.Keeper(config, engine, sentry, hear, show=show)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("hangs", ["observe", "inspect"])
@@ -98,6 +99,18 @@ def test_what_hangs_while_it_is_only_looked_at_is_left_once_the_primary_is_silen
     served.step()
     assert engine.cut_short == hangs
     assert served._observed == (), "what was cut short is no answer"
+
+
+def test_who_looks_on_sees_what_happens_while_a_chore_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "glance", lambda engine, sentry, sightings, observed, diagnosis: diagnosis)
+    shown: list[Any] = []
+    sentry = Sentry()
+    served = kept(sentry, Engine(sentry, "observe"), show=shown.append)
+    for name in ("db2 lags", "db3 lags"):
+        sentry.diagnosis = Diagnosis(name, "", Action.NONE, "db1")
+        served._ask_at = 0.0
+        assert served._urgent() == ""
+    assert [d.name for d in shown] == ["db2 lags", "db3 lags"]
 
 
 @pytest.mark.parametrize("wanted", [Action.FAILOVER, Action.CLOSE])

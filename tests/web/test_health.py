@@ -96,6 +96,7 @@ def test_an_old_look_is_no_answer_also_while_the_keeper_is_at_work(web: Web) -> 
     client, now = web.client(), time.monotonic()
     assert client.get("/health/shop/db1/primary").status_code == 503  # not looked at yet
     web.see(GOOD, at=time.time() - 60)
+    assert web.client().get("/health/shop/primary").text == "stale\n"
     for path in ("db1/primary", "db2/replica", "db2/health", "db2/liveness", "liveness"):
         assert client.get(f"/health/shop/{path}").text == "stale\n"
     live = Sightings.of(GOOD, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,7 @@ from proxyroute.web.auth import Auth, Principal, require
 from proxyroute.web.commands import Command, Desk, KeyReused, Ticket
 from proxyroute.web.hub import Hub
 from proxyroute.web.ring import Ring
+from proxyroute.web.state import aged, state_of
 from proxyroute.web.tokens import Scope, Tokens
 from tests.support.builders import replica, server, view
 from tests.support.wait import until
@@ -186,7 +188,7 @@ def test_a_state_that_was_made_while_something_newer_was_seen_is_not_kept(
 def test_threads_that_make_a_state_at_the_same_time_have_the_same_one(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.show(Glance("shop", 1.0, View("shop", {})))
+    hub.show(Glance("shop", time.time(), View("shop", {})))
     until(lambda: hub._clusters["shop"].state, "it to be made")
     hub._clusters["shop"].state = None
     both = threading.Barrier(2)
@@ -205,6 +207,45 @@ def test_threads_that_make_a_state_at_the_same_time_have_the_same_one(
     other.join(10.0)
     assert found[0] is found[1]
     assert hub.close(1.0)
+
+
+def test_what_was_not_looked_at_for_long_is_shown_as_old_and_told_although_nobody_shows_anything(
+    tmp_path: Path,
+) -> None:
+    web = make_web(tmp_path)
+    good = view(server(1), replica(2), replica(3))
+    web.see(good)
+    hub = web.hub
+    until(lambda: hub._clusters["shop"].told, "it to be told")
+    start, version = hub.events.last_id, hub.version("shop")
+    kept = hub._clusters["shop"]
+    assert kept.glance is not None
+    kept.glance = replace(kept.glance, at=time.time() - 3600)  # an hour later
+    kept.state = None
+    until(lambda: hub.events.after(start)[0], "its age to be told")
+    (event,) = hub.events.after(start)[0]
+    assert (event.cluster, event.data["level"]) == ("shop", "warn")
+    assert hub.version("shop") > version, "who looks on is sent it"
+    client = web.client(Scope.READ, {"Accept": "text/html"})
+    told = client.get("/v1/clusters/shop").json()
+    assert told["level"] == "warn"
+    assert told["truth"] == "shop: db1 takes writes, 2 of 2 replicas follow; not looked at for 1 hour"
+    overview, page = client.get("/").text, client.get("/clusters/shop").text
+    assert "; not looked at for 1 hour; failover possible" in overview
+    assert "0 of 2 in order" in overview
+    assert "What is shown is old: not looked at for 1 hour" in page
+    assert "Nothing blocks it" not in page
+    web.see(good)
+    assert client.get("/v1/clusters/shop").json()["level"] == "good"
+
+
+@pytest.mark.parametrize(("age", "told"), [(4.9, ""), (5.0, ""), (6.2, "5 s"), (59.0, "55 s"), (125.0, "2 minutes")])
+def test_a_look_that_is_a_little_late_alarms_nobody_and_an_age_changes_seldom(hub: Hub, age: float, told: str) -> None:
+    config = hub.config("shop")
+    seen = Glance("shop", 1000.0, View("shop", {}))
+    state = aged(state_of(config, seen, ()), 1000.0 + age)
+    assert state.old == (f"not looked at for {told}" if told else "")
+    assert state.level == "bad", "an age makes nothing better"
 
 
 def test_a_cluster_whose_records_cannot_be_read_is_shown_with_that_and_hides_no_other(

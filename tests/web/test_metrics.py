@@ -54,9 +54,8 @@ def everything(web: Web) -> None:
     seen = view(server(1, semi_sync=sync), second, silent(3))
     proxies = [Observed("edge", True, Epoch(3, 2), "db2", sessions={"db1": 4}), Observed("gone", False)]
     known = Diagnosis("DeadReplica", "db3 is gone", Action.NONE, "db1")
-    at = time.monotonic() - 3
     block = Finding("failover.proxy", Severity.ERROR, "gone", "cannot be told", "bring it back")
-    web.see(seen, proxies, known, live=lambda: Sightings.of(seen, at), blocks=(block,))
+    web.see(seen, proxies, known, live=lambda: Sightings.of(seen, time.monotonic() - 3), blocks=(block,))
     journal(web, "20991101T000000-abcdef", time.time() + 5)
 
 
@@ -84,7 +83,7 @@ def test_they_say_what_is_so(web: Web) -> None:
     assert value(told, "proxyroute_replication_lag_seconds", server="db3") is None  # unknown is not 0
     assert value(told, "proxyroute_replication_behind_transactions", server="db2") == 10
     assert value(told, "proxyroute_replication_running", server="db1") is None
-    assert 3 <= (value(told, "proxyroute_probe_age_seconds", server="db1") or 0) < 60
+    assert 2.9 < (value(told, "proxyroute_probe_age_seconds", server="db1") or 0) < 60
     assert value(told, "proxyroute_semi_sync_active", server="db1") == 1
     assert value(told, "proxyroute_lossless") == 1  # the one that acknowledges answers
     assert value(told, "proxyroute_fenced") == 0
@@ -127,6 +126,23 @@ def test_an_operation_is_counted_once_and_one_of_former_days_never(web: Web) -> 
     assert value(told, "proxyroute_operation_duration_seconds_sum", kind="switchover", phase="freeze") == 0.03
     assert value(told, "proxyroute_operation_duration_seconds_sum", kind="switchover", phase="total") == 2.0
     assert value(told, "proxyroute_proofs_total", kind="switchover", verdict="PROVEN") == 1
+
+
+def test_an_old_look_is_no_good_level_and_servers_are_as_they_are_looked_at_now(web: Web) -> None:
+    """Whoever keeps the cluster shows nothing while it moves the primary, or is stuck; others look all the time."""
+    good = view(server(1), replica(2), replica(3))
+    web.see(good, at=time.time() - 3600)
+    _, told = read(web)
+    assert [value(told, "proxyroute_level", level=level) for level in ("good", "warn", "bad")] == [0, 1, 0]
+    for name in ("proxyroute_up", "proxyroute_primary", "proxyroute_server_writable"):
+        assert value(told, name, server="db1") is None, name
+    assert value(told, "proxyroute_primaries") is None
+    assert value(told, "proxyroute_maintenance", server="db1") == 0
+    gone = view(silent(1), replica(2), replica(3))
+    web.see(good, at=time.time() - 3600, live=lambda: Sightings.of(gone, time.monotonic()))
+    _, told = read(web)
+    assert [value(told, "proxyroute_up", server=s) for s in ("db1", "db2", "db3")] == [0, 1, 1]
+    assert value(told, "proxyroute_primaries") == 0
 
 
 def test_a_cluster_whose_records_cannot_be_read_does_not_hide_the_others(

@@ -23,7 +23,8 @@ class SummaryShape(BaseModel):
 
     cluster: str = Field(examples=["shop"])
     truth: str = Field(
-        description="Its state in one line.", examples=["shop: db1 takes writes, 2 of 2 replicas follow"]
+        description="Its state in one line; with its age when it is old.",
+        examples=["shop: db1 takes writes, 2 of 2 replicas follow"],
     )
     level: str = Field(description="`good`, `warn` or `bad`.", examples=["good"])
     primary: str | None = Field(description="The one server that takes writes; null when there is none, or several.")

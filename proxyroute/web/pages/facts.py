@@ -113,8 +113,8 @@ def _sentence(state: ClusterState) -> str:
 def failover_possible(state: ClusterState) -> tuple[str, str]:
     """Returns whether the primary could be replaced if it died now, in words, and how good that is."""
     guarantee = state.guarantee
-    if guarantee is None:
-        return "not known yet", "warn"
+    if guarantee is None or state.old:
+        return f"not known {'now' if state.old else 'yet'}", "warn"
     if guarantee.winner is None:
         return "no", "bad"
     if state.config.failover.mode == "automatic":

@@ -20,7 +20,7 @@ from proxyroute.web.pages.facts import WORDS, grouped
 from proxyroute.web.pages.spark import spark
 from proxyroute.web.problems import Problem
 from proxyroute.web.tokens import Scope
-from proxyroute.words import seconds
+from proxyroute.words import roughly, seconds
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -53,12 +53,8 @@ def clock(at: float) -> str:
 
 def ago(at: float) -> str:
     """Returns how long ago a moment was, roughly."""
-    past = max(0.0, time.time() - at)
-    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if past >= size:
-            count = int(past // size)
-            return f"{count} {word}{'' if count == 1 else 's'} ago"
-    return "just now"
+    past = time.time() - at
+    return f"{roughly(past)} ago" if past >= 60 else "just now"
 
 
 def short(text: str, most: int) -> str:
