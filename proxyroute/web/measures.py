@@ -129,9 +129,9 @@ class Present(Collector):
         """By cluster, what was the matter at some time: those are 0 now, and the others are not told at all."""
 
     def collect(self) -> Iterable[Metric]:
-        """Returns the metrics; a cluster whose records cannot be read now is left out."""
+        """Returns the metrics. What cannot be known is left out, and never a whole cluster: an alert would end."""
         gauges = {name: GaugeMetricFamily(name, told, labels=labels) for name, (told, labels) in GAUGES.items()}
-        for state in self._states():
+        for state in self._hub.states():
             for name, labels, value in (*_cluster(state), *self._diagnosis(state), *_servers(state), *_proxies(state)):
                 gauges[name].add_metric((state.name, *labels), float(value))
         gauges["proxyroute_event_streams"].add_metric((), self._streams())
@@ -147,11 +147,6 @@ class Present(Collector):
         for one in sorted(known):
             yield "proxyroute_diagnosis", (one,), one == name
 
-    def _states(self) -> Iterator[ClusterState]:
-        for name in self._hub.names:
-            with contextlib.suppress(ProxyRouteError):
-                yield self._hub.state(name)
-
 
 Sample = tuple[str, tuple[str, ...], float]
 """The name of a gauge, its labels but for the cluster, its value."""
@@ -161,8 +156,9 @@ def _cluster(state: ClusterState) -> Iterator[Sample]:
     for level in LEVELS:
         yield "proxyroute_level", (level,), state.level == level
     yield "proxyroute_failover_automatic", (), state.config.failover.mode == "automatic"
-    yield "proxyroute_operations_unfinished", (), len(state.unfinished)
-    yield "proxyroute_servers_aside", (), len(state.aside)
+    if not state.unread:
+        yield "proxyroute_operations_unfinished", (), len(state.unfinished)
+        yield "proxyroute_servers_aside", (), len(state.aside)
     glance = state.glance
     if glance is None:
         return

@@ -41,6 +41,8 @@ class ClusterState:
     """The last word on each server that could not rejoin."""
     guarantee: Guarantee | None = None
     """What would hold if the primary died now; None until the first look is complete."""
+    unread: bool = False
+    """Nobody can read what is on record, so that nothing is said of it."""
     old: str = ""
     """For how long it was not looked at, in words; empty while what was seen counts."""
 
@@ -68,7 +70,11 @@ def unread(config: ClusterConfig, seen: Glance | None, why: str) -> ClusterState
     told = Finding("journal.damaged", Severity.ERROR, config.name, f"what is on record cannot be read: {what}", cure)
     more = f"{told.text}; {cure}" if cure else told.text
     return replace(
-        shown, truth=f"{shown.truth}; {more}", level="bad", blocks_switchover=(told, *shown.blocks_switchover)
+        shown,
+        truth=f"{shown.truth}; {more}",
+        level="bad",
+        blocks_switchover=(told, *shown.blocks_switchover),
+        unread=True,
     )
 
 

@@ -145,9 +145,10 @@ def test_an_old_look_is_no_good_level_and_servers_are_as_they_are_looked_at_now(
     assert value(told, "proxyroute_primaries") == 0
 
 
-def test_a_cluster_whose_records_cannot_be_read_does_not_hide_the_others(
+def test_a_cluster_whose_records_cannot_be_read_hides_no_other_and_no_alert_of_it_ends(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    web.see(view(replica(1), replica(2), replica(3)))
     state = web.hub.state
 
     def broken(name: str) -> Any:
@@ -157,7 +158,10 @@ def test_a_cluster_whose_records_cannot_be_read_does_not_hide_the_others(
 
     monkeypatch.setattr(web.hub, "state", broken)
     _, told = read(web)
-    assert {dict(labels).get("cluster") for (name, labels) in told if name == "proxyroute_level"} == {"bank"}
+    assert {dict(labels).get("cluster") for (name, labels) in told if name == "proxyroute_level"} == {"shop", "bank"}
+    assert value(told, "proxyroute_level", level="bad") == 1
+    assert value(told, "proxyroute_primaries") == 0
+    assert value(told, "proxyroute_operations_unfinished") is None  # nobody knows
 
 
 def test_who_may_read_them_is_declared(tmp_path: Path) -> None:
