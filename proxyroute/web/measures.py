@@ -19,6 +19,7 @@ from proxyroute import __version__
 from proxyroute.errors import ProxyRouteError
 from proxyroute.history import Summary
 from proxyroute.model import Status
+from proxyroute.outcome import Verdict
 from proxyroute.web.hub import Hub
 from proxyroute.web.shown import drift_of, follows, guarantee, lag_of
 from proxyroute.web.state import ClusterState
@@ -29,6 +30,8 @@ LEVELS = ("good", "warn", "bad")
 _BLACKOUTS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _PHASES = (0.005, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0, 300.0)
 _SERIALS = 1_000_000
+_KINDS = ("switchover", "failover", "rejoin")
+_RESULTS = ("done", "refused", "aborted", "superseded")
 
 _CLUSTER, _SERVER, _PROXY = ("cluster",), ("cluster", "server"), ("cluster", "proxy")
 GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -74,6 +77,8 @@ class Operations:
 
     def __init__(self, registry: CollectorRegistry, began: float) -> None:
         self._began = began
+        self._begun: set[str] = set()
+        """The clusters of which something was told: 0 at first, for what is born at 1 has not increased."""
         self._counted: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._total = Counter(
@@ -95,8 +100,19 @@ class Operations:
         """Counts what has ended since the last time."""
         with self._lock:
             for cluster in hub.names:
+                if cluster not in self._begun:
+                    self._begin(cluster)
+                    continue  # what has ended already is told the next time
                 with contextlib.suppress(ProxyRouteError):  # no record can be read now, or the cluster is gone
                     self._count(hub, cluster)
+
+    def _begin(self, cluster: str) -> None:
+        self._begun.add(cluster)
+        for kind in _KINDS:
+            for result in _RESULTS:
+                self._total.labels(cluster, kind, result)
+            for verdict in Verdict:
+                self._verdict.labels(cluster, kind, verdict)
 
     def _count(self, hub: Hub, cluster: str) -> None:
         for summary in hub.history(cluster):

@@ -115,8 +115,9 @@ def test_what_was_the_matter_is_0_later(web: Web) -> None:
 
 def test_an_operation_is_counted_once_and_one_of_former_days_never(web: Web) -> None:
     journal(web, "20251101T000000-abcdef", time.time() - 86400)
-    _, told = read(web)
-    assert value(told, "proxyroute_operations_total", kind="switchover", result="done") is None
+    for _ in range(2):
+        _, told = read(web)
+        assert value(told, "proxyroute_operations_total", kind="switchover", result="done") == 0
     journal(web, "20991101T000000-abcdef", time.time() + 5)
     for _ in range(2):
         _, told = read(web)
@@ -126,6 +127,20 @@ def test_an_operation_is_counted_once_and_one_of_former_days_never(web: Web) -> 
     assert value(told, "proxyroute_operation_duration_seconds_sum", kind="switchover", phase="freeze") == 0.03
     assert value(told, "proxyroute_operation_duration_seconds_sum", kind="switchover", phase="total") == 2.0
     assert value(told, "proxyroute_proofs_total", kind="switchover", verdict="PROVEN") == 1
+
+
+def test_the_first_failover_of_a_daemon_is_an_increase(web: Web) -> None:
+    """Also one that was over before anybody asked: what is 1 from its birth on has not increased, and alarms nobody."""
+    ended = {"kind": "failover", "outcome": "done"}
+    journal(web, "20991101T000000-abcdef", time.time() + 5, **ended)
+    alerts = [
+        ("proxyroute_operations_total", {"kind": "failover", "result": "done"}),
+        ("proxyroute_proofs_total", {"kind": "failover", "verdict": "PROVEN"}),
+    ]
+    for wanted in (0, 1, 1):
+        _, told = read(web)
+        assert [value(told, name, **labels) for name, labels in alerts] == [wanted, wanted]
+    assert value(told, "proxyroute_proofs_total", kind="failover", verdict="NOT PROVEN") == 0
 
 
 def test_an_old_look_is_no_good_level_and_servers_are_as_they_are_looked_at_now(web: Web) -> None:
@@ -190,6 +205,7 @@ def test_names_keep_to_the_conventions(web: Web) -> None:
 def exported(web: Web) -> dict[str, set[str]]:
     """Returns the names of all samples that there can be, with their labels."""
     everything(web)
+    read(web)
     _, samples = read(web)
     found: dict[str, set[str]] = {}
     for name, labels in samples:
