@@ -13,12 +13,14 @@ def put(file: Path, data: bytes, *, lasting: bool = True, last: Callable[[], obj
     """Makes ``data`` the content of ``file``. Raises OSError; then the old content is untouched.
 
     Without ``lasting`` it does not wait for the disk: our death cannot undo it, a power cut can, or leave it damaged.
-    ``last`` is called when only the rename is missing; what it raises prevents that.
+    ``last`` is called when only the rename is missing; what it raises prevents that. The file stays whose it was, see
+    :func:`leave_to_owner`.
     """
     staged = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.new")
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
     try:
         with os.fdopen(descriptor, "wb") as stream:
+            leave_to_owner(descriptor, file)
             stream.write(data)
             stream.flush()
             if lasting:
@@ -32,6 +34,21 @@ def put(file: Path, data: bytes, *, lasting: bool = True, last: Callable[[], obj
         raise
     if lasting:
         sync_folder(file.parent)
+
+
+def leave_to_owner(descriptor: int, file: Path) -> None:
+    """Gives what root has opened to the owner of ``file``, or of its folder while there is none. Raises OSError.
+
+    A person types as root what a service of another user must read and change afterwards.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        owner = file.stat()
+    except FileNotFoundError:
+        owner = file.parent.stat()
+    with contextlib.suppress(PermissionError):  # on a network disk root may be nobody
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from proxyroute.atomic import put
+from proxyroute.atomic import leave_to_owner, put
 from proxyroute.deadline import Deadline
 from proxyroute.errors import JournalError, Refused
 from proxyroute.model import Finding, Severity
@@ -188,6 +188,7 @@ class Book:
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._file.with_suffix(".lock").open("w") as lock:
+                leave_to_owner(lock.fileno(), self._file)
                 _lock(lock.fileno(), Deadline.after(_LOCK))
                 values = self._values()
                 yield values

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from proxyroute.atomic import put
+from proxyroute.atomic import leave_to_owner, put
 from proxyroute.errors import ConfigError, Refused
 
 _FORMAT = 1
@@ -136,6 +136,7 @@ class Tokens:
         except OSError as error:
             raise ConfigError(f"{self.file}: {error.strerror}; its folder must be writable") from None
         try:
+            leave_to_owner(lock, self.file)
             _take(lock, self.file)
             with self._lock:
                 tokens = edit(list(self._load().values()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import multiprocessing
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_nothing_stands_where_nothing_was_ordered(book: Book) -> None:
     assert book.read().policy(Policy(prefer=("db2",))) == Policy(prefer=("db2",))
     assert not book.read().idle
     assert not book.read().findings("shop")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_an_order_that_root_gives_can_be_read_and_ended_by_serve(book: Book, orders: Orders) -> None:
+    folder = book._file.parent
+    folder.mkdir()
+    os.chown(folder, 4711, 4712)
+    orders.pause()
+    assert {f.stat().st_uid for f in folder.iterdir()} == {4711}
 
 
 def test_an_order_is_kept_with_who_and_why_until_it_is_ended(book: Book, orders: Orders) -> None:

@@ -79,6 +79,21 @@ def test_nobody_is_let_in_without_a_token_and_a_revoked_one_is_none(app: FastAPI
     assert "proxyroute token create" in answer.json()["next"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_a_token_that_root_makes_locks_out_nobody(tmp_path: Path) -> None:
+    """The daemon is another user's, and reads and changes the file later."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    os.chown(folder, 4711, 4712)
+    tokens = Tokens(folder / "tokens.json")
+    tokens.create("ann", Scope.READ)
+    owners = {f.name: (f.stat().st_uid, f.stat().st_gid) for f in folder.iterdir()}
+    assert owners == {"tokens.json": (4711, 4712), "tokens.lock": (4711, 4712)}
+    os.chown(tokens.file, 4713, 4712)
+    tokens.create("bob", Scope.READ)
+    assert tokens.file.stat().st_uid == 4713, "whose it was"
+
+
 def test_a_session_changes_something_only_with_its_csrf_token_and_from_our_own_pages(app: FastAPI) -> None:
     @app.post("/enter")
     def login(request: Request, response: Response, token: str) -> str:

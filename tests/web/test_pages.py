@@ -486,6 +486,17 @@ def test_who_may_only_read_is_not_shown_what_acts_and_cannot_send_it(site: Site,
     assert site.hub.tickets("shop") == ()
 
 
+@pytest.mark.parametrize("path", ["/", "/login", "/clusters/shop"])
+def test_tokens_that_cannot_be_read_are_told_to_who_is_logged_in(site: Site, path: str) -> None:
+    site.log_in()
+    site.tokens.file.write_text("damaged")
+    answer = site.client.get(path)
+    assert answer.status_code == 503
+    assert "is damaged" in answer.text
+    assert "remove it and make new tokens: proxyroute token create" in answer.text
+    assert "default-src" in answer.headers["content-security-policy"]
+
+
 def test_a_session_outlives_the_daemon_and_its_file_lets_nobody_in(tmp_path: Path) -> None:
     with made(tmp_path) as before:
         before.log_in()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import time
@@ -14,6 +15,7 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from proxyroute import __version__
+from proxyroute.errors import ProxyRouteError
 from proxyroute.web.auth import Principal, current
 from proxyroute.web.hub import Hub
 from proxyroute.web.pages.facts import WORDS, grouped
@@ -84,7 +86,10 @@ def render(template: str, **values: Any) -> str:
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """Returns a whole page for whoever asks."""
-    who: Principal | None = values.pop("principal", None) or current(request)
+    who: Principal | None = values.pop("principal", None)
+    if who is None:
+        with contextlib.suppress(ProxyRouteError):  # that tokens cannot be read is told on a page as well
+            who = current(request)
     theme = request.cookies.get(THEME, "")
     text = render(
         template,
