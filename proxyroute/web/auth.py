@@ -33,6 +33,8 @@ _log = logging.getLogger("proxyroute.web")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _FAILURES = 10
 """So many tokens that are none may come from an address at once, and then a minute."""
+_LOGINS = 10
+"""So many sessions may be begun with a token at once, and then a minute: each is put in the audit, on a disk."""
 _FAILURES_ON_RECORD = 60
 """So many of all addresses are put in the audit: it is on a disk, and anybody can send nonsense."""
 
@@ -64,13 +66,15 @@ class Auth:
         self.settings = settings
         self.tokens = tokens
         self._sessions = Sessions(tokens.file.with_name("sessions.json"))
+        self._logins = Rate(_LOGINS, _LOGINS)
         self._failures = Rate(_FAILURES, _FAILURES)
         self._all_failures = Rate(_FAILURES_ON_RECORD, _FAILURES_ON_RECORD)
 
     def login(self, request: Request, response: Response, text: str) -> Principal:
         """Makes a session from a token and sets its cookie. It is in the audit, or in the log if that has no room.
 
-        Raises Problem (401, or 429 when it fails too often from this address) when it is none of ours.
+        Raises Problem: 401 when it is none of ours, 429 when that comes too often from this address, or logins do with
+        this token.
         """
         check_origin(request, self.settings)
         token = self.tokens.find(text.strip())
@@ -79,6 +83,8 @@ class Auth:
             raise Problem(
                 401, "that is not a valid token", cure="make one: proxyroute token create NAME --scope operate"
             )
+        if wait := self._logins.take(token.name):
+            raise too_many(f"too many logins with the token of {token.name}", wait)
         try:
             self._audit(request, token.name, "login", str(token.scope))
         except JournalError as error:  # whoever sees nothing cannot free the disk; what he asks for is refused anyhow

@@ -19,6 +19,8 @@ from pathlib import Path
 from proxyroute.atomic import put
 
 _MOST = 1000
+_EACH = 20
+"""Of one token: whoever begins more ends his own, not those of others."""
 _FORMAT = 1
 
 
@@ -54,6 +56,9 @@ class Sessions:
         made = _Kept(token, time.time() + seconds)
         with self._lock:
             self._forget_old()
+            own = [hash for hash, s in self._sessions.items() if s.token == token]
+            for hash in own[: max(0, len(own) + 1 - _EACH)]:
+                del self._sessions[hash]
             while len(self._sessions) >= _MOST:
                 del self._sessions[next(iter(self._sessions))]
             self._sessions[_hash(key)] = made

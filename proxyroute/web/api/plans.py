@@ -21,28 +21,28 @@ Force = Annotated[bool, Query(description="Judge as `force` would.")]
 
 @router.get("/clusters/{cluster}/plan/switchover", summary="What a switchover would do", responses=problems(404, 409))
 def switchover(
-    cluster: ClusterName, hub: TheHub, _: Reader, target: Target = None, force: Force = False
+    cluster: ClusterName, hub: TheHub, reader: Reader, target: Target = None, force: Force = False
 ) -> dict[str, Any]:
     """Who would take over and why not another, each step with its SQL, who is in the way, the predicted blackout.
 
     As `proxyroute plan --json`. `go` tells whether it could be done.
     """
     state_of(hub, cluster)
-    with turn():
+    with turn(reader):
         told: dict[str, Any] = jsonable(prospect_json(hub.plan_switchover(cluster, target, force)))
     return told
 
 
 @router.get("/clusters/{cluster}/plan/failover", summary="What a failover would do", responses=problems(404, 409))
 def failover(
-    cluster: ClusterName, hub: TheHub, _: Reader, target: Target = None, force: Force = False
+    cluster: ClusterName, hub: TheHub, reader: Reader, target: Target = None, force: Force = False
 ) -> dict[str, Any]:
     """What is the matter, who would take over, what may be missing, and all that blocks it.
 
     As `proxyroute plan --failover --json`. Takes some seconds: it looks until it is clear what is the matter.
     """
     state_of(hub, cluster)
-    with turn():
+    with turn(reader):
         told: dict[str, Any] = jsonable(contingency_json(hub.plan_failover(cluster, target, force)))
     return told
 
@@ -50,12 +50,12 @@ def failover(
 @router.get(
     "/clusters/{cluster}/check", summary="Would everything work", response_model=CheckShape, responses=problems(404)
 )
-def check(cluster: ClusterName, hub: TheHub, _: Reader) -> dict[str, Any]:
+def check(cluster: ClusterName, hub: TheHub, reader: Reader) -> dict[str, Any]:
     """Everything that would stand in the way: configuration, secrets, servers, privileges, proxies.
 
     As `proxyroute check --json`. Changes nothing.
     """
     state_of(hub, cluster)
-    with turn():
+    with turn(reader):
         told: dict[str, Any] = jsonable(hub.check(cluster).to_json())
     return told

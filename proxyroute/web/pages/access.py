@@ -50,7 +50,9 @@ def login(request: Request, form: TheForm) -> Response:
     try:
         auth.login(request, answer, form.get("token", ""))
     except Problem as problem:
-        return page(request, "login.html", problem.status, next=target, problem=problem, expired=False)
+        shown = page(request, "login.html", problem.status, next=target, problem=problem, expired=False)
+        shown.headers.update(problem.headers)
+        return shown
     return answer
 
 

@@ -80,7 +80,7 @@ def _switchover(
 ) -> Response:
     named(hub, cluster)
     target = _server(hub, cluster, to)
-    with turn():
+    with turn(principal):
         prospect = hub.plan_switchover(cluster, target, force)
     return page(
         request, "switchover.html", 422 if wrong else 200, principal=principal, cluster=cluster, prospect=prospect,
@@ -115,7 +115,7 @@ def _failover(
 ) -> Response:
     state = named(hub, cluster)
     target = _server(hub, cluster, to)
-    with turn():
+    with turn(principal):
         prospect = hub.plan_failover(cluster, target, force)
     return page(
         request, "failover.html", 422 if wrong else 200, principal=principal, cluster=cluster, prospect=prospect,
