@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from proxyroute.atomic import sync_folder
 from proxyroute.errors import JournalError
 
-_LONGEST = 200_000
-"""How many bytes from the end are read for those who look at it."""
+_LONGEST = 16 * 1024 * 1024
+"""How many bytes from the end are read at most for those who look at it."""
+_BLOCK = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -98,22 +99,34 @@ class Audit:
         if not size:
             sync_folder(self._file.parent)
 
-    def last(self, limit: int = 200, cluster: str | None = None) -> tuple[Entry, ...]:
-        """Returns the latest entries, the latest first; of one cluster if it is named."""
-        wanted = (e for e in self.backwards() if cluster is None or e.cluster == cluster)
+    def last(self, limit: int = 200, cluster: str | None = None, before: float | None = None) -> tuple[Entry, ...]:
+        """Returns the latest entries, the latest first; of one cluster if it is named, older than the Unix time
+        ``before`` if there is one."""
+        wanted = (
+            e
+            for e in self.backwards()
+            if (cluster is None or e.cluster == cluster) and (before is None or e.at < before)
+        )
         return tuple(itertools.islice(wanted, limit))
 
     def backwards(self, longest: int = _LONGEST) -> Iterator[Entry]:
-        """Yields the entries within the last ``longest`` bytes, the latest first."""
-        try:
-            with self._file.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - longest))
-                lines = file.read().split(b"\n")
-        except OSError:
-            return
-        for line in reversed(lines[1:] if size > longest else lines):
-            try:
-                yield Entry(**json.loads(line))
-            except (ValueError, TypeError):
-                continue  # torn, or written by another version
+        """Yields the entries within the last ``longest`` bytes, the latest first; no more is read than is taken."""
+        with contextlib.suppress(OSError), self._file.open("rb") as file:
+            for line in _backwards(file, longest):
+                with contextlib.suppress(ValueError, TypeError):  # torn, or written by another version
+                    yield Entry(**json.loads(line))
+
+
+def _backwards(file: BinaryIO, longest: int) -> Iterator[bytes]:
+    """Yields the lines that are whole within the last ``longest`` bytes, the last first. Raises OSError."""
+    at = file.seek(0, os.SEEK_END)
+    first = max(0, at - longest)
+    rest = b""
+    while at > first:
+        start = max(first, at - _BLOCK)
+        file.seek(start)
+        rest, *lines = (file.read(at - start) + rest).split(b"\n")
+        yield from reversed(lines)
+        at = start
+    if first == 0:
+        yield rest

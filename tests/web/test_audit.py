@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -45,6 +46,41 @@ def test_after_a_crash_in_the_midst_of_a_line_the_same_key_still_counts(tmp_path
     headers = {"Authorization": client.headers["Authorization"], "Idempotency-Key": "one"}
     second = again.client(headers=headers).post("/v1/clusters/shop/operations", json=order)
     assert second.json()["id"] == first.json()["id"], "it would be done twice"
+
+
+def test_nobody_pushes_what_was_asked_for_out_of_sight(tmp_path: Path) -> None:
+    """By orders as long as a body may be, or because another cluster is busy."""
+    web = make_web(tmp_path)
+    audit = web.hub.audit
+    for number in range(20):
+        audit.write(ANN, "pause", cluster="bank", why=f"early {number}")
+    for _ in range(8):
+        audit.write(ANN, "verify", cluster="shop", arguments={"tables": ["x" * 200] * 300})
+    client = web.client(Scope.ADMIN)
+    told = client.get("/v1/audit", params={"limit": 1000}).json()
+    assert [e["what"] for e in told] == ["verify"] * 8 + ["pause"] * 20
+    quiet = client.get("/v1/audit", params={"cluster": "bank", "limit": 5}).json()
+    assert [e["why"] for e in quiet] == [f"early {n}" for n in (19, 18, 17, 16, 15)]
+    more = client.get("/v1/audit", params={"cluster": "bank", "limit": 5, "before": quiet[-1]["at"]}).json()
+    assert [e["why"] for e in more] == [f"early {n}" for n in (14, 13, 12, 11, 10)]
+    assert client.get("/v1/audit", params={"before": "yesterday"}).status_code == 422
+
+
+@pytest.mark.parametrize("longest", [1, 70, 1000, 65536, 65537, 200_000, 10**7])
+def test_it_is_read_backwards_in_blocks_as_it_stands_there(audit: Audit, longest: int) -> None:
+    for number in range(60):
+        audit.write(ANN, "pause", why="x" * (number * 997 % 9000))
+    lines = audit._file.read_bytes()[-longest:].split(b"\n")
+    whole = lines[1:] if longest < audit._file.stat().st_size else lines
+    wanted = [json.loads(line)["at"] for line in reversed(whole) if line]
+    assert [e.at for e in audit.backwards(longest)] == wanted
+
+
+def test_it_may_be_renamed_at_any_time(audit: Audit) -> None:
+    audit.write(ANN, "pause")
+    audit._file.rename(audit._file.with_suffix(".jsonl.1"))
+    audit.write(ANN, "resume")
+    assert [e.what for e in audit.last()] == ["resume"]
 
 
 @pytest.mark.parametrize("fails", ["write", "fsync"])

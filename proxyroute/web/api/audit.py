@@ -20,6 +20,10 @@ def audit(
     _: Admin,
     limit: Annotated[int, Query(ge=1, le=_MOST, description="So many at most.")] = 100,
     cluster: Annotated[str | None, Query(description="Only of this cluster.")] = None,
+    before: Annotated[float | None, Query(description="Only what is older than this Unix time.")] = None,
 ) -> Any:
-    """The latest first: commands, logins, and logins that failed; with address and reason. Needs the scope admin."""
-    return [jsonable(entry) for entry in hub.audit.last(limit, cluster)]
+    """The latest first: commands, logins, and logins that failed; with address and reason. Needs the scope admin.
+
+    Ask again with `before` = `at` of the last one for those before it. Within the last 16 MiB of the file.
+    """
+    return [jsonable(entry) for entry in hub.audit.last(limit, cluster, before)]
