@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,15 @@ from fastapi.testclient import TestClient
 from proxyroute.assembly import archive_folder, journal_folder
 from proxyroute.config import load
 from proxyroute.config_web import WebConfig
-from proxyroute.errors import Refused
 from proxyroute.model import Silent, Status
 from proxyroute.outcome import Result
 from proxyroute.standing import Order, Standing
-from proxyroute.web import sessions as sessions_module
 from proxyroute.web.app import create_app
-from proxyroute.web.auth import COOKIE, Principal
+from proxyroute.web.auth import COOKIE
 from proxyroute.web.hub import Hub
-from proxyroute.web.limits import Rate
 from proxyroute.web.pages import PARTS
 from proxyroute.web.pages.facts import failover_possible
-from proxyroute.web.problems import Problem
 from proxyroute.web.tokens import Scope, Tokens
-from proxyroute.web.turns import AT_ONCE, turn
 from tests.support.builders import silent
 from tests.support.wait import until
 from tests.web.browser.stage import SECRET, configuration, glance, proxies, three
@@ -452,49 +447,6 @@ def test_a_form_that_is_sent_twice_asks_once(site: Site) -> None:
     assert len(site.hub.tickets("shop")) == 1
 
 
-def who(name: str, scope: Scope) -> Principal:
-    return Principal(name, scope, "127.0.0.1", "token")
-
-
-def test_who_only_reads_takes_no_turn_for_a_plan_from_who_acts(site: Site) -> None:
-    """In an incident, by a dashboard that asks for plans again and again."""
-    with ExitStack() as taken:
-        for name in ("eve", "eve", "dan"):
-            taken.enter_context(turn(who(name, Scope.READ)))
-        for name in ("eve", "fay"):
-            with pytest.raises(Problem) as caught, turn(who(name, Scope.READ)):
-                pass
-            assert caught.value.status == 429
-        with turn(who("ann", Scope.OPERATE)):
-            pass
-    with turn(who("ann", Scope.OPERATE)), turn(who("ann", Scope.OPERATE)):
-        with pytest.raises(Problem, match="2 plans are being made for ann already"), turn(who("ann", Scope.OPERATE)):
-            pass
-        with turn(who("bob", Scope.OPERATE)):
-            pass
-
-
-@pytest.mark.parametrize("kind", ["switchover", "failover"])
-def test_only_so_many_plans_are_made_at_a_time_for_whoever_asks(site: Site, kind: str) -> None:
-    site.log_in()
-    made: list[str] = []
-
-    def refused(*_: Any) -> Any:
-        made.append(kind)
-        raise Refused("no server is asked here; look elsewhere")
-
-    setattr(site.hub, f"plan_{kind}", refused)
-    with ExitStack() as taken:
-        for number in range(AT_ONCE):
-            taken.enter_context(turn(who(f"operator{number}", Scope.OPERATE)))
-        for path in (f"/clusters/shop/{kind}", f"/v1/clusters/shop/plan/{kind}"):
-            answer = site.client.get(path)
-            assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
-        assert made == []
-    assert site.client.get(f"/clusters/shop/{kind}").status_code == 409
-    assert made == [kind]
-
-
 def test_only_an_admin_declares_a_server_lost(site: Site) -> None:
     csrf = site.log_in(Scope.OPERATE)
     assert site.client.post("/clusters/shop/heal", data={"csrf": csrf, "lost-db3": "1"}).status_code == 403
@@ -520,33 +472,6 @@ def test_tokens_that_cannot_be_read_are_told_to_who_is_logged_in(site: Site, pat
     assert "is damaged" in answer.text
     assert "remove it and make new tokens: proxyroute token create" in answer.text
     assert "default-src" in answer.headers["content-security-policy"]
-
-
-def test_logins_with_one_token_end_no_session_of_another(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.log_in()
-    ann = site.client.cookies[COOKIE]
-    monkeypatch.setattr(site.app.state.auth, "_logins", Rate(10, 10, clock=lambda: 0.0))
-    eve, _ = site.tokens.create("eve", Scope.READ)
-    sessions: list[str] = []
-    for _ in range(10):
-        assert site.client.post("/login", data={"token": eve}).status_code == 303
-        sessions.append(site.client.cookies[COOKIE])
-    size = site.hub.audit._file.stat().st_size
-    answer = site.client.post("/login", data={"token": eve})
-    assert (answer.status_code, answer.headers["retry-after"]) == (429, "6")
-    assert "too many logins with the token of eve" in answer.text
-    assert site.hub.audit._file.stat().st_size == size
-    monkeypatch.setattr(site.app.state.auth, "_logins", Rate(100, 1))
-    monkeypatch.setattr(sessions_module, "_MOST", 30)
-    for _ in range(30):
-        assert site.client.post("/login", data={"token": eve}).status_code == 303
-
-    def may(cookie: str) -> bool:
-        site.client.cookies.clear()
-        return site.client.get("/", headers={"Cookie": f"{COOKIE}={cookie}"}).status_code == 200
-
-    last = site.client.cookies[COOKIE]
-    assert (may(ann), may(last), may(sessions[-1])) == (True, True, False)
 
 
 def test_a_session_outlives_the_daemon_and_its_file_lets_nobody_in(tmp_path: Path) -> None:
