@@ -93,10 +93,13 @@ let source = null;
 let heard = Date.now();
 let moving = false;
 
-function tell(state, text) {
-  if (!told || (told.dataset.state === state && told.textContent === text)) return;
+// Says how fresh the page is. The word is read out when it changes; for how long it holds is only to be seen.
+function tell(state, word, since = "") {
+  if (!told) return;
   told.dataset.state = state;
-  told.textContent = text;
+  const [said, seen] = told.children;
+  if (said.textContent !== word) said.textContent = word;
+  seen.textContent = since;
 }
 
 function hear() {
@@ -104,8 +107,10 @@ function hear() {
   tell("on", "live");
 }
 
+// A browser has six connections to us for all its tabs: whoever is not looked at leaves his to the others.
 function listen() {
   if (source) source.close();
+  if (document.hidden) return tell("off", "not live");
   source = new EventSource(address);
   source.addEventListener("parts", (event) => {
     hear();
@@ -147,8 +152,9 @@ if (address) {
   listen();
   setInterval(() => {
     const old = Date.now() - heard;
-    if (old > SILENT) tell("off", "no news for " + Math.round(old / 1000) + " s");
+    if (old > SILENT && !document.hidden) tell("off", "no news", " for " + Math.round(old / 1000) + " s");
   }, 1000);
+  document.addEventListener("visibilitychange", listen);
   // a page that comes back from the browser's memory has an old picture
   window.addEventListener("pageshow", (event) => event.persisted && listen());
 }
