@@ -288,6 +288,20 @@ def test_standing_orders_are_shown_where_they_count_and_can_be_ended(site: Site)
         assert button in text
 
 
+def test_standing_orders_that_cannot_be_read_can_be_dropped(site: Site) -> None:
+    csrf = site.log_in(Scope.OPERATE)
+    assert "reset-orders" not in site.client.get("/clusters/shop/more").text
+    site.show("shop", three(), proxies(), standing=Standing(unreadable="standing.json: is damaged"))
+    assert 'href="/clusters/shop/more">Standing orders' in site.client.get("/clusters/shop").text
+    text = site.client.get("/clusters/shop/more").text
+    assert "standing.json: is damaged" in text
+    assert "Drop all orders; the file is kept" in text
+    assert site.client.post("/clusters/shop/reset-orders", data={"csrf": csrf, "key": "k"}).status_code == 303
+    until(lambda: [c.kind for c in site.asked] == ["reset_orders"], "it to be done")
+    site.show("shop", three(), proxies(), standing=Standing(withheld="the cluster manager is in maintenance mode"))
+    assert "the cluster manager is in maintenance mode" in site.client.get("/clusters/shop/more").text
+
+
 def test_settings_are_shown_with_where_they_come_from_and_without_secrets(tmp_path: Path) -> None:
     (tmp_path / "hook").write_text("https://hooks.example/services/T0/B0/verysecret")
     hook = [{"type": "webhook", "url": {"file": str(tmp_path / "hook")}}]

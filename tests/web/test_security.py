@@ -105,6 +105,7 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
             "maintenance",
             "rank",
             "pause",
+            "reset-orders",
             "operations/{operation}/call-off",
         )
     },

@@ -279,3 +279,10 @@ def pause(request: Request, hub: TheHub, principal: Operator, form: TheForm, clu
     if form.get("on") == "1":
         return _ask(request, hub, principal, cluster, "pause", form, **_seconds(form))
     return _ask(request, hub, principal, cluster, "resume", form)
+
+
+@router.post("/clusters/{cluster}/reset-orders")
+def reset_orders(request: Request, hub: TheHub, principal: Operator, form: TheForm, cluster: str) -> Response:
+    """Drops all orders: the one cure where they cannot be read."""
+    named(hub, cluster)
+    return _ask(request, hub, principal, cluster, "reset_orders", form)
