@@ -26,6 +26,10 @@ class LockSeat:
             self._lock = f"proxyroute/{hashlib.sha256(lock.encode()).hexdigest()[:32]}"
         self._seconds = round(seconds)
 
+    @property
+    def is_open(self) -> bool:
+        return self._session.is_open
+
     def take(self, deadline: Deadline) -> str:
         """Takes the lock and returns an empty string, or returns who has it."""
         self._session.open(deadline)

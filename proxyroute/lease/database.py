@@ -9,15 +9,14 @@ every epoch that was claimed in ``state_dir`` and, by ``claim``, above those tha
 from __future__ import annotations
 
 import contextlib
-import math
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
-from proxyroute.errors import Busy, LeaseLost, ProxyRouteError, Refused, Silence, TimedOut, Unreachable
+from proxyroute.errors import Busy, LeaseLost, ProxyRouteError, Refused, TimedOut
 from proxyroute.lease.claims import Claims
 from proxyroute.lease.clock import now
 from proxyroute.model import Deadline, Epoch, Finding, Holding, Severity
@@ -28,6 +27,7 @@ _GRACE = 0.3
 _MARGIN = 0.1
 _POLL = 0.05
 _LEAVE = 0.5
+S = TypeVar("S")
 
 
 class Seat(Protocol):
@@ -36,11 +36,18 @@ class Seat(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its session is there: when that ends, whoever has ended it, the lock ends with it."""
+
     def take(self, deadline: Deadline) -> str:
         """Takes the lock; returns an empty string, or who has it. Raises ProxyRouteError when nobody can say."""
 
     def holds(self, deadline: Deadline) -> bool:
-        """Tells, by a round trip, whether the lock is ours. Raises ProxyRouteError when nobody can say."""
+        """Tells, by a round trip, whether the lock is ours.
+
+        Raises ProxyRouteError when nobody can say; by the deadline that has ended the session.
+        """
 
     def holder(self, deadline: Deadline) -> str:
         """Returns who has the lock, or an empty string. Raises ProxyRouteError when nobody can say."""
@@ -55,6 +62,22 @@ class _Place:
 
     seat: Seat
     sent: float
+    _asking: threading.Lock = field(default_factory=threading.Lock)
+
+    def confirm(self, patience: float) -> bool:
+        """Returns whether the lock is ours, and leaves it when it is not. Raises as the seat does.
+
+        One question at a time: whoever waits for its answer for ``patience`` seconds, and ends the session by giving
+        up, has asked later than anybody who got one.
+        """
+        with self._asking:
+            sent = now()
+            held = self.seat.holds(Deadline.firm(patience))
+            if held:
+                self.sent = sent
+            else:
+                self.seat.leave()
+            return held
 
 
 class DatabaseLease:
@@ -69,6 +92,12 @@ class DatabaseLease:
         self._servers = servers
         self._claims = claims
         self._seconds = seconds
+        self._promise = seconds * (1 - _MARGIN)
+        """Seconds from a question that was answered in which we count on a seat.
+
+        A question is waited for as long. Whoever gives up earlier ends the session, and the lock is anybody's while we
+        still count on it.
+        """
         self._places: list[_Place] = []
         self._term = 0
         self._end = threading.Event()
@@ -130,27 +159,17 @@ class DatabaseLease:
 
     def _keep(self, place: _Place, end: threading.Event) -> None:
         """Speaks to one server until ``end``, and leaves it; one that is lost is not taken again in this term."""
-        held = True
-        try:
-            while held and not end.wait(self._seconds / 3):
-                sent = now()
-                held = place.seat.holds(Deadline.after(self._seconds / 3))
-                if held:
-                    place.sent = sent
-        except Unreachable as error:
-            held = error.kind is not Silence.RESET  # the lock has ended with its connection
-        except ProxyRouteError:
-            pass  # nobody knows: it is ours for as long as was promised last
-        if not held:
-            place.sent = -math.inf  # anybody may have it by now
+        with contextlib.suppress(ProxyRouteError):
+            while not end.wait(self._seconds / 3) and place.confirm(self._promise):
+                pass
         place.seat.leave()
 
     def check(self) -> None:
         """Raises LeaseLost when we have spoken to too few servers lately."""
         if not self._places:
             raise LeaseLost("the lease is not held")
-        since = now() - self._seconds * (1 - _MARGIN)
-        fresh = [place for place in self._places if place.sent > since]
+        since = now() - self._promise
+        fresh = [place for place in self._places if place.sent > since and place.seat.is_open]
         if len(fresh) < self._needed:
             raise LeaseLost(
                 f"the lease is lost: {len(fresh)} of {self._servers} servers have confirmed it in the last "
@@ -177,10 +196,13 @@ class DatabaseLease:
         raise LeaseLost(f"the lease is lost: {told}")
 
     def _confirmed(self, deadline: Deadline) -> tuple[list[str], list[str]]:
-        """Returns which servers say that the lock is ours, and which do not answer."""
+        """Returns which servers say that the lock is ours, and which do not answer.
+
+        One that is late is not waited for here, and keeps its session.
+        """
+        places = {place.seat.name: place for place in self._places}
         until = deadline.within(self._seconds / 3)
-        seats = {place.seat.name: place.seat for place in self._places}
-        said = _each(seats, lambda seat: seat.holds(until), until, enough=self._needed)
+        said = _each(places, lambda place: place.confirm(self._promise), until, enough=self._needed)
         ours = [name for name, found in said.items() if found is True]
         return ours, [name for name, found in said.items() if isinstance(found, Exception)]
 
@@ -251,8 +273,8 @@ class DatabaseLease:
 
 
 def _each(
-    seats: Mapping[str, Seat],
-    call: Callable[[Seat], object],
+    seats: Mapping[str, S],
+    call: Callable[[S], object],
     deadline: Deadline,
     *,
     enough: int | None = None,
@@ -266,7 +288,7 @@ def _each(
     said: dict[str, object] = {}
     heard = threading.Condition()
 
-    def run(name: str, seat: Seat) -> None:
+    def run(name: str, seat: S) -> None:
         answer: object
         try:
             answer = call(seat)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,6 +140,23 @@ def test_a_holder_that_is_not_heard_of_is_ended_by_the_servers(
     monkeypatch.setattr(sleeper, "check", lambda: None)  # even if its clock stood still
     with pytest.raises((LeaseLost, TimedOut)):
         sleeper.commit("op", Deadline.after(2))
+
+
+def test_servers_that_hang_for_a_moment_take_it_from_nobody(
+    cluster: LocalCluster, ends: contextlib.ExitStack, tmp_path: Path
+) -> None:
+    engine, other = lease(cluster, ends, tmp_path), lease(cluster, ends, tmp_path / "b")
+    engine.acquire("work", soon())
+    time.sleep(SECONDS / 3 - 0.1)  # they are asked again when they have just fallen asleep
+    for name in ("db2", "db3"):
+        cluster[name].sigstop()
+    time.sleep(SECONDS / 3 + 0.3)
+    for name in ("db2", "db3"):
+        cluster[name].sigcont()
+    with pytest.raises(Busy):
+        other.acquire("mine", soon())
+    engine.check()
+    engine.commit("op", Deadline.after(2))
 
 
 def test_two_servers_will_do_as_long_as_both_live(
