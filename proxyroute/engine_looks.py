@@ -20,6 +20,7 @@ from proxyroute.history import Ledger, Summary, rebuilt
 from proxyroute.journal import Listener, Record
 from proxyroute.known import Known
 from proxyroute.model import Deadline, Finding, Holding, Observed, Severity, View
+from proxyroute.moment import Moment
 from proxyroute.orders import Orders
 from proxyroute.outlook import blocks
 from proxyroute.parts import LOOK
@@ -95,6 +96,8 @@ class EngineLooks:
         found.extend(salvage_findings(self._config, ids, dialect.of(prospect.view.seen)))
         observed = self.observe()
         found.extend(self.address_findings(observed))
+        if Moment.now() is None:
+            found.append(_no_start(self._config.name))
         if self._config.failover.mode == "automatic":
             told = {(f.code, f.subject) for f in found}
             found.extend(
@@ -279,6 +282,12 @@ class EngineLooks:
             raise JournalError(f"{self._folder}: {error.strerror}; state_dir must be writable") from error
         finally:
             probe.unlink(missing_ok=True)
+
+
+def _no_start(cluster: str) -> Finding:
+    text = "the kernel's name for this start of the host cannot be read: no failover could be shown to be lossless"
+    cure = "of a service that systemd hardens: no ProcSubset=pid; cat /proc/sys/kernel/random/boot_id"
+    return Finding("failover.no_start", Severity.WARNING, cluster, text, cure)
 
 
 def _time_in(file: Path) -> float:

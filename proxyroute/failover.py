@@ -282,8 +282,8 @@ def _doubts(op: Operation, orders: Orders, fencing: Fencing, unshown: Sequence[s
     if late is None:
         yield (
             f"nobody can tell how long before it was closed {op.plan.primary} was last seen waiting for "
-            "acknowledgements: it was seen once only, this host has been started since, or the record is of another "
-            "host or version"
+            "acknowledgements: it was seen once only, this host has been started since or does not name its start "
+            "(/proc/sys/kernel/random/boot_id), or the record is of another host or version"
         )
     elif late > 0:
         yield (

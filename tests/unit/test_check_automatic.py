@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxyroute import engine_looks
+from proxyroute import engine_looks, moment
 from proxyroute.engine import Engine
 from proxyroute.model import Finding, Severity
 from tests.support.builders import replica, server, view
@@ -16,16 +16,26 @@ LEASE = Finding("failover.lease", Severity.ERROR, "shop", "the lease is on this 
 OPEN = Finding("operation.open", Severity.ERROR, "shop", "is not finished", "proxyroute heal")
 
 
-@pytest.mark.parametrize("mode", ["manual", "automatic"])
-def test_what_blocks_is_a_warning_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+def checked(monkeypatch: pytest.MonkeyPatch, mode: str) -> list[tuple[str, Severity]]:
     monkeypatch.setattr(engine_looks, "host_findings", lambda *_: ())
     monkeypatch.setattr(engine_looks, "salvage_findings", lambda *_: ())
     engine: Any = object.__new__(Engine)
-    engine._config = SimpleNamespace(findings=lambda: (), failover=SimpleNamespace(mode=mode), vrrp=None)
+    engine._config = SimpleNamespace(name="shop", findings=lambda: (), failover=SimpleNamespace(mode=mode), vrrp=None)
     engine._parts = SimpleNamespace(routes=SimpleNamespace(check=lambda _: ()))
     engine.plan = lambda *_, **__: SimpleNamespace(findings=(OPEN,), view=view(server(1), replica(2)))
     engine.observe = lambda: ()
     engine.failover_blocks = lambda *_: (OPEN, LEASE)
-    found = [(f.code, f.severity) for f in engine.check()]
+    return [(f.code, f.severity) for f in engine.check()]
+
+
+@pytest.mark.parametrize("mode", ["manual", "automatic"])
+def test_what_blocks_is_a_warning_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     more = [("failover.lease", Severity.WARNING)] if mode == "automatic" else []
-    assert found == [("operation.open", Severity.ERROR), *more]
+    assert checked(monkeypatch, mode) == [("operation.open", Severity.ERROR), *more]
+
+
+def test_a_host_whose_start_has_no_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under a unit with ProcSubset=pid: nothing can be shown to be lossless there."""
+    monkeypatch.setattr(moment, "_this_boot", lambda: "")
+    found = checked(monkeypatch, "manual")
+    assert found == [("operation.open", Severity.ERROR), ("failover.no_start", Severity.WARNING)]
