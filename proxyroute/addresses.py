@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from proxyroute.model import Finding, Observed, Severity
 
 _CURE = "there: ip addr; systemctl status keepalived; does anything between the hosts drop VRRP (protocol 112)?"
+_READ = "there: proxyroute agent status says why; in the unit of the agent: RestrictAddressFamilies=… AF_NETLINK"
 
 
 def holders(observed: Sequence[Observed]) -> dict[str, tuple[str, ...]]:
@@ -16,7 +17,7 @@ def holders(observed: Sequence[Observed]) -> dict[str, tuple[str, ...]]:
 
 
 def address_findings(observed: Sequence[Observed], configured: Sequence[str] = ()) -> tuple[Finding, ...]:
-    """Returns what is wrong with virtual addresses: two hosts have one, nobody has it, or nobody watches it.
+    """Returns what is wrong with virtual addresses: two have one, nobody has it, can tell it, or watches it.
 
     All are warnings: whoever has the address leads to the same primary. That nobody has it is not told while a proxy
     that may have it does not answer: then it is not known. ``configured`` are the addresses of ``vrrp``.
@@ -28,6 +29,9 @@ def address_findings(observed: Sequence[Observed], configured: Sequence[str] = (
         if len(hosts) > 1:
             text = f"{', '.join(hosts)} have it at once: all lead to one primary, but clients go here and there"
             found.append(Finding("vip.twice", Severity.WARNING, address, text, f"on each of them {_CURE}"))
+        elif blind := [proxy.proxy for proxy in observed if proxy.addresses.get(address, False) is None]:
+            text = f"{', '.join(blind)} cannot read the addresses there: nobody can tell whether two have it, or none"
+            found.append(Finding("vip.unread", Severity.WARNING, address, text, _READ))
         elif not hosts and not quiet:
             watching = ", ".join(proxy.proxy for proxy in observed if address in proxy.addresses)
             text = f"no host has it ({watching} were asked): clients reach nobody"
@@ -48,4 +52,4 @@ def settled(observed: Sequence[Observed]) -> bool:
 
 def _quiet(observed: Sequence[Observed]) -> bool:
     """Whether a host does not say what it has, and may have anything."""
-    return any(not proxy.reachable and not proxy.addresses for proxy in observed)
+    return any(None in p.addresses.values() or not (p.reachable or p.addresses) for p in observed)

@@ -72,18 +72,19 @@ class Addresses:
     def __init__(self, addresses: Sequence[str]) -> None:
         self._addresses = tuple(addresses)
         self._again = 0.0
-        self._last: Mapping[str, bool] = {}
+        self._last: Mapping[str, bool | None] = {}
         self.trouble = ""
 
-    def look(self) -> Mapping[str, bool]:
-        """Returns whether this host has each of them now; empty when that cannot be told."""
+    def look(self) -> Mapping[str, bool | None]:
+        """Returns whether this host has each of them now; None of each when that cannot be told."""
         self._again = time.monotonic() + _FRESH
         try:
             self._last, self.trouble = held(self._addresses), ""
         except OSError as error:
-            self._last, self.trouble = {}, f"the addresses of this host cannot be read: {error.strerror or error}"
+            self._last = dict.fromkeys(self._addresses)
+            self.trouble = f"the addresses of this host cannot be read: {error.strerror or error}"
         return self._last
 
-    def lately(self) -> Mapping[str, bool]:
+    def lately(self) -> Mapping[str, bool | None]:
         """Returns the same as it was a moment ago at the most."""
         return self.look() if time.monotonic() >= self._again else self._last

@@ -41,12 +41,13 @@ class Doubt:
             self._since = time.monotonic()
         return self._since
 
-    def steps_back(self, here: Collection[bool]) -> int:
+    def steps_back(self, here: Collection[bool | None]) -> int:
         """Returns what is added to this host's priority for the virtual address: 0, or less.
 
-        ``here`` says of each address that is watched whether this host has it; of none it may have all.
+        ``here`` says of each address that is watched whether this host has it, None when that is not known; of
+        none it may have all.
         """
         if self._since is None:
             return 0
-        elsewhere = bool(here) and not any(here)
+        elsewhere = bool(here) and all(has is False for has in here)
         return -BACK if elsewhere or time.monotonic() - self._since >= _PATIENCE else 0

@@ -425,5 +425,5 @@ class Observed:
     """What it was told last, as it is told it; None when that cannot be told apart from what it does."""
     aside: tuple[str, ...] = ()
     """Servers that somebody has taken out of service there on purpose; that is respected, and never corrected."""
-    addresses: Mapping[str, bool] = field(default_factory=dict)
-    """The virtual addresses that are watched on its host, and whether it has them; empty if none, or nobody knows."""
+    addresses: Mapping[str, bool | None] = field(default_factory=dict)
+    """The virtual addresses that are watched on its host, and whether it has them; None when it cannot tell."""

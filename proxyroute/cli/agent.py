@@ -18,6 +18,8 @@ from proxyroute.errors import ConfigError
 if TYPE_CHECKING:
     from proxyroute.config_agent import AgentConfig
 
+_HERE = {True: "here", False: "not here", None: "here or not, nobody can tell"}
+
 
 @click.group(invoke_without_command=True, short_help="Follow a shared folder, on a proxy host.")
 @common_options
@@ -63,7 +65,7 @@ def status(ctx: Context) -> None:
             ("Route", f"{told.get('primary') or 'closed'}, epoch {told.get('epoch') or 'none yet'}"),
             ("Last", " ".join(str(told.get(k) or "") for k in ("phase", "operation", "state", "detail")).strip()),
             ("Receipt", "written" if told.get("acknowledged") else "not written"),
-            *[("Address", f"{a} is {'here' if here else 'not here'}") for a, here in told.get("addresses", {}).items()],
+            *[("Address", f"{a} is {_HERE[here]}") for a, here in told.get("addresses", {}).items()],
             ("Since", time.strftime("%F %T", time.localtime(told["since"])) if "since" in told else "never"),
         ):
             ctx.out.line(f"{label:8} {value}")

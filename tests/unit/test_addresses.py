@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +23,10 @@ VIP = "10.0.0.100"
 
 def host(name: str, has: bool | None, *, reachable: bool = True) -> Observed:
     return Observed(name, reachable, Epoch(1, 1), "db1", addresses={} if has is None else {VIP: has})
+
+
+BLIND = replace(host("edge1", False), addresses={VIP: None})
+"""It watches the address, and cannot read which it has."""
 
 
 # -- On the host --------------------------------------------------------------------------------------------------
@@ -69,13 +74,14 @@ def test_what_cannot_be_read_is_unknown_and_says_why(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(agent_addresses, "held", refuse)
     assert watched.lately() == {"127.0.0.1": True}, "a moment ago"
-    assert watched.look() == {}
+    assert watched.look() == {"127.0.0.1": None}
     assert watched.trouble == "the addresses of this host cannot be read: Operation not permitted"
 
 
 def test_the_receipt_carries_them_and_without_any_is_one_that_an_older_engine_reads() -> None:
     answer = Answer("edge1", "shop", observed=host("edge1", True))
-    assert Answer.of(answer.values()) == answer
+    for said in (answer, replace(answer, observed=BLIND)):
+        assert Answer.of(json.loads(json.dumps(said.values()))) == said
     plain = replace(answer, observed=host("edge1", None)).values()
     assert "addresses" not in plain["observed"]
     assert Answer.of(plain).observed == host("edge1", None)
@@ -95,6 +101,10 @@ def test_the_receipt_carries_them_and_without_any_is_one_that_an_older_engine_re
         ((host("edge1", False), host("edge2", False, reachable=False)), (), {"vip.nobody"}, False),
         ((host("edge1", None), host("edge2", None)), (VIP,), {"vip.unwatched"}, True),
         ((host("edge1", None), host("edge2", None)), (), set(), True),
+        ((BLIND, replace(BLIND, proxy="edge2")), (VIP,), {"vip.unread"}, False),
+        ((BLIND, host("edge2", False)), (), {"vip.unread"}, False),
+        ((BLIND, host("edge2", True)), (VIP,), {"vip.unread"}, False),
+        ((BLIND, host("edge2", True), host("edge3", True)), (), {"vip.twice"}, False),
         ((), (VIP,), set(), True),
     ],
 )

@@ -56,7 +56,7 @@ def test_a_host_steps_back_at_once_elsewhere_and_a_little_later_where_the_addres
     doubt = Doubt(midway=True)
     assert [doubt.steps_back(here) for here in ([], [True], [False])] == [0, 0, 0], "nothing is in doubt"
     doubt.since(silent=True, closed=False)
-    assert [doubt.steps_back(here) for here in ([], [True], [False, True], [False])] == [0, 0, 0, -BACK]
+    assert [doubt.steps_back(here) for here in ([], [True], [False, True], [False, None], [False])] == [0] * 4 + [-BACK]
     now += 2.1
     assert [doubt.steps_back(here) for here in ([], [True], [False])] == [-BACK] * 3
     doubt.since(silent=False, closed=False)

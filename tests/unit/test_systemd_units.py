@@ -60,6 +60,8 @@ def test_it_tells_systemd_how_it_is_and_its_times_fit_the_code(unit: Path) -> No
     assert int(told["WatchdogSec"]) >= 30
     assert "LoadCredential" in told
     assert "ProcSubset" not in told, "it hides /proc/sys and /proc/net: no failover could be shown to be lossless"
+    if unit.stem == "proxyroute-agent":
+        assert "AF_NETLINK" in told["RestrictAddressFamilies"].split()
     if unit.stem == "proxyroute":
         assert told["ExecReload"] == "/bin/kill -HUP $MAINPID"
         assert told["KillMode"] == "process", "a guard must outlive its engine"

@@ -114,8 +114,8 @@ class ProxyShape(BaseModel):
     held: bool = Field(description="Newcomers wait.")
     drift: list[str] = Field(description="Where it is not as it should be, in words.")
     aside: list[str] = Field(description="Servers that somebody has taken out of service there.")
-    addresses: dict[str, bool] = Field(
-        description="Virtual addresses that are watched on its host, and if it has them."
+    addresses: dict[str, bool | None] = Field(
+        description="Virtual addresses that are watched on its host, and if it has them; null when it cannot tell."
     )
     detail: str
 
