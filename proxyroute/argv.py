@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,14 @@ class Finished:
     status: int
     stdout: str
     stderr: str
+
+
+def in_memory(name: str) -> IO[bytes]:
+    """Returns a new file that is in no folder: a guard outlives the /tmp of its unit. Raises ScriptFailed."""
+    try:
+        return os.fdopen(os.memfd_create(name), "w+b")
+    except OSError as error:
+        raise ScriptFailed(f"there is no room for what a program writes: {error.strerror}") from error
 
 
 def run_argv(argv: Sequence[str], environment: Mapping[str, str], deadline: Deadline) -> str:
@@ -58,7 +65,7 @@ def run(argv: Sequence[str], environment: Mapping[str, str], deadline: Deadline)
         raise ScriptFailed(f"{argv[0]} was not started: no time was left")
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     # Files, not pipes: a child that stays in the background and keeps a pipe open would make us wait for it.
-    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+    with in_memory("stdout") as stdout, in_memory("stderr") as stderr:
         try:
             process = subprocess.Popen(
                 list(argv),

@@ -6,6 +6,7 @@ password itself exists only as the return value of :meth:`Secret.reveal`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -26,6 +27,7 @@ _TLS = ("ca", "cert", "key")
 _SALT = os.urandom(16)
 _revealed: set[str] = set()
 """What was read by this process, so that it can be kept out of what is written."""
+_kept: dict[Secret, str] = {}
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Secret:
 
         Raises ConfigError, naming what cannot be read and what to type, never what has been read.
         """
+        if self in _kept:
+            return _kept[self]
         if self.kind == "env":
             text = os.environ.get(self.source)
             if text is None:
@@ -120,6 +124,17 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def keep(config: object) -> None:
+    """Reads every secret that ``config`` names, and reads it no more: credentials end with the unit, a guard does not.
+
+    What cannot be read now is tried again when it is needed. Raises nothing.
+    """
+    for found in _named(config):
+        if isinstance(found, Secret):
+            with contextlib.suppress(ConfigError):
+                _kept[found] = found.reveal()
+
+
 def fingerprint(config: object) -> str:
     """Returns what changes when a secret or a certificate that ``config`` names does; it tells neither.
 
@@ -131,25 +146,31 @@ def fingerprint(config: object) -> str:
     return digest.hexdigest()
 
 
-def _parts(value: Any) -> Iterator[str]:
-    if isinstance(value, Secret):
+def _parts(config: object) -> Iterator[str]:
+    for found in _named(config):
         try:
-            yield value.reveal()
+            yield found.reveal() if isinstance(found, Secret) else _age(found)
         except ConfigError as error:
             yield str(error)
+
+
+def _named(value: Any) -> Iterator[Secret | Path]:
+    """Yields the secrets and the files of TLS that a configuration names."""
+    if isinstance(value, Secret):
+        yield value
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             inner = getattr(value, field.name)
             if field.name in _TLS and isinstance(inner, Path):
-                yield _age(inner)
+                yield inner
             else:
-                yield from _parts(inner)
+                yield from _named(inner)
     elif isinstance(value, Mapping):
         for inner in value.values():
-            yield from _parts(inner)
+            yield from _named(inner)
     elif isinstance(value, (tuple, list)):
         for inner in value:
-            yield from _parts(inner)
+            yield from _named(inner)
 
 
 def _age(file: Path) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from proxyroute import faults, journal
 from proxyroute.assembly import build_lease, build_notifier, build_parts, permit_of
 from proxyroute.config import from_snapshot
+from proxyroute.config_secrets import keep
 from proxyroute.config_values import ClusterConfig
 from proxyroute.errors import Busy, LeaseLost, ProxyRouteError, SplitBrain, Superseded
 from proxyroute.faults import act
@@ -62,6 +63,8 @@ class Guard:
                 stderr=errors,
                 cwd="/",
                 start_new_session=True,
+                # a private /tmp goes with the unit of a dead engine, and the guard has programs to run then
+                env={"TMPDIR": str(self._journal.parent), **os.environ},
             )
 
     def start(self, deadline: Deadline) -> None:
@@ -142,6 +145,7 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     begin = journal.read(file)[0]
     config = from_snapshot(begin["config"])
+    keep(config)
     plan = plan_from_json(begin["plan"])
     lease = build_lease(config)
     watch = _Watch(engine)

@@ -12,7 +12,6 @@ import select
 import shlex
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from proxyroute.argv import in_memory
 from proxyroute.errors import ScriptFailed
 from proxyroute.model import Deadline
 
@@ -94,7 +94,7 @@ def started(
         os.write(handles[0], program.options.encode())
         argv.insert(1, f"--defaults-file=/proc/self/fd/{handles[0]}")
     if program.stdin and stdin is None:
-        spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed below, when the child has it
+        spool = in_memory("stdin")  # closed below, when the child has it
         spool.write(program.stdin)
         spool.seek(0)
         stdin = spool
@@ -149,7 +149,7 @@ def output(program: Program, deadline: Deadline, *, most: int = 1 << 24) -> byte
 
 def stream(program: Program, sink: Callable[[bytes], object], deadline: Deadline) -> None:
     """Runs a program and gives ``sink`` what it writes, piece by piece. Raises as :func:`output` does."""
-    with tempfile.TemporaryFile() as errors, started(program, stdout=subprocess.PIPE, stderr=errors) as process:
+    with in_memory("stderr") as errors, started(program, stdout=subprocess.PIPE, stderr=errors) as process:
         for part in _parts(process, program, deadline):
             sink(part)
         _require_end(process, program, errors, deadline)
@@ -173,8 +173,8 @@ def pump(
     """
     kept = b""
     with (
-        tempfile.TemporaryFile() as source_errors,
-        tempfile.TemporaryFile() as target_errors,
+        in_memory("stderr") as source_errors,
+        in_memory("stderr") as target_errors,
         started(source, stdout=subprocess.PIPE, stderr=source_errors) as from_,
         started(target, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=target_errors) as to,
     ):
