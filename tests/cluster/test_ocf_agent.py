@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ from tests.support.wait import until
 AGENT = ROOT_FOLDER / "scripts" / "ocf" / "proxyroute"
 OCF_ROOT = Path("/usr/lib/ocf")
 FUNCTIONS = OCF_ROOT / "lib" / "heartbeat" / "ocf-shellfuncs"
+AT_WORK = "import time; print('at work', flush=True); time.sleep(600)"
+NOBODY = ("setpriv", "--reuid=nobody", "--regid=65534", "--clear-groups", "--")
+SQUASHED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", "--")
+"""Root as it is on a network disk with root_squash: it may not do what nobody else may do with a file."""
 OK, GENERIC, ARGS, UNIMPLEMENTED, INSTALLED, CONFIGURED, NOT_RUNNING = 0, 1, 2, 3, 5, 6, 7
 
 
@@ -59,12 +64,12 @@ class Resource:
         fixed = {"OCF_ROOT": str(OCF_ROOT), "OCF_RESOURCE_INSTANCE": "engine", "HA_RSCTMP": str(self.folder / "run")}
         return {**os.environ, "PATH": search_path(), **fixed, **told}
 
-    def act(self, action: str, timeout: float = 60.0) -> tuple[int, str]:
-        """Returns what the agent answers within ``timeout``, and its words."""
+    def act(self, action: str, timeout: float = 60.0, launcher: Sequence[str] = ()) -> tuple[int, str]:
+        """Returns what the agent answers within ``timeout``, and its words. ``launcher`` stands before its argv."""
         environment = {**self.environment, "OCF_RESKEY_CRM_meta_timeout": f"{timeout * 1000:.0f}"}
         # the engine has its output in the log, so nobody else keeps these pipes open
         done = subprocess.run(
-            [str(AGENT), action], capture_output=True, text=True, env=environment, timeout=timeout, cwd="/"
+            [*launcher, str(AGENT), action], capture_output=True, text=True, env=environment, timeout=timeout, cwd="/"
         )
         return done.returncode, done.stderr
 
@@ -174,6 +179,78 @@ def test_a_stop_ends_within_its_time_out_though_the_engine_does_not(resource: Re
     assert time.monotonic() - began < 12.0
     assert "killed" in words
     assert processes_of(resource.folder) == []
+
+
+def stopped_by(resource: Resource, argv: Sequence[str], *, as_nobody: bool = False, squashed: bool = False) -> str:
+    """Lets a process be at work while the resource is stopped; returns what ``stop`` says once it has ended it."""
+    whom = (*NOBODY, *argv) if as_nobody else argv
+    with subprocess.Popen(whom, stdout=subprocess.PIPE, text=True, cwd="/") as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "at work\n"
+            status, words = resource.act("stop", timeout=6.0, launcher=SQUASHED if squashed else ())
+            assert (status, process.poll()) == (OK, -signal.SIGKILL), words
+            return words
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("said", "by"),
+    [("{0}/", "{0}"), ("//{0}//", "{0}"), ("{1}", "{0}"), ("{0}", "{1}"), ("{1}/", "{1}")],
+    ids=["slash", "slashes", "symlink-said", "symlink-configured", "both"],
+)
+def test_a_guard_is_found_by_whichever_name_state_dir_has(resource: Resource, said: str, by: str) -> None:
+    state, link = resource.folder / "state", resource.folder / "link"
+    link.symlink_to(state)
+    resource.parameters["state_dir"] = said.format(state, link)
+    journal = f"{by.format(state, link)}/shop/journal/op.jsonl"
+    (state / "shop" / "journal").mkdir(parents=True)
+    (state / "shop" / "journal" / "op.jsonl").touch()
+    words = stopped_by(resource, [sys.executable, "-c", AT_WORK, "proxyroute.guard", journal])
+    assert "at work until the end of the time-out" in words
+
+
+def test_a_guard_of_another_state_dir_is_left_alone(resource: Resource) -> None:
+    (resource.folder / "state-of-another").mkdir()
+    argv = [sys.executable, "-c", AT_WORK, "proxyroute.guard", str(resource.folder / "state-of-another" / "op.jsonl")]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "at work\n"
+            assert resource.act("stop", timeout=6.0) == (OK, "")
+            assert process.poll() is None
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def of_nobody(resource: Resource) -> Resource:
+    """A resource whose engine runs as nobody, in a state_dir that root may not look into as it is on a network disk."""
+    folder = resource.folder / "state" / "shop"
+    folder.mkdir()
+    (folder / f"lease-{os.uname().nodename}.lock").touch(mode=0o600)
+    resource.folder.chmod(0o755)
+    subprocess.run(["chown", "-R", "nobody", str(resource.folder / "state")], check=True)
+    (resource.folder / "state").chmod(0o700)
+    resource.parameters["user"] = "nobody"
+    return resource
+
+
+def test_a_holder_of_the_lease_is_found_where_root_sees_nothing(of_nobody: Resource) -> None:
+    lock = of_nobody.folder / "state" / "shop" / f"lease-{os.uname().nodename}.lock"
+    hold = f'echo "{{\\"term\\": 7, \\"holder\\": \\"here:$$\\"}}" >{lock}; echo at work; exec sleep 600'
+    argv = ["flock", "--no-fork", str(lock), "sh", "-c", hold]
+    words = stopped_by(of_nobody, argv, as_nobody=True, squashed=True)
+    assert "at work until the end of the time-out" in words
+
+
+def test_a_lock_that_nobody_may_look_at_is_told(of_nobody: Resource) -> None:
+    lock = of_nobody.folder / "state" / "shop" / f"lease-{os.uname().nodename}.lock"
+    lock.chmod(0)
+    status, words = of_nobody.act("stop", timeout=6.0)
+    assert status == OK
+    assert f"cannot be told: nobody cannot use {lock}" in words
 
 
 def test_one_that_is_started_while_another_serves_here_is_refused(resource: Resource) -> None:
