@@ -133,7 +133,8 @@ class Examination:
 
     def _start_command(self) -> str:
         s = self._settings
-        return f"{s.binary} -W -S {s.master_socket},level,admin -f {s.config_file} (or systemctl start haproxy)"
+        owner = f",user,{s.socket_user},mode,600" if s.socket_user else ""
+        return f"{s.binary} -W -S {s.master_socket},level,admin{owner} -f {s.config_file} (or systemctl start haproxy)"
 
     def _error(self, code: str, text: str, cure: str) -> Finding:
         return Finding(code, Severity.ERROR, self._proxy, text.removeprefix(f"{self._proxy}: "), cure)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pwd
 import re
 import socket
 import time
@@ -33,7 +36,7 @@ class Runtime:
         if not _READS.fullmatch(command):
             raise ValueError(f"ask() was given a command that may change something: {command}")
         try:
-            return _exchange(self.proxy, self.path, command, deadline)
+            return _exchange(self.proxy, self.path, command, deadline, f"set socket_user: {_us()}")
         except TimedOut as error:
             raise AdapterError(self.proxy, str(error)) from None
 
@@ -43,7 +46,7 @@ class Runtime:
         Raises AdapterError when it was not sent, TimedOut when it was and no answer came: the outcome is unknown.
         """
         with act("haproxy.runtime"):
-            return _exchange(self.proxy, self.path, command, deadline)
+            return _exchange(self.proxy, self.path, command, deadline, f"set socket_user: {_us()}")
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,10 @@ class Master:
     ) -> str:
         """During a reload the master starts itself anew: for some 60 ms it refuses, or cuts off whom it has let in."""
         until = deadline.within(patience)
+        cure = f"start haproxy with -S {self.path},user,{_us()},mode,600 (Debian: EXTRAOPTS in /etc/default/haproxy)"
         while True:
             try:
-                return _exchange(self._proxy, self.path, command, deadline)
+                return _exchange(self._proxy, self.path, command, deadline, cure)
             except again:
                 if until.passed:
                     raise
@@ -141,8 +145,14 @@ class _CutOffError(TimedOut):
     """The connection ended without an answer."""
 
 
-def _exchange(proxy: str, path: Path, command: str, deadline: Deadline) -> str:
-    """Sends one command and returns the answer, read to its end."""
+def _us() -> str:
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(os.geteuid()).pw_name
+    return str(os.geteuid())
+
+
+def _exchange(proxy: str, path: Path, command: str, deadline: Deadline, cure: str) -> str:
+    """Sends one command and returns the answer, read to its end. ``cure`` is for a socket that is not for us."""
     if deadline.passed:
         raise AdapterError(proxy, f"out of time before {path} was asked: {command}")
     with socket.socket(socket.AF_UNIX) as client:
@@ -156,7 +166,7 @@ def _exchange(proxy: str, path: Path, command: str, deadline: Deadline) -> str:
         except ConnectionRefusedError:
             raise _NotListeningError(proxy, f"nobody listens at {path}: haproxy does not run") from None
         except PermissionError:
-            raise AdapterError(proxy, f"no permission to use {path}: run as its owner, or set socket_user") from None
+            raise AdapterError(proxy, f"no permission to use {path}: run as its owner, or {cure}") from None
         except OSError as error:
             raise AdapterError(proxy, f"cannot reach haproxy at {path}: {error}") from None
         parts = []
