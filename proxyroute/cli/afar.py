@@ -116,9 +116,9 @@ def move(ctx: Context, kind: str, question: str, *, yes: bool, target: str | Non
         if told.get("unchanged"):
             result = Result("", kind, "unchanged", told["primary"], text=f"{target} is the primary already")
         else:
-            if told["go"] and not yes and not click.confirm(question.format(**told["plan"])):
-                raise Refused("not confirmed; nothing was touched")
-            # one that would be refused is asked for as well: arguments may say more than a plan was asked
+            if not yes:
+                _confirm(told, kind, question)
+                target = told["plan"]["candidate"]
             ended = _done(ctx, remote, path, {"kind": kind, "target": target, **arguments})
             result = result_of(ended["results"][-1])
     if ctx.as_json:
@@ -126,6 +126,18 @@ def move(ctx: Context, kind: str, question: str, *, yes: bool, target: str | Non
         ctx.out.json({"plan": told, "result": result, "verdict": verdict})
         raise SystemExit(_code(result))
     _show(ctx, [result])
+
+
+def _confirm(told: Mapping[str, Any], kind: str, question: str) -> None:
+    """Asks about a plan. Raises Refused when there is none, or the answer is no.
+
+    Also about one that would be refused: it was made without what is said of a fence, and may go a moment later.
+    """
+    if told["plan"] is None:
+        raise Refused(f"{told['cluster']}: a {kind} is refused, for what is told above; nothing was touched")
+    seen = "" if told["go"] else "By what was seen it would be refused. All the same: "
+    if not click.confirm(seen + question.format(**told["plan"])):
+        raise Refused("not confirmed; nothing was touched")
 
 
 def call_off(ctx: Context, operation: str | None, why: str) -> None:
@@ -298,7 +310,8 @@ def _show_plan(out: Output, told: Mapping[str, Any]) -> None:
     primary = told.get("primary")
     seen.view = SimpleNamespace(cluster=told["cluster"], primary=SimpleNamespace(name=primary) if primary else None)
     if "diagnosis" in told:
-        seen.may_be_missing = told["may_be_missing"]
+        seen.limits = tuple(finding_of(f) for f in told["blocks_automatic"])
+        seen.dead_binlog = told["dead_binlog"]["told"]
         show_contingency(out, seen)
         return
     writing = tuple(SimpleNamespace(**{**t, "writes": True}) for t in told["offenders"])

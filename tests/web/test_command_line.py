@@ -6,6 +6,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from proxyroute.caller import Caller
 from proxyroute.checkup import Checkup
 from proxyroute.cli import main
 from proxyroute.config_web import WebConfig
+from proxyroute.contingency import Contingency
+from proxyroute.decided import Action, Diagnosis, Plan
 from proxyroute.engine import open_engine
 from proxyroute.errors import Aborted, Busy, LeaseLost, ProxyRouteError, Refused, Unfinished
+from proxyroute.failover import Orders
 from proxyroute.journal import Listener
 from proxyroute.model import Address, Finding, Severity
 from proxyroute.outcome import Evidence, Proof, Result, Verdict
@@ -30,10 +34,13 @@ from tests.support.certificates import make_certificate
 from tests.support.process import free_port
 from tests.support.wait import until
 from tests.support.web import Web, listening, make_web
+from tests.unit.cli.samples import GOING, PLAN
 
 PROVEN = Proof((Evidence("db2", "takes writes", Verdict.PROVEN, "it does"),), 0.25)
 GAP = Proof((Evidence("edge1", "sends writes to db2", Verdict.UNKNOWN, "it was not asked"),), 0.25)
 FINDING = Finding("replica.lag", Severity.ERROR, "db2", "is 9 s behind", "wait", forceable=True)
+
+LIMIT = Finding("failover.mode", Severity.ERROR, "shop", "nobody wants one by itself", "failover.mode: automatic")
 
 
 class Performer:
@@ -57,10 +64,12 @@ class Far:
         self.web, self.url, self.performer = web, url, performer
         self.token = web.token(Scope.OPERATE)
 
-    def run(self, *words: str, url: str = "", token: str | None = None, cluster: str = "shop") -> Outcome:
+    def run(
+        self, *words: str, url: str = "", token: str | None = None, cluster: str = "shop", answer: str | None = None
+    ) -> Outcome:
         more = ["--cluster", cluster] if cluster else []
         environment = {"PROXYROUTE_TOKEN": self.token if token is None else token, "PROXYROUTE_CONFIG": "/nowhere"}
-        return CliRunner().invoke(main, ["--url", url or self.url, *more, *words], env=environment)
+        return CliRunner().invoke(main, ["--url", url or self.url, *more, *words], env=environment, input=answer)
 
 
 @pytest.fixture
@@ -69,6 +78,73 @@ def far(tmp_path: Path) -> Iterator[Far]:
     web = make_web(tmp_path, performer)
     with listening(web) as url:
         yield Far(web, url, performer)
+
+
+def plan_there(far: Far, monkeypatch: pytest.MonkeyPatch, *, go: bool = True, plan: Plan | None = PLAN) -> None:
+    """What the daemon would do, and somebody who sits at a terminal here."""
+    gone = Diagnosis("DeadPrimary", "db1 is gone", Action.FAILOVER, "db1")
+    moves = replace(GOING, plan=plan, go=go, findings=() if go else (FINDING,))
+    fails = Contingency(moves.view, gone, None, plan, Orders(), moves.findings, go, "its binary log is saved", (LIMIT,))
+    monkeypatch.setattr(far.web.hub, "plan_switchover", lambda *_: moves)
+    monkeypatch.setattr(far.web.hub, "plan_failover", lambda *_: fails)
+    for kind in ("switchover", "failover"):
+        monkeypatch.setattr(f"proxyroute.cli.{kind}.on_terminal", lambda: True)
+
+
+def test_a_plan_there_is_shown_as_it_is_on_the_host(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_there(far, monkeypatch)
+    done = far.run("plan")
+    assert (done.exit_code, "GO  shop: db1 → db2" in done.output) == (0, True), done.output
+    done = far.run("plan", "--failover")
+    assert done.exit_code == 0, done.output
+    for told in ("GO  failover shop: db1 → db2", "DeadPrimary: db1 is gone", "its binary log is saved", LIMIT.text):
+        assert told in done.output
+
+
+MOVES = [("switchover",), ("failover", "--fenced-by", "joe")]
+
+
+@pytest.mark.parametrize("go", [True, False])
+@pytest.mark.parametrize("words", MOVES)
+def test_nothing_moves_that_was_not_confirmed_also_where_it_was_expected_to_be_refused(
+    far: Far, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], go: bool
+) -> None:
+    plan_there(far, monkeypatch, go=go)
+    done = far.run(*words, answer="n\n")
+    assert (done.exit_code, far.performer.asked) == (3, []), done.output
+    assert "not confirmed; nothing was touched" in done.output
+    assert ("By what was seen it would be refused. All the same: " in done.output) is not go
+
+
+@pytest.mark.parametrize("go", [True, False])
+@pytest.mark.parametrize("words", MOVES)
+def test_the_server_that_was_confirmed_is_the_one_that_takes_over(
+    far: Far, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], go: bool
+) -> None:
+    plan_there(far, monkeypatch, go=go)
+    done = far.run(*words, answer="y\n")
+    assert done.exit_code == 0, done.output
+    (command,) = far.performer.asked
+    assert command.arguments["target"] == "db2"
+    assert command.arguments.get("fenced_by", "") == ("joe" if "joe" in words else "")
+
+
+@pytest.mark.parametrize("words", MOVES)
+def test_without_a_plan_there_is_nothing_to_confirm(
+    far: Far, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    plan_there(far, monkeypatch, go=False, plan=None)
+    done = far.run(*words, answer="y\n")
+    assert (done.exit_code, far.performer.asked) == (3, []), done.output
+    assert FINDING.text in done.output
+    assert f"a {words[0]} is refused, for what is told above" in " ".join(done.output.split())
+
+
+def test_who_is_not_to_be_asked_gets_what_the_daemon_finds(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_there(far, monkeypatch, go=False)
+    assert far.run("failover", "--fenced-by", "joe", "--yes").exit_code == 0
+    (command,) = far.performer.asked
+    assert "target" not in command.arguments
 
 
 def fail(error: ProxyRouteError) -> Callable[[Command, Caller], tuple[Result, ...]]:
