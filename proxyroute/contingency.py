@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from proxyroute.decided import Action, Diagnosis, FailoverElection, Plan
+from proxyroute.errors import Refused
 from proxyroute.failover import Orders
 from proxyroute.failover_election import elect_failover, reference
 from proxyroute.inspection import Event
@@ -41,6 +42,12 @@ class Contingency:
     def may_be_missing(self) -> tuple[str, ...]:
         """Why something acknowledged may be lost, as far as is known before anything is closed."""
         return (*self.orders.may_be_missing, *(f.text for f in self.findings if f.code == "failover.unfenced"))
+
+    def plan_of(self, primary: str) -> Plan:
+        """Returns the plan. Raises Refused when it is not about ``primary``: somebody may have acted since that was."""
+        if self.plan is None or self.plan.primary != primary:
+            raise Refused(f"{primary} is not the one that is gone any more; look again: proxyroute plan --failover")
+        return self.plan
 
 
 def foresee(

@@ -76,9 +76,7 @@ class Engine(EngineLooks):
             # somebody may have acted while the question was on the screen
             prospect = self.plan(planned.candidate, force)
             self._refuse_no_go(prospect, force)
-            if prospect.plan is None or prospect.plan.primary != planned.primary:
-                raise Refused(f"{planned.primary} is not the primary any more; look again: proxyroute plan")
-            return prospect.plan
+            return prospect.plan_of(planned.primary)
 
         with self._operation("switchover", again, force=force) as (op, parts):
             switchover(parts, op, force=force, kill_long=kill_long)
@@ -107,12 +105,8 @@ class Engine(EngineLooks):
         def again() -> Plan:
             seen[0] = foresee(more())
             self._refuse_failover(seen[0], force)
-            plan = seen[0].plan
-            assert plan is not None
             assert first.plan is not None
-            if plan.primary != first.plan.primary:
-                raise Refused(f"{first.plan.primary} is not the one that is gone any more; look again")
-            return plan
+            return seen[0].plan_of(first.plan.primary)
 
         diagnosis = {"name": first.diagnosis.name, "text": first.diagnosis.text, "automatic": automatic}
         patience = _LEASE if automatic else _PERSON

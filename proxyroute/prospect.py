@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from proxyroute.decided import Election, Plan, PlannedStep
 from proxyroute.election import elect, make_plan
+from proxyroute.errors import Refused
 from proxyroute.model import Deadline, Finding, View
 from proxyroute.parts import LOOK, Parts
 from proxyroute.policy import Policy
@@ -37,6 +38,12 @@ class Prospect:
     go: bool = False
     unchanged: bool = False
     """The named server is the primary already: nothing to do."""
+
+    def plan_of(self, primary: str) -> Plan:
+        """Returns the plan. Raises Refused when it is not about ``primary``: somebody may have acted since that was."""
+        if self.plan is None or self.plan.primary != primary:
+            raise Refused(f"{primary} is not the primary any more; look again: proxyroute plan")
+        return self.plan
 
 
 def foresee(

@@ -119,7 +119,8 @@ def move(ctx: Context, kind: str, question: str, *, yes: bool, target: str | Non
             if not yes:
                 _confirm(told, kind, question)
                 target = told["plan"]["candidate"]
-            ended = _done(ctx, remote, path, {"kind": kind, "target": target, **arguments})
+            about = told["plan"]["primary"] if told["plan"] else None
+            ended = _done(ctx, remote, path, {"kind": kind, "target": target, "primary": about, **arguments})
             result = result_of(ended["results"][-1])
     if ctx.as_json:
         verdict = str(result.proof.verdict) if result.proof else None

@@ -31,7 +31,7 @@ _ENDING = "the daemon is ending"
 class Command:
     """What somebody asks for. Arguments by kind:
 
-    ``switchover``: target, force, kill_long · ``failover``: target, force, fenced_by, fenced_proxies,
+    ``switchover``: target, primary, force, kill_long · ``failover``: target, primary, force, fenced_by, fenced_proxies,
     apply_dead_binlog · ``heal``: declare_lost · ``rejoin``: server, method · ``publish``, ``acknowledge``,
     ``resume``: none · ``maintenance``: server, on, seconds · ``pause``: seconds · ``rank``: server, rank (``prefer``,
     ``never``, ``neither`` or empty), seconds · ``verify``: server, tables (each ``schema.table``), seconds ·

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from proxyroute.binlog import Table
 from proxyroute.caller import Caller
 from proxyroute.config_values import ClusterConfig
+from proxyroute.contingency import Contingency
 from proxyroute.deadline import Urgent, giving_way
 from proxyroute.engine import Engine, open_engine
 from proxyroute.errors import Refused
@@ -16,6 +17,7 @@ from proxyroute.lookout import foreseer
 from proxyroute.model import Deadline
 from proxyroute.orders import Orders
 from proxyroute.outcome import Evidence, Proof, Result, Verdict
+from proxyroute.prospect import Prospect
 from proxyroute.sentry import Sentry
 from proxyroute.verify import Comparison
 from proxyroute.web.commands import ORDERS, Command
@@ -43,7 +45,7 @@ def perform(
         if command.kind == "switchover":
             return (engine.switchover(
                 arguments.get("target"), force=bool(arguments.get("force")),
-                kill_long=bool(arguments.get("kill_long")), confirm=lambda _: True,
+                kill_long=bool(arguments.get("kill_long")), confirm=_about(arguments.get("primary")),
             ),)  # fmt: skip
         if command.kind == "failover":
             force = bool(arguments.get("force"))
@@ -53,7 +55,7 @@ def perform(
                     fenced_by=arguments.get("fenced_by", ""), fenced_proxies=arguments.get("fenced_proxies", ()),
                     apply_dead_binlog=bool(arguments.get("apply_dead_binlog")),
                 )  # fmt: skip
-                return (engine.failover(look, force=force, automatic=False, confirm=lambda _: True),)
+                return (engine.failover(look, force=force, automatic=False, confirm=_about(arguments.get("primary"))),)
         if command.kind == "heal":
             return engine.heal(tuple(arguments.get("declare_lost", ())), urgent=urgent)
         if command.kind == "rejoin":
@@ -72,6 +74,14 @@ def perform(
     finally:
         engine.close()
     raise Refused(f"there is no command {command.kind!r}")
+
+
+def _about(primary: str | None) -> Callable[[Prospect | Contingency], bool]:
+    """Says yes to any plan, but where a ``primary`` was named only to one that is about it; raises Refused.
+
+    Whoever asked has seen a plan some time ago, and what he says of a fence is of that server.
+    """
+    return lambda prospect: primary is None or prospect.plan_of(primary).primary == primary
 
 
 def _verify(engine: Engine, arguments: Mapping[str, Any], urgent: Urgent) -> Result:

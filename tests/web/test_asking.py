@@ -152,6 +152,7 @@ def test_how_a_command_was_refused_is_told_with_its_findings(tmp_path: Path) -> 
         ({}, "body"),
         ({"kind": "dance"}, "body"),
         ({"kind": "switchover", "target": "db9"}, "body.target"),
+        ({"kind": "switchover", "primary": "db9"}, "body.primary"),
         ({"kind": "switchover", "traget": "db2"}, "body.switchover.traget"),
         ({"kind": "switchover", "force": "perhaps"}, "body.switchover.force"),
         ({"kind": "rejoin"}, "body.rejoin.server"),
@@ -178,6 +179,7 @@ def test_a_bad_request_says_which_field_is_wrong_and_changes_nothing(web: Web, b
         ({"kind": "rank", "server": "db2", "rank": "prefer"}, {"server": "db2", "rank": "prefer"}),
         ({"kind": "rank", "server": "db2"}, {"server": "db2"}),
         ({"kind": "failover", "fenced_by": "ipmi"}, {"fenced_by": "ipmi"}),
+        ({"kind": "failover", "primary": "db1"}, {"primary": "db1"}),
         ({"kind": "rejoin", "server": "db1", "method": "reseed"}, {"server": "db1", "method": "reseed"}),
     ],
 )

@@ -125,7 +125,7 @@ def test_the_server_that_was_confirmed_is_the_one_that_takes_over(
     done = far.run(*words, answer="y\n")
     assert done.exit_code == 0, done.output
     (command,) = far.performer.asked
-    assert command.arguments["target"] == "db2"
+    assert (command.arguments["target"], command.arguments["primary"]) == ("db2", "db1")
     assert command.arguments.get("fenced_by", "") == ("joe" if "joe" in words else "")
 
 
@@ -144,7 +144,7 @@ def test_who_is_not_to_be_asked_gets_what_the_daemon_finds(far: Far, monkeypatch
     plan_there(far, monkeypatch, go=False)
     assert far.run("failover", "--fenced-by", "joe", "--yes").exit_code == 0
     (command,) = far.performer.asked
-    assert "target" not in command.arguments
+    assert command.arguments == {"primary": "db1", "fenced_by": "joe"}
 
 
 def fail(error: ProxyRouteError) -> Callable[[Command, Caller], tuple[Result, ...]]:

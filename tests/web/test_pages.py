@@ -372,10 +372,10 @@ def test_who_may_only_read_is_offered_nothing_that_acts(site: Site) -> None:
 def test_what_is_asked_for_is_the_same_as_on_the_command_line_and_says_who_and_why(site: Site) -> None:
     csrf = site.log_in(Scope.OPERATE)
     asked = [
-        ("switchover", {"target": "db2", "typed": "db2", "kill_long": "1", "force": "1"},
-         {"target": "db2", "force": True, "kill_long": True}),
-        ("failover", {"target": "db3", "typed": "db3", "fenced_by": "Bob at the switch"},
-         {"target": "db3", "force": False, "fenced_by": "Bob at the switch", "fenced_proxies": []}),
+        ("switchover", {"target": "db2", "primary": "db1", "typed": "db2", "kill_long": "1", "force": "1"},
+         {"target": "db2", "primary": "db1", "force": True, "kill_long": True}),
+        ("failover", {"target": "db3", "primary": "db1", "typed": "db3", "fenced_by": "Bob at the switch"},
+         {"target": "db3", "primary": "db1", "force": False, "fenced_by": "Bob at the switch", "fenced_proxies": []}),
         ("rejoin", {"server": "db3", "method": ""}, {"server": "db3", "method": None}),
         ("rejoin", {"server": "db3", "method": "reseed", "typed": "db3"}, {"server": "db3", "method": "reseed"}),
         ("rejoin", {"server": "db3", "method": "empty", "typed": "db3"}, {"server": "db3", "method": "empty"}),
@@ -403,11 +403,13 @@ def test_what_is_asked_for_is_the_same_as_on_the_command_line_and_says_who_and_w
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [
-        ("switchover", {"target": "db2"}),
-        ("switchover", {"target": "db2", "typed": "db3"}),
-        ("switchover", {"target": "db2", "typed": "DB2"}),
-        ("switchover", {"target": "", "typed": ""}),
-        ("failover", {"target": "db2", "typed": ""}),
+        ("switchover", {"target": "db2", "primary": "db1"}),
+        ("switchover", {"target": "db2", "primary": "db1", "typed": "db3"}),
+        ("switchover", {"target": "db2", "primary": "db1", "typed": "DB2"}),
+        ("switchover", {"target": "", "primary": "db1", "typed": ""}),
+        ("switchover", {"target": "db2", "typed": "db2"}),
+        ("failover", {"target": "db2", "primary": "db1", "typed": ""}),
+        ("failover", {"target": "db2", "primary": "", "typed": "db2"}),
         ("rejoin", {"server": "db3", "method": "flashback"}),
         ("rejoin", {"server": "db3", "method": "empty"}),
         ("rejoin", {"server": "db3", "method": "empty", "typed": "db1"}),

@@ -118,9 +118,8 @@ def test_what_goes_on_has_a_button_that_calls_it_off_and_a_failover_has_none(tmp
         text = site.client.get(asked).text
         assert "called off by ann from testclient" in text
         assert "Call it off" not in text
-        asked = site.client.post(
-            "/clusters/shop/failover", data={"csrf": csrf, "key": "2", "target": "db2", "typed": "db2"}
-        ).headers["location"]
+        form = {"csrf": csrf, "key": "2", "target": "db2", "typed": "db2", "primary": "db1"}
+        asked = site.client.post("/clusters/shop/failover", data=form).headers["location"]
         assert "Call it off" not in site.client.get(asked).text
         assert site.client.post(f"{asked}/call-off", data={"csrf": csrf}).status_code == 409
         go.set()

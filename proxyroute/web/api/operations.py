@@ -21,7 +21,7 @@ from proxyroute.web.problems import Problem, too_many
 
 router = APIRouter(prefix="/v1", tags=["operations"])
 _MOST = 1000
-_SERVERS = ("target", "server", "declare_lost")
+_SERVERS = ("target", "primary", "server", "declare_lost")
 _EXAMPLES: dict[str, Any] = {
     "switchover": {
         "summary": "Move the primary",

@@ -11,6 +11,9 @@ from proxyroute.web.tokens import Scope
 _NAME = Field(min_length=1, max_length=100)
 Name = Annotated[str, _NAME]
 TableName = Annotated[str, Field(max_length=200, pattern=r"^[^.]+\..+$", examples=["shop.orders"])]
+Primary = Annotated[
+    Name | None, Field(description="The primary that this is about; refused when it is another one by then.")
+]
 Seconds = Annotated[
     float | None, Field(gt=0, le=366 * 86400, description="It ends by itself after this time; without it never.")
 ]
@@ -37,6 +40,7 @@ class Switchover(_Order):
 
     kind: Literal["switchover"]
     target: Name | None = Field(None, description="The server that takes over; else one is elected.", examples=["db2"])
+    primary: Primary = None
     force: bool = Field(False, description="Pass over findings that may be passed over.")
     kill_long: bool = Field(False, description="End transactions that do not end in time.")
 
@@ -46,6 +50,7 @@ class Failover(_Order):
 
     kind: Literal["failover"]
     target: Name | None = Field(None, description="The server that takes over; else one is elected.")
+    primary: Primary = None
     force: bool = Field(False, description="Pass over findings that may be passed over, a loss among them.")
     fenced_by: str = Field("", max_length=200, description="Who has made sure that the old primary takes no writes.")
     fenced_proxies: list[Name] = Field(default_factory=list, max_length=100, description="Proxies that are surely off.")

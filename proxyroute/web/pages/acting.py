@@ -64,6 +64,13 @@ def _server(hub: Hub, cluster: str, name: str) -> str | None:
     return name or None
 
 
+def _primary(hub: Hub, cluster: str, form: Form) -> str:
+    """Returns the primary that was seen when the form was made. Raises Problem when it is not said."""
+    if found := _server(hub, cluster, form.get("primary", "")):
+        return found
+    raise Problem(422, "it is not said which primary is meant", cure="load the page again and send it once more")
+
+
 # -- switchover ------------------------------------------------------------------------------------------------
 
 
@@ -93,10 +100,14 @@ def switchover(request: Request, hub: TheHub, principal: Operator, form: TheForm
     """Asks for a switchover to the server that was planned with, once its name was typed."""
     named(hub, cluster)
     target = _server(hub, cluster, form.get("target", ""))
+    primary = _primary(hub, cluster, form)
     force, kill_long = bool(form.get("force")), bool(form.get("kill_long"))
     if wrong := _typed(form, target):
         return _switchover(request, hub, principal, cluster, target or "", force, wrong)
-    return _ask(request, hub, principal, cluster, "switchover", form, target=target, force=force, kill_long=kill_long)
+    return _ask(
+        request, hub, principal, cluster, "switchover", form,
+        target=target, primary=primary, force=force, kill_long=kill_long,
+    )  # fmt: skip
 
 
 # -- failover --------------------------------------------------------------------------------------------------
@@ -130,12 +141,14 @@ def failover(request: Request, hub: TheHub, principal: Operator, form: TheForm, 
     """Asks for a failover to the server that was planned with, once its name was typed."""
     state = named(hub, cluster)
     target, force = _server(hub, cluster, form.get("target", "")), bool(form.get("force"))
+    primary = _primary(hub, cluster, form)
     if wrong := _typed(form, target):
         return _failover(request, hub, principal, cluster, target or "", force, wrong)
     fenced = [p.name for p in state.config.proxies if form.get(f"fenced-{p.name}")]
     return _ask(
         request, hub, principal, cluster, "failover", form,
-        target=target, force=force, fenced_by=form.get("fenced_by", "")[:_SHORT], fenced_proxies=fenced,
+        target=target, primary=primary, force=force,
+        fenced_by=form.get("fenced_by", "")[:_SHORT], fenced_proxies=fenced,
         **({"apply_dead_binlog": True} if form.get("apply_dead_binlog") else {}),
     )  # fmt: skip
 
