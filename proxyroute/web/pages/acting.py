@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from proxyroute import dialect
+from proxyroute.decided import Plan
 from proxyroute.planned import offenders
 from proxyroute.standing import RANKS
 from proxyroute.web.auth import Principal, require
@@ -58,6 +59,16 @@ def _typed(form: Form, wanted: str | None) -> str:
     return f"to go ahead, type {wanted}" + (f"; you typed {given!r}" if given else "; you typed nothing")
 
 
+def _kept(form: Form | None, plan: Plan | None) -> Form:
+    """Returns what was filled in, for a page that is shown again; nothing when its plan has another primary now."""
+    return form if form is not None and plan is not None and plan.primary == form.get("primary") else {}
+
+
+def _key(kept: Form) -> str:
+    """Returns the key of a form, the same one when it is shown again."""
+    return kept.get("key") or secrets.token_urlsafe(16)
+
+
 def _server(hub: Hub, cluster: str, name: str) -> str | None:
     if name and name not in hub.config(cluster).servers:
         raise Problem(404, f"{cluster} has no server {name!r}", cure="choose one of those that are shown")
@@ -83,15 +94,17 @@ def switchover_page(
 
 
 def _switchover(
-    request: Request, hub: Hub, principal: Principal, cluster: str, to: str, force: bool, wrong: str = ""
-) -> Response:
+    request: Request, hub: Hub, principal: Principal, cluster: str, to: str, force: bool, wrong: str = "",
+    form: Form | None = None,
+) -> Response:  # fmt: skip
     named(hub, cluster)
     target = _server(hub, cluster, to)
     with turn(principal):
         prospect = hub.plan_switchover(cluster, target, force)
+    kept = _kept(form, prospect.plan)
     return page(
         request, "switchover.html", 422 if wrong else 200, principal=principal, cluster=cluster, prospect=prospect,
-        to=to, force=force, wrong=wrong, offenders=offenders(prospect), key=secrets.token_urlsafe(16),
+        to=to, force=force, wrong=wrong, offenders=offenders(prospect), kept=kept, key=_key(kept),
     )  # fmt: skip
 
 
@@ -103,7 +116,7 @@ def switchover(request: Request, hub: TheHub, principal: Operator, form: TheForm
     primary = _primary(hub, cluster, form)
     force, kill_long = bool(form.get("force")), bool(form.get("kill_long"))
     if wrong := _typed(form, target):
-        return _switchover(request, hub, principal, cluster, target or "", force, wrong)
+        return _switchover(request, hub, principal, cluster, target or "", force, wrong, form)
     return _ask(
         request, hub, principal, cluster, "switchover", form,
         target=target, primary=primary, force=force, kill_long=kill_long,
@@ -122,15 +135,17 @@ def failover_page(
 
 
 def _failover(
-    request: Request, hub: Hub, principal: Principal, cluster: str, to: str, force: bool, wrong: str = ""
-) -> Response:
+    request: Request, hub: Hub, principal: Principal, cluster: str, to: str, force: bool, wrong: str = "",
+    form: Form | None = None,
+) -> Response:  # fmt: skip
     state = named(hub, cluster)
     target = _server(hub, cluster, to)
     with turn(principal):
         prospect = hub.plan_failover(cluster, target, force)
+    kept = _kept(form, prospect.plan)
     return page(
         request, "failover.html", 422 if wrong else 200, principal=principal, cluster=cluster, prospect=prospect,
-        to=to, force=force, wrong=wrong, key=secrets.token_urlsafe(16),
+        to=to, force=force, wrong=wrong, kept=kept, key=_key(kept),
         proxies=[p.name for p in state.config.proxies],
         may_salvage=prospect.plan is not None and prospect.plan.primary in state.config.with_hosts,
     )  # fmt: skip
@@ -143,7 +158,7 @@ def failover(request: Request, hub: TheHub, principal: Operator, form: TheForm, 
     target, force = _server(hub, cluster, form.get("target", "")), bool(form.get("force"))
     primary = _primary(hub, cluster, form)
     if wrong := _typed(form, target):
-        return _failover(request, hub, principal, cluster, target or "", force, wrong)
+        return _failover(request, hub, principal, cluster, target or "", force, wrong, form)
     fenced = [p.name for p in state.config.proxies if form.get(f"fenced-{p.name}")]
     return _ask(
         request, hub, principal, cluster, "failover", form,
@@ -163,18 +178,19 @@ def rejoin_page(request: Request, hub: TheHub, principal: Operator, cluster: str
 
 
 def _rejoin(
-    request: Request, hub: Hub, principal: Principal, cluster: str, server: str, wrong: str = "", method: str = ""
-) -> Response:
-    state = named(hub, cluster)
+    request: Request, hub: Hub, principal: Principal, cluster: str, server: str, wrong: str = "",
+    form: Form | None = None,
+) -> Response:  # fmt: skip
+    state, kept = named(hub, cluster), form or {}
     chosen = _server(hub, cluster, server)
     last = next((s for s in reversed(state.history) if s.kind == "rejoin" and s.candidate == chosen), None)
     primary = state.primary.name if state.primary is not None else None
     return page(
         request, "rejoin.html", 422 if wrong else 200, principal=principal, cluster=cluster, state=state,
         server=chosen or "", last=last, story=story_of(hub, cluster, last.operation) if last is not None else None,
-        others=[name for name in state.config.servers if name != primary], wrong=wrong, method=method,
+        others=[name for name in state.config.servers if name != primary], wrong=wrong, kept=kept,
         undoing=_UNDOING[dialect.of(state.view.seen)] if state.view is not None and state.view.seen else _METHODS,
-        key=secrets.token_urlsafe(16),
+        key=_key(kept),
     )  # fmt: skip
 
 
@@ -186,7 +202,7 @@ def rejoin(request: Request, hub: TheHub, principal: Operator, form: TheForm, cl
     if server is None or method not in _METHODS:
         raise Problem(422, "a server and a method are needed", cure="go back and choose them")
     if wrong := _typed(form, server) if method else "":
-        return _rejoin(request, hub, principal, cluster, server, wrong, method)
+        return _rejoin(request, hub, principal, cluster, server, wrong, form)
     return _ask(request, hub, principal, cluster, "rejoin", form, server=server, method=method or None)
 
 
