@@ -121,7 +121,7 @@ def move(ctx: Context, kind: str, question: str, *, yes: bool, target: str | Non
                 target = told["plan"]["candidate"]
             about = told["plan"]["primary"] if told["plan"] else None
             ended = _done(ctx, remote, path, {"kind": kind, "target": target, "primary": about, **arguments})
-            result = result_of(ended["results"][-1])
+            result = _results(ended)[-1]
     if ctx.as_json:
         verdict = str(result.proof.verdict) if result.proof else None
         ctx.out.json({"plan": told, "result": result, "verdict": verdict})
@@ -167,7 +167,7 @@ def call_off(ctx: Context, operation: str | None, why: str) -> None:
 def heal(ctx: Context, lost: Sequence[str]) -> None:
     with daemon(ctx) as (remote, path):
         ended = _done(ctx, remote, path, {"kind": "heal", "declare_lost": list(lost)})
-    results = [result_of(told) for told in ended["results"]]
+    results = _results(ended)
     if ctx.as_json:
         verdicts = [str(r.proof.verdict) if r.proof else None for r in results]
         ctx.out.json({"results": [{"result": r, "verdict": v} for r, v in zip(results, verdicts, strict=True)]})
@@ -180,7 +180,7 @@ def heal(ctx: Context, lost: Sequence[str]) -> None:
 def rejoin(ctx: Context, server: str, method: str | None) -> None:
     with daemon(ctx) as (remote, path):
         ended = _done(ctx, remote, path, {"kind": "rejoin", "server": server, "method": method})
-    result = result_of(ended["results"][-1])
+    result = _results(ended)[-1]
     if ctx.as_json:
         ctx.out.json({"result": result, "verdict": str(result.proof.verdict) if result.proof else None})
         raise SystemExit(_code(result))
@@ -192,7 +192,7 @@ def verify(ctx: Context, server: str | None, tables: Sequence[str], seconds: flo
     wanted = {"kind": "verify", "server": server, "tables": list(tables), "seconds": seconds}
     with daemon(ctx) as (remote, path):
         ended = _done(ctx, remote, path, wanted)
-    result = result_of(ended["results"][-1])
+    result = _results(ended)[-1]
     if ctx.as_json:
         ctx.out.json({"result": result, "verdict": str(result.proof.verdict) if result.proof else None})
         raise SystemExit(_code(result))
@@ -279,6 +279,16 @@ def result_of(told: Mapping[str, Any]) -> Result:
         Proof(tuple(evidence), proof["blackout_seconds"]) if proof else None,
         tuple(told["leftovers"]), tuple(finding_of(f) for f in told["findings"]), told["text"],
     )  # fmt: skip
+
+
+def _results(ended: Mapping[str, Any]) -> list[Result]:
+    """Returns how what was asked for ended; nothing when there was nothing to heal.
+
+    A daemon that was started anew may have no more of it than its words.
+    """
+    if ended["results"] or (ended["kind"] == "heal" and not ended["text"]):
+        return [result_of(told) for told in ended["results"]]
+    return [Result("", ended["kind"], ended["state"], text=ended["text"])]
 
 
 def _code(result: Result) -> int:

@@ -219,11 +219,14 @@ class Hub:
         return tuple(earlier.settled(t, history) for t in self._of(cluster).desk.tickets())
 
     def ticket(self, id: str) -> Ticket | None:
-        """Returns the command with this id, of whatever cluster."""
+        """Returns the command with this id, of whatever cluster; one of a former run by what its journals tell."""
         found = next((t for t in (desk.ticket(id) for desk in self._desks()) if t is not None), None)
-        if found is None or found.state != "interrupted":
-            return found
-        return earlier.settled(found, self.history(found.command.cluster))
+        if found is None:
+            return None
+        cluster = found.command.cluster
+        if found.state == "interrupted":
+            found = earlier.settled(found, self.history(cluster))
+        return earlier.with_results(found, lambda operation: self.records(cluster, operation))
 
     # -- plans: these ask the servers, and take a moment --
 

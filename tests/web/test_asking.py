@@ -68,6 +68,7 @@ def test_a_second_request_meanwhile_is_refused_by_the_name_of_the_first_and_is_i
     assert ended(client, quick)["state"] == "done"  # touches no server, and need not wait
     go.set()
     assert ended(client, first)["state"] == "done"
+    until(lambda: any(e.what == "switchover.ended" for e in web.hub.audit.last()), "its end to be on record")
     assert [e.what for e in web.hub.audit.last(cluster="shop")][::-1] == [
         "switchover", "heal.refused", "acknowledge", "acknowledge.ended", "switchover.ended",
     ]  # fmt: skip
@@ -129,6 +130,7 @@ def test_what_the_daemon_was_at_when_it_was_killed_is_not_done_again(tmp_path: P
     (folder / f"{asked['id']}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in (begin, end)))
     told = client.get(f"/v1/operations/{asked['id']}").json()
     assert (told["state"], told["text"]) == ("aborted", "everything was undone")
+    assert (told["exit_code"], told["results"]) == (4, []), "as the command line would have ended"
     records = client.get(f"/v1/operations/{asked['id']}/records").json()
     assert [r["kind"] for r in records["records"]] == ["begin", "end"]
     assert "config" not in records["records"][0]
