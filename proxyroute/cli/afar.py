@@ -122,11 +122,7 @@ def move(ctx: Context, kind: str, question: str, *, yes: bool, target: str | Non
             about = told["plan"]["primary"] if told["plan"] else None
             ended = _done(ctx, remote, path, {"kind": kind, "target": target, "primary": about, **arguments})
             result = _results(ended)[-1]
-    if ctx.as_json:
-        verdict = str(result.proof.verdict) if result.proof else None
-        ctx.out.json({"plan": told, "result": result, "verdict": verdict})
-        raise SystemExit(_code(result))
-    _show(ctx, [result])
+    _tell(ctx, result, plan=told)
 
 
 def _confirm(told: Mapping[str, Any], kind: str, question: str) -> None:
@@ -180,11 +176,7 @@ def heal(ctx: Context, lost: Sequence[str]) -> None:
 def rejoin(ctx: Context, server: str, method: str | None) -> None:
     with daemon(ctx) as (remote, path):
         ended = _done(ctx, remote, path, {"kind": "rejoin", "server": server, "method": method})
-    result = _results(ended)[-1]
-    if ctx.as_json:
-        ctx.out.json({"result": result, "verdict": str(result.proof.verdict) if result.proof else None})
-        raise SystemExit(_code(result))
-    _show(ctx, [result])
+    _tell(ctx, _results(ended)[-1])
 
 
 def verify(ctx: Context, server: str | None, tables: Sequence[str], seconds: float) -> None:
@@ -192,11 +184,7 @@ def verify(ctx: Context, server: str | None, tables: Sequence[str], seconds: flo
     wanted = {"kind": "verify", "server": server, "tables": list(tables), "seconds": seconds}
     with daemon(ctx) as (remote, path):
         ended = _done(ctx, remote, path, wanted)
-    result = _results(ended)[-1]
-    if ctx.as_json:
-        ctx.out.json({"result": result, "verdict": str(result.proof.verdict) if result.proof else None})
-        raise SystemExit(_code(result))
-    _show(ctx, [result])
+    _tell(ctx, _results(ended)[-1])
 
 
 def publish(ctx: Context) -> None:
@@ -297,6 +285,13 @@ def _code(result: Result) -> int:
     return result_code(result)
 
 
+def _tell(ctx: Context, result: Result, **more: Any) -> None:
+    if ctx.as_json:
+        ctx.out.json({**more, "result": result, "verdict": str(result.proof.verdict) if result.proof else None})
+        raise SystemExit(_code(result))
+    _show(ctx, [result])
+
+
 def _show(ctx: Context, results: Sequence[Result]) -> None:
     from proxyroute.cli.switchover import show_result
 
@@ -325,8 +320,10 @@ def _show_plan(out: Output, told: Mapping[str, Any]) -> None:
         seen.dead_binlog = told["dead_binlog"]["told"]
         show_contingency(out, seen)
         return
-    writing = tuple(SimpleNamespace(**{**t, "writes": True}) for t in told["offenders"])
-    seen.view.inspections = {primary: SimpleNamespace(transactions=writing)}
+    for transaction in seen.offenders:
+        if transaction.statement is None:  # that of an idle one is empty
+            transaction.statement = "(for the scope operate)"
+    seen.view.inspections = {primary: SimpleNamespace(transactions=seen.offenders)}
     show_prospect(out, seen)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,6 +18,9 @@ from proxyroute.policy import AGGRESSIVE
 
 Where = tuple[str | int, ...]
 _SECRETS = frozenset({"file", "env", "credential"})
+_NAMES = ("password", "secret", "token", "key")
+_ADDRESS = re.compile(r"://(?P<user>[^\s/]*@)?(?P<host>\[[^\]\s]*\]|[^\s/?#:]*)(?P<rest>\S*)")
+_PLAIN = re.compile(r"(:\d+)?/?")
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,27 @@ def settings_of(config: ClusterConfig) -> tuple[Setting, ...]:
     """Returns every setting of a cluster, in the order of the reference."""
     values = dict(snapshot(config)["cluster"])
     values |= {"serve": asdict(config.serve), "failover": asdict(config.failover), "lease": config.lease.to_json()}
-    return tuple(_setting(config, dotted(where), value) for where, value in _leaves(values, ()))
+    named = ((dotted(where), value) for where, value in _leaves(values, ()))
+    return tuple(_setting(config, name, masked(name, value)) for name, value in named)
+
+
+def masked(name: str, value: Any) -> Any:
+    """Returns what may be shown of the value of a setting: an address only as far as its host if it has more.
+
+    What stands before the host, or comes after it, may be what lets one in. Where a secret is kept is no secret.
+    """
+    if isinstance(value, list):
+        return [masked(name, item) for item in value]
+    if not isinstance(value, str):
+        return value
+    if name.rpartition(".")[2] in _NAMES and value and not value.startswith("/"):
+        return "(not shown)"
+    return _ADDRESS.sub(_host_alone, value)
+
+
+def _host_alone(found: re.Match[str]) -> str:
+    plain = not found["user"] and _PLAIN.fullmatch(found["rest"])
+    return found[0] if plain else f"://{found['host']}/…"
 
 
 def web_settings(settings: WebConfig) -> tuple[Setting, ...]:

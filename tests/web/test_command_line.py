@@ -95,6 +95,10 @@ def test_a_plan_there_is_shown_as_it_is_on_the_host(far: Far, monkeypatch: pytes
     plan_there(far, monkeypatch)
     done = far.run("plan")
     assert (done.exit_code, "GO  shop: db1 → db2" in done.output) == (0, True), done.output
+    assert "UPDATE t SET x = 1" in done.output
+    done = far.run("plan", token=far.web.token(Scope.READ))
+    assert "UPDATE" not in done.output
+    assert "(for the scope operate)" in done.output
     done = far.run("plan", "--failover")
     assert done.exit_code == 0, done.output
     for told in ("GO  failover shop: db1 → db2", "DeadPrimary: db1 is gone", "its binary log is saved", LIMIT.text):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxyroute.assembly import archive_folder
+from proxyroute.inspection import Inspection
 from proxyroute.model import Epoch, Observed, Receiver, SemiSync
+from proxyroute.preflight import preflight
 from proxyroute.web.tokens import Scope
 from tests.support.builders import channel, replica, server, silent, view
-from tests.support.web import Web
+from tests.support.web import FILE, Web, make_web
+from tests.unit.cli.samples import GOING, PLAN
 from tests.web.test_metrics import journal
 
 
@@ -133,6 +137,38 @@ def test_settings_are_told_with_where_they_come_from_and_no_secret(web: Web, get
     assert bank["failover.profile"]["origin"] == "file"
     web_ = {s["name"]: s for s in get("/settings")}
     assert (web_["web.listen"]["value"], web_["web.health"]["origin"]) == ("127.0.0.1:8480", "default")
+
+
+def test_no_part_of_an_address_that_may_let_one_in_is_told(tmp_path: Path) -> None:
+    shop = "    switchover: {{prefer: [db2]}}\n"
+    etcd = "{{type: etcd, endpoints: ['https://root:hunter2@10.0.0.9:2379', 'https://[::1]:2379']}}"
+    hook = "[{{type: script, run: [/bin/tell, 'to=https://hooks.example/T0/hunter2', 'https://h.example?t=hunter2']}}]"
+    web = make_web(tmp_path, file=FILE.replace(shop, f"{shop}    lease: {etcd}\n    notices: {hook}\n"))
+    client = web.client(Scope.READ)
+    told = {s["name"]: s["value"] for s in client.get("/v1/clusters/shop/settings").json()}
+    assert told["lease.endpoints"] == ["https://10.0.0.9/…", "https://[::1]:2379"]
+    assert told["notices[0].run"] == ["/bin/tell", "to=https://hooks.example/…", "https://h.example/…"]
+    client.post("/login", data={"token": web.token(Scope.READ, "ann")})
+    del client.headers["Authorization"]
+    page = client.get("/clusters/shop/settings", headers={"Accept": "text/html"}).text
+    assert "https://10.0.0.9/…, https://[::1]:2379" in page
+    assert "hunter2" not in page
+
+
+@pytest.mark.parametrize("scope", [Scope.READ, Scope.OPERATE])
+def test_what_clients_execute_is_told_to_those_who_operate(
+    web: Web, monkeypatch: pytest.MonkeyPatch, scope: Scope
+) -> None:
+    client = replace(GOING.view.inspections["db1"].transactions[0], age_seconds=90.0)
+    idle = replace(client, session=13, statement="")
+    seen = replace(GOING.view, inspections={"db1": Inspection("db1", "proxyroute@%", transactions=(client, idle))})
+    found = tuple(f for f in preflight(seen, PLAN) if f.code == "transaction.long")
+    monkeypatch.setattr(web.hub, "plan_switchover", lambda *_: replace(GOING, view=seen, findings=found))
+    told = web.client(scope).get("/v1/clusters/shop/plan/switchover")
+    may = scope is Scope.OPERATE
+    assert [o["statement"] for o in told.json()["offenders"]] == ([client.statement, ""] if may else [None, None])
+    assert (client.statement in told.text) is may
+    assert [f["text"].rpartition(", ")[2].partition(":")[0] for f in told.json()["findings"]] == ["3 rows modified"] * 2
 
 
 @pytest.mark.parametrize(

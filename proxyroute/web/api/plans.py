@@ -11,6 +11,7 @@ from proxyroute.planned import contingency_json, prospect_json
 from proxyroute.web.api.clusters import state_of
 from proxyroute.web.api.common import ClusterName, Reader, TheHub, problems
 from proxyroute.web.api.shapes import CheckShape
+from proxyroute.web.tokens import Scope
 from proxyroute.web.turns import turn
 
 router = APIRouter(prefix="/v1", tags=["plans"])
@@ -25,12 +26,22 @@ def switchover(
 ) -> dict[str, Any]:
     """Who would take over and why not another, each step with its SQL, who is in the way, the predicted blackout.
 
-    As `proxyroute plan --json`. `go` tells whether it could be done.
+    As `proxyroute plan --json`. `go` tells whether it could be done. What clients are executing (`statement` of
+    `offenders`) is null for whoever has not the scope operate: it has values of the application in it.
     """
     state_of(hub, cluster)
     with turn(reader):
         told: dict[str, Any] = jsonable(prospect_json(hub.plan_switchover(cluster, target, force)))
+    if not reader.may(Scope.OPERATE):
+        _hide_statements(told)
     return told
+
+
+def _hide_statements(told: dict[str, Any]) -> None:
+    for offender in told["offenders"]:
+        for finding in told["findings"]:  # transaction.long says it as well
+            finding["text"] = finding["text"].removesuffix(f": {offender['statement']}")
+        offender["statement"] = None
 
 
 @router.get("/clusters/{cluster}/plan/failover", summary="What a failover would do", responses=problems(404, 409))

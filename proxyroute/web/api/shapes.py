@@ -277,7 +277,7 @@ class SettingShape(BaseModel):
     """A setting as it was loaded."""
 
     name: str = Field(examples=["switchover.max_lag"])
-    value: Any = Field(description="Of a secret only where it is. Durations in seconds.")
+    value: Any = Field(description="Of a secret only where it is, of an address the host alone. Durations in seconds.")
     origin: str = Field(description="`file`, `default` or `profile`.")
     line: int | None = Field(description="In the file.")
 

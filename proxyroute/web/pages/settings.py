@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
 
@@ -14,12 +13,12 @@ from proxyroute.config_values import ClusterConfig
 from proxyroute.jsonable import jsonable
 from proxyroute.policy import AGGRESSIVE
 from proxyroute.standing import Standing
+from proxyroute.web.loaded import masked
 from proxyroute.web.pages.overview import Reader, TheHub, named
 from proxyroute.web.pages.shell import page
 
 router = APIRouter(include_in_schema=False)
 
-_SECRET = ("password", "secret", "token", "key")
 _SECTIONS = ("failover", "serve", "lease")
 _FIRST = ("account", "replication", "servers", "switchover", "failover", "serve", "lease", "proxies", "scripts")
 """The sections in the order of the reference; what is not named here comes after."""
@@ -66,7 +65,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
         for number, item in enumerate(value):
             yield from _flat(f"{name}[{number}]", item)
     else:
-        yield name, _told(name, value)
+        yield name, _told(masked(name, value))
 
 
 def _reference(value: Mapping[str, Any]) -> bool:
@@ -74,18 +73,12 @@ def _reference(value: Mapping[str, Any]) -> bool:
     return len(value) == 1 and next(iter(value)) in ("file", "env", "credential")
 
 
-def _told(name: str, value: Any) -> str:
+def _told(value: Any) -> str:
     if isinstance(value, Mapping):
         kind, where = next(iter(value.items()))
         return f"kept in {'the variable' if kind == 'env' else 'the ' + kind} {where}"
-    own = name.rpartition(".")[2]
-    if own in _SECRET and isinstance(value, str) and value and not value.startswith("/"):
-        return "(not shown)"
-    if isinstance(value, str) and "://" in value:
-        parts = urlsplit(value)  # what comes after the host may be what lets one in
-        return value if parts.path in ("", "/") and "@" not in parts.netloc else f"{parts.scheme}://{parts.hostname}/…"
     if isinstance(value, list):
-        return ", ".join(_told(name, item) for item in value) or "none"
+        return ", ".join(map(_told, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
