@@ -193,6 +193,11 @@ class Desk:
         with self._lock:
             self._closed = self._closed or why
 
+    def reopen(self) -> None:
+        """Takes commands again."""
+        with self._lock:
+            self._closed = ""
+
     def close(self, seconds: float) -> bool:
         """Takes no more; what runs is brought to its end. Tells whether it came to it."""
         ends = time.monotonic() + seconds

@@ -77,8 +77,8 @@ class Hub:
         """A ledger is for one thread at a time, and its disk may be slow: never wait for this while holding _lock."""
         self._clusters: dict[str, _Cluster] = {}
         self._earlier = earlier.tickets_of(self.audit.backwards(earlier.LONGEST))
-        self._removed: list[Desk] = []
-        """Of clusters that are not configured any more; what they had begun comes to its end."""
+        self._removed: dict[str, Desk] = {}
+        """Of clusters that are configured no more: what they had begun comes to its end, and they may come back."""
         self._ending = ""
         self.configure(clusters)
         self._shown: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -87,7 +87,7 @@ class Hub:
     # -- what the daemon puts in --
 
     def configure(self, clusters: Mapping[str, ClusterConfig]) -> None:
-        """Has these clusters from now on; one that has the same name goes on."""
+        """Has these clusters from now on; one that has the same name goes on, also after it had been taken out."""
         with self._lock:
             before = self._clusters
             self._clusters = {}
@@ -97,9 +97,9 @@ class Hub:
                     desk = known.desk if known is not None else self._desk(name)
                     known = _Cluster(config, Ledger(journal_folder(config)), desk)
                 self._clusters[name] = known
-            removed = [of.desk for name, of in before.items() if name not in clusters]
-            self._removed += removed
-        for desk in removed:
+            removed = {name: of.desk for name, of in before.items() if name not in clusters}
+            self._removed |= removed
+        for desk in removed.values():
             desk.refuse("this cluster is not configured any more")
 
     def show(self, glance: Glance) -> None:
@@ -135,7 +135,7 @@ class Hub:
 
     def _desks(self) -> list[Desk]:
         with self._lock:
-            return [*(c.desk for c in self._clusters.values()), *self._removed]
+            return [*(c.desk for c in self._clusters.values()), *self._removed.values()]
 
     # -- reading --
 
@@ -329,7 +329,13 @@ class Hub:
         self.audit.write(command.actor, what, cluster=command.cluster, why=command.why, operation=ticket.id, **details)
 
     def _desk(self, cluster: str) -> Desk:
-        return Desk(self._perform, self._told, self._earlier.get(cluster, ()))
+        """Returns the desk of a cluster that is new, or has come back: its keys count, and what it is at."""
+        desk = self._removed.pop(cluster, None)
+        if desk is None:
+            return Desk(self._perform, self._told, self._earlier.get(cluster, ()))
+        if not self._ending:
+            desk.reopen()
+        return desk
 
     def _publish(self) -> None:
         again = time.monotonic() + _AGES_EVERY

@@ -104,6 +104,33 @@ def test_the_same_key_does_nothing_twice_also_after_a_restart(tmp_path: Path) ->
     assert done == [first.json()["id"]]
 
 
+def test_a_cluster_that_was_taken_out_of_the_configuration_and_comes_back_remembers_what_was_asked_for(
+    tmp_path: Path,
+) -> None:
+    go = threading.Event()
+
+    def perform(command: Command, caller: Caller, listener: Listener) -> tuple[Result, ...]:
+        assert go.wait(10)
+        return (Result(caller.operation, command.kind, "done"),)
+
+    web = make_web(tmp_path, perform)
+    client, key = web.client(Scope.OPERATE), {"Idempotency-Key": "k"}
+    asked = client.post(ASK, json=MOVE, headers=key).json()
+    web.hub.configure({"bank": web.config.clusters["bank"]})
+    assert client.post(ASK, json=MOVE, headers=key).status_code == 404
+    web.hub.configure(web.config.clusters)
+    assert client.post(ASK, json=MOVE, headers=key).json()["id"] == asked["id"]
+    other = client.post(ASK, json={"kind": "heal"})
+    assert (other.status_code, asked["id"] in other.json()["detail"]) == (409, True), "it is at that one still"
+    go.set()
+    assert ended(client, asked["id"])["state"] == "done"
+    assert client.post(ASK, json={"kind": "heal"}).status_code == 202
+    web.hub.configure({"bank": web.config.clusters["bank"]})
+    web.hub.refuse_commands()
+    web.hub.configure(web.config.clusters)
+    assert client.post(ASK, json={"kind": "heal"}).status_code == 409, "it ends"
+
+
 def test_what_the_daemon_was_at_when_it_was_killed_is_not_done_again(tmp_path: Path) -> None:
     """The audit has its beginning and not its end: as after SIGKILL."""
     never = threading.Event()
