@@ -91,7 +91,7 @@ class Auth:
             _log.warning("%s from %s logged in, and it is not in the audit: %s", token.name, address_of(request), error)
         key, session = self._sessions.begin(token.id, self.settings.session)
         response.set_cookie(
-            COOKIE, key, max_age=int(self.settings.session), path="/", httponly=True, samesite="strict",
+            cookie_of(request), key, max_age=int(self.settings.session), path="/", httponly=True, samesite="strict",
             secure=self._secure(request),
         )  # fmt: skip
         return _principal(token, request, "session", session.csrf)
@@ -102,8 +102,9 @@ class Auth:
         if principal is not None and principal.how == "session":
             with contextlib.suppress(JournalError):  # a full disk must not keep anybody logged in
                 self._audit(request, principal.name, "logout", str(principal.scope))
-        self._sessions.end(request.cookies.get(COOKIE, ""))
-        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self._secure(request))
+        name = cookie_of(request)
+        self._sessions.end(request.cookies.get(name, ""))
+        response.delete_cookie(name, path="/", httponly=True, samesite="strict", secure=self._secure(request))
 
     def principal(self, request: Request) -> Principal | None:
         """Returns who asks; None when nobody says so, or what he says does not hold."""
@@ -112,7 +113,7 @@ class Auth:
             kind, _, text = header.partition(" ")
             token = self.tokens.find(text.strip()) if kind.lower() == "bearer" else None
             return _principal(token, request, "token") if token is not None else None
-        session = self._sessions.find(request.cookies.get(COOKIE, ""))
+        session = self._sessions.find(request.cookies.get(cookie_of(request), ""))
         if session is None:
             return None
         token = self.tokens.by_id(session.token)
@@ -140,6 +141,15 @@ class Auth:
 
 def _principal(token: Token, request: Request, how: str, csrf: str = "") -> Principal:
     return Principal(token.name, token.scope, address_of(request), how, csrf)
+
+
+def cookie_of(request: Request) -> str:
+    """Returns the name of the session's cookie, with the port in it where the address that was asked for has one.
+
+    A browser has one cookie of a name for all ports of a host: engines reached by ``ssh -L`` would log each other out.
+    """
+    port = request.headers.get("host", "").rpartition(":")[2]
+    return f"{COOKIE}_{port}" if port.isdecimal() else COOKIE
 
 
 def address_of(request: Request) -> str:

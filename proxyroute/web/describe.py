@@ -32,7 +32,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
             "token": {"type": "http", "scheme": "bearer", "description": "Made by `proxyroute token create`."},
             "session": {
                 "type": "apiKey", "in": "cookie", "name": COOKIE,
-                "description": "Of the pages; what changes something needs `X-CSRF-Token` as well.",
+                "description": "Of the pages; where the address has a port, the name ends in `_PORT`. "
+                "What changes something needs `X-CSRF-Token` as well.",
             },
         }  # fmt: skip
         for route in routes:

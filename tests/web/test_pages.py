@@ -32,6 +32,7 @@ from tests.support.wait import until
 from tests.web.browser.stage import SECRET, configuration, glance, proxies, three
 
 HTML = {"Accept": "text/html"}
+SESSION = f"{COOKIE}_8480"
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(2)>\"'"
 
 
@@ -97,7 +98,7 @@ def test_a_wrong_token_is_told_and_kept_in_the_audit_without_the_token(site: Sit
     answer = site.client.post("/login", data={"token": "pr_wrong_token"})
     assert answer.status_code == 401
     assert "that is not a valid token" in answer.text
-    assert COOKIE not in answer.cookies
+    assert SESSION not in answer.cookies
     (entry,) = site.hub.audit.last()
     assert entry.what == "login.failed"
     assert "pr_wrong_token" not in site.hub.audit._file.read_text()
@@ -493,13 +494,28 @@ def test_tokens_that_cannot_be_read_are_told_to_who_is_logged_in(site: Site, pat
 def test_a_session_outlives_the_daemon_and_its_file_lets_nobody_in(tmp_path: Path) -> None:
     with made(tmp_path) as before:
         before.log_in()
-        cookie = before.client.cookies[COOKIE]
+        cookie = before.client.cookies[SESSION]
     kept = (tmp_path / "sessions.json").read_text()
     assert cookie not in kept
     with made(tmp_path) as after:
-        after.client.cookies.set(COOKIE, cookie, domain="127.0.0.1")
+        after.client.cookies.set(SESSION, cookie, domain="127.0.0.1")
         assert after.client.get("/").status_code == 200
         assert after.client.post("/logout", data={"csrf": after.csrf}).status_code == 303
     with made(tmp_path) as later:
-        later.client.cookies.set(COOKIE, cookie, domain="127.0.0.1")
+        later.client.cookies.set(SESSION, cookie, domain="127.0.0.1")
         assert later.client.get("/").status_code == 303
+
+
+def test_two_engines_at_two_ports_of_one_host_do_not_log_each_other_out(tmp_path: Path) -> None:
+    """As they are reached by ``ssh -L``: a browser has the cookies of a host, whatever the port."""
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+    with made(folders[0]) as one, made(folders[1]) as other:
+        other.client.base_url = "http://127.0.0.1:8481"
+        one.log_in()
+        other.client.cookies.jar = one.client.cookies.jar
+        csrf = other.log_in()
+        assert [site.client.get("/").status_code for site in (one, other)] == [200, 200]
+        assert other.client.post("/logout", data={"csrf": csrf}).status_code == 303
+        assert [site.client.get("/").status_code for site in (one, other)] == [200, 303]

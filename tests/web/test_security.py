@@ -112,6 +112,7 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
 }
 """What each route needs. A new one needs a row here."""
 _LOGIN = ("POST", "/login")
+SESSION = f"{COOKIE}_8480"
 """Lets in by what is sent with it; see test_pages.py."""
 _NAMES = {
     "cluster": "shop",
@@ -169,7 +170,7 @@ def headers_of(web: Web, who: str, scope: Scope) -> dict[str, str]:
         web.tokens.revoke("gone")
         return {"Authorization": f"Bearer {token if who == 'revoked' else 'pr_abc_def'}"}
     cookie, csrf = session_of(web, scope, who)
-    headers = {"Cookie": f"{COOKIE}={cookie}"}
+    headers = {"Cookie": f"{SESSION}={cookie}"}
     if who != "session without csrf":
         headers["X-CSRF-Token"] = csrf
     return headers | ({"Origin": "https://evil.example"} if who == "other site" else {})
@@ -211,7 +212,7 @@ def test_each_route_lets_in_who_may_and_nobody_else(web: Web, method: str, path:
 def test_a_form_of_another_site_changes_nothing(web: Web) -> None:
     """As a browser sends it: with the cookie of a session of ours, if SameSite had not kept it back."""
     cookie, _ = session_of(web, Scope.ADMIN)
-    client = web.client(headers={"Cookie": f"{COOKIE}={cookie}", "Origin": "https://evil.example"})
+    client = web.client(headers={"Cookie": f"{SESSION}={cookie}", "Origin": "https://evil.example"})
     answer = client.post("/v1/clusters/shop/operations", data={"kind": "switchover"})
     assert answer.status_code == 403
     assert "another site" in answer.json()["detail"]
@@ -303,11 +304,11 @@ def test_a_rate_comes_back_and_remembers_only_so_many() -> None:
 
 def test_login_and_logout_are_in_the_audit_and_a_session_ends(web: Web) -> None:
     cookie, _ = session_of(web, Scope.READ)
-    client = web.client(headers={"Cookie": f"{COOKIE}={cookie}"})
+    client = web.client(headers={"Cookie": f"{SESSION}={cookie}"})
     assert client.get("/v1/clusters").status_code == 200
     scope = {"type": "http", "method": "POST", "path": "/logout", "query_string": b"", "scheme": "http", "app": web.app,
-             "headers": [(b"cookie", f"{COOKIE}={cookie}".encode())], "client": ("10.1.2.3", 1),
-             "server": ("127.0.0.1", 8480)}  # fmt: skip
+             "headers": [(b"cookie", f"{SESSION}={cookie}".encode()), (b"host", b"127.0.0.1:8480")],
+             "client": ("10.1.2.3", 1), "server": ("127.0.0.1", 8480)}  # fmt: skip
     web.app.state.auth.logout(Request(scope), Response())
     assert client.get("/v1/clusters").status_code == 401
     out, in_ = web.hub.audit.last()
@@ -384,7 +385,7 @@ def test_settings_that_would_give_tokens_away_or_never_fit_are_refused(settings:
 def test_an_origin_as_a_browser_sends_it_is_one_of_ours(tmp_path: Path, origin: str) -> None:
     web = make_web(tmp_path, settings=WebConfig(origins=(origin,)))
     cookie, csrf = session_of(web, Scope.ADMIN)
-    headers = {"Cookie": f"{COOKIE}={cookie}", "X-CSRF-Token": csrf, "Origin": origin}
+    headers = {"Cookie": f"{SESSION}={cookie}", "X-CSRF-Token": csrf, "Origin": origin}
     answer = web.client(headers=headers).post("/v1/clusters/shop/operations", json={"kind": "publish"})
     assert answer.status_code == 202, answer.text
 
