@@ -289,6 +289,8 @@ class Hub:
         ticket = desk.ticket(id) if desk is not None else None
         if desk is None or ticket is None:
             raise Refused(f"{id} was not asked for here; whoever has typed it interrupts it there, by Ctrl-C")
+        if too_late := ticket.stays:
+            raise Refused(too_late)
         command = ticket.command
         self.audit.write(actor, f"{command.kind}.call_off", cluster=command.cluster, why=why, operation=id)
         return desk.call_off(id, f"called off by {actor}{f': {why}' if why else ''}")

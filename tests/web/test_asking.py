@@ -295,3 +295,5 @@ def test_what_goes_on_is_called_off_and_what_is_committed_or_over_or_a_failover_
     assert client.post(f"/v1/operations/{gone}/call-off").status_code == 409
     go.set()
     ended(client, gone)
+    called_off = [e.operation for e in web.hub.audit.last() if e.what.endswith(".call_off")]
+    assert called_off == [first], "what was refused stands there as if it had been done"
