@@ -264,7 +264,7 @@ def result_of(told: Mapping[str, Any]) -> Result:
     ]
     return Result(
         told["operation"], told["kind"], told["outcome"], told["primary"],
-        Proof(tuple(evidence), proof["blackout_seconds"]) if proof else None,
+        Proof(tuple(evidence), proof["blackout_seconds"], proof.get("blackout_from", "")) if proof else None,
         tuple(told["leftovers"]), tuple(finding_of(f) for f in told["findings"]), told["text"],
     )  # fmt: skip
 

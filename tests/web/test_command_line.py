@@ -198,6 +198,12 @@ def test_a_result_is_shown_with_its_proof(far: Far, proof: Proof, code: int, wor
     assert value["results"][0]["verdict"] == word
 
 
+def test_a_blackout_that_is_only_bounded_is_told_as_such(far: Far) -> None:
+    proof = replace(PROVEN, blackout_seconds=2.0, blackout_from="seen")
+    far.performer.ends = lambda command, caller: (Result("x", "failover", "done", "db2", proof, text="moved"),)
+    assert "writes stood still for at most 2" in far.run("heal").output
+
+
 def test_what_was_asked_for_arrives_with_its_arguments(far: Far) -> None:
     for words in (
         ("rejoin", "db3", "--method", "flashback", "--yes"), ("publish",), ("pause", "--why", "work", "--for", "2h"),

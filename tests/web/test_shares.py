@@ -11,13 +11,13 @@ import pytest
 
 from proxyroute.errors import Refused
 from proxyroute.web import sessions as sessions_module
-from proxyroute.web.auth import COOKIE, Principal
+from proxyroute.web.auth import Principal
 from proxyroute.web.limits import Rate
 from proxyroute.web.problems import Problem
 from proxyroute.web.tokens import Scope
 from proxyroute.web.turns import AT_ONCE, turn
 from tests.web.browser.stage import proxies, three
-from tests.web.test_pages import Site, made
+from tests.web.test_pages import SESSION, Site, made
 
 
 @pytest.fixture
@@ -72,13 +72,13 @@ def test_only_so_many_plans_are_made_at_a_time_for_whoever_asks(site: Site, kind
 
 def test_logins_with_one_token_end_no_session_of_another(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.log_in()
-    ann = site.client.cookies[COOKIE]
+    ann = site.client.cookies[SESSION]
     monkeypatch.setattr(site.app.state.auth, "_logins", Rate(10, 10, clock=lambda: 0.0))
     eve, _ = site.tokens.create("eve", Scope.READ)
     sessions: list[str] = []
     for _ in range(10):
         assert site.client.post("/login", data={"token": eve}).status_code == 303
-        sessions.append(site.client.cookies[COOKIE])
+        sessions.append(site.client.cookies[SESSION])
     size = site.hub.audit._file.stat().st_size
     answer = site.client.post("/login", data={"token": eve})
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "6")
@@ -91,7 +91,7 @@ def test_logins_with_one_token_end_no_session_of_another(site: Site, monkeypatch
 
     def may(cookie: str) -> bool:
         site.client.cookies.clear()
-        return site.client.get("/", headers={"Cookie": f"{COOKIE}={cookie}"}).status_code == 200
+        return site.client.get("/", headers={"Cookie": f"{SESSION}={cookie}"}).status_code == 200
 
-    last = site.client.cookies[COOKIE]
+    last = site.client.cookies[SESSION]
     assert (may(ann), may(last), may(sessions[-1])) == (True, True, False)
