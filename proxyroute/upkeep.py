@@ -200,10 +200,14 @@ class Upkeep:
         )
 
     def _reconnect(self, view: View, primary: str) -> None:
-        """Replicas that lost the primary come back now, not when their next try is due: that may be a minute away."""
+        """Replicas that lost the primary come back now, not when their next try is due: that may be a minute away.
+
+        Not one whose applier stands still: with its receiver stopped as well it would not be started again.
+        """
         source = view.peer(primary)
         for replica in view.seen:
-            if any(s.receiver is Receiver.CONNECTING and s.source_id == source.server_id for s in replica.sources):
+            mine = [s for s in replica.sources if s.source_id == source.server_id]
+            if any(s.receiver is Receiver.CONNECTING and s.applier for s in mine):
                 with contextlib.suppress(ProxyRouteError):
                     self._parts.site[replica.name].stop_receiver(source, Deadline.after(LOOK))
                     self._parts.site[replica.name].start_receiver(source, Deadline.after(LOOK))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 
-from proxyroute.errors import Diverged, TimedOut, Unserved
+from proxyroute.errors import Diverged, StatementError, TimedOut, Unserved
 from proxyroute.gtid import Containment, Position
 from proxyroute.model import Deadline, Peer, Source, Status
 
@@ -61,3 +61,14 @@ def channel_of(channels: Sequence[Source], source: Peer) -> Source | None:
         return by_address[0]
     by_id = [s for s in channels if source.server_id is not None and s.source_id == source.server_id]
     return by_id[0] if by_id else None
+
+
+def channel_named(channels: Sequence[Source], name: str) -> Source | None:
+    """Returns the channel of that name, if there is one."""
+    return next((s for s in channels if s.channel == name), None)
+
+
+def cannot_apply(server: str, channel: Source | None) -> StatementError:
+    """Returns the error that tells why ``channel`` does not apply what it has received; None: it is gone."""
+    why = "its channel is gone" if channel is None else channel.error or "stopped"
+    return StatementError(server, 1201, f"received events cannot be applied: {why}")

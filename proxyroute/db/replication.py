@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from proxyroute.db.following import LAST, POLL, channel_of, has_all_of, require_served
+from proxyroute.db.following import LAST, POLL, cannot_apply, channel_named, channel_of, has_all_of, require_served
 from proxyroute.db.session import Session
 from proxyroute.errors import Diverged, ProxyRouteError, ServerError, StatementError, TimedOut
 from proxyroute.gtid import Containment, Position
@@ -22,6 +22,8 @@ from proxyroute.model import Deadline, Peer, Receiver, Source, Status
 
 _RESTART = 1.0
 """Seconds for starting a receiver again after a wait that was in vain."""
+_FALLS = 0.5
+"""Seconds in which an applier that is started has met what it cannot apply, if that comes next."""
 HEARTBEAT = 1.0
 RECEIVER, APPLIER = "receiver", "applier"
 CONNECT_RETRY = 5
@@ -154,15 +156,17 @@ class Replication(ABC):
     def start_receiver(self, source: Peer, deadline: Deadline, *, applier: bool = False) -> None:
         """Starts the receiver of the channel that follows ``source``; it connects as soon as the source is there.
 
-        With ``applier`` the applier as well.
+        With ``applier`` the applier as well. Raises ServerError when that would drop what it has received.
         """
-        channel = channel_of(self._channels(deadline), source)
+        status = self._status(deadline)
+        channel = channel_of(status.sources, source)
         if channel is None:
             return
         threads = [RECEIVER] if channel.receiver is Receiver.STOPPED else []
         threads += [APPLIER] if applier and not channel.applier else []
         if not threads:
             return
+        self._require_kept(status, channel, source)
         error = self._change("mariadb.start_replica", self._start_sql(channel.channel, threads), deadline)
         now = self._named(channel.channel, deadline)
         if now is None or now.receiver is Receiver.STOPPED or (applier and not now.applier):
@@ -231,6 +235,8 @@ class Replication(ABC):
             if channel.running:
                 return
             if channel.user and not channel.error:
+                if has is None or has.contains(channel.received) is not Containment.YES:
+                    self._require_kept(status, channel, source)
                 self._start(channel.channel, deadline)
                 return
             # with the login and the options of now: what was set once may be wrong, or not set yet after a load
@@ -277,45 +283,70 @@ class Replication(ABC):
         """Whether whoever starts ``channel`` now drops its relay logs."""
         return not self.rests_safely and channel.receiver is Receiver.STOPPED and not channel.applier
 
+    def _require_kept(self, status: Status, channel: Source, source: Peer) -> None:
+        """Raises ServerError when whoever starts ``channel`` now drops what is received and not applied."""
+        if self._rests(channel) and status.executed.contains(channel.received) is not Containment.YES:
+            only = channel.received.minus(status.executed)
+            raise ServerError(
+                status.name,
+                f"has received {only}, which {source.name} may lack: it is in relay logs that go as soon as "
+                "replication starts there; copy them from its host, then on it: RESET SLAVE",
+            )
+
     def _apply_received(self, channel: Source, source: Peer, deadline: Deadline) -> None:
         status = self._status(deadline)
         # only of one that is stopped: what is received after this look would go unapplied
         if channel.receiver is Receiver.STOPPED and status.executed.contains(channel.received) is Containment.YES:
             return
-        if self._rests(channel):
-            raise ServerError(
-                status.name,
-                f"has received {channel.received.minus(status.executed)}, which {source.name} may lack: it is in relay "
-                "logs that go as soon as replication starts there; copy them from its host, then on it: RESET SLAVE",
-            )
+        self._require_kept(status, channel, source)
         what = f"{status.name} to apply what it has received"
         if channel.delay_seconds > deadline.left and status.executed.contains(channel.received) is not Containment.YES:
             raise TimedOut(f"no time to wait for {what}: it is delayed by {channel.delay_seconds} s")
-        error = None
         if not channel.applier:
             # before the receiver is stopped: with neither of them running the relay logs may go (rests_safely)
-            error = self._change("mariadb.start_replica", self._start_sql(channel.channel, (APPLIER,)), deadline)
-        stop = self._stop_sql(channel.channel, RECEIVER)
-        error = self._change("mariadb.stop_receiver", stop, deadline) or error
+            self._start_applier(status, channel, deadline)
+        error = self._change("mariadb.stop_receiver", self._stop_sql(channel.channel, RECEIVER), deadline)
         try:
             self._await_received(channel.channel, what, error, deadline)
         except ProxyRouteError:
             if channel.receiver is not Receiver.STOPPED:  # it goes on where it was, until somebody tries again
-                start = self._start_sql(channel.channel, (RECEIVER,))
-                self._change("mariadb.start_replica", start, Deadline.after(_RESTART))
+                self._receive_again(channel.channel, source)
             raise
+
+    def _receive_again(self, channel: str, source: Peer) -> None:
+        """Raises ServerError when its applier has fallen meanwhile: with it stopped, to start would be to drop."""
+        deadline = Deadline.firm(_RESTART)
+        status = self._status(deadline)
+        now = channel_named(status.sources, channel)
+        if now is not None and now.receiver is Receiver.STOPPED:
+            self._require_kept(status, now, source)
+            self._change("mariadb.start_replica", self._start_sql(channel, (RECEIVER,)), deadline)
+
+    def _start_applier(self, status: Status, channel: Source, deadline: Deadline) -> None:
+        """Raises StatementError when it stands still again at once: then its receiver must go on."""
+        error = self._change("mariadb.start_replica", self._start_sql(channel.channel, (APPLIER,)), deadline)
+        falls = deadline.within(_FALLS)
+        while True:
+            now = self._status(deadline)
+            found = channel_named(now.sources, channel.channel)
+            behind = found is None or now.executed.contains(found.received) is not Containment.YES
+            if behind and (found is None or not found.applier):
+                raise error or cannot_apply(status.name, found)
+            if not behind or now.executed != status.executed or falls.left < POLL:
+                return
+            time.sleep(POLL)
 
     def _await_received(self, channel: str, what: str, error: ServerError | None, deadline: Deadline) -> None:
         """Returns when everything is applied; ``error`` is of the statement that stopped the receiver."""
         while True:
             status = self._status(deadline)
-            now = next((s for s in status.sources if s.channel == channel), None)
+            now = channel_named(status.sources, channel)
             if now is None or (error is not None and now.receiver is not Receiver.STOPPED):
                 raise error or StatementError(status.name, 1617, f"channel {channel!r} is gone")
             if status.executed.contains(now.received) is Containment.YES:
                 return
             if not now.applier:
-                raise StatementError(status.name, 1201, f"received events cannot be applied: {now.error or 'stopped'}")
+                raise cannot_apply(status.name, now)
             if deadline.require(what) < LAST:  # a look that is cut short would tell of a server that does not answer
                 raise TimedOut(f"out of time while waiting for {what}")
             time.sleep(POLL)
@@ -362,7 +393,7 @@ class Replication(ABC):
             raise error
 
     def _named(self, channel: str, deadline: Deadline) -> Source | None:
-        return next((s for s in self._channels(deadline) if s.channel == channel), None)
+        return channel_named(self._channels(deadline), channel)
 
 
 def quoted(text: str) -> str:

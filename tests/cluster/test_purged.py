@@ -11,7 +11,7 @@ import pytest
 
 from proxyroute.errors import ServerError, TimedOut, Unserved
 from proxyroute.gtid import Containment
-from proxyroute.model import Deadline, Peer
+from proxyroute.model import Deadline, Peer, Receiver
 from proxyroute.policy import Policy
 from tests.support.drivers import server_of
 from tests.support.lab import Lab
@@ -115,6 +115,27 @@ def test_relay_logs_that_a_start_would_drop_are_not_given_up(three: LocalCluster
     db3.sql("STOP SLAVE IO_THREAD")
     with pytest.raises(ServerError, match=r"has received 0-1-7.*go as soon as replication starts there"):
         follow(db3, db2)
+    assert received(db3, db1)
+
+
+@pytest.mark.mariadb_only("MySQL starts where its relay logs are")
+def test_one_that_cannot_apply_keeps_its_relay_logs_whoever_would_have_it_receive_again(three: LocalCluster) -> None:
+    db1, db2, db3 = three
+    db3.sql("SET STATEMENT sql_log_bin=0 FOR INSERT INTO app.t VALUES (0)")
+    write(db1)
+    until(lambda: received(db3, db1) and db3.replication()["Last_SQL_Errno"] == 1062, "db3 to stand on its own row")
+    purge(db2)
+    server, old = server_of(db3), Peer(db1.name, db1.address)
+    try:
+        with pytest.raises(ServerError, match=r"received events cannot be applied.*1062"):
+            follow(db3, db2)  # as heal does
+        assert received(db3, db1)
+        assert server.look(Deadline.after(5)).sources[0].receiver is Receiver.RUNNING
+        server.stop_receiver(old, Deadline.after(5))
+        with pytest.raises(ServerError, match=r"has received 0-1-.*go as soon as replication starts there"):
+            server.start_receiver(old, Deadline.after(5))  # as an undone failover does
+    finally:
+        server.close()
     assert received(db3, db1)
 
 
