@@ -11,7 +11,7 @@ from proxyroute.archive import EMPTY, Archive
 from proxyroute.binlog import MySQLGTID, Table, empty_statements, is_half_built
 from proxyroute.errors import Refused
 from proxyroute.gtid import Containment, MariaDBPosition, Position
-from proxyroute.model import Deadline, Finding, Severity, Status, View
+from proxyroute.model import Deadline, Finding, Receiver, Severity, Status, View
 from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Lease
 from proxyroute.ports_data import Rebuilder
@@ -152,7 +152,7 @@ def half_built(status: Status) -> list[Finding]:
 
 
 def unapplied(means: Means, name: str, primary: str) -> list[Finding]:
-    """New data take the relay logs along: what is nowhere else must not go with them."""
+    """New data take the relay logs along, as does a history that begins anew: what is nowhere else must not go so."""
     status = means.parts.site.look(Deadline.after(LOOK)).status(name)
     known = means.parts.site[primary].position(Deadline.after(LOOK))
     found = []
@@ -161,6 +161,8 @@ def unapplied(means: Means, name: str, primary: str) -> list[Finding]:
         if not only.empty:
             text = f"has received {only}, has not applied it, and {primary} lacks it: it is in its relay logs alone"
             cure = f"START SLAVE SQL_THREAD on {name}, then again; or RESET SLAVE there, if nobody needs it"
+            if only.ordered and channel.receiver is Receiver.STOPPED and not channel.applier:
+                cure = f"any start would drop them (MariaDB): copy them from its host, then RESET SLAVE on {name}"
             found.append(Finding("rejoin.received", Severity.ERROR, name, text, cure))
     return found
 

@@ -1,0 +1,91 @@
+"""For what reasons a flashback is refused that are found in the server's log, or are missing there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from proxyroute import rejoin as rejoining
+from proxyroute.binlog import Table
+from proxyroute.errors import Refused
+from proxyroute.gtid import MariaDBPosition, Position
+from proxyroute.model import Deadline, Finding, Status
+from proxyroute.ports_data import Rebuilder
+from proxyroute.rejoin import rejoin
+from tests.support.binlogs import Writer
+from tests.support.fakeworld import World, make_world
+from tests.unit.test_rejoin_still import _rejoin
+from tests.unit.test_salvage import Files
+
+ERRANT = "0-1-3,0-3-4"
+
+
+def position(text: str) -> MariaDBPosition:
+    return MariaDBPosition.parse(text)
+
+
+def whole() -> Writer:
+    """A log of db3 with one transaction of its own, the last one."""
+    return Writer(server_id=3).state((0, 1, 1)).whole((0, 1, 2), (0, 1, 3), (0, 3, 4))
+
+
+@dataclass
+class Rebuilt(Files):
+    """db3: nothing but its log can keep its rows from being undone."""
+
+    def cannot_undo(self, tables: Sequence[Table], deadline: Deadline) -> tuple[str, ...]:
+        return ()
+
+    def serves_from(self, position: Position, deadline: Deadline) -> str:
+        return ""
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(rejoining, "go_on", lambda *_: None)
+    found, _ = make_world()
+    found.servers["db1"].executed = position("0-1-3")
+    found.servers["db3"].executed = position(ERRANT)
+    return found
+
+
+def refused(folder: Path, world: World, log: dict[str, Writer] | None = None) -> list[Finding]:
+    """Returns what keeps a flashback of db3 from being begun."""
+    rebuilt = Rebuilt(log or {"b.1": whole()}, "db3")
+    means, op = _rejoin(folder, world, rebuilt)  # type: ignore[arg-type]
+    means = replace(means, rebuild={name: cast("Rebuilder", rebuilt) for name in world.servers})
+    try:
+        rejoin(means, op, "flashback")
+    except Refused as refusal:
+        return [f for f in refusal.findings if f.code != "rejoin.errant"]
+    finally:
+        op.journal.close()
+    return []
+
+
+def test_what_its_log_tells_whole_is_undone(tmp_path: Path, world: World) -> None:
+    assert refused(tmp_path, world) == []
+
+
+@pytest.mark.parametrize(("runs", "cure"), [(True, "START SLAVE SQL_THREAD on db3"), (False, "copy them from")])
+def test_relay_logs_that_it_alone_has_are_not_dropped(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch, runs: bool, cure: str
+) -> None:
+    server = world.servers["db3"]
+    server.runs, server.applies = runs, False
+    look = server.look
+
+    def more(deadline: Deadline) -> Status:
+        status = look(deadline)
+        received = status.executed.merge(position("0-1-9"))
+        return replace(status, sources=tuple(replace(s, received=received) for s in status.sources))
+
+    monkeypatch.setattr(server, "look", more)
+    (found,) = refused(tmp_path, world)
+    assert found.code == "rejoin.received"
+    assert "has received 0-1-9" in found.text
+    assert cure in found.cure
