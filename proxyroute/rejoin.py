@@ -138,7 +138,7 @@ def _decide(means: Means, op: Operation, method: str | None) -> None:
     obstacles = list(common_obstacles(means, name))
     if method == "flashback":
         assert archive is not None or findings, "the archive says what is to be undone"
-        obstacles += [*flashback_obstacles(means, name, primary, archive), *unapplied(means, name, primary)]
+        obstacles += [*flashback_obstacles(means, status, primary, archive), *unapplied(means, name, primary)]
     elif method == "empty":
         obstacles += empty_obstacles(name, archive)
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute.archive import EMPTY, Archive
-from proxyroute.binlog import MySQLGTID, Table, empty_statements, is_half_built
+from proxyroute.binlog import MySQLGTID, Table, empty_statements, is_half_built, together
 from proxyroute.errors import Refused
 from proxyroute.gtid import Containment, MariaDBPosition, Position
 from proxyroute.model import Deadline, Finding, Receiver, Severity, Status, View
@@ -167,7 +167,9 @@ def unapplied(means: Means, name: str, primary: str) -> list[Finding]:
     return found
 
 
-def flashback_obstacles(means: Means, name: str, primary: str, archive: Archive | None) -> list[Finding]:
+def flashback_obstacles(means: Means, status: Status, primary: str, archive: Archive | None) -> list[Finding]:
+    """Says why what ``archive`` tells cannot be undone at a server that was read as ``status`` before it was made."""
+    name = status.name
     cure = f"proxyroute rejoin {name} --method reseed"
 
     def no(text: str) -> Finding:
@@ -179,6 +181,10 @@ def flashback_obstacles(means: Means, name: str, primary: str, archive: Archive 
         return [no(*means.rebuild[name].cannot_undo((), Deadline.after(_TIME)))]
     if not archive.missing.empty or not archive.transactions:
         return [no("the binary log does not go back to where the two parted")]
+    unlogged = status.executed.minus(together(archive.since, archive.state))
+    if not unlogged.empty:  # its history would begin anew before that, and the rest be applied once more
+        off = "" if status.relays_updates else " (log_slave_updates is off there)"
+        return [no(f"it has replicated {unlogged} and not logged it{off}: its log does not tell where it stood")]
     found = []
     for transaction in archive.since:
         told = f"{transaction.gtid} ({_short(transaction.statements)})"

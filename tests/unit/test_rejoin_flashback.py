@@ -89,3 +89,20 @@ def test_relay_logs_that_it_alone_has_are_not_dropped(
     assert found.code == "rejoin.received"
     assert "has received 0-1-9" in found.text
     assert cure in found.cure
+
+
+@pytest.mark.parametrize(
+    ("executed", "state", "told"),
+    [
+        ("0-1-3,0-3-4", (), "has replicated 0-1-3 and not logged it"),
+        ("0-1-3,0-2-3,0-3-4", ((0, 1, 3),), "has replicated 0-2-3 and not logged it"),
+    ],
+)
+def test_a_log_without_what_it_has_replicated_does_not_tell_where_it_stood(
+    tmp_path: Path, world: World, executed: str, state: tuple[tuple[int, int, int], ...], told: str
+) -> None:
+    world.servers["db1"].executed = position("0-1-3,0-2-3")
+    world.servers["db3"].executed = position(executed)
+    (found,) = refused(tmp_path, world, {"b.1": Writer(server_id=3).state(*state).whole((0, 3, 4))})
+    assert found.code == "rejoin.flashback"
+    assert told in found.text
