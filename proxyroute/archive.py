@@ -58,7 +58,7 @@ class Archive:
     rows: Mapping[str, Mapping[str, int]]
     """By table: how many rows were inserted, updated, deleted."""
     cut: str = ""
-    """What was cut off at the end of the log, in words: the server died while it wrote that."""
+    """Where the log stops telling, in words: cut off as the server died, or damaged, with nobody knows what behind."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -96,7 +96,7 @@ def save(source: LogSource, executed: Position, known: Position, folder: Path, d
     with making(source.name, folder) as aside:
         files, missing = _fetch(source, executed, known, aside / "raw", deadline)
         errant = tuple(t for f in files for t in f.transactions if not has(known, t))
-        return keep(aside, source, files, errant, missing, executed, known, deadline)
+        return keep(aside, source, files, errant, missing, executed, known, deadline, _hole(files, executed))
 
 
 @contextmanager
@@ -178,6 +178,19 @@ def _fetch(
     seen = together((t for f in files for t in f.transactions), none)
     unread = executed.minus(known).minus(seen)
     return files, begun(files, none).minus(known).merge(unread)
+
+
+def _hole(files: Sequence[LogFile], executed: Position) -> str:
+    """Returns behind what nobody can tell what was logged, in words; empty: the log tells all up to ``executed``.
+
+    A file that a crash has cut off is whole when the next one says that it began with no more than what was read.
+    """
+    for n, file in enumerate(files):
+        after = next((f.before for f in files[n + 1 :] if not f.bare), executed)
+        read = together(file.transactions, file.before)
+        if file.cut and (after.empty or read.contains(after) is not Containment.YES):
+            return file.cut
+    return ""
 
 
 def begun(files: Sequence[LogFile], none: Position) -> Position:

@@ -279,8 +279,10 @@ def _archive(
     if not archive.missing.empty or held is Containment.UNKNOWN:
         unknown = archive.missing if not archive.missing.empty else extra
         text = f"UNKNOWN: has {unknown}, and no binary log tells what it was, or whether {primary} has it"
-        cure = f"proxyroute rejoin {name} --method reseed"
-        found.append(Finding("rejoin.unknown", Severity.ERROR, name, text, cure))
+        found.append(Finding("rejoin.unknown", Severity.ERROR, name, text, f"proxyroute rejoin {name} --method reseed"))
+    if archive.cut:
+        text = f"UNKNOWN: {archive.cut}, and nobody can tell what its binary log held behind that"
+        found.append(Finding("rejoin.unknown", Severity.ERROR, name, text, f"proxyroute rejoin {name} --method reseed"))
     return archive, found
 
 

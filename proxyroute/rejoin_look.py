@@ -181,6 +181,8 @@ def flashback_obstacles(means: Means, status: Status, primary: str, archive: Arc
         return [no(*means.rebuild[name].cannot_undo((), Deadline.after(_TIME)))]
     if not archive.missing.empty or not archive.transactions:
         return [no("the binary log does not go back to where the two parted")]
+    if archive.cut:
+        return [no(f"the binary log does not tell all that was done: {archive.cut}")]
     unlogged = status.executed.minus(together(archive.since, archive.state))
     if not unlogged.empty:  # its history would begin anew before that, and the rest be applied once more
         off = "" if status.relays_updates else " (log_slave_updates is off there)"

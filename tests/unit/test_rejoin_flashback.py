@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from proxyroute import rejoin as rejoining
+from proxyroute.archive import save
 from proxyroute.binlog import Table
 from proxyroute.errors import Refused
 from proxyroute.gtid import MariaDBPosition, Position
@@ -106,3 +107,34 @@ def test_a_log_without_what_it_has_replicated_does_not_tell_where_it_stood(
     (found,) = refused(tmp_path, world, {"b.1": Writer(server_id=3).state(*state).whole((0, 3, 4))})
     assert found.code == "rejoin.flashback"
     assert told in found.text
+
+
+def damaged() -> Writer:
+    """The fourth transaction of db1 has an event with a wrong checksum; what comes after it is of db3."""
+    log = Writer(server_id=3).state((0, 1, 1)).whole((0, 3, 4), (0, 1, 2), (0, 1, 3), (0, 3, 5))
+    at = len(log.data)
+    log.whole((0, 3, 6))
+    log.data = log.data[:at] + log.data[at:].replace(b"rows", b"rags")
+    return log.whole((0, 3, 7))
+
+
+def test_nothing_is_undone_where_the_log_is_damaged_before_its_end(tmp_path: Path, world: World) -> None:
+    after = Writer(server_id=3).state((0, 1, 3), (0, 3, 7)).whole((0, 3, 8))
+    world.servers["db3"].executed = position("0-1-3,0-3-8")
+    unknown, found = refused(tmp_path, world, {"b.1": damaged(), "b.2": after})
+    assert (unknown.code, found.code) == ("rejoin.unknown", "rejoin.flashback")
+    assert "0-3-6 has no end: the event at" in unknown.text
+    assert "wrong checksum" in found.text
+
+
+def test_a_file_that_a_crash_has_cut_off_is_whole_when_the_next_one_says_so(tmp_path: Path, world: World) -> None:
+    torn = whole().gtid(5, server_id=3).rows()
+    assert refused(tmp_path, world, {"b.1": torn, "b.2": Writer(server_id=3).state((0, 1, 3), (0, 3, 4))}) == []
+
+
+def test_of_a_server_that_is_down_nobody_knows_what_was_behind_the_damage(tmp_path: Path) -> None:
+    known, none = position("0-1-3"), position("")
+    archive = save(Files({"b.1": damaged()}, "db3"), none, known, tmp_path, Deadline.after(10))
+    assert [str(t.gtid) for t in archive.transactions] == ["0-3-4", "0-3-5"]
+    assert archive.missing.empty
+    assert "0-3-6 has no end" in archive.cut
