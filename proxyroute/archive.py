@@ -37,6 +37,8 @@ _LONGEST = 1 << 20
 """Bytes of a line that may still name a table: no names are that long."""
 EMPTY = "empty.sql"
 """The file of an archive with the empty transactions that stand for those in it (MySQL)."""
+_making: set[Path] = set()
+"""Folders in which this process makes archives."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,27 @@ def making(server: str, folder: Path) -> Iterator[Path]:
     aside = folder / f".making-{server}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
     try:
         with room.told_apart(folder):
-            for old in folder.glob(f".making-{server}-*"):
+            for old in _given_up(server, folder):
                 shutil.rmtree(old, ignore_errors=True)
+            _making.add(aside)
             (aside / "raw").mkdir(parents=True, mode=0o700)
             yield aside
     finally:
+        _making.discard(aside)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _given_up(server: str, folder: Path) -> Iterator[Path]:
+    """Yields what somebody who is there no more has begun for ``server``, and not for another whose name begins so.
+
+    In a container each process may have the number of the one before it: what has ours and is not ours was its own.
+    """
+    made = re.compile(rf"\.making-{re.escape(server)}-\d{{8}}T\d{{6}}-(\d+)")
+    for path in folder.glob(f".making-{server}-*"):
+        found = made.fullmatch(path.name)
+        mine = found is not None and int(found[1]) == os.getpid()
+        if found is not None and path not in _making and (mine or not Path("/proc", found[1]).exists()):
+            yield path
 
 
 def keep(
