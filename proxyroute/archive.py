@@ -188,7 +188,7 @@ def _fetch(
         deadline.require(f"the binary log of {source.name}")
         room.require(raw, logs[name], f"{name} of {source.name}")
         path = source.fetch_log(name, raw, deadline)
-        files.insert(0, read_file(path))
+        files.insert(0, read_file(path, deadline))
         if not files[0].bare and known.contains(files[0].before) is Containment.YES:
             break
     none = known.minus(known)
@@ -215,10 +215,10 @@ def begun(files: Sequence[LogFile], none: Position) -> Position:
     return next((f.before for f in files if not f.bare), none)
 
 
-def read_file(path: Path) -> LogFile:
-    """Returns what is in a copied file. Raises ScriptFailed when nobody can tell."""
+def read_file(path: Path, deadline: Deadline) -> LogFile:
+    """Returns what is in a copied file. Raises ScriptFailed when nobody can tell, TimedOut."""
     try:
-        return read_log(path)
+        return read_log(path, deadline)
     except ValueError as error:
         raise ScriptFailed(str(error).removeprefix(f"{path.parent}/")) from error
     except (IndexError, struct.error) as error:  # an event without a checksum, of which a part is not what it was

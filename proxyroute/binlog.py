@@ -12,6 +12,7 @@ from typing import Protocol
 
 from proxyroute import binlog_mariadb, binlog_mysql
 from proxyroute.binlog_events import FORMAT, Event, Events
+from proxyroute.deadline import Deadline
 from proxyroute.gtid import MariaDBPosition, MySQLPosition, Position
 from proxyroute.logged import (
     HALF_BUILT,
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 _MAGIC, _ENCRYPTED = b"\xfebin", b"\xfdbin"
+_ASK_EVERY = 1000
+"""Events between two questions whether there is time left: a few milliseconds."""
 
 
 class _Flavour(Protocol):
@@ -65,12 +68,13 @@ _BETWEEN = frozenset({3, 4, 27, 41, FORMAT, binlog_mariadb.CHECKPOINT, binlog_ma
 """Stop, Rotate, heartbeats, and what else belongs to no transaction."""
 
 
-def read_log(path: Path) -> LogFile:
+def read_log(path: Path, deadline: Deadline | None = None) -> LogFile:
     """Returns what is in a file of a binary log; a transaction that is cut off at its end is left out, and named.
 
     An event whose checksum is wrong ends the file as well: a disk may keep a part of what was written last, or nothing
     of a file that had just been begun.
-    Raises ValueError, naming the file, when it is encrypted or no binary log.
+    Raises ValueError, naming the file, when it is encrypted or no binary log, and TimedOut when it is not read by
+    ``deadline``: a large file takes minutes.
     """
     with path.open("rb") as file:
         magic = file.read(4)
@@ -85,7 +89,9 @@ def read_log(path: Path) -> LogFile:
         current: Logged | None = None
         flavour = _MARIADB
         events = Events(file)
-        for event in events:
+        for number, event in enumerate(events):
+            if deadline is not None and number % _ASK_EVERY == 0:
+                deadline.require(f"{path.name} to be read")
             if event.kind == FORMAT and not server_id:
                 server_id = event.server_id
             if event.kind == binlog_mariadb.START_ENCRYPTION:

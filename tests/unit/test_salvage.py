@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from proxyroute import deadline as deadlines
 from proxyroute.archive import Archive
 from proxyroute.binlog import Remains, read_log
-from proxyroute.errors import Refused, ScriptFailed
+from proxyroute.errors import Refused, ScriptFailed, TimedOut
 from proxyroute.gtid import MariaDBPosition, Position
 from proxyroute.model import Deadline
 from proxyroute.remains import replay, save_left
@@ -165,6 +168,21 @@ def test_after_a_file_that_is_damaged_in_the_middle_nothing_is_applied(tmp_path:
     assert beyond(archive) == ["0-1-2"]
     assert archive.cut == "0-1-3 has no end; what is in b.2 and after it is kept raw only"
     assert (archive.path / "raw" / "b.2").exists()
+
+
+def test_a_file_that_takes_too_long_to_read_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(0.0, 0.01)
+    monkeypatch.setattr(deadlines, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    large = Writer().state((0, 1, 1))
+    rest = Writer()
+    rest.data = b""
+    rest.whole((0, 1, 2))
+    large.data += rest.data * 20_000
+    stood = MariaDBPosition.parse("0-1-1")
+    with pytest.raises(TimedOut, match=r"waiting for b\.1 to be read"):
+        save_left(Files({"b.1": large}), 1, 1, stood, stood, tmp_path, Deadline.after(0.5))
+    assert list(tmp_path.iterdir()) == []
+    assert next(clock) < 1.0, "it has asked often, and not once more than it had to"
 
 
 def test_what_comes_before_an_xa_transaction_and_before_an_error_is_applied(tmp_path: Path) -> None:
