@@ -12,7 +12,7 @@ from proxyroute import journal
 from proxyroute.errors import JournalError
 from proxyroute.journal import Record, first, outcome
 from proxyroute.model import NO_EPOCH, Epoch
-from proxyroute.operation import Operation
+from proxyroute.operation import REJOIN, Operation
 from proxyroute.outcome import Evidence, Proof, Result, Verdict
 from proxyroute.words import stood_still
 
@@ -131,6 +131,12 @@ def waiting_for_heal(history: Sequence[Summary]) -> list[Summary]:
     """Returns the operations that are open, and the last one if it has left something to do."""
     moves = [s for s in history if s.kind != "rejoin"][-1:]
     return [s for s in history if s.outcome == "open" or (s in moves and s.leftovers)]
+
+
+def beyond_healing(summary: Summary) -> frozenset[str]:
+    """Returns the servers at which nothing is left to do but what only a rejoin can do: see ``Operation.attempt``."""
+    healable = (told.partition(": ")[0] for told in summary.leftovers if REJOIN not in told)
+    return summary.left_at - {what.partition(" ")[2].partition("/")[0] for what in healable}
 
 
 def rebuilt(history: Iterable[Summary]) -> tuple[str, ...]:

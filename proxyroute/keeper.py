@@ -20,7 +20,8 @@ from proxyroute.drift import differences
 from proxyroute.engine import Corrected, Engine
 from proxyroute.errors import Busy, GaveWay, ProxyRouteError, Refused
 from proxyroute.glance import Glance, glance
-from proxyroute.history import fenced, waiting_for_heal
+from proxyroute.gtid import Position
+from proxyroute.history import beyond_healing, fenced, waiting_for_heal
 from proxyroute.inspection import Event
 from proxyroute.known import lost_since
 from proxyroute.model import Finding, Observed, ReceiptState, View
@@ -68,6 +69,8 @@ class Keeper:
         self._heal = Retry()
         """Of what moves the primary; what can wait must not make it wait."""
         self._chores = Retry()
+        self._beyond: dict[str, Position] = {}
+        """Servers that no heal can help, and what they had executed when one tried."""
         self._busy_since: float | None = None
         self._busy_told = 0.0
         self._correct = Retry()
@@ -297,22 +300,27 @@ class Keeper:
     def _take_up_leftovers(self, view: View) -> None:
         """Only when a server or proxy that has something left is there: trying keeps the lease for some seconds.
 
-        One that we have stopped ourselves, to swap its data, cannot be there: nobody else would start it again.
+        One that we have stopped ourselves, to swap its data, cannot be there: nobody else would start it again. And one
+        that only a rejoin can help is not tried again while it stands where it stood: each try makes the record longer.
         """
+        executed = {s.name: s.executed for s in view.seen}
         there = {s.name for s in view.seen} | {o.proxy for o in self._observed if o.reachable}
         spared = {*self._sentry.standing.maintenance}
         there -= spared
 
         def wanting() -> bool:
             left = waiting_for_heal(self._engine.history())
+            stuck = {name for name, stood in self._beyond.items() if executed.get(name) == stood}
             return any(
-                s.left_at & there
+                (s.left_at - stuck) & there
                 or (s.outcome == "open" and (s.candidate in there or (s.stopped and s.candidate not in spared)))
                 for s in left
             )
 
         if self._chores.due and wanting() and not self._urgent():
             self._try_to_heal(self._chores, wanting)
+            left = waiting_for_heal(self._engine.history())
+            self._beyond = {n: executed[n] for s in left for n in beyond_healing(s) if n in executed}
 
     def _undo_what_is_left(self, diagnosis: Diagnosis) -> None:
         """A failover that was undone but for something stands in its own way: by receivers that it has stopped, say.

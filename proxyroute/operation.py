@@ -19,7 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from proxyroute.deadline import give_way, more_urgent
 from proxyroute.decided import Plan, Undo
-from proxyroute.errors import LeaseLost, ProxyRouteError, Refused, TimedOut
+from proxyroute.errors import Diverged, LeaseLost, ProxyRouteError, Refused, TimedOut
 from proxyroute.gtid import Position, from_json
 from proxyroute.journal import Journal, Record, first, last_term, outcome, read
 from proxyroute.model import Deadline, Epoch
@@ -31,6 +31,9 @@ T = TypeVar("T")
 
 _COMMIT = 2.0
 """Seconds for the lease to say that it is ours, where nothing else bounds that."""
+
+REJOIN = "proxyroute rejoin"
+"""The command that a leftover names when no further try can help."""
 
 _UNDO_URGENCY = (
     "restore_writes",
@@ -327,7 +330,8 @@ class Operation:
         except (ProxyRouteError, OSError) as error:
             if isinstance(error, LeaseLost):
                 self.still_ours()
-            self.leftover(verb, server, str(error))
+            cure = f"; type: {REJOIN} {server}" if isinstance(error, Diverged) and REJOIN not in str(error) else ""
+            self.leftover(verb, server, f"{error}{cure}")
         else:
             if (verb, server) in self.leftovers:
                 self.journal.write("leftover", verb=verb, server=server, reason="", wait=False)

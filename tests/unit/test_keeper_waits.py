@@ -201,3 +201,41 @@ def test_a_failover_that_came_to_nothing_is_told_with_its_report(tmp_path: Path)
     assert (told[-1].kind, told[-1].level) == ("blocked", "bad")
     assert told[-1].details["report"]["operation"] == "f1"
     assert told[-1].details["report"]["outcome"] == "aborted"
+
+
+UNSERVED = "needs 0-1-3, which db1 has not in its binary log any more; type: proxyroute rejoin db2 --method reseed"
+
+
+@pytest.mark.parametrize(
+    ("leftovers", "tries"),
+    [
+        ((f"follow db2: {UNSERVED}",), 1),
+        (("follow db2: out of time",), 10),
+        ((f"follow db2: {UNSERVED}", "unlock_account db2/app: out of time"), 10),
+        ((f"follow db2: {UNSERVED}", "follow db3: out of time"), 1),
+    ],
+    ids=["hopeless", "not yet", "and something else", "and one that is not there"],
+)
+def test_one_that_only_a_rejoin_can_help_is_not_tried_again_while_it_stands_where_it_stood(
+    leftovers: tuple[str, ...], tries: int
+) -> None:
+    left_at = frozenset(text.split()[1].rstrip(":").partition("/")[0] for text in leftovers)
+    summary = Summary("s1", "switchover", "done", 1.0, 1.0, "db3", "db1", None, None, leftovers, left_at)
+    healed: list[float] = []
+
+    def heal(**_: object) -> tuple[()]:
+        healed.append(time.monotonic())
+        return ()
+
+    engine: Any = SimpleNamespace(history=lambda: (summary,), heal=heal)
+    served = kept(Sentry(), engine)
+
+    def take_up(seen: View) -> None:
+        served._chores.reset()
+        served._take_up_leftovers(seen)
+
+    for _ in range(10):
+        take_up(SEEN)
+    assert len(healed) == tries
+    take_up(view(server(1), replica(2, executed="0-1-101")))
+    assert len(healed) == tries + 1, "somebody has done something there"

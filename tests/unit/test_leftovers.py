@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from proxyroute.errors import Aborted, StatementError, Superseded, TimedOut
+from proxyroute.errors import Aborted, Diverged, StatementError, Superseded, TimedOut
+from proxyroute.history import beyond_healing, summarize
 from proxyroute.journal import outcome, read
 from proxyroute.model import Epoch
+from proxyroute.operation import Operation
 from tests.support.fakeworld import FakeProxy, World, make_world
 from tests.unit.test_interrupted import Claims, _assert_legal, _heal, _start
 
@@ -86,3 +88,18 @@ def test_a_done_operation_opens_nothing_again(tmp_path: Path) -> None:
     with pytest.raises(Superseded):
         _heal(world, proxy, file, claims, continuous=False)
     assert not world.servers["db2"].writable
+
+
+def test_what_only_a_rejoin_can_help_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``serve`` knows by that which leftover no further try can help."""
+    file = tmp_path / "op.jsonl"
+    world, proxy = make_world()
+
+    def diverged(*_: object, **__: object) -> None:
+        raise Diverged("db3", "has executed 0-3-9, which db2 does not have")
+
+    monkeypatch.setattr(world.servers["db3"], "follow", diverged)
+    _start(world, proxy, file, [])
+    told = Operation.leftovers_of(read(file))["follow", "db3"]
+    assert told.endswith("which db2 does not have; type: proxyroute rejoin db3")
+    assert beyond_healing(summarize(read(file))) == {"db3"}
