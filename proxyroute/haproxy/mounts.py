@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from proxyroute.errors import ShareError
 
@@ -31,16 +34,10 @@ def file_system(folder: Path) -> str:
 def mount_point(folder: Path) -> str:
     """Returns where the file system that ``folder`` is on is mounted. Raises OSError when there is no such folder.
 
+    A folder that is bound onto itself, as systemd does for ``ReadWritePaths``, is still on the mount that it lies in.
     Asks the kernel alone, never the disk: one that hangs does not keep it.
     """
-    number = _mount_id(folder)
-    known, point = _last[0]
-    if number != known:
-        with open(_TABLE, "rb") as mounts:
-            fields = next((f for f in (line.split(b" ") for line in mounts) if f[0] == number.encode()), None)
-        point = _place(fields[4]) if fields else ""
-        _last[0] = (number, point)
-    return point
+    return _places.of(_mount_id(folder))
 
 
 @contextlib.contextmanager
@@ -55,8 +52,56 @@ def on_mount(folder: Path, wanted: str) -> Iterator[str]:
     _on(folder, point)
 
 
-_last = [("", "")]
-"""Number and place of the mount that was found last: it is looked up only when the number is another one."""
+class _Mount(NamedTuple):
+    """A line of the kernel's table."""
+
+    number: str
+    device: str
+    root: str
+    """What of the file system is shown, as a path in it; NFS says ``/`` of everything, and the path in ``source``."""
+    point: str
+    source: str
+
+    @classmethod
+    def of(cls, line: bytes) -> _Mount:
+        fields = line.split(b" ")
+        source = fields[fields.index(b"-") + 2]
+        return cls(os.fsdecode(fields[0]), os.fsdecode(fields[2]), *map(_place, (fields[3], fields[4], source)))
+
+    def has(self, other: _Mount) -> bool:
+        """Tells whether this one shows, where ``other`` is, the same as ``other``; each does so of itself."""
+        above, at = self.point.rstrip("/"), other.point.rstrip("/")
+        if self.device != other.device or not f"{at}/".startswith(f"{above}/"):
+            return False
+        root, source = (path.rstrip("/") + at[len(above) :] for path in (self.root, self.source))
+        return root == other.root.rstrip("/") or (self.root, source) == (other.root, other.source.rstrip("/"))
+
+
+class _Places:
+    """Where the mounts are, by number. Told anew when the kernel's table has changed: numbers are given again."""
+
+    def __init__(self) -> None:
+        self._alone = threading.Lock()
+        self._changes: select.poll | None = None
+        self._known: dict[str, str] = {}
+
+    def of(self, number: str) -> str:
+        """Returns where the mount with that number is; empty when there is none."""
+        with self._alone:
+            if self._changes is None:
+                self._changes = select.poll()
+                self._changes.register(os.open(_TABLE, os.O_RDONLY | os.O_CLOEXEC), select.POLLPRI)
+            if self._changes.poll(0):
+                self._known.clear()
+            if number not in self._known:
+                with open(_TABLE, "rb") as lines:
+                    mounts = [_Mount.of(line.rstrip(b"\n")) for line in lines]
+                found = [m for m in mounts if m.number == number]
+                self._known[number] = min((m.point for m in mounts for f in found if m.has(f)), key=len, default="")
+            return self._known[number]
+
+
+_places = _Places()
 
 
 def _place(field: bytes) -> str:
