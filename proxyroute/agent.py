@@ -7,7 +7,6 @@ serving; what cannot be said there is said in a status file on this host (``prox
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import sys
 import time
@@ -22,6 +21,7 @@ from proxyroute.agent_folder import Folder
 from proxyroute.agent_haproxy import SealedHAProxy
 from proxyroute.agent_memory import Local
 from proxyroute.agent_route import AcceptedRoute
+from proxyroute.agent_silence import Silence
 from proxyroute.agent_watch import Watch
 from proxyroute.config_agent import DEFAULT_PATH, AgentConfig, load_agent
 from proxyroute.errors import (
@@ -65,7 +65,8 @@ class Agent:
         """Raises ConfigError when the state folder cannot be used, ShareError when what it holds is damaged."""
         self._config = config
         self._local = Local(config.state_dir)
-        self._folder = Folder(config, self._local)
+        self._silence = Silence(config.closes_after)
+        self._folder = Folder(config, self._local, self._silence.within)
         self._route = AcceptedRoute(self._local, self._folder)
         self._doubt = Doubt(self._local.was_midway())
         self.watch = Watch()
@@ -75,8 +76,6 @@ class Agent:
         self._handled = ""
         self._announced = -_ANNOUNCED
         self._hold_ends = 0.0
-        self._heard = -math.inf
-        """When the folder was read last: never, so far; one that is started when it is gone closes writes at once."""
         self._shut = False
         self._confirmed = 0
         self._confirm_again = 0.0
@@ -94,11 +93,13 @@ class Agent:
 
     def step(self) -> None:
         """Looks at the shared folder and at HAProxy once, and does what follows."""
+        self._silence.begin()
         try:
             announcement = self._folder.current()
             gone = self._route.memory is not None and announcement is None
             if not gone:
-                self._heard, self._shut = time.monotonic(), False
+                self._silence.heard()
+                self._shut = False
             text = f"nothing is published in {self._config.folder} any more: is it mounted?"
             self._trouble["folder"] = text if gone else ""
         except (Torn, Tampered, OtherFormat) as error:
@@ -199,7 +200,7 @@ class Agent:
                 raise Torn(f"{phase} names no release")
             release = self._route.accept(announcement, announcement.route)
             haproxy = self._haproxy()
-            deadline = Deadline.after(_SECONDS[phase])
+            deadline = self._silence.within(_SECONDS[phase])
             if phase is Phase.SETTLE:
                 self._route.forget_staged()
                 return haproxy.settle(release.table, deadline)
@@ -209,15 +210,15 @@ class Agent:
             return receipt
         if announcement.route is not None and not self._route.knows(announcement):  # we were away when it was published
             release = self._route.accept(announcement, announcement.route)
-            self._haproxy().settle(release.table, Deadline.after(_SECONDS[Phase.SETTLE]))
+            self._haproxy().settle(release.table, self._silence.within(_SECONDS[Phase.SETTLE]))
         if phase is Phase.PREPARE:
             target, back = self._route.stage(announcement)
-            return self._haproxy(target).prepare(target.table, back, Deadline.after(_SECONDS[Phase.PREPARE]))
+            return self._haproxy(target).prepare(target.table, back, self._silence.within(_SECONDS[Phase.PREPARE]))
         if phase is Phase.HOLD:
             self._hold_ends = time.monotonic() + announcement.seconds
             return self._haproxy().hold(announcement.operation, Deadline.after(announcement.seconds))
         self._hold_ends = 0.0
-        return self._haproxy().release(Deadline.after(_SECONDS[phase]))
+        return self._haproxy().release(self._silence.within(_SECONDS[phase]))
 
     def _confirm(self, announcement: Announcement) -> None:
         """Opens a HAProxy that has been started and is closed, when the folder says that our route still counts."""
@@ -228,11 +229,11 @@ class Agent:
         self._confirm_again = time.monotonic() + _CONFIRM
         try:
             haproxy = self._haproxy()
-            pid = haproxy.pid(Deadline.after(_LOOK))
-            if not haproxy.closed(Deadline.after(_LOOK)):
+            pid = haproxy.pid(self._silence.within(_LOOK))
+            if not haproxy.closed(self._silence.within(_LOOK)):
                 self._confirmed = pid
             elif pid != self._confirmed and announcement.route == self._route.memory.release:
-                receipt = haproxy.settle(self._route.release.table, Deadline.after(_SECONDS[Phase.SETTLE]))
+                receipt = haproxy.settle(self._route.release.table, self._silence.within(_SECONDS[Phase.SETTLE]))
                 self._trouble["haproxy"] = "" if receipt.state is ReceiptState.DONE else receipt.detail
                 if announcement.phase.routes:  # what was said before is about a process that is gone
                     self._answer = replace(self._answer, receipt=receipt)
@@ -242,8 +243,7 @@ class Agent:
 
     def _obeyed_by_clock(self) -> None:
         """Ends a hold whose time is over, and closes writes after the declared silence, whatever else can be heard."""
-        after = self._config.closes_after
-        if after and not self._shut and self._route.memory is not None and time.monotonic() - self._heard >= after:
+        if self._silence.over and not self._shut and self._route.memory is not None:
             with contextlib.suppress(ProxyRouteError):
                 self._haproxy().shut(self._route.memory.epoch, Deadline.after(_LOOK))
                 self._shut, self._confirmed = True, 0  # it opens again when the folder confirms the route
@@ -274,8 +274,8 @@ class Agent:
             return Observed(host, reachable=False, detail=text), (unset,)
         try:
             haproxy = self._haproxy()
-            seen = haproxy.observe(Deadline.after(_LOOK))
-            return seen, tuple(haproxy.check(Deadline.after(_LOOK))) if check else ()
+            seen = haproxy.observe(self._silence.within(_LOOK))
+            return seen, tuple(haproxy.check(self._silence.within(_LOOK))) if check else ()
         except (AdapterError, ConfigError, ShareError, TimedOut) as error:
             wrong = Finding("agents.host", Severity.ERROR, host, str(error), f"on {host}: proxyroute agent status")
             return Observed(host, reachable=False, detail=str(error)), (wrong,)

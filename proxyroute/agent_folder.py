@@ -27,10 +27,11 @@ _FAST = 0.005
 class Folder:
     """Every access raises ShareError when it fails, and TimedOut when the disk hangs."""
 
-    def __init__(self, config: AgentConfig, local: Local) -> None:
-        """Nothing is read yet."""
+    def __init__(self, config: AgentConfig, local: Local, within: Callable[[float], Deadline]) -> None:
+        """Nothing is read yet. ``within`` tells by when what may take so many seconds must be over."""
         self._config = config
         self._local = local
+        self._within = within
         self._worker = Worker(f"the shared folder {config.folder}")
         self._mount = config.mount_point or local.mount_point(config.folder)
         self.trouble = ""
@@ -53,7 +54,7 @@ class Folder:
 
     def release(self, name: str) -> Release:
         """Returns the release ``name``; waits a moment for one that is not there yet."""
-        appears = Deadline.after(_APPEAR)
+        appears = self._within(_APPEAR)
         while True:
             try:
                 return self._call(partial(self._share().release, name))
@@ -87,7 +88,7 @@ class Folder:
         return self._worker.call(access, self._soon())
 
     def _soon(self) -> Deadline:
-        return Deadline.after(self._config.disk_timeout)
+        return self._within(self._config.disk_timeout)
 
 
 def _current(share: Share, folder: Path, mounted: str) -> tuple[Announcement | None, str]:

@@ -50,7 +50,7 @@ class AgentConfig:
     on_silence: str = "keep"
     """When nothing can be heard from the folder: ``keep`` the last route, or ``close_writes`` after ``silence``."""
     silence: float = 10.0
-    """Seconds, by this host's monotonic clock."""
+    """Seconds, by a clock that goes on while this host sleeps."""
 
     def __post_init__(self) -> None:
         if self.on_silence not in ("keep", "close_writes"):
