@@ -56,6 +56,8 @@ _SECONDS = {Phase.PREPARE: 20.0, Phase.APPLY: 5.0, Phase.SETTLE: 30.0, Phase.REL
 _LOOK = 5.0
 _CONFIRM = 0.1
 """Seconds between two looks whether HAProxy has been started anew."""
+_GLANCE = 1.0
+"""Seconds for such a look: meanwhile the folder is not looked at."""
 
 
 class Agent:
@@ -229,8 +231,8 @@ class Agent:
         self._confirm_again = time.monotonic() + _CONFIRM
         try:
             haproxy = self._haproxy()
-            pid = haproxy.pid(self._silence.within(_LOOK))
-            if not haproxy.closed(self._silence.within(_LOOK)):
+            pid = haproxy.pid(self._silence.within(_GLANCE))
+            if not haproxy.closed(self._silence.within(_GLANCE)):
                 self._confirmed = pid
             elif pid != self._confirmed and announcement.route == self._route.memory.release:
                 receipt = haproxy.settle(self._route.release.table, self._silence.within(_SECONDS[Phase.SETTLE]))

@@ -73,7 +73,7 @@ class SealedHAProxy(HAProxyAdapter):
         """Moves the write route and lets those go who wait, by one command: told apart, they would wait longer."""
         wanted = {"route": RouteMap.of(table).route, "hold": NO_HOLD}
         try:
-            entries = read_route(self._runtime, self._settings, deadline)
+            entries = self._entries(deadline)
             self._refuse_outdated(table, entries, None)
             if differing := {key: value for key, value in wanted.items() if entries.get(key) != value}:
                 entries = self._set_entries(differing, deadline)

@@ -43,6 +43,10 @@ from proxyroute.model import (
     RouteTable,
 )
 
+_ANSWERS = 1.5
+"""Seconds in which a HAProxy that is well has long answered: whoever waits for its word has little more, and whoever
+drives it must look at the shared folder again."""
+
 
 class _OutdatedError(AdapterError):
     """The table is older than what is published, or says something else under the same epoch."""
@@ -141,7 +145,7 @@ class HAProxyAdapter:
             rendered = [render(table, self._settings) for table in (target, abort)]
             on_disk = disk.read(self.name, self._settings)
             disk.refuse_foreign(self.name, self._settings, on_disk)
-            self._refuse_outdated(target, read_route(self._runtime, self._settings, deadline), on_disk)
+            self._refuse_outdated(target, self._entries(deadline), on_disk)
             loaded = read_loaded(self._runtime, self._settings, self._names, deadline)
             processes = self._master.processes(deadline)
             if loaded.pid not in processes.current:
@@ -163,7 +167,10 @@ class HAProxyAdapter:
         return self._receipt(ReceiptState.PREPARED, target.epoch, evidence=evidence)
 
     def hold(self, operation: str, deadline: Deadline) -> Receipt:
-        """Makes newcomers of the write route wait until ``deadline`` at the latest. Nobody needs to release them."""
+        """Makes newcomers of the write route wait until ``deadline`` at the latest. Nobody needs to release them.
+
+        HAProxy itself must take that at once.
+        """
         length = deadline.left
         until = time.time() + length
         return self._set_hold(
@@ -198,10 +205,12 @@ class HAProxyAdapter:
             except _OutdatedError:
                 raise
             except AdapterError as error:
-                written = self._write(table, deadline)
-                route = RouteMap.of(self._at_rest(table)).route
-                text = f"{error}; its files say {route} for its next start"
-                return self._receipt(ReceiptState.FAILED, table.epoch, text, {"written": written})
+                installed = self.install(table, deadline)
+                files = f"say {RouteMap.of(self._at_rest(table)).route} for its next start"
+                if installed.state is not ReceiptState.DONE:
+                    files = f"could not be made: {installed.detail}"
+                text = f"{error}; its files {files}"
+                return self._receipt(ReceiptState.FAILED, table.epoch, text, installed.evidence)
             loaded = self._set_readers(table, deadline)
             evidence["ended"] = self._end_sessions(table, deadline)
             disk.refuse_foreign(self.name, self._settings, before)
@@ -243,12 +252,16 @@ class HAProxyAdapter:
 
     def _move(self, table: RouteTable, on_disk: disk.OnDisk | None, deadline: Deadline) -> dict[str, str]:
         """Sets the route in memory and returns the map as it is then."""
-        entries = read_route(self._runtime, self._settings, deadline)
+        entries = self._entries(deadline)
         self._refuse_outdated(table, entries, on_disk)
         route = RouteMap.of(table).route
         if entries.get("route") != route:
             entries = self._set_entries({"route": route}, deadline)
         return entries
+
+    def _entries(self, deadline: Deadline) -> dict[str, str]:
+        """Returns the route map in memory: the first question, soon answered or not at all."""
+        return read_route(self._runtime, self._settings, deadline.within(_ANSWERS))
 
     def _refuse_outdated(self, table: RouteTable, entries: Mapping[str, str], on_disk: disk.OnDisk | None) -> None:
         """Raises _OutdatedError when memory or disk has a higher epoch, or another server under this epoch."""
@@ -285,10 +298,11 @@ class HAProxyAdapter:
         return entries
 
     def _set_hold(self, value: str, deadline: Deadline, evidence: Mapping[str, Any]) -> Receipt:
+        soon = deadline.within(_ANSWERS)  # the deadline may be the end of the hold
         try:
-            entries = read_route(self._runtime, self._settings, deadline)
+            entries = self._entries(soon)
             if entries.get("hold") != value:
-                entries = self._set_entries({"hold": value}, deadline)
+                entries = self._set_entries({"hold": value}, soon)
         except AdapterError as error:
             return self._receipt(ReceiptState.FAILED, NO_EPOCH, str(error), evidence)
         except TimedOut as error:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import time
+from collections.abc import Callable
 
 import pytest
 
 from proxyroute.haproxy.listeners import strangers
 from proxyroute.haproxy.runtime import Runtime
-from proxyroute.model import Address, Deadline, ReceiptState
+from proxyroute.model import Address, Deadline, Receipt, ReceiptState
 from tests.contract.standin import Client
 from tests.contract.subjects import HAProxySubject, soon
 from tests.support.haproxy import LocalHAProxy
@@ -232,3 +235,27 @@ def test_a_route_that_was_sent_and_cannot_be_read_back_is_unknown(
     receipt = writer.adapter().apply(writer.table((1, 2), "db2"), soon())
     assert receipt.state is ReceiptState.UNKNOWN
     assert "not read back" in receipt.detail
+
+
+def test_a_haproxy_that_takes_no_commands_is_told_soon_by_that_cause(writer: HAProxySubject) -> None:
+    """Its socket serves ten at once: ten that are left open keep all others waiting, and clients go on."""
+    adapter, closed = writer.adapter(), writer.table((1, 2), None)
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(10):
+            stuck = open_ones.enter_context(socket.socket(socket.AF_UNIX))
+            stuck.connect(str(writer.settings.runtime_socket))
+        until(lambda: "no answer" in adapter.observe(soon(0.2)).detail, "the socket to be full")
+        verbs: tuple[Callable[[], Receipt], ...] = (
+            lambda: adapter.hold("op-1", soon(60)),
+            lambda: adapter.prepare(closed, closed, soon(60)),
+            lambda: adapter.apply(closed, soon(60)),
+            lambda: adapter.settle(closed, soon(60)),
+        )
+        for verb in verbs:
+            began = time.monotonic()
+            receipt = verb()
+            assert time.monotonic() - began < 5.0, "whoever asks waits so long, and then takes it for a silent one"
+            assert receipt.state is ReceiptState.FAILED
+            assert "no answer from" in receipt.detail
+        assert receipt.detail.endswith("; its files say !closed/1.2 for its next start")
+        assert write(writer) == "db1"
