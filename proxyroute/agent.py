@@ -21,6 +21,7 @@ from proxyroute.agent_folder import Folder
 from proxyroute.agent_haproxy import SealedHAProxy
 from proxyroute.agent_memory import Local
 from proxyroute.agent_route import AcceptedRoute
+from proxyroute.agent_said import Said
 from proxyroute.agent_silence import Silence
 from proxyroute.agent_watch import Watch
 from proxyroute.config_agent import DEFAULT_PATH, AgentConfig, load_agent
@@ -38,7 +39,6 @@ from proxyroute.errors import (
 )
 from proxyroute.haproxy.release import (
     Announcement,
-    Answer,
     Phase,
     Release,
     epoch_of,
@@ -73,8 +73,7 @@ class Agent:
         self._doubt = Doubt(self._local.was_midway())
         self.watch = Watch()
         self._addresses = Addresses(config.virtual_addresses)
-        self._answer = Answer(config.host, config.cluster, closes_after=config.closes_after)
-        self._written: Answer | None = None
+        self._said = Said(config, self._folder)
         self._handled = ""
         self._announced = -_ANNOUNCED
         self._hold_ends = 0.0
@@ -96,12 +95,11 @@ class Agent:
     def step(self) -> None:
         """Looks at the shared folder and at HAProxy once, and does what follows."""
         self._silence.begin()
+        heard = False
         try:
             announcement = self._folder.current()
             gone = self._route.memory is not None and announcement is None
-            if not gone:
-                self._silence.heard()
-                self._shut = False
+            heard = not gone
             text = f"nothing is published in {self._config.folder} any more: is it mounted?"
             self._trouble["folder"] = text if gone else ""
         except (Torn, Tampered, OtherFormat) as error:
@@ -114,14 +112,16 @@ class Agent:
             self._tell()
             return
         self._begin()
+        if heard and self._said.shows(announcement):
+            self._silence.heard()
+            self._shut = False
         self._obeyed_by_clock()
         if announcement is not None and announcement.id != self._handled:
             self._handle(announcement)
         elif announcement is not None:
             self._confirm(announcement)
         self._answer_questions()
-        if self._answer != self._written:
-            self._acknowledge()
+        self._said.put()
         self._make_lasting()
         self._tell()
 
@@ -146,9 +146,8 @@ class Agent:
         if not self._begun:
             self._begun = True
             with contextlib.suppress(ShareError, TimedOut):
-                said = self._folder.answer()
-                self._written = said
-                self._answer = replace(said, closes_after=self._config.closes_after)
+                self._said.recall()
+                said = self._said.answer
                 if said.phase and not Phase(said.phase).routes:
                     self._handled = said.answers  # a hold that was answered is not begun again
             if self._route.release is not None:
@@ -181,8 +180,8 @@ class Agent:
             receipt, final = replace(self._failed(announcement, error), state=ReceiptState.UNKNOWN), False
         if final:
             self._handled = announcement.id
-        self._answer = replace(
-            self._answer,
+        self._said.answer = replace(
+            self._said.answer,
             answers=announcement.id,
             phase=str(announcement.phase),
             operation=announcement.operation,
@@ -191,8 +190,7 @@ class Agent:
             watch=self.watch.how,
         )
         self._trouble["haproxy"] = "" if receipt.state in (ReceiptState.DONE, ReceiptState.PREPARED) else receipt.detail
-        if self._answer != self._written:
-            self._acknowledge()
+        self._said.put()
 
     def _obey(self, announcement: Announcement) -> Receipt:
         """Does what is announced. Raises ShareError when it may not, or what it names cannot be believed."""
@@ -238,7 +236,7 @@ class Agent:
                 receipt = haproxy.settle(self._route.release.table, self._silence.within(_SECONDS[Phase.SETTLE]))
                 self._trouble["haproxy"] = "" if receipt.state is ReceiptState.DONE else receipt.detail
                 if announcement.phase.routes:  # what was said before is about a process that is gone
-                    self._answer = replace(self._answer, receipt=receipt)
+                    self._said.answer = replace(self._said.answer, receipt=receipt)
             self._trouble["started"] = ""
         except (AdapterError, TimedOut, ConfigError, ShareError) as error:
             self._trouble["started"] = str(error)
@@ -262,11 +260,14 @@ class Agent:
         except (ShareError, TimedOut):
             return  # told when the folder is looked at again
         asked = {q.writer: q.id for q in questions}
-        if all(self._answer.asked.get(writer) == known for writer, known in asked.items()):
+        answered = self._said.answer.asked
+        if all(answered.get(writer) == known for writer, known in asked.items()):
             return
         seen, findings = self._look(check=any(q.check for q in questions))
         seen = replace(seen, addresses=self._addresses.look())
-        self._answer = replace(self._answer, asked=asked, observed=seen, findings=findings, watch=self.watch.how)
+        self._said.answer = replace(
+            self._said.answer, asked=asked, observed=seen, findings=findings, watch=self.watch.how
+        )
 
     def _look(self, *, check: bool) -> tuple[Observed, tuple[Finding, ...]]:
         host = self._config.host
@@ -282,15 +283,6 @@ class Agent:
             wrong = Finding("agents.host", Severity.ERROR, host, str(error), f"on {host}: proxyroute agent status")
             return Observed(host, reachable=False, detail=str(error)), (wrong,)
 
-    def _acknowledge(self) -> None:
-        answer = self._answer
-        try:
-            self._folder.acknowledge(answer)
-            self._written = answer
-            self._trouble["receipt"] = ""
-        except (ShareError, TimedOut) as error:
-            self._trouble["receipt"] = f"the receipt cannot be written: {error}"
-
     def _make_lasting(self, *, at_once: bool = False) -> None:
         try:
             if self._route.make_lasting(at_once=at_once):
@@ -300,7 +292,7 @@ class Agent:
 
     def _tell(self) -> None:
         """Says on this host's disk how things are, when they have changed."""
-        receipt = self._answer.receipt
+        said = self._said.answer
         addresses = self._addresses.lately()
         closed = self._route.memory is not None and self._route.memory.primary is None
         doubt = self._doubt.since(silent=bool(self._trouble["folder"]), closed=closed)
@@ -312,6 +304,7 @@ class Agent:
                 self._local.tell_priority(priority)
                 self._priority = priority
         self._trouble["addresses"], self._trouble["mount"] = self._addresses.trouble, self._folder.trouble
+        self._trouble["receipt"] = self._said.trouble
         status = {
             "host": self._config.host,
             "cluster": self._config.cluster,
@@ -321,11 +314,11 @@ class Agent:
             "release": self._route.memory.release if self._route.memory else None,
             "epoch": str(self._route.memory.epoch) if self._route.memory else None,
             "primary": self._route.memory.primary if self._route.memory else None,
-            "phase": self._answer.phase,
-            "operation": self._answer.operation,
-            "state": str(receipt.state),
-            "detail": receipt.detail,
-            "acknowledged": self._answer == self._written,
+            "phase": said.phase,
+            "operation": said.operation,
+            "state": str(said.receipt.state),
+            "detail": said.receipt.detail,
+            "acknowledged": self._said.written,
             "confirmed_pid": self._confirmed,
             "closed_by_silence": self._shut,
             "midway": self._doubt.midway,

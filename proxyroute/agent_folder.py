@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -67,9 +68,9 @@ class Folder:
         """Returns our last receipt."""
         return self._call(partial(self._share().answer, self._config.host))
 
-    def acknowledge(self, answer: Answer) -> None:
-        """Writes a receipt, or never: not after whoever asked for it has given up."""
-        soon = self._soon()
+    def acknowledge(self, answer: Answer, seconds: float = math.inf) -> None:
+        """Writes a receipt within ``seconds``, or never: not after whoever asked for it has given up."""
+        soon = self._soon().within(seconds)
         self._worker.call(partial(self._share().acknowledge, answer, soon), soon)
 
     def questions(self) -> list[Question]:

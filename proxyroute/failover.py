@@ -7,7 +7,6 @@ everything received is applied: relay logs are data. After ``op.commit()`` there
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,7 +18,7 @@ from proxyroute.failover_stock import keep_goal, take_stock
 from proxyroute.gtid import Containment, Position
 from proxyroute.holdings import by_order
 from proxyroute.inspection import Event
-from proxyroute.model import Deadline, Peer, ReceiptState, Receiver, RouteTable, View
+from proxyroute.model import Deadline, Peer, Receipt, ReceiptState, Receiver, RouteTable, View
 from proxyroute.moment import Moment
 from proxyroute.opening import APART, FEEDER, add_doubt
 from proxyroute.operation import Operation, each
@@ -39,6 +38,7 @@ _CLOSE = 5.0
 _HOLD = 15.0
 """Seconds for which newcomers wait at the proxies; afterwards they are told that nobody takes writes."""
 _MARGIN = 2.0
+"""Seconds by which a proxy closes later than it says: half a one, and what a network disk is late in showing."""
 _GUARD = 20.0
 
 
@@ -240,9 +240,9 @@ def _close_routes(
         )
     if not parts.routes:
         return fencing, ()
-    began = time.monotonic()
     parts.routes.hold(op.id, Deadline.after(_HOLD), Deadline.after(_ANSWER))
-    receipts = parts.routes.settle(_closed(parts, op, view), Deadline.after(_CLOSE))
+    closed = _closed(parts, op, view)
+    receipts = parts.routes.settle(closed, Deadline.after(_CLOSE))
     # one that can never show what it does has acknowledged nothing either
     silent = parts.routes.missing(receipts, ReceiptState.DONE)
     if fencing is Fencing.FENCED:
@@ -250,20 +250,29 @@ def _close_routes(
             op.note(f"{receipt.proxy} has not closed its route to the fenced {op.plan.primary}: {receipt.detail}")
         return fencing, ()
     for receipt in (r for r in silent if r.proxy not in orders.fenced_proxies):
-        # one that answers hears us: its timer does not run, whatever it could not do
-        seconds = parts.routes.silence(receipt.proxy) if receipt.state is ReceiptState.UNKNOWN else None
-        if seconds is None:
+        said = _outwait(parts, op, receipt, closed) if receipt.state is ReceiptState.UNKNOWN else receipt
+        if said is not None and said.state is not ReceiptState.DONE:
             raise Unfinished(
-                f"{receipt.proxy} may still send writes to {op.plan.primary}: {receipt.detail or receipt.state}; when "
-                f"that host is off or cut off type: proxyroute failover --proxy-fenced {receipt.proxy}"
+                f"{said.proxy} may still send writes to {op.plan.primary}: {said.detail or said.state}; when "
+                f"that host is off or cut off type: proxyroute failover --proxy-fenced {said.proxy}"
             )
-        op.note(f"{receipt.proxy} is silent; it closes its writes by itself within {seconds:g} s")
-        wait = max(0.0, began + seconds + _MARGIN - time.monotonic())
-        parts.expect(wait + _GUARD)
-        time.sleep(wait)
     unclosed = [r for r in receipts if r.state is not ReceiptState.DONE and r.proxy not in orders.fenced_proxies]
     absent = tuple(r.proxy for r in unclosed if not parts.routes.is_required(r.proxy))
     return (Fencing.NONE if len(absent) == len(receipts) else Fencing.ROUTED_AWAY), absent
+
+
+def _outwait(parts: Parts, op: Operation, receipt: Receipt, closed: RouteTable) -> Receipt | None:
+    """Returns what a proxy says that has not answered in time; None when it is silent, and has closed its writes.
+
+    One that hears us is not silent, whatever it could not do: its timer does not run. Nor is one that was never told.
+    """
+    at = parts.routes.closes_at(receipt.proxy, closed)
+    if at is None:
+        return receipt
+    until = Deadline(at + _MARGIN)
+    op.note(f"{receipt.proxy} is silent; if it hears nothing it has closed its writes by itself in {until.left:.0f} s")
+    parts.expect(until.left + _GUARD)
+    return parts.routes.answer(receipt.proxy, closed, until)
 
 
 def _doubts(op: Operation, orders: Orders, fencing: Fencing, unshown: Sequence[str]) -> Iterator[str]:

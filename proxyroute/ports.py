@@ -268,6 +268,26 @@ class Queueing(Protocol):
         """
 
 
+@runtime_checkable
+class Hearing(Protocol):
+    """An adapter whose proxy may close its writes by itself when it hears nothing."""
+
+    @property
+    def name(self) -> str: ...
+
+    def closes_at(self, table: RouteTable) -> float | None:
+        """Returns when, by our monotonic clock, the proxy has closed its writes if it has not heard of ``table``.
+
+        None: it never does, or nobody knows that it can hear of ``table``.
+        """
+
+    def answer(self, table: RouteTable, deadline: Deadline) -> Receipt | None:
+        """Waits for what the proxy says of ``table``. None: up to ``deadline`` nothing shows that it has heard of it.
+
+        Never raises; what cannot be seen is UNKNOWN.
+        """
+
+
 class Lease(Protocol):
     """Who may act on a cluster. One operation at a time, across processes and engines."""
 

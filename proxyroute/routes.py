@@ -16,7 +16,7 @@ from proxyroute.model import (
     Severity,
 )
 from proxyroute.operation import each
-from proxyroute.ports import Adapter, Foretelling, Queueing
+from proxyroute.ports import Adapter, Foretelling, Hearing, Queueing
 
 _GRACE = 0.5
 """Seconds that a proxy which is declared absent gets beyond the others, where no write waits for it."""
@@ -51,6 +51,17 @@ class Routes:
         """Returns after how many seconds of hearing nothing ``proxy`` closes its writes by itself; None: never."""
         seconds: float | None = getattr(self._adapters[proxy], "closes_when_silent", None)
         return seconds
+
+    def closes_at(self, proxy: str, table: RouteTable) -> float | None:
+        """Returns when ``proxy`` has closed its writes by itself if it hears nothing of ``table``; None: never."""
+        adapter = self._adapters[proxy]
+        return adapter.closes_at(table) if isinstance(adapter, Hearing) else None
+
+    def answer(self, proxy: str, table: RouteTable, deadline: Deadline) -> Receipt | None:
+        """Waits for what ``proxy``, which closes by itself, says of ``table``; None when it has heard nothing of it."""
+        adapter = self._adapters[proxy]
+        assert isinstance(adapter, Hearing), "nobody else closes by itself"
+        return adapter.answer(table, deadline)
 
     def check(self, deadline: Deadline) -> tuple[Finding, ...]:
         """Returns the findings of every proxy; one that does not answer is a finding too."""

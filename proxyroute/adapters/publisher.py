@@ -11,6 +11,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -107,6 +108,8 @@ class Publisher:
         self._making = threading.Lock()
         self._last: Announcement | None = None
         self._joined: set[str] = set()
+        self._told: tuple[RouteTable, Announcement, float] | None = None
+        """The route of our last announcement, while that is known to be published, and since when it is."""
         self._in_force: Memory | None = None
         """The route in force after our last announcement; it is still that while nobody else has announced anything."""
         self._staged: dict[str, Release] = {}
@@ -202,13 +205,14 @@ class Publisher:
 
             ours, in_force, ready = last, self._in_force, dict(self._staged)
             # whatever a write that is left behind does: nothing is taken for known after it
-            self._last, self._in_force, self._staged = None, None, {}
+            self._last, self._told, self._in_force, self._staged = None, None, None, {}
 
             draft = Draft(
                 self.writer, phase, route, tuple(staged), operation, seconds, ours, in_force, frozenset(ready)
             )
             announced, known = self.worker.call(partial(announce, self.share, draft, deadline), deadline)
             self._last, self._joined, self._in_force = announced, {host}, known
+            self._told = (route.table, announced, time.monotonic()) if route is not None else None
             if phase is Phase.PREPARE:
                 self._staged, self._prepared = {staged[0].name: staged[0]}, staged[0]
             elif phase is not Phase.SETTLE:
@@ -233,9 +237,17 @@ class Publisher:
         """
         return self.worker.call(self.share.in_force, deadline)
 
-    def closes_after(self, host: str, deadline: Deadline) -> float:
-        """Returns after how much silence, in seconds, ``host`` closes its writes. Raises ShareError and TimedOut."""
-        return self.worker.call(partial(self.share.answer, host), deadline).closes_after
+    def told(self, table: RouteTable) -> tuple[Announcement, float] | None:
+        """Returns our announcement of ``table`` and since when, by the monotonic clock, it is certainly published.
+
+        None when that is not the last that we have published, or nobody knows whether it is.
+        """
+        told = self._told
+        return told[1:] if told is not None and told[0] == table else None
+
+    def latest(self, host: str, deadline: Deadline) -> Answer:
+        """Returns the receipt of ``host`` as it is now. Raises ShareError and TimedOut."""
+        return self.worker.call(partial(self.share.answer, host), deadline)
 
     def prune(self, deadline: Deadline) -> None:
         """Removes what is old. Raises ShareError and TimedOut."""

@@ -65,9 +65,32 @@ class SharedAdapter:
     def closes_when_silent(self) -> float | None:
         """After how many seconds of hearing nothing the host, by its own word, closes its writes; None: never."""
         try:
-            return self._publisher.closes_after(self.name, Deadline.after(self._settings.disk_limit)) or None
+            return self._publisher.latest(self.name, Deadline.after(self._settings.disk_limit)).closes_after or None
         except (ShareError, TimedOut):
             return None
+
+    def closes_at(self, table: RouteTable) -> float | None:
+        """Returns when the host has closed its writes by itself if it reads nothing since ``table`` is published."""
+        told, seconds = self._publisher.told(table), self.closes_when_silent
+        return told[1] + seconds if told is not None and seconds is not None else None
+
+    def answer(self, table: RouteTable, deadline: Deadline) -> Receipt | None:
+        """Waits for the receipt for ``table``. None: up to ``deadline`` nothing shows that the host has read of it."""
+        unknown, told = Receipt(self.name, ReceiptState.UNKNOWN, table.epoch), self._publisher.told(table)
+        if told is None:
+            return replace(unknown, detail="nobody knows whether its route is published")
+        announced, _ = told
+        with contextlib.suppress(ShareError, TimedOut):
+            return self._said(announced, self._publisher.receipt(self.name, announced, deadline))
+        try:
+            found = self._publisher.latest(self.name, Deadline.after(self._settings.disk_limit))
+        except (ShareError, TimedOut) as error:
+            return replace(unknown, detail=f"nobody knows whether it is silent: {error}")
+        if found.answers == announced.id:
+            return self._said(announced, found)
+        if found.heard == announced.id:
+            return replace(unknown, detail="it has read its route, and has not said yet what became of it")
+        return None
 
     def check(self, deadline: Deadline) -> Sequence[Finding]:
         """Returns what the agent finds on its host, and whether folder, key and agent can be relied on."""
@@ -219,6 +242,9 @@ class SharedAdapter:
         if answer.operation != operation:
             text = f"answered for operation {answer.operation!r}, not {operation!r}"
             return Receipt(self.name, ReceiptState.FAILED, epoch, text)
+        return self._said(announced, answer)
+
+    def _said(self, announced: Announcement, answer: Answer) -> Receipt:
         evidence = {**answer.receipt.evidence, "announcement": announced.sequence, "release": answer.release}
         return replace(answer.receipt, proxy=self.name, evidence=evidence)
 

@@ -201,11 +201,15 @@ class Answer:
     """How the host learns of changes."""
     closes_after: float = 0.0
     """Seconds of hearing nothing after which the host closes its writes by itself; 0 for never."""
+    heard: str = ""
+    """Id of an announcement that the host has read and works on; empty once it has answered."""
 
     def values(self) -> dict[str, Any]:
         receipt, seen = self.receipt, self.observed
+        # an engine that is older than its agents does not know the field
+        known = {name: value for name, value in vars(self).items() if name != "heard" or value}
         return {
-            **vars(self),
+            **known,
             "receipt": {**vars(receipt), "state": str(receipt.state), "epoch": str(receipt.epoch)},
             # what is published the engine reads for itself
             "observed": _seen(seen) if seen else None,

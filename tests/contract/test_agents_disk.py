@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -362,6 +364,28 @@ def test_one_that_is_started_while_the_folder_is_gone_closes_at_once(host: Agent
     until(lambda: host.host.route() == "!closed/1.1", "the route to be closed")
     away.rename(host.shared)
     until(lambda: host.host.route() == "db1/1.1", "the route to open again")
+
+
+def test_a_host_whose_haproxy_takes_no_commands_says_so_and_is_not_taken_for_a_silent_one(host: AgentsSubject) -> None:
+    """It hears, so it does not close by itself, and its clients go on to the old primary."""
+    host.host.kill_agent()
+    host.host.write_agent_file(on_silence="close_writes", silence="5s")
+    host.host.start_agent()
+    until(lambda: host.adapter().closes_when_silent == 5.0, "the receipt to say after how much silence it closes")
+    adapter, closed = host.adapter(), host.table((1, 2), None)
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(10):  # as many as its socket serves at once
+            stuck = open_ones.enter_context(socket.socket(socket.AF_UNIX))
+            stuck.connect(str(host.host.haproxy.runtime_socket))
+        trouble(host, "no answer from")
+        assert adapter.hold("op-1", soon(2.0)).state is not ReceiptState.DONE
+        receipt = adapter.settle(closed, soon(0.5))
+        found = adapter.answer(closed, soon(30)) if receipt.state is ReceiptState.UNKNOWN else receipt
+        assert found is not None, "it is not silent"
+        assert found.state is ReceiptState.FAILED
+        assert "no answer from" in found.detail
+        assert host.client().server == "db1"
+    assert adapter.settle(closed, soon()).state is ReceiptState.DONE
 
 
 def test_a_host_that_keeps_its_route_keeps_it_however_long_nothing_is_heard(host: AgentsSubject) -> None:

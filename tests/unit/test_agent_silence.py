@@ -11,11 +11,11 @@ from typing import TypeVar
 import pytest
 
 from proxyroute import failover
-from proxyroute.errors import AdapterError, TimedOut
+from proxyroute.errors import AdapterError, ShareError, TimedOut
 from proxyroute.haproxy.release import Phase
 from proxyroute.haproxy.share import Share
 from proxyroute.haproxy.worker import Worker
-from proxyroute.model import Deadline, Epoch, Receipt, RouteTable
+from proxyroute.model import Deadline, Epoch, Receipt, ReceiptState, RouteTable
 from tests.unit.test_agent_fence import Host, Memoryless, config, publish
 from tests.unit.test_release import KEY
 
@@ -66,9 +66,17 @@ class Timed(Memoryless):
     takes: float = 0.0
     shuts: list[float] = field(default_factory=list)
     dead: bool = False
+    deaf: bool = False
+    share: Share | None = None
+    said: list[str] = field(default_factory=list)
+    """Which announcements the folder showed as read while they were followed."""
 
     def settle(self, table: RouteTable, deadline: Deadline) -> Receipt:
+        if self.share is not None:
+            self.said.append(self.share.answer("edge1").heard)
         self.clock.now += min(self.takes, deadline.left)
+        if self.deaf:
+            return Receipt("edge1", ReceiptState.FAILED, table.epoch, "takes no commands")
         return super().apply(table, deadline)
 
     def shut(self, epoch: Epoch, _: Deadline) -> None:
@@ -142,6 +150,41 @@ def test_a_folder_that_comes_back_slowly_is_heard_after_the_writes_were_closed(
         disk.clock.now += agent.pause
     assert disk.heard >= disk.clock.now - 10.0
     agent.close()
+
+
+def test_the_folder_shows_that_a_route_was_read_before_it_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes to follow it: a failover must not take the host for a silent one."""
+    agent, _, haproxy = host(tmp_path, monkeypatch)
+    haproxy.share = Share(tmp_path / "shared", "shop", KEY)
+    publish(haproxy.share, (1, 2), None, Phase.SETTLE, 2, 2)
+    agent.step()
+    agent.close()
+    assert haproxy.said == ["id2"]
+    answer = haproxy.share.answer("edge1")
+    assert (answer.answers, answer.heard) == ("id2", ""), "once it has answered that says all"
+
+
+@pytest.mark.parametrize("deaf", [True, False], ids=["and not follow", "and follows"])
+def test_a_host_that_cannot_say_what_it_read_and_not_follow_counts_as_one_that_hears_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaf: bool
+) -> None:
+    """For the engine, which sees neither, it is silent."""
+
+    def full(*_: object) -> None:
+        raise ShareError("No space left on device")
+
+    agent, disk, haproxy = host(tmp_path, monkeypatch)
+    monkeypatch.setattr(Share, "acknowledge", full)
+    haproxy.deaf, published = deaf, disk.clock.now
+    publish(Share(tmp_path / "shared", "shop", KEY), (1, 2), None, Phase.SETTLE, 2, 2)
+    for _ in range(100):
+        agent.step()
+        disk.clock.now += max(agent.pause, 0.25)
+    agent.close()
+    assert (haproxy.shuts != []) == deaf
+    assert all(closed <= published + 10.0 + LATE for closed in haproxy.shuts[:1])
 
 
 def test_without_a_wish_to_close_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from proxyroute.contingency import Contingency
 from proxyroute.decided import Action, Diagnosis
 from proxyroute.errors import Aborted, LeaseLost, Refused, ScriptFailed, Unfinished
-from proxyroute.failover import Orders, failover
+from proxyroute.failover import _MARGIN, Orders, failover
 from proxyroute.failover_limits import unfenced
 from proxyroute.history import report_from, summarize
 from proxyroute.journal import read
@@ -211,15 +211,37 @@ def test_where_nothing_is_closed_a_plan_does_not_say_that_nothing_may_be_lost() 
 class Stubborn(FakeProxy):
     """Closes by itself when it hears nothing; it hears, and does not do it."""
 
-    closes_when_silent = 0.0
     state = ReceiptState.FAILED
 
     def settle(self, table: RouteTable, deadline: Deadline) -> Receipt:
         return Receipt(self.name, self.state, self.epoch, "its socket does not answer")
 
+    def closes_at(self, table: RouteTable) -> float | None:
+        return time.monotonic() - _MARGIN
+
+    def answer(self, table: RouteTable, deadline: Deadline) -> Receipt | None:
+        return None
+
 
 class Silent(Stubborn):
     state = ReceiptState.UNKNOWN
+
+
+@dataclass
+class Late(Silent):
+    """Has not answered in time, and is not silent."""
+
+    says: ReceiptState = ReceiptState.UNKNOWN
+
+    def answer(self, table: RouteTable, deadline: Deadline) -> Receipt | None:
+        return Receipt(self.name, self.says, self.epoch, "its socket does not answer")
+
+
+class Untold(Silent):
+    """Nobody knows whether it could hear: the folder did not take what was published."""
+
+    def closes_at(self, table: RouteTable) -> float | None:
+        return None
 
 
 def test_the_timer_of_a_proxy_that_answers_does_not_run(tmp_path: Path) -> None:
@@ -229,6 +251,23 @@ def test_the_timer_of_a_proxy_that_answers_does_not_run(tmp_path: Path) -> None:
         run(world, Routes([stubborn]), tmp_path / "failed.jsonl", ORDERS)
     assert [s.name for s in world.servers.values() if s.writable and s.alive] == []
     run(world, Routes([Silent(world, primary="db1", epoch=first.epoch)]), tmp_path / "silent.jsonl", ORDERS)
+    assert [s.name for s in world.servers.values() if s.writable and s.alive] == ["db2"]
+
+
+@pytest.mark.parametrize("says", [ReceiptState.UNKNOWN, ReceiptState.FAILED, None])
+def test_a_proxy_that_is_late_or_could_not_be_told_is_not_silent(tmp_path: Path, says: ReceiptState | None) -> None:
+    world, first = dead_world()
+    known = {"primary": "db1", "epoch": first.epoch}
+    proxy = Late(world, says=says, **known) if says is not None else Untold(world, **known)
+    with pytest.raises(Aborted, match="edge1 may still send writes to db1: its socket does not answer"):
+        run(world, Routes([proxy]), tmp_path / "late.jsonl", ORDERS)
+    assert [s.name for s in world.servers.values() if s.writable and s.alive] == []
+
+
+def test_a_proxy_that_was_late_and_has_closed_holds_nobody_up(tmp_path: Path) -> None:
+    world, first = dead_world()
+    proxy = Late(world, primary="db1", epoch=first.epoch, says=ReceiptState.DONE)
+    run(world, Routes([proxy]), tmp_path / "late.jsonl", ORDERS)
     assert [s.name for s in world.servers.values() if s.writable and s.alive] == ["db2"]
 
 
