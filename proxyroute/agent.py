@@ -37,12 +37,7 @@ from proxyroute.errors import (
     TimedOut,
     Torn,
 )
-from proxyroute.haproxy.release import (
-    Announcement,
-    Phase,
-    Release,
-    epoch_of,
-)
+from proxyroute.haproxy.release import Announcement, Phase, Release, epoch_of
 from proxyroute.model import NO_EPOCH, Deadline, Finding, Observed, Receipt, ReceiptState, Severity
 from proxyroute.sdnotify import Manager
 
@@ -78,10 +73,12 @@ class Agent:
         self._announced = -_ANNOUNCED
         self._hold_ends = 0.0
         self._shut = False
+        self._sealed = self._unasked = False
+        """HAProxy may have been started by a map file that was left open, and nobody has asked the folder yet."""
         self._confirmed = 0
         self._confirm_again = 0.0
         self._begun = self._watched = False
-        self._trouble = {"folder": "", "receipt": "", "haproxy": "", "started": "", "memory": ""}
+        self._trouble = {"folder": "", "receipt": "", "haproxy": "", "started": "", "map": "", "memory": ""}
         self._told: dict[str, Any] = {}
         self._priority: int | None = None
 
@@ -94,6 +91,7 @@ class Agent:
 
     def step(self) -> None:
         """Looks at the shared folder and at HAProxy once, and does what follows."""
+        self._seal()
         self._silence.begin()
         heard = False
         try:
@@ -114,7 +112,7 @@ class Agent:
         self._begin()
         if heard and self._said.shows(announcement):
             self._silence.heard()
-            self._shut = False
+            self._shut = self._unasked = False
         self._obeyed_by_clock()
         if announcement is not None and announcement.id != self._handled:
             self._handle(announcement)
@@ -150,11 +148,6 @@ class Agent:
                 said = self._said.answer
                 if said.phase and not Phase(said.phase).routes:
                     self._handled = said.answers  # a hold that was answered is not begun again
-            if self._route.release is not None:
-                try:
-                    self._haproxy().seal()
-                except (AdapterError, ConfigError, ShareError) as error:
-                    self._trouble["haproxy"] = str(error)
         if not self._watched:
             try:
                 folder, kind = self._folder.kind()
@@ -164,6 +157,16 @@ class Agent:
                 self.watch.how = f"looks again: {error}"
 
     # Obeying
+
+    def _seal(self) -> None:
+        """Closes the map file that we may have left open: it lies on this host, whatever becomes of the folder."""
+        if self._sealed or self._route.release is None:
+            return
+        try:
+            self._unasked, self._sealed = self._haproxy().seal(), True
+            self._trouble["map"] = ""
+        except (AdapterError, ConfigError, ShareError) as error:
+            self._trouble["map"] = f"a HAProxy that starts now may be open without being asked: {error}"
 
     def _handle(self, announcement: Announcement) -> None:
         over = announcement.phase in (Phase.SETTLE, Phase.RELEASE)
@@ -199,18 +202,15 @@ class Agent:
             if announcement.route is None:
                 raise Torn(f"{phase} names no release")
             release = self._route.accept(announcement, announcement.route)
-            haproxy = self._haproxy()
-            deadline = self._silence.within(_SECONDS[phase])
             if phase is Phase.SETTLE:
                 self._route.forget_staged()
-                return haproxy.settle(release.table, deadline)
-            receipt = haproxy.apply(release.table, deadline)
+                return self._settle(release)
+            receipt = self._haproxy().apply(release.table, self._silence.within(_SECONDS[phase]))
             if receipt.state is ReceiptState.DONE:
                 self._hold_ends = 0.0  # those who waited have gone there
             return receipt
         if announcement.route is not None and not self._route.knows(announcement):  # we were away when it was published
-            release = self._route.accept(announcement, announcement.route)
-            self._haproxy().settle(release.table, self._silence.within(_SECONDS[Phase.SETTLE]))
+            self._settle(self._route.accept(announcement, announcement.route))
         if phase is Phase.PREPARE:
             target, back = self._route.stage(announcement)
             return self._haproxy(target).prepare(target.table, back, self._silence.within(_SECONDS[Phase.PREPARE]))
@@ -220,9 +220,15 @@ class Agent:
         self._hold_ends = 0.0
         return self._haproxy().release(self._silence.within(_SECONDS[phase]))
 
+    def _settle(self, release: Release) -> Receipt:
+        receipt = self._haproxy().settle(release.table, self._silence.within(_SECONDS[Phase.SETTLE]))
+        if receipt.state is ReceiptState.DONE:
+            self._confirmed = receipt.evidence.get("pid", self._confirmed)
+        return receipt
+
     def _confirm(self, announcement: Announcement) -> None:
-        """Opens a HAProxy that has been started and is closed, when the folder says that our route still counts."""
-        if self._route.memory is None or self._route.release is None or self._route.memory.primary is None:
+        """Gives a HAProxy that has been started our route, when the folder says that it still counts."""
+        if self._route.memory is None or self._route.release is None:
             return
         if time.monotonic() < self._confirm_again:
             return
@@ -230,10 +236,10 @@ class Agent:
         try:
             haproxy = self._haproxy()
             pid = haproxy.pid(self._silence.within(_GLANCE))
-            if not haproxy.closed(self._silence.within(_GLANCE)):
+            if haproxy.follows(self._silence.within(_GLANCE)):
                 self._confirmed = pid
             elif pid != self._confirmed and announcement.route == self._route.memory.release:
-                receipt = haproxy.settle(self._route.release.table, self._silence.within(_SECONDS[Phase.SETTLE]))
+                receipt = self._settle(self._route.release)
                 self._trouble["haproxy"] = "" if receipt.state is ReceiptState.DONE else receipt.detail
                 if announcement.phase.routes:  # what was said before is about a process that is gone
                     self._said.answer = replace(self._said.answer, receipt=receipt)
@@ -242,8 +248,11 @@ class Agent:
             self._trouble["started"] = str(error)
 
     def _obeyed_by_clock(self) -> None:
-        """Ends a hold whose time is over, and closes writes after the declared silence, whatever else can be heard."""
-        if self._silence.over and not self._shut and self._route.memory is not None:
+        """Ends a hold whose time is over, and closes writes after the declared silence, whatever else can be heard.
+
+        A HAProxy that nobody has let open is closed at once.
+        """
+        if (self._silence.over or self._unasked) and not self._shut and self._route.memory is not None:
             with contextlib.suppress(ProxyRouteError):
                 self._haproxy().shut(self._route.memory.epoch, Deadline.after(_LOOK))
                 self._shut, self._confirmed = True, 0  # it opens again when the folder confirms the route

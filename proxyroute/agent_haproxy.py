@@ -15,7 +15,7 @@ from proxyroute.haproxy import disk
 from proxyroute.haproxy.loaded import read_pid, read_route
 from proxyroute.haproxy.process import end_sessions
 from proxyroute.haproxy.release import RELEASED
-from proxyroute.haproxy.routemap import CLOSED, NO_HOLD, RouteMap, parse_route
+from proxyroute.haproxy.routemap import CLOSED, NO_HOLD, RouteMap
 from proxyroute.haproxy.settings import Settings
 from proxyroute.model import Deadline, Endpoint, Epoch, Receipt, ReceiptState, RouteTable
 
@@ -35,25 +35,26 @@ class SealedHAProxy(HAProxyAdapter):
         super().__init__(name, cluster, servers, settings)
         self._route = in_force
 
-    def seal(self) -> None:
-        """Closes the map file, in case we were ended in the midst of a reload. Raises AdapterError."""
+    def seal(self) -> bool:
+        """Closes the map file, in case we were ended in the midst of a reload; tells whether it was open.
+
+        Raises AdapterError.
+        """
         found = disk.read(self.name, self._settings)
-        if found.route is not None and found.route.primary is not None:
-            table = disk.table_of(self._names.cluster, self._servers, found.route)
-            disk.write_map(self.name, self._settings, self._at_rest(table))
+        if found.route is None or found.route.primary is None:
+            return False
+        table = disk.table_of(self._names.cluster, self._servers, found.route)
+        return bool(disk.write_map(self.name, self._settings, self._at_rest(table)))
 
     def shut(self, epoch: Epoch, deadline: Deadline) -> None:
         """Closes the write route in memory, under ``epoch``, and ends its sessions. Raises AdapterError, TimedOut."""
         self._set_entries({"route": f"{CLOSED}/{epoch}"}, deadline)
         end_sessions(self._runtime, self._master, self._names, None, deadline)
 
-    def closed(self, deadline: Deadline) -> bool:
-        """Tells whether the write route is closed in memory. Raises AdapterError when HAProxy does not answer."""
-        route = read_route(self._runtime, self._settings, deadline).get("route", "")
-        try:
-            return parse_route(route)[0] is None
-        except ValueError:
-            return not route
+    def follows(self, deadline: Deadline) -> bool:
+        """Tells whether writes go by the route that counts. Raises AdapterError when HAProxy does not answer."""
+        loaded = read_route(self._runtime, self._settings, deadline).get("route")
+        return self._route is not None and loaded == RouteMap.of(self._route).route
 
     def pid(self, deadline: Deadline) -> int:
         """Returns the pid of the process that serves. Raises AdapterError when HAProxy does not answer."""

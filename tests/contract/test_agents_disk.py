@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -128,6 +129,41 @@ def test_a_haproxy_that_missed_a_switchover_never_serves_the_old_primary(host: A
     assert host.host.route() == "!closed/1.1"
     host.host.start_agent()
     until(lambda: host.host.route() == "db2/1.2", "the new route")
+
+
+def left_open(host: AgentsSubject, route: str) -> None:
+    """The agent has died in a reload of its own, with ``route`` in the map file, and HAProxy has started by that."""
+    host.host.kill_agent()
+    host.host.haproxy.kill9()
+    text = host.host.map_file.read_text()
+    host.host.map_file.write_text(re.sub(r"^route .*$", f"route {route}", text, flags=re.M))
+    host.host.haproxy.start(host.host.config_file)
+    assert host.host.route() == route
+
+
+def test_a_haproxy_that_was_left_open_is_closed_while_nobody_can_be_asked(host: AgentsSubject) -> None:
+    left_open(host, "db1/1.1")
+    away = host.shared.with_name("away")
+    host.shared.rename(away)
+    host.host.start_agent()
+    until(lambda: host.host.route() == "!closed/1.1", "the route to be closed")
+    assert "route !closed/1.1" in host.host.map_file.read_text(), "the next one starts closed"
+    assert host.client().server == ""
+    away.rename(host.shared)
+    until(lambda: host.host.route() == "db1/1.1", "the route to be confirmed")
+
+
+@pytest.mark.parametrize("primary", ["db2", None])
+def test_a_haproxy_that_was_left_open_to_another_server_gets_the_route_that_counts(
+    host: AgentsSubject, primary: str | None
+) -> None:
+    adapter, target = host.adapter(), host.table((1, 2), primary)
+    assert adapter.settle(target, soon()).state is ReceiptState.DONE
+    assert adapter.release(soon()).state is ReceiptState.DONE
+    left_open(host, "db1/1.1")
+    host.host.start_agent()
+    until(lambda: host.host.route() == f"{primary or '!closed'}/1.2", "the route that counts")
+    assert host.client().server == (primary or "")
 
 
 def test_a_hold_ends_when_nobody_says_anything_any_more(host: AgentsSubject) -> None:

@@ -54,10 +54,11 @@ class Memoryless:
     def pid(self, _: Deadline) -> int:
         return 1
 
-    def closed(self, _: Deadline) -> bool:
-        return True
+    def follows(self, _: Deadline) -> bool:
+        return False
 
-    def seal(self) -> None: ...
+    def seal(self) -> bool:
+        return False
 
 
 class _Killed(BaseException):
