@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -58,15 +61,42 @@ class Context:
         return self.config.cluster(self.cluster_option)
 
     @contextmanager
-    def engine(self, listener: Callable[[dict[str, Any]], None] | None = None) -> Iterator[Engine]:
-        """Opens the engine of the cluster and closes it. Raises ConfigError."""
+    def engine(
+        self, listener: Callable[[dict[str, Any]], None] | None = None, *, reads: bool = False
+    ) -> Iterator[Engine]:
+        """Opens the engine of the cluster and closes it; with ``reads`` nothing is written below state_dir.
+
+        Raises ConfigError, also when we are not the one who may write there.
+        """
         from proxyroute.engine import open_engine  # what a mere --help need not wait for
 
+        if not reads:
+            self.refuse_foreign_state()
         engine = open_engine(self.cluster, listener)
         try:
             yield engine
         finally:
             engine.close()
+
+    def refuse_foreign_state(self) -> None:
+        """Raises ConfigError when root would write in the state_dir of another user, who could not read that."""
+        folder = self.config.state_dir
+        try:
+            owner = folder.stat().st_uid
+        except OSError:  # it is not there yet, or whoever writes there learns what is the matter
+            return
+        if os.geteuid() != 0 or owner == 0:
+            return
+        try:
+            name = pwd.getpwuid(owner).pw_name
+            instead = f"runuser -u {name} --"
+        except KeyError:  # of another host, or of a container
+            name = f"user {owner}"
+            instead = f"setpriv --reuid {owner} --clear-groups --"
+        raise ConfigError(
+            f"{folder} belongs to {name}, who could not read what root writes there; nothing was touched. Type\n"
+            f"  {instead} proxyroute {shlex.join(sys.argv[1:])}"
+        )
 
     def command_line(self, *words: str) -> str:
         """Returns a command to type, with the options that it needs to be about the same cluster."""

@@ -106,7 +106,7 @@ def _version(text: str) -> tuple[int, int, int]:
 def _ask(ctx: Context, cluster: ClusterConfig) -> _Asked:
     """Asks the servers as ourselves; where that is not possible yet, only for what they say before a login."""
     try:
-        with ctx.engine() as engine:
+        with ctx.engine(reads=True) as engine:
             seen = engine.look().seen
     except ConfigError:
         seen = ()

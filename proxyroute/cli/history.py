@@ -29,7 +29,7 @@ def history(ctx: Context, limit: int) -> None:
 
         found = afar.history(ctx, limit)
     else:
-        with ctx.engine() as engine:
+        with ctx.engine(reads=True) as engine:
             found = sorted(engine.history(), key=lambda s: s.started, reverse=True)
         found = found[:limit] if limit else found
     if ctx.as_json:
@@ -70,7 +70,7 @@ def show(ctx: Context, operation: str) -> None:
 
         records = afar.records(ctx, operation)
     else:
-        with ctx.engine() as engine:
+        with ctx.engine(reads=True) as engine:
             records = engine.show(operation)
     if ctx.as_json:
         ctx.out.json({"operation": operation, "records": list(records)})

@@ -41,6 +41,8 @@ def notices(ctx: Context, test: bool) -> None:
             f"{cluster.name} has no notices to test; add to {cluster.file}, e.g.\n"
             "  notices: [{type: script, run: [/usr/local/bin/tell]}]"
         )
+    if test:
+        ctx.refuse_foreign_state()  # what could not be sent is kept there
     sent = _send_test(ctx) if test else {}
     labels = [f"notices[{number}] {notice.type}" for number, notice in enumerate(cluster.notices)]
     if ctx.as_json:

@@ -117,7 +117,7 @@ def orders(ctx: Context, reset: bool) -> None:
         else:
             _show(ctx, afar.orders(ctx))
         return
-    with ctx.engine() as engine:
+    with ctx.engine(reads=not reset) as engine:
         if reset:
             text = engine.orders.reset_in_words()
             ctx.out.json({"text": text}) if ctx.as_json else ctx.out.line(text)

@@ -66,7 +66,7 @@ def keepalived(ctx: Context, host: str | None) -> None:
 
 
 def _render_proxies(ctx: Context, proxy: str | None, only_backends: bool) -> None:
-    with ctx.engine() as engine:
+    with ctx.engine(reads=True) as engine:
         rendered = engine.render()
     if proxy is not None:
         if proxy not in rendered:

@@ -41,6 +41,7 @@ def serve(ctx: Context, ready_file: Path | None) -> None:
     from proxyroute.service import Service
 
     config = ctx.config
+    ctx.refuse_foreign_state()
     faulthandler.enable()  # a watchdog that ends us learns where each thread stood
     style = "json" if ctx.as_json else logs.style_of(config.log)
     with logs.logging_to(sys.stdout, style):

@@ -40,7 +40,7 @@ def status(ctx: Context, watch: bool, interval: float) -> None:
     if ctx.url:
         _from_afar(ctx, watch, interval)
         return
-    with ctx.engine() as engine:
+    with ctx.engine(reads=True) as engine:
         if not watch:
             _once(ctx, engine)
             return
