@@ -22,7 +22,7 @@ from proxyroute.contingency import Contingency
 from proxyroute.deadline import Urgent, give_way, giving_way
 from proxyroute.decided import Plan
 from proxyroute.engine_looks import EngineLooks
-from proxyroute.errors import ConfigError, GaveWay, JournalError, Refused
+from proxyroute.errors import ConfigError, GaveWay, JournalError, Refused, Unfinished
 from proxyroute.failover import failover
 from proxyroute.guard import Guard
 from proxyroute.history import Summary, result_of, untouched
@@ -205,7 +205,10 @@ class Engine(EngineLooks):
         self._take_lease("heal", max(_HEAL_LEASE, 2 * self._config.lease.time) if patience is None else patience)
         faults.role = "heal"  # only now: beside it another thread may be at work that is not healing
         try:
-            moves, chores = self._to_heal()
+            try:
+                moves, chores = self._to_heal()
+            except JournalError as error:
+                raise Unfinished(f"nobody can tell what is open: {error}") from error
             # the claim of an engine that has just died may outlive its lease a little; only a person has the time
             claim = self._config.lease.time if patience is None and self._lease.distributed else _LEASE
             results = [self._heal_one(file, declare_lost) for file in moves]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -134,7 +135,7 @@ class EngineLooks:
                 *self._open_findings(),
                 *self._order_findings(),
                 *self._leftover_findings(),
-                *self._damaged_findings(),
+                *self.damaged(),
                 *self._disk_findings(sync_seconds),
                 *self._parts.routes.outlook(Deadline.after(LOOK), armed=self._policy.arms),
             ),
@@ -143,6 +144,16 @@ class EngineLooks:
     def history(self) -> tuple[Summary, ...]:
         """Returns every operation on record, oldest first."""
         return self._ledger.summaries()
+
+    def damaged(self) -> tuple[Finding, ...]:
+        """Returns the journals that nobody can read: their operations are in no history, and may be open.
+
+        Raises JournalError when nobody can tell which there are.
+        """
+        return tuple(
+            Finding("journal.damaged", Severity.ERROR, self._config.name, text, cure)
+            for text, cure in self._ledger.damaged()
+        )
 
     def show(self, operation: str) -> tuple[Record, ...]:
         """Returns the journal of ``operation``; an unambiguous beginning of its id will do. Raises Refused."""
@@ -226,11 +237,6 @@ class EngineLooks:
         """Tells whether an operation that moves the primary is under way, or waits for heal."""
         return any(s.outcome in ("open", "begun") and s.kind != REJOIN for s in self.history())
 
-    def _damaged_findings(self) -> Iterator[Finding]:
-        for file, text in self._ledger.damaged():
-            cure = f"restore it; or, once you know that its operation is over: mv {file} {file}.damaged"
-            yield Finding("journal.damaged", Severity.ERROR, self._config.name, text, cure)
-
     def _open_findings(self) -> tuple[Finding, ...]:
         return tuple(
             Finding(
@@ -281,7 +287,8 @@ class EngineLooks:
         except OSError as error:
             raise JournalError(f"{self._folder}: {error.strerror}; state_dir must be writable") from error
         finally:
-            probe.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
 
 
 def _no_start(cluster: str) -> Finding:

@@ -102,16 +102,22 @@ class Ledger:
             if records := _records(file):
                 yield file, records
 
-    def damaged(self) -> Iterator[tuple[Path, str]]:
-        """Yields every journal that cannot be read, or does not begin as one, and what is wrong with it."""
+    def damaged(self) -> Iterator[tuple[str, str]]:
+        """Yields what is wrong with every journal that cannot be read, or does not begin as one, and the cure.
+
+        Raises JournalError when nobody can tell which there are.
+        """
         for file in journal.journals(self._folder):
+            aside = f"restore it; or, once you know that its operation is over: mv {file} {file}.damaged"
             try:
                 records = journal.read(file)
             except JournalError as error:
-                yield file, str(error)
+                state = self._folder.parents[1]
+                denied = isinstance(error.__cause__, PermissionError)
+                yield str(error), f"chown -R --reference={state} {state}" if denied else aside
                 continue
             if records and records[0]["kind"] != "begin":
-                yield file, f"{file} does not begin with a begin record"
+                yield f"{file} does not begin with a begin record", aside
 
 
 def _records(file: Path) -> list[Record]:

@@ -34,7 +34,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import json
 import os
 import re
@@ -226,7 +225,7 @@ def _lines(path: Path, until: int | None = None) -> list[Record]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise JournalError(f"{path}: {error.strerror}") from error
+        raise unreadable(path, error) from error
     records: list[Record] = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is empty or torn
         try:
@@ -247,8 +246,9 @@ def _lines(path: Path, until: int | None = None) -> list[Record]:
 
 
 def _parts(path: Path) -> list[Path]:
-    """Returns the parts beside ``path``, whether they count or not."""
-    return [file for file in path.parent.glob(f"{glob.escape(path.stem)}.*.jsonl") if _PART.fullmatch(file.name)]
+    """Returns the parts beside ``path``, whether they count or not. Raises JournalError."""
+    found = ((file, _PART.fullmatch(file.name)) for file in _files(path.parent))
+    return [file for file, part in found if part is not None and part[1] == path.stem]
 
 
 def _term(file: Path, records: Sequence[Record] = ()) -> int:
@@ -271,17 +271,38 @@ def outcome(records: list[Record]) -> str | None:
 
 
 def journals(folder: Path) -> list[Path]:
-    """Returns all journals in ``folder`` without their parts, oldest first (their names begin with the time)."""
-    return sorted(file for file in folder.glob("*.jsonl") if not _PART.fullmatch(file.name))
+    """Returns all journals in ``folder`` without their parts, oldest first (their names begin with the time).
+
+    Raises JournalError when the folder cannot be read.
+    """
+    return [file for file in _files(folder) if not _PART.fullmatch(file.name)]
+
+
+def _files(folder: Path) -> list[Path]:
+    """Returns all files of journals in ``folder``, by name; none while there is no folder. Raises JournalError."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:  # a glob would say that there are none
+        raise unreadable(folder, error) from error
+    return sorted(folder / name for name in names if name.endswith(".jsonl"))
+
+
+def unreadable(path: Path, error: OSError) -> JournalError:
+    """Returns what is to be raised because ``path`` cannot be read, with what to do about it."""
+    may_not = isinstance(error, PermissionError)
+    cure = "type this as the user of proxyroute serve" if may_not else "it must be readable"
+    return JournalError(f"{path}: {error.strerror}; {cure}")
 
 
 def stamps(folder: Path) -> dict[Path, tuple[tuple[str, int, int], ...]]:
-    """Returns each journal with what changes whenever it, or a part of it, does.
+    """Returns each journal with what changes whenever it, a part of it, or who may read them does.
 
     Raises JournalError when the disk does not tell.
     """
     found: dict[str, list[tuple[str, int, int]]] = {}
-    for file in sorted(folder.glob("*.jsonl")):
+    for file in _files(folder):
         part = _PART.fullmatch(file.name)
         with contextlib.suppress(FileNotFoundError):
             try:
@@ -289,7 +310,7 @@ def stamps(folder: Path) -> dict[Path, tuple[tuple[str, int, int], ...]]:
             except FileNotFoundError:
                 raise
             except OSError as error:
-                raise JournalError(f"{file}: {error.strerror}; it must be readable") from error
+                raise unreadable(file, error) from error
             name = f"{part[1]}.jsonl" if part else file.name
-            found.setdefault(name, []).append((file.name, stat.st_mtime_ns, stat.st_size))
-    return {folder / name: tuple(found[name]) for name in sorted(found) if (folder / name).exists()}
+            found.setdefault(name, []).append((file.name, stat.st_ctime_ns, stat.st_size))
+    return {folder / name: tuple(found[name]) for name in sorted(found) if any(f == name for f, _, _ in found[name])}

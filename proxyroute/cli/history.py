@@ -15,7 +15,8 @@ from proxyroute.shown import ended_text, evidence_text, record_text
 from proxyroute.words import seconds
 
 if TYPE_CHECKING:
-    pass
+    from proxyroute.history import Summary
+    from proxyroute.model import Finding
 
 
 @click.command(short_help="List the operations of the cluster, the latest first.")
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 @pass_context
 def history(ctx: Context, limit: int) -> None:
     """List the operations of the cluster, the latest first."""
+    unread: Sequence[Finding] = ()
     if ctx.url:
         from proxyroute.cli import afar  # what nobody needs who is on the engine's host
 
@@ -31,13 +33,19 @@ def history(ctx: Context, limit: int) -> None:
     else:
         with ctx.engine(reads=True) as engine:
             found = sorted(engine.history(), key=lambda s: s.started, reverse=True)
+            unread = engine.damaged()
         found = found[:limit] if limit else found
     if ctx.as_json:
-        ctx.out.json({"operations": found})
+        ctx.out.json({"operations": found, "unread": unread})
         return
-    if not found:
+    if found:
+        _table(ctx, found)
+    elif not unread:
         ctx.out.line("no operation yet")
-        return
+    ctx.out.findings(unread)
+
+
+def _table(ctx: Context, found: Sequence[Summary]) -> None:
     rows = [
         (
             s.operation,

@@ -115,14 +115,19 @@ def heal(ctx: Context, lost: Sequence[str]) -> None:
             results = engine.heal(lost)
         for healed in results if ctx.cluster.notices else ():
             tell(ctx, "healed", engine.show(healed.operation))
+        unread = engine.damaged()
     if ctx.as_json:
-        ctx.out.json({"results": [{"result": r, "verdict": verdict_of(r)} for r in results]})
-    elif not results:
-        ctx.out.line("nothing is open", "good")
+        told = [{"result": r, "verdict": verdict_of(r)} for r in results]
+        ctx.out.json({"results": told, "unread": unread})
     else:
         for result in results:
             show_result(ctx.out, result)
-    raise SystemExit(max((result_code(r) for r in results), default=0))
+        if unread:
+            ctx.out.line("what follows cannot be read, so its operation may be open", "bad")
+            ctx.out.findings(unread)
+        elif not results:
+            ctx.out.line("nothing is open", "good")
+    raise SystemExit(Unfinished.exit_code if unread else max((result_code(r) for r in results), default=0))
 
 
 def result_code(result: Result) -> int:

@@ -11,7 +11,7 @@ from proxyroute.config_values import ClusterConfig
 from proxyroute.contingency import Contingency
 from proxyroute.deadline import Urgent, giving_way
 from proxyroute.engine import Engine, open_engine
-from proxyroute.errors import Refused
+from proxyroute.errors import Refused, Unfinished
 from proxyroute.journal import Listener
 from proxyroute.lookout import foreseer
 from proxyroute.model import Deadline
@@ -19,6 +19,7 @@ from proxyroute.orders import Orders
 from proxyroute.outcome import Evidence, Proof, Result, Verdict
 from proxyroute.prospect import Prospect
 from proxyroute.sentry import Sentry
+from proxyroute.telling import listed
 from proxyroute.verify import Comparison
 from proxyroute.web.commands import ORDERS, Command
 
@@ -57,7 +58,10 @@ def perform(
                 )  # fmt: skip
                 return (engine.failover(look, force=force, automatic=False, confirm=_about(arguments.get("primary"))),)
         if command.kind == "heal":
-            return engine.heal(tuple(arguments.get("declare_lost", ())), urgent=urgent)
+            healed = engine.heal(tuple(arguments.get("declare_lost", ())), urgent=urgent)
+            if unread := engine.damaged():
+                raise Unfinished(f"what cannot be read may be open: {listed(unread)}")
+            return healed
         if command.kind == "rejoin":
             with giving_way(urgent):
                 return (engine.rejoin(arguments["server"], arguments.get("method")),)

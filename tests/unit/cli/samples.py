@@ -108,6 +108,7 @@ class FakeEngine:
         self.found: tuple[Finding, ...] = ()
         self.receipts: tuple[Receipt, ...] = (Receipt("edge1", ReceiptState.DONE, Epoch(4, 1), "pid 7"),)
         self.past: tuple[Summary, ...] = HISTORY[:1]
+        self.unread: tuple[Finding, ...] = ()
         self.blocks: tuple[Finding, ...] = ()
         self.asked: list[tuple[Any, ...]] = []
         self.listener: Callable[[dict[str, Any]], None] | None = None
@@ -165,6 +166,9 @@ class FakeEngine:
 
     def history(self) -> tuple[Summary, ...]:
         return self.past
+
+    def damaged(self) -> tuple[Finding, ...]:
+        return self.unread
 
     def show(self, operation: str) -> tuple[dict[str, Any], ...]:
         self.asked.append(("show", operation))
