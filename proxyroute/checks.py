@@ -134,6 +134,13 @@ def duplicate_ids(case: Case) -> Iterator[Said]:
 def no_primary(case: Case) -> Iterator[Said]:
     if case.primary or any(any(rule(case)) for rule in (multi_primary, ring, silent_primary)):
         return
+    if not case.view.seen:
+        yield Said(
+            case.view.cluster,
+            "no server answers, so nobody can tell whether one takes writes",
+            "look from another host first; open nothing while none can be read",
+        )
+        return
     roots = {topology.path(case.view, server.name)[-1] for server in case.view.seen if server.sources}
     followed = ", ".join(name for name in case.view.servers if name in roots)
     hint = f"; {followed} is followed by the others and refuses writes" if followed else ""

@@ -40,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     Rule("candidate.binlog", conditions.without_binlog),
     Rule("candidate.relay", conditions.relays_nothing),
     Rule("candidate.writable", conditions.writable),
+    Rule("candidate.offline", conditions.offline, Waived.FORCED),
 )
 """Besides these: it answers, follows the primary directly, and has no events of its own."""
 

@@ -21,9 +21,7 @@ def truth(
     aside = standing.maintenance if standing is not None else {}
     bad, warn = [], []
     if primary is None:
-        names = ", ".join(s.name for s in view.writable)
-        unread = f" ({', '.join(s.name for s in view.silent)} cannot be read)" if view.silent else ""
-        bad.append(f"SEVERAL SERVERS TAKE WRITES: {names}" if names else f"no server takes writes{unread}")
+        bad.append(_without_primary(view))
     else:
         strays = [s.name for s in view.writable if s.name != primary.name]
         if strays:
@@ -53,6 +51,15 @@ def truth(
         set_aside = f", {', '.join(aside)} in maintenance" if aside else ""
         return f"{start}, {count}{set_aside}{routed}", level
     return f"{start}: {'; '.join(bad + warn)}", level
+
+
+def _without_primary(view: View) -> str:
+    if not view.seen:
+        return "no server answers, so nobody can tell whether one takes writes"
+    if view.writable:
+        return f"SEVERAL SERVERS TAKE WRITES: {', '.join(s.name for s in view.writable)}"
+    unread = f" ({', '.join(s.name for s in view.silent)} cannot be read)" if view.silent else ""
+    return f"no server takes writes{unread}"
 
 
 def _following(view: View, primary: Status, aside: Collection[str]) -> tuple[int, int]:

@@ -41,8 +41,11 @@ def read_key(file: Path) -> bytes:
     try:
         key = file.read_bytes().strip()
         mode = file.stat().st_mode
-    except OSError as error:
+    except FileNotFoundError as error:
         raise ShareError(f"cannot read the key {file}: {error.strerror}; {make}") from None
+    except OSError as error:  # the one that is there, every host has: a new one would cut them all off
+        cure = f"make it readable for the user who runs this: chown {os.geteuid()} {file}"
+        raise ShareError(f"cannot read the key {file}: {error.strerror}; {cure}") from None
     if len(key) < _LEAST_KEY:
         raise ShareError(f"the key {file} has only {len(key)} bytes; {make}")
     if mode & 0o007:

@@ -64,6 +64,7 @@ SICK: dict[str, Callable[[], Status | Silent]] = {
     "candidate.binlog": lambda: lost(2, binlog=False, relays_updates=False),
     "candidate.relay": lambda: lost(2, relays_updates=False),
     "candidate.writable": lambda: lost(2, writable=True),
+    "candidate.offline": lambda: lost(2, settings={"offline_mode": "ON"}),
     "candidate.errant": lambda: lost(2, executed="0-1-100,0-2-101"),
     "candidate.history": lambda: lost(2, executed="0-1-100,0-2-50"),
 }
@@ -93,6 +94,7 @@ def test_policy_and_name_let_pass_what_they_may() -> None:
     assert against("db2", SICK["candidate.delay"](), lost(3), policy=Policy(allow_delayed=True)) == []
     assert against("db2", SICK["candidate.filters"](), lost(3), policy=Policy(allow_filtered=True)) == []
     assert against("db2", SICK["candidate.history"](), lost(3), named=True, force=True) == []
+    assert against("db2", SICK["candidate.offline"](), lost(3), named=True, force=True) == []
     assert against("db2", SICK["candidate.errant"](), lost(3), named=True, force=True) == ["candidate.errant"]
 
 

@@ -305,6 +305,12 @@ def test_the_read_only_top_of_a_cluster_without_primary_is_named() -> None:
     assert "db1 is followed by the others and refuses writes" in found.text
 
 
+def test_nobody_is_to_be_opened_while_nobody_answers() -> None:
+    (found,) = (f for f in judge(silent(1), silent(2)) if f.code == "primary.none")
+    assert found.text == "no server answers, so nobody can tell whether one takes writes"
+    assert "read_only" not in found.cure
+
+
 def test_the_candidate_is_told_of_once_and_not_as_a_replica_too() -> None:
     found = judge(server(1), replica(2, channel(applier=False)), replica(3))
     assert [f.code for f in found] == ["candidate.applier"]

@@ -244,6 +244,16 @@ def test_a_missing_key_is_refused_with_what_to_type(tmp_path: Path) -> None:
         read_key(tmp_path / "key")
 
 
+def test_a_key_that_is_there_is_never_to_be_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(ShareError, match=f"chown {os.geteuid()} {tmp_path / 'key'}") as raised:
+        read_key(tmp_path / "key")
+    assert "urandom" not in str(raised.value)
+
+
 def test_a_disk_that_hangs_is_left_behind_and_in_the_end_not_asked_any_more(tmp_path: Path) -> None:
     worker = Worker("the disk")
     worker.start(Deadline.after(10))

@@ -111,6 +111,8 @@ def test_the_truth_names_what_is_wrong(
         ((Silent("db1", Address("h", 1), "no"), server(2, of=1), server(3, of=1)),
          "shop: no server takes writes (db1 cannot be read)"),
         ((server(1, writable=False), server(2, of=1)), "shop: no server takes writes"),
+        ((Silent("db1", Address("h", 1), "no"), Silent("db2", Address("h", 2), "no")),
+         "shop: no server answers, so nobody can tell whether one takes writes"),
         ((server(1), server(2), server(3, of=1)), "shop: SEVERAL SERVERS TAKE WRITES: db1, db2"),
     ],
 )  # fmt: skip
