@@ -278,7 +278,7 @@ class _Cluster:
         """Returns the settings of an adapter; only the one that is asked for is imported."""
         try:
             known = installed_adapters()
-            if kind in known:
+            if isinstance(kind, str) and kind in known:
                 return fill(find_adapter(kind).Settings, values, self._document, where)
         except ConfigError as error:
             self._document.report((*where, "type"), str(error))

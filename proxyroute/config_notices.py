@@ -22,7 +22,7 @@ def read_notices(values: Sequence[Any], document: Document, where: Where) -> tup
             continue  # noted by the shape
         rest = dict(value)
         kind = rest.pop("type", None)
-        if kind not in RECEIVERS:
+        if not isinstance(kind, str) or kind not in RECEIVERS:
             text = "is missing; write type: webhook" if kind is None else f"there is no type {kind!r}"
             document.report((*where, number, "type"), f"{text}; {suggest(str(kind), RECEIVERS)}")
             continue

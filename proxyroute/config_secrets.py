@@ -21,6 +21,8 @@ from proxyroute.model import Finding, Severity
 
 KINDS = ("file", "env", "credential")
 CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
+_CREDENTIALS = "/etc/proxyroute/credentials"
+"""Where the units that we ship take them from."""
 _SHORTEST = 4
 """A shorter secret is not looked for in texts: it would be found in half of all words."""
 _TLS = ("ca", "cert", "key")
@@ -94,9 +96,9 @@ class Secret:
         directory = os.environ.get(CREDENTIALS_DIRECTORY)
         if not directory:
             raise ConfigError(
-                f"{self} can only be read in a unit that systemd started; add to the unit\n"
-                f"  LoadCredential={self.source}:/etc/proxyroute/{self.source}\n"
-                f"or, to try by hand, start with {CREDENTIALS_DIRECTORY}=/etc/proxyroute"
+                f"{self} can only be read in a unit that systemd started; ask the daemon by --url, or add to the unit\n"
+                f"  LoadCredential={self.source}:{_CREDENTIALS}/{self.source}\n"
+                f"or, to try by hand as one who may read it, start with {CREDENTIALS_DIRECTORY}={_CREDENTIALS}"
             )
         return Path(directory, self.source)
 

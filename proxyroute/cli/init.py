@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import click
 import yaml
 
 from proxyroute.cli.context import Context, common_options, on_terminal, pass_context
-from proxyroute.cli.moving import move_over, write_new
+from proxyroute.cli.moving import make_folder, move_over, write_new
 from proxyroute.config import Account, Secret, Tls, load
 from proxyroute.config_shape import NAME_HELP, is_name
 from proxyroute.db.discovery import Discovery, discover
@@ -55,15 +56,15 @@ clusters:
 
     # scripts:                     # argv lists, no shell
     #   timeout: 10s
-    #   address_down: [/usr/local/bin/vip, down]
-    #   address_up: [/usr/local/bin/vip, up]
+    #   address_down: [/usr/local/lib/proxyroute/vip, hook, 10.0.0.100/24, eth0]
+    #   address_up: [/usr/local/lib/proxyroute/vip, hook, 10.0.0.100/24, eth0]
 
     # proxies:
     #   - type: haproxy            # an HAProxy on this host; its configuration is rendered by us
     #     name: edge1
     #     config_file: /etc/haproxy/haproxy.cfg
     #     runtime_socket: /run/haproxy/admin.sock
-    #     master_socket: /run/haproxy/master.sock
+    #     master_socket: /run/haproxy-master.sock
     #     write: 0.0.0.0:3306
     #     read: 0.0.0.0:3307
     #     stats: 127.0.0.1:8404
@@ -113,6 +114,10 @@ def init(
       2  an option is wrong
       3  refused: the file is there already, or no server answers
     """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the folder that you are in is gone; type it in another one: cd /") from None
     target, cluster = ctx.config_file.absolute(), ctx.cluster_option or "main"
     if target.exists():
         raise Refused(f"{target} is there already and is never overwritten; name another one by --config FILE")
@@ -128,6 +133,7 @@ def init(
     if not is_name(cluster):
         raise ConfigError(f"{cluster!r} is not a name for a cluster; {NAME_HELP}")
     addresses = [_address(text) for text in servers]
+    make_folder(target.parent)
     tls = Tls(ca=tls_ca.absolute()) if tls_ca else None
     secret, new_password = _secret(password_file, password_env, target.parent / "engine.password", user)
     if new_password is not None:
@@ -140,7 +146,6 @@ def init(
     named = name_servers(found.servers)
     replication = Secret("file", str((replication_password_file or target.parent / "replication.password").absolute()))
     text = _render(target, cluster, Account(user, secret, tls), replication, named, state_dir.absolute())
-    target.parent.mkdir(parents=True, exist_ok=True)
     if new_password is not None:
         write_new(Path(secret.source), new_password + "\n", 0o600)
     write_new(target, text, 0o644)

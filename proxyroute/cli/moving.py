@@ -36,7 +36,7 @@ def move_over(ctx: Context, file: Path, target: Path, state_dir: Path) -> None:
         {"version": 1, "state_dir": str(state_dir), "clusters": moved.clusters},
         sort_keys=False, allow_unicode=True, width=110, default_flow_style=None,
     )  # fmt: skip
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     written: list[Path] = []
     try:
         for path, password in moved.secrets.items():
@@ -52,6 +52,17 @@ def move_over(ctx: Context, file: Path, target: Path, state_dir: Path) -> None:
             raise InvalidConfig(replace(p, file=f"what {file} becomes", line=0) for p in error.problems) from None
         raise
     _tell(ctx, target, moved)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder in which files are to be written, if need be. Raises ConfigError when they could not be."""
+    elsewhere = "name another file by --config, or type it as root"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be made: {error.strerror}; {elsewhere}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"nothing can be written in {folder}; {elsewhere}")
 
 
 def write_new(path: Path, text: str, mode: int) -> None:

@@ -32,7 +32,7 @@ def test_a_credential_is_read_from_the_folder_that_systemd_names(
         ("file", "binary", "is not UTF-8"),
         ("file", ".", "cannot be read"),
         ("env", "PROXYROUTE_TEST_UNSET", "is not set; set it where proxyroute is started"),
-        ("credential", "engine", "LoadCredential=engine:"),
+        ("credential", "engine", "LoadCredential=engine:/etc/proxyroute/credentials/engine"),
     ],
 )
 def test_a_secret_that_cannot_be_read_says_what_to_type(
