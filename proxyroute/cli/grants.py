@@ -11,12 +11,17 @@ from proxyroute.config import ClusterConfig
 from proxyroute.db import mariadb_grants, mysql_grants
 from proxyroute.db.discovery import greeting
 from proxyroute.db.grants import Accounts
+from proxyroute.db.mysql_spelling import FLOOR
 from proxyroute.db.rows import parse_version
 from proxyroute.db.session import flavour_of
 from proxyroute.errors import ConfigError, Refused, Unreachable
 from proxyroute.model import Deadline
 
 _SECONDS = 5.0
+_NAMES = {"mariadb": "MariaDB", "mysql": "MySQL"}
+_FLOORS = {"mariadb": mariadb_grants.FLOOR, "mysql": FLOOR}
+_MARIADB_HAS_NO = range(6, 10)
+"""These major versions; MySQL has some of them."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,14 @@ def grants(
 ) -> None:
     """Print the SQL of the least-privileged accounts.
 
-    To be run once, on the primary, with the passwords filled in. User names come from the configuration; with
-    --version-of none is needed. The servers are asked for their version even when the account is not there yet.
+    To be run once, on the primary, with the passwords filled in; again does no harm. User names come from the
+    configuration; with --version-of none is needed. The servers are asked for their version even when the account is not there yet.
     """
     cluster = None if version_of and not ctx.config_file.exists() else ctx.cluster
     if flavour and not version_of:
         raise ConfigError("--flavour goes with --version-of; servers that are asked tell theirs")
     asked = _Asked(flavour or "mariadb", _version(version_of), None) if version_of else _ask(ctx, ctx.cluster)
+    _refuse_unsupported(asked)
     mysql = asked.flavour == "mysql"
     scheduled = not mysql and (scheduler or bool(asked.scheduler))
     proof = cluster.proof if cluster else None
@@ -81,9 +87,8 @@ def grants(
         told = {"flavour": asked.flavour, "version": version, "statements": statements, "privileges": privileges}
         ctx.out.json(told)
         return
-    ctx.out.raw(
-        f"-- {'MySQL' if mysql else 'MariaDB'} {version}. Run this once, on the primary; fill the passwords in."
-    )
+    ctx.out.raw(f"-- {_NAMES[asked.flavour]} {version}. Run this once, on the primary; fill the passwords in.")
+    ctx.out.raw("-- An account that is there keeps its password.")
     if asked.scheduler is None and not scheduler and not mysql:
         ctx.out.raw("-- If event_scheduler is ON there, add --scheduler.")
     for statement in statements:
@@ -101,6 +106,16 @@ def _version(text: str) -> tuple[int, int, int]:
         return parse_version(text)
     except ValueError:
         raise ConfigError(f"--version-of {text!r} is not a version; write e.g. 10.11.6") from None
+
+
+def _refuse_unsupported(asked: _Asked) -> None:
+    """Raises ConfigError for a version that the flavour does not have, or that is too old for us."""
+    if asked.flavour == "mariadb" and asked.version[0] in _MARIADB_HAS_NO:
+        raise ConfigError(f"MariaDB has no {asked.version[0]}.{asked.version[1]}; add --flavour mysql")
+    floor = _FLOORS[asked.flavour]
+    if asked.version < floor:
+        told, least = (".".join(map(str, version)) for version in (asked.version, floor))
+        raise ConfigError(f"{_NAMES[asked.flavour]} {told} is too old: ProxyRoute needs {least} or later")
 
 
 def _ask(ctx: Context, cluster: ClusterConfig) -> _Asked:

@@ -103,8 +103,11 @@ def account_with(privileges: Iterable[Privilege], user: str, host: str) -> list[
 
 
 def create_account(user: str, account: str) -> str:
-    """Returns the statement that makes ``account`` (see :func:`account_name`), with a placeholder for its password."""
-    return f"CREATE USER {account} IDENTIFIED BY {_string(password_of(user))}"
+    """Returns the statement that makes ``account`` (see :func:`account_name`), with a placeholder for its password.
+
+    One that is there keeps the password that it has: replication's is there, as a rule, when ours is made.
+    """
+    return f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY {_string(password_of(user))}"
 
 
 def account_name(user: str, host: str) -> str:

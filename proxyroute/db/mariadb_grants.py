@@ -58,6 +58,8 @@ NOT_TO_DUMP = frozenset({"LOCK TABLES", "BINLOG REPLAY", "UPDATE", "DELETE"})
 SCHEDULER = Privilege("SUPER", "SET GLOBAL event_scheduler: only where the event scheduler is on")
 FORCE = Privilege("CREATE USER", "switchover --force locks privileged writers (ALTER USER … ACCOUNT LOCK)")
 
+FLOOR: Version = (10, 5, 0)
+"""Older ones have no privileges of these names, and are refused when they are read."""
 _SLAVE_MONITOR_SINCE = (10, 5, 9)
 _SUPER_IMPLIES_LITTLE_SINCE = (11, 0, 1)
 _READ_ONLY_APART_SINCE = (10, 11, 0)
@@ -75,7 +77,7 @@ _IMPLIED_BY_SUPER = frozenset(
 
 
 def engine_privileges(version: Version, *, scheduler: bool = False, force: bool = False) -> tuple[Privilege, ...]:
-    """Returns what the engine's account needs on a server of ``version`` (10.5 or later).
+    """Returns what the engine's account needs on a server of ``version``, from :data:`FLOOR` on.
 
     ``scheduler``: the event scheduler is on there. ``force``: ``switchover --force`` shall be able to lock accounts.
     """

@@ -232,7 +232,7 @@ def test_gtids_with_tags_take_a_privilege_where_there_are_any(version: Version, 
 
 def test_names_in_the_statements_are_quoted() -> None:
     first, *_ = account_statements(V10_11, Accounts("o'hara", "10.%"))
-    assert first == "CREATE USER 'o''hara'@'10.%' IDENTIFIED BY '<password of o''hara>'"
+    assert first == "CREATE USER IF NOT EXISTS 'o''hara'@'10.%' IDENTIFIED BY '<password of o''hara>'"
 
 
 def test_the_reference_lists_exactly_the_privileges_there_are() -> None:

@@ -112,3 +112,27 @@ def test_accounts_of_the_proof_and_of_single_servers_are_not_forgotten(
     text = run("grants").output
     assert "CREATE SCHEMA IF NOT EXISTS `sentry`;" in text
     assert "Replication also logs in as r3" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("8.0.36", "MariaDB has no 8.0; add --flavour mysql"),
+        ("9.7.4", "MariaDB has no 9.7; add --flavour mysql"),
+        ("5.5.1", "MariaDB 5.5.1 is too old: ProxyRoute needs 10.5.0 or later"),
+        ("10.3.2", "MariaDB 10.3.2 is too old"),
+        ("5.7.44 --flavour mysql", "MySQL 5.7.44 is too old: ProxyRoute needs 8.0.17 or later"),
+    ],
+)
+def test_no_statements_are_printed_that_a_server_would_refuse(run: Run, words: str, said: str) -> None:
+    outcome = run("grants", "--version-of", *words.split())
+    assert (outcome.exit_code, outcome.stdout) == (2, "")
+    assert said in outcome.stderr
+
+
+@pytest.mark.parametrize("words", ["10.5.0", "11.8.3", "8.0.17 --flavour mysql", "9.7.4 --flavour mysql"])
+def test_an_account_that_is_there_is_no_reason_to_stop(run: Run, words: str) -> None:
+    outcome = run("grants", "--version-of", *words.split())
+    assert outcome.exit_code == 0
+    assert "An account that is there keeps its password." in outcome.output
+    assert outcome.output.count("CREATE USER IF NOT EXISTS ") == 2
