@@ -32,7 +32,7 @@ __all__ = ["main"]
 @click.version_option(__version__, prog_name="proxyroute")
 @common_options
 def main() -> None:
-    """Moves the primary of a MariaDB cluster, and makes the traffic follow.
+    """Moves the primary of a MariaDB or MySQL cluster, and makes the traffic follow.
 
     \b
     First time:  proxyroute init, grants, check, publish

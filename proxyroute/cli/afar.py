@@ -295,9 +295,9 @@ def _tell(ctx: Context, result: Result, **more: Any) -> None:
 def _show(ctx: Context, results: Sequence[Result]) -> None:
     from proxyroute.cli.switchover import show_result
 
-    for result in results:
-        show_result(ctx.out, result)
-    raise SystemExit(max(map(_code, results), default=0))
+    with ctx.out.ended(max(map(_code, results), default=0)):
+        for result in results:
+            show_result(ctx.out, result)
 
 
 def _plan(remote: Remote, path: str, kind: str, target: str | None, *, force: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from proxyroute.cli.context import Context, common_options, pass_context
+from proxyroute.cli.context import Context, agent_options, pass_context
 from proxyroute.cli.output import styled
 from proxyroute.errors import ConfigError
 
@@ -22,13 +22,12 @@ _HERE = {True: "here", False: "not here", None: "here or not, nobody can tell"}
 
 
 @click.group(invoke_without_command=True, short_help="Follow a shared folder, on a proxy host.")
-@common_options
+@agent_options
 @click.pass_context
 def agent(click_context: click.Context) -> None:
     """Follow a shared folder on this proxy host and drive the HAProxy here, in the foreground.
 
-    --config names the agent's own file; default /etc/proxyroute/agent.yml. Ends by SIGTERM or SIGINT; HAProxy goes
-    on as it is.
+    Ends by SIGTERM or SIGINT; HAProxy goes on as it is.
     """
     if click_context.invoked_subcommand is None:
         file = _file(click_context.ensure_object(Context))
@@ -37,7 +36,7 @@ def agent(click_context: click.Context) -> None:
 
 
 @agent.command(short_help="What the agent on this host does, and what keeps it from it.")
-@common_options
+@agent_options
 @pass_context
 def status(ctx: Context) -> None:
     """Show what the agent on this host follows, its last receipt, and what troubles it.
@@ -94,6 +93,12 @@ def _told(file: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from None
+    try:
+        time.localtime(found.get("since", 0.0))
+        dict(found.get("addresses", {}).items())
+        list(map(str.strip, found.get("trouble", ())))
+    except (AttributeError, TypeError, ValueError, OverflowError, OSError):
+        raise ConfigError(f"{file} is not what an agent writes; remove it and start the agent anew") from None
     return found
 
 

@@ -6,7 +6,7 @@ import os
 import pwd
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from proxyroute.cli.output import Output
+from proxyroute.cli.output import Output, stdout_lost
 from proxyroute.config import ClusterConfig, Config, config_path, load
 from proxyroute.errors import ConfigError, ProxyRouteError
 
@@ -127,13 +127,7 @@ def _setter(attribute: str) -> Callable[[click.Context, click.Parameter, Any], N
 def common_options(function: F) -> F:
     """Adds the options that every command has; they may stand before or after its name."""
     options = (
-        click.option(
-            "--config",
-            type=click.Path(path_type=Path),
-            expose_value=False,
-            callback=_setter("config_option"),
-            help="Configuration file; else $PROXYROUTE_CONFIG, else /etc/proxyroute/proxyroute.yml.",
-        ),
+        _config_option("Configuration file; else $PROXYROUTE_CONFIG, else /etc/proxyroute/proxyroute.yml."),
         click.option(
             "--cluster",
             metavar="NAME",
@@ -141,13 +135,7 @@ def common_options(function: F) -> F:
             callback=_setter("cluster_option"),
             help="Which cluster; needed only when several are configured.",
         ),
-        click.option(
-            "--json",
-            is_flag=True,
-            expose_value=False,
-            callback=_setter("as_json"),
-            help="Write one JSON object instead of text.",
-        ),
+        _json_option(),
         click.option(
             "--url",
             expose_value=False,
@@ -169,9 +157,38 @@ def common_options(function: F) -> F:
             help="The certificate that signed the daemon's; else those that this host trusts.",
         ),
     )
+    return _with(options, function)
+
+
+def agent_options(function: F) -> F:
+    """Adds what of that an agent's command has: it knows nothing of the engine's configuration, nor of a daemon."""
+    return _with((_config_option("The agent's own file; else /etc/proxyroute/agent.yml."), _json_option()), function)
+
+
+def _with(options: Sequence[Callable[[F], F]], function: F) -> F:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def _config_option(told: str) -> Callable[[F], F]:
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        expose_value=False,
+        callback=_setter("config_option"),
+        help=told,
+    )
+
+
+def _json_option() -> Callable[[F], F]:
+    return click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=_setter("as_json"),
+        help="Write one JSON object instead of text.",
+    )
 
 
 class CommandGroup(click.Group):
@@ -180,15 +197,24 @@ class CommandGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         context = ctx.ensure_object(Context)
         try:
-            return super().invoke(ctx)
+            returned = super().invoke(ctx)
         except ProxyRouteError as error:
-            context.out.error(error)
-            ctx.exit(error.exit_code)
+            with context.out.ended(error.exit_code):
+                context.out.error(error)
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted; `proxyroute status` tells whether something is left to do", err=True)
             ctx.exit(INTERRUPTED)
+        except OSError:
+            if not stdout_lost():
+                raise
+            ctx.exit(ProxyRouteError.exit_code)
+        else:
+            if stdout_lost():
+                ctx.exit(ProxyRouteError.exit_code)
+            return returned
         finally:
             context.ends.close()
+            stdout_lost()
 
 
 def on_terminal() -> bool:

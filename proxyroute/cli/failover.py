@@ -133,13 +133,12 @@ def failover(
             apply_dead_binlog=apply_dead_binlog,
         )
         result = engine.failover(foresee, force=force, automatic=False, confirm=confirm)
-    if ctx.as_json:
-        ctx.out.json(
-            {"plan": contingency_json(shown) if shown else None, "result": result, "verdict": verdict_of(result)}
-        )
-    else:
-        show_result(ctx.out, result)
-    raise SystemExit(result_code(result))
+    with ctx.out.ended(result_code(result)):
+        if ctx.as_json:
+            told = contingency_json(shown) if shown else None
+            ctx.out.json({"plan": told, "result": result, "verdict": verdict_of(result)})
+        else:
+            show_result(ctx.out, result)
 
 
 def show_plan(ctx: Context, target: str | None, force: bool) -> None:

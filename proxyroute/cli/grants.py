@@ -54,7 +54,8 @@ def grants(
     """Print the SQL of the least-privileged accounts.
 
     To be run once, on the primary, with the passwords filled in; again does no harm. User names come from the
-    configuration; with --version-of none is needed. The servers are asked for their version even when the account is not there yet.
+    configuration; with --version-of none is needed. The servers are asked for their version even when the account
+    is not there yet.
     """
     cluster = None if version_of and not ctx.config_file.exists() else ctx.cluster
     if flavour and not version_of:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +65,19 @@ class Output:
 
     def json(self, value: Any) -> None:
         click.echo(dump(value))
+
+    @contextlib.contextmanager
+    def ended(self, code: int) -> Iterator[None]:
+        """For the ``with`` block that shows how an act has ended: ends with ``code``, whether it could be shown or not.
+
+        Raises SystemExit.
+        """
+        try:
+            yield
+        except OSError:
+            if not stdout_lost():
+                raise
+        raise SystemExit(code)
 
     def line(self, text: object = "", level: str = "") -> None:
         self.console.print(_cell(text, level))
@@ -134,6 +151,25 @@ class Output:
             self.errors.print(styled(f"  {finding.subject}: {finding.text}"), soft_wrap=True)
             if finding.cure:
                 self.errors.print(styled(f"      {finding.cure}"), soft_wrap=True)
+
+
+def stdout_lost() -> bool:
+    """Tells whether standard output takes nothing any more; then says why, and lets go of what it still has.
+
+    Otherwise Python would try once more when it ends, and end with a code of its own.
+    """
+    try:
+        if sys.stdout is not None:  # it is None where it was closed before we began
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno != errno.EPIPE:  # else nobody reads any more, and need not be told
+            click.echo(f"standard output: {error.strerror}; not everything could be shown", err=True)
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
+        return True
+    return False
 
 
 def verdict_level(verdict: str | None) -> str:

@@ -69,11 +69,11 @@ def rejoin(ctx: Context, server: str, method: str | None, yes: bool) -> None:
         ctx.engine(listener) as engine,
     ):
         result = engine.rejoin(server, method)
-    if ctx.as_json:
-        ctx.out.json({"result": result, "verdict": str(result.proof.verdict) if result.proof else None})
-    else:
-        show_result(ctx.out, result)
-    raise SystemExit(result_code(result))
+    with ctx.out.ended(result_code(result)):
+        if ctx.as_json:
+            ctx.out.json({"result": result, "verdict": str(result.proof.verdict) if result.proof else None})
+        else:
+            show_result(ctx.out, result)
 
 
 @click.command(short_help="Compare the data of replicas with the primary.")

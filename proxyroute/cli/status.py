@@ -24,11 +24,24 @@ if TYPE_CHECKING:
     from proxyroute.engine import Engine, Summary
 
 _CLEAR = "\x1b[H\x1b[2J"
+_LEAST, _MOST = 0.1, 86400
+
+
+def _within_reason(_: click.Context, __: click.Parameter, seconds: float) -> float:
+    if not _LEAST <= seconds <= _MOST:  # nor is what is no number at all
+        raise click.BadParameter(f"{seconds:g} is not from {_LEAST:g} to {_MOST} seconds")
+    return seconds
 
 
 @click.command(short_help="Show who takes writes, who follows, and what the proxies do.")
 @click.option("--watch", is_flag=True, help="Go on until Ctrl-C; with --json one line per reading.")
-@click.option("--interval", default=1.0, show_default=True, help="Seconds between two readings of --watch.")
+@click.option(
+    "--interval",
+    default=1.0,
+    show_default=True,
+    callback=_within_reason,
+    help=f"Seconds between two readings of --watch, from {_LEAST:g} to {_MOST}.",
+)
 @common_options
 @pass_context
 def status(ctx: Context, watch: bool, interval: float) -> None:

@@ -75,11 +75,12 @@ def switchover(ctx: Context, target: str | None, yes: bool, force: bool, kill_lo
         ctx.engine(listener) as engine,
     ):
         result = engine.switchover(target, force=force, kill_long=kill_long, confirm=confirm)
-    if ctx.as_json:
-        ctx.out.json({"plan": prospect_json(shown) if shown else None, "result": result, "verdict": verdict_of(result)})
-    else:
-        show_result(ctx.out, result)
-    raise SystemExit(result_code(result))
+    with ctx.out.ended(result_code(result)):
+        if ctx.as_json:
+            told = prospect_json(shown) if shown else None
+            ctx.out.json({"plan": told, "result": result, "verdict": verdict_of(result)})
+        else:
+            show_result(ctx.out, result)
 
 
 @click.command(short_help="Finish or undo what was interrupted.")
@@ -116,18 +117,19 @@ def heal(ctx: Context, lost: Sequence[str]) -> None:
         for healed in results if ctx.cluster.notices else ():
             tell(ctx, "healed", engine.show(healed.operation))
         unread = engine.damaged()
-    if ctx.as_json:
-        told = [{"result": r, "verdict": verdict_of(r)} for r in results]
-        ctx.out.json({"results": told, "unread": unread})
-    else:
-        for result in results:
-            show_result(ctx.out, result)
-        if unread:
-            ctx.out.line("what follows cannot be read, so its operation may be open", "bad")
-            ctx.out.findings(unread)
-        elif not results:
-            ctx.out.line("nothing is open", "good")
-    raise SystemExit(Unfinished.exit_code if unread else max((result_code(r) for r in results), default=0))
+    code = Unfinished.exit_code if unread else max((result_code(r) for r in results), default=0)
+    with ctx.out.ended(code):
+        if ctx.as_json:
+            told = [{"result": r, "verdict": verdict_of(r)} for r in results]
+            ctx.out.json({"results": told, "unread": unread})
+        else:
+            for result in results:
+                show_result(ctx.out, result)
+            if unread:
+                ctx.out.line("what follows cannot be read, so its operation may be open", "bad")
+                ctx.out.findings(unread)
+            elif not results:
+                ctx.out.line("nothing is open", "good")
 
 
 def result_code(result: Result) -> int:

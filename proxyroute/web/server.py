@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import ssl
 import threading
 import time
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 
 from proxyroute.config_web import WebConfig
 from proxyroute.errors import ConfigError
+from proxyroute.model import Address
 from proxyroute.web.connections import Connection
 
 _UP = 10.0
@@ -50,7 +52,7 @@ def served(app: FastAPI, settings: WebConfig) -> Iterator[None]:
     ends = time.monotonic() + _UP
     while not server.started:
         if not thread.is_alive() or time.monotonic() > ends:
-            raise ConfigError(f"cannot listen at {settings.listen}; is the port taken? change web.listen")
+            raise ConfigError(f"cannot listen at {settings.listen}: {_why_not(settings.listen)}; change web.listen")
         thread.join(0.02)
     over = threading.Event()
     if config.ssl is not None:
@@ -110,6 +112,18 @@ def _stamp(settings: WebConfig) -> tuple[int, ...]:
         with contextlib.suppress(OSError):
             found += [os.stat(str(file)).st_mtime_ns, os.stat(str(file)).st_ino]
     return tuple(found)
+
+
+def _why_not(address: Address) -> str:
+    """Returns why nobody can listen at ``address``: uvicorn keeps that to itself."""
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(place)
+    except OSError as error:
+        return error.strerror or str(error)
+    return f"it was not up within {_UP:g} s"
 
 
 def _run(server: uvicorn.Server) -> None:

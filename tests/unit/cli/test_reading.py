@@ -242,7 +242,7 @@ def test_status_goes_on_watching_until_it_is_interrupted(
         return HEALTHY
 
     monkeypatch.setattr(engine, "look", look)
-    outcome = run("status", "--watch", "--interval", "0", "--json")
+    outcome = run("status", "--watch", "--interval", "0.1", "--json")
     assert outcome.exit_code == 0
     assert [json.loads(line)["primary"] for line in outcome.output.splitlines()] == ["db1", "db1"]
     assert engine.closed

@@ -1,0 +1,52 @@
+"""Standard output that takes nothing: how an act has ended is still told by its exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from click.testing import Result as Outcome
+
+from proxyroute.cli import main
+from proxyroute.errors import Aborted
+from tests.unit.cli.samples import DONE, FakeEngine
+
+
+@pytest.mark.parametrize(
+    ("words", "ended", "code"),
+    [
+        ("switchover --yes --json", DONE, 0),
+        ("switchover --yes --json", replace(DONE, leftovers=("follow db3",)), 7),
+        ("switchover --yes --json", Aborted("undone"), 4),
+        ("heal", DONE, 0),
+        ("status", DONE, 1),
+        ("history", DONE, 1),
+    ],
+)
+def test_on_a_full_disk_an_act_keeps_its_code_and_what_only_shows_has_failed(
+    run: Callable[..., Outcome],
+    engine: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    ended: object,
+    code: int,
+) -> None:
+    engine.outcome = ended  # type: ignore[assignment]
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as raised:
+            main(words.split())
+        monkeypatch.undo()
+    assert raised.value.code == code
+    assert "standard output: No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("interval", ["-1", "0", "nan", "1e12", "inf"])
+def test_an_interval_that_nobody_means_is_refused(
+    run: Callable[..., Outcome], engine: FakeEngine, interval: str
+) -> None:
+    outcome = run("status", "--watch", "--interval", interval)
+    assert (outcome.exit_code, "from 0.1 to 86400 seconds" in outcome.stderr) == (2, True)
