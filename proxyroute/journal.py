@@ -292,7 +292,7 @@ def _files(folder: Path) -> list[Path]:
 def unreadable(path: Path, error: OSError) -> JournalError:
     """Returns what is to be raised because ``path`` cannot be read, with what to do about it."""
     may_not = isinstance(error, PermissionError)
-    cure = "type this as the user of proxyroute serve" if may_not else "it must be readable"
+    cure = "give it to the user of proxyroute serve, and type this as that one" if may_not else "it must be readable"
     return JournalError(f"{path}: {error.strerror}; {cure}")
 
 
