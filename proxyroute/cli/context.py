@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from proxyroute.cli.output import Output, stdout_lost
+from proxyroute.cli.output import UNWRITABLE, Output, lose_stdout, stdout_lost
 from proxyroute.config import ClusterConfig, Config, config_path, load
 from proxyroute.errors import ConfigError, ProxyRouteError
 
@@ -204,9 +204,10 @@ class CommandGroup(click.Group):
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted; `proxyroute status` tells whether something is left to do", err=True)
             ctx.exit(INTERRUPTED)
-        except OSError:
-            if not stdout_lost():
+        except OSError as error:
+            if error.errno not in UNWRITABLE or error.filename is not None:
                 raise
+            lose_stdout(error)
             ctx.exit(ProxyRouteError.exit_code)
         else:
             if stdout_lost():

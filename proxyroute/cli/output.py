@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 STYLES = {"good": "green", "warn": "yellow", "bad": "bold red", "quiet": "dim"}
 _HEADINGS = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.INFO: "Notes"}
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})
+"""How a stream fails that takes nothing; what becomes of our own files has errors of its own."""
 _FINDING_STYLES = {Severity.ERROR: "bad", Severity.WARNING: "warn", Severity.INFO: "quiet"}
 
 
@@ -74,9 +76,8 @@ class Output:
         """
         try:
             yield
-        except OSError:
-            if not stdout_lost():
-                raise
+        except OSError as error:
+            lose_stdout(error)
         raise SystemExit(code)
 
     def line(self, text: object = "", level: str = "") -> None:
@@ -153,21 +154,26 @@ class Output:
                 self.errors.print(styled(f"      {finding.cure}"), soft_wrap=True)
 
 
-def stdout_lost() -> bool:
-    """Tells whether standard output takes nothing any more; then says why, and lets go of what it still has.
+def lose_stdout(error: OSError) -> None:
+    """Says why standard output takes nothing, and lets go of what it still has.
 
     Otherwise Python would try once more when it ends, and end with a code of its own.
     """
+    if error.errno != errno.EPIPE:  # else nobody reads any more, and need not be told
+        click.echo(f"standard output: {error.strerror}; not everything could be shown", err=True)
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+def stdout_lost() -> bool:
+    """Tells whether standard output does not take what it still has; then it is given up."""
     try:
         if sys.stdout is not None:  # it is None where it was closed before we began
             sys.stdout.flush()
     except OSError as error:
-        if error.errno != errno.EPIPE:  # else nobody reads any more, and need not be told
-            click.echo(f"standard output: {error.strerror}; not everything could be shown", err=True)
-        with contextlib.suppress(OSError, ValueError):
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, sys.stdout.fileno())
-            os.close(null)
+        lose_stdout(error)
         return True
     return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from proxyroute.errors import Aborted
 from tests.unit.cli.samples import DONE, FakeEngine
 
 
+@pytest.mark.parametrize("buffered", [True, False])
 @pytest.mark.parametrize(
     ("words", "ended", "code"),
     [
@@ -33,9 +35,11 @@ def test_on_a_full_disk_an_act_keeps_its_code_and_what_only_shows_has_failed(
     words: str,
     ended: object,
     code: int,
+    buffered: bool,
 ) -> None:
     engine.outcome = ended  # type: ignore[assignment]
-    with open("/dev/full", "w") as full:
+    with open("/dev/full", "wb", buffering=-1 if buffered else 0) as raw:
+        full = io.TextIOWrapper(raw, write_through=not buffered)  # as with PYTHONUNBUFFERED
         monkeypatch.setattr(sys, "stdout", full)
         with pytest.raises(SystemExit) as raised:
             main(words.split())
