@@ -6,7 +6,6 @@ Nothing of pydantic leaves the configuration: what the rest of the program gets 
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from collections.abc import Iterable
@@ -21,6 +20,8 @@ from proxyroute.model import Address
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+_LONGEST = 87_600 * 3600.0
+"""Seconds, ten years: nobody means more, and threads cannot wait for much more."""
 _LONGEST_SCRIPT = 300.0
 """Seconds; servers end our connections after ten minutes in which nothing is asked."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -54,10 +55,9 @@ EXAMPLES = {
 def parse_duration(value: object) -> float:
     """Returns seconds for ``250ms``, ``3s``, ``2m``, ``1h`` or a number of seconds. Raises ValueError."""
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match:
-        return round(float(match[1]) * _UNITS[match[2]], 9)
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and math.isfinite(value):
-        return float(value)
+    number = float(match[1]) * _UNITS[match[2]] if match else value
+    if isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= _LONGEST:
+        return round(float(number), 9)
     raise ValueError(f"{value!r} is not a duration; write a number of seconds, or 250ms, 3s, 2m, 1h")
 
 

@@ -285,6 +285,8 @@ def test_a_mistake_names_line_field_and_what_would_be_right(
 SECTION_MISTAKES: list[tuple[str, int, str, str]] = [
     ("switchover: {freeze_budget: 3 parsecs}", 9, "switchover.freeze_budget", "'3 parsecs' is not a duration"),
     ("switchover: {freeze_budget: -1}", 9, "switchover.freeze_budget", "is not a duration"),
+    (f"switchover: {{freeze_budget: 1{'0' * 400}}}", 9, "switchover.freeze_budget", "is not a duration"),
+    (f"switchover: {{freeze_budget: 1{'0' * 400}h}}", 9, "switchover.freeze_budget", "is not a duration"),
     ("switchover: {freeze_budget: 0}", 9, "switchover.freeze_budget", "above zero"),
     ("switchover: {freeze_bugdet: 3s}", 9, "switchover.freeze_bugdet", "did you mean freeze_budget?"),
     ("switchover: {freeze: gently}", 9, "switchover.freeze", "flush_tables or backup_stage"),
