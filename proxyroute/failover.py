@@ -142,7 +142,7 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
         note.detail, restless = _stop_receivers(parts, op, old, orders.participants)
     with op.step("apply what was received") as note:
         goal = _received(parts, op, orders, view)
-        _apply(parts, [name for name in (plan.candidate, orders.fetch_from) if name], orders.patience)
+        _apply(parts, plan.candidate, orders.fetch_from, orders.patience)
         note.detail = f"{new.name} is at {new.position(Deadline.after(_ANSWER))}"
     if orders.fetch_from:
         with op.step("fetch") as note:
@@ -374,15 +374,21 @@ def _doubt(op: Operation, orders: Orders, text: str, cure: str) -> None:
     add_doubt(op, text)
 
 
-def _apply(parts: Parts, names: Sequence[str], patience: float) -> None:
-    """Waits until the servers have applied what each has received itself; it never stops whom it waits for."""
+def _apply(parts: Parts, candidate: str, fetch_from: str, patience: float) -> None:
+    """Waits until the candidate, and who gives it more, have applied what each has received itself.
+
+    It never stops whom it waits for. Who only gives more is not waited for where nothing is applied, or with a delay:
+    what it has executed is fetched.
+    """
     deadline = Deadline.after(patience)
 
     def await_all(server: Server) -> None:
         for source in server.look(deadline.within(_ANSWER)).sources:
-            server.wait_for(source.received, deadline)
+            if source.applies_now or server.name == candidate:
+                server.wait_for(source.received, deadline)
 
-    # all at once, for the time is the same one; and a moment longer, so that who is late can say for what
+    # both at once, for the time is the same one; and a moment longer, so that who is late can say for what
+    names = [name for name in (candidate, fetch_from) if name]
     outcomes = each(parts.site.pick(names), await_all, Deadline.after(patience + _ANSWER))
     for name in names:
         outcomes[name].get()

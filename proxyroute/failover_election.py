@@ -258,9 +258,13 @@ class _Contest:
             if answer is Containment.NO:
                 text = f"{name} has received {rest}, which {winner.name} lacks and cannot fetch"
                 cure = f"START SLAVE SQL_THREAD on {name} so that it can serve them, or --force does without them"
+                channel = self.holdings.channels.get(name)
                 if self.holdings.foreign(server):
                     text += f": {name} would give it what came from its other sources too"
                     cure = f"--to {name} promotes it with all that it has, or --force does without them"
+                elif channel is not None and channel.applier and channel.delay_seconds:
+                    text += f": {name} applies what it receives {channel.delay_seconds} s later"
+                    cure = f"wait until {name} has applied them, or --force does without them"
                 missing.append(text)
                 findings.append(self._finding("failover.unfetchable", name, text, cure))
             elif not by_order(self.holdings.reference, winner, goal, rest):

@@ -69,13 +69,14 @@ class Holdings:
     def servable(self, server: Status) -> Position | None:
         """What another one can fetch from this server; None when it can serve nobody.
 
+        What lies in its relay logs it serves once that is applied: not while nothing is applied there, or with a delay.
         One on which another cluster's history lies as well would give that too.
         """
         if not server.relays_updates or self.own_events(server) is not Containment.YES or self.foreign(server):
             return None
         source = self.channels.get(server.name)
         executed = self.ours(server, server.executed)
-        return self.received(server) if source is not None and source.applier else executed
+        return self.received(server) if source is not None and source.applies_now else executed
 
     def foreign(self, server: Status) -> bool:
         """Tells whether there is something on this server that other sources gave it."""

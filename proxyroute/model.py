@@ -145,6 +145,11 @@ class Source:
         return self.receiver is Receiver.RUNNING and self.applier
 
     @property
+    def applies_now(self) -> bool:
+        """Whether what it has received is applied as soon as that can be done: nobody has stopped or delayed it."""
+        return self.applier and not self.delay_seconds
+
+    @property
     def gave_up(self) -> bool:
         """Whether the receiver has ended by itself, after as many vain attempts as it makes (MySQL from 8.4 on: ten).
 

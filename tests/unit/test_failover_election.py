@@ -171,6 +171,19 @@ def test_a_server_in_maintenance_still_gives_what_it_has() -> None:
     assert (election.winner, election.fetch_from) == ("db3", "db2")
 
 
+def test_one_that_applies_with_a_delay_gives_what_it_has_applied_and_not_what_it_has_only_received() -> None:
+    """The failover would wait for an hour, and for nothing: its patience is over before."""
+    later = replica(3, replace(lost_channel("0-1-105"), delay_seconds=3600), executed="0-1-90")
+    election = elect(lost(2), later, failover=LOSSLESS)
+    assert (election.winner, election.fetch_from, str(election.goal)) == ("db2", None, "0-1-100")
+    (finding,) = election.findings
+    assert (finding.code, finding.subject, finding.forceable) == ("failover.unfetchable", "db3", True)
+    assert finding.text.endswith("db3 applies what it receives 3600 s later")
+    applied = replace(later, executed=position("0-1-103"))
+    election = elect(lost(2), applied, failover=LOSSLESS)
+    assert (election.fetch_from, str(election.goal)) == ("db3", "0-1-103")
+
+
 def test_one_that_serves_nobody_cannot_be_fetched_from() -> None:
     election = elect(lost(2, "0-1-105", relays_updates=False), lost(3), failover=LOSSLESS)
     assert (election.winner, election.fetch_from) == ("db3", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from proxyroute.failover import Orders
 from proxyroute.gtid import Containment
 from proxyroute.history import report_from
 from proxyroute.journal import outcome, read
-from proxyroute.model import Deadline, Peer
+from proxyroute.model import Deadline, Peer, Status
 from proxyroute.operation import Operation, resume
 from proxyroute.recovery import recover
 from tests.support.builders import position
@@ -70,6 +71,27 @@ def test_a_history_that_the_primary_did_not_have_is_still_no_failover(tmp_path: 
     with pytest.raises(Aborted, match="db2 lacks 0-9-1"):
         start(world, proxy, tmp_path / "other.jsonl", [], replace(orders(world), reference=reference))
     assert not world.servers["db2"].writable
+
+
+@pytest.mark.parametrize("channel", [{"delay_seconds": 3600}, {"applier": False}], ids=["delayed", "stopped"])
+def test_who_gives_more_is_not_waited_for_where_nothing_is_applied(tmp_path: Path, channel: dict[str, Any]) -> None:
+    """It gives what it has executed; what lies in its relay logs comes too late, or never."""
+    world, proxy = dead_world()
+    new, ahead = world.servers["db2"], world.servers["db3"]
+    new.executed = position("0-1-1")
+    more = ahead.executed.merge(position("0-1-999"))
+    plain = ahead.look
+
+    def look(deadline: Deadline) -> Status:
+        status = plain(deadline)
+        return replace(status, sources=tuple(replace(s, received=more, **channel) for s in status.sources))
+
+    ahead.look = look  # type: ignore[method-assign]
+    had = ahead.executed
+    start(world, proxy, tmp_path / "f.jsonl", [], orders(world, fetch_from="db3", may_lack=True))
+    assert new.writable
+    assert new.executed.contains(had) is Containment.YES, "what it had executed was fetched"
+    assert kept(tmp_path / "f.jsonl", "missing") == "0-1-999"
 
 
 def claimed_last(file: Path) -> tuple[list[str], str]:
