@@ -16,7 +16,7 @@ from proxyroute.decided import Undo
 from proxyroute.errors import Refused, ScriptFailed, Unfinished
 from proxyroute.failover_stock import keep_goal, take_stock
 from proxyroute.gtid import Containment, Position
-from proxyroute.holdings import by_order
+from proxyroute.holdings import by_order, forgotten
 from proxyroute.inspection import Event
 from proxyroute.model import Deadline, Peer, Receipt, ReceiptState, Receiver, RouteTable, View
 from proxyroute.moment import Moment
@@ -340,17 +340,21 @@ def _stop_receivers(
 def _received(parts: Parts, op: Operation, orders: Orders, view: View) -> Position:
     """Returns, and keeps, everything that is left of the cluster's history, applied or not: nothing may be dropped.
 
-    Raises Unfinished when somebody has fallen silent who may have what was acknowledged, and nothing may be lacking.
+    Raises Unfinished when somebody who may have what was acknowledged has fallen silent, or started anew and lost it,
+    and nothing may be lacking.
     """
     # those that were silent when it began are not waited for again
     spared = [n for n in view.servers if view.status(n) is None and n not in orders.participants]
     found = take_stock(parts, op, orders.reference, spared)
+    back = f"bring {op.plan.primary} back"
     for name in (n for n in orders.participants if n not in found.servers):
         op.note(f"{name} fell silent: what only it has received is not counted")
         if name in orders.acknowledgers:
-            _doubt(
-                op, orders, f"{name} may have acknowledged what nobody else has, and has fallen silent", f"start {name}"
-            )
+            text = f"{name} may have acknowledged what nobody else has, and has fallen silent"
+            _doubt(op, orders, text, f"{back}, or {name} if it has run all the time,")
+    for name in (n for n in orders.acknowledgers if n in found.servers):
+        if text := forgotten(found.servers[name], op.plan.primary, orders.seen_writing):
+            _doubt(op, orders, text, back)
     return keep_goal(parts, op, found)
 
 

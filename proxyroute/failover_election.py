@@ -16,7 +16,7 @@ from proxyroute.conditions import Objection, Replica
 from proxyroute.decided import FailoverElection, Ranked
 from proxyroute.election import Rejection, Rule, Waived, in_words
 from proxyroute.gtid import Containment, Position
-from proxyroute.holdings import Holdings, by_order
+from proxyroute.holdings import Holdings, by_order, forgotten
 from proxyroute.known import Known
 from proxyroute.model import Finding, Severity, Silent, Status
 from proxyroute.policy import FailoverPolicy, Policy
@@ -323,7 +323,10 @@ class _Contest:
             text = f"{name} did not wait when no replica was left that could acknowledge"
             cure = "for the next time: rpl_semi_sync_master_wait_no_slave=ON on every server"
             yield self._finding("failover.wait_no_replica", name, text, cure)
-        absent = [n for n in (*sync.acknowledgers, *sync.formerly) if n not in self.servers]
+        top = self.sightings.view.status(name)
+        lives = top is not None and top.writable  # whoever starts anew beside it gets everything once more
+        members = (*sync.acknowledgers, *sync.formerly)
+        absent = [n for n in members if n not in self.servers]
         unnamed = max(0, sync.clients - len(sync.acknowledgers))
         if absent or unnamed:
             who = [
@@ -331,8 +334,15 @@ class _Contest:
                 *([f"{unnamed} that {'is' if unnamed == 1 else 'are'} not configured here"] * bool(unnamed)),
             ]
             text = f"{' and '.join(who)} may have acknowledged what nobody else has, and does not take part"
-            cure = f"start {', '.join(absent)}" if absent else "add every replica to the configuration"
+            cure = "add every replica to the configuration"
+            if absent:
+                there = ", ".join(absent)
+                cure = f"start {there}" if lives else f"bring {name} back, or {there} if it has run all the time"
             yield self._finding("failover.acknowledger", absent[0] if absent else name, text, cure)
+        for server in (self.servers[n] for n in members if n in self.servers and not lives):
+            if text := forgotten(server, name, known.moment):
+                cure = f"bring {name} back, which may have it, or --force does without it"
+                yield self._finding("failover.acknowledger", server.name, text, cure)
 
     def _finding(self, code: str, subject: str, text: str, cure: str) -> Finding:
         """An error under ``lossless``, which ``--force`` passes over; a warning under ``most_advanced``."""

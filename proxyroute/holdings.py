@@ -12,6 +12,7 @@ from functools import cached_property
 
 from proxyroute.gtid import Containment, Position
 from proxyroute.model import Source, Status
+from proxyroute.moment import Moment
 from proxyroute.sight import Sightings
 
 
@@ -129,3 +130,19 @@ def by_order(reference: Position | None, server: Status, reached: Position, rest
     """
     known = reference is not None and reference.contains(rest) is Containment.YES
     return known and server.strict and reached.as_far_as(rest)
+
+
+def forgotten(server: Status, primary: str, since: Moment | None) -> str:
+    """Returns why ``server`` may have lost what it acknowledged to ``primary``, which was last seen well at ``since``.
+
+    What a replica acknowledges lies in its relay logs. One that starts anew begins with empty ones, and gets what it
+    had not applied from its source once more, if that is still there: so a start before that sight has cost nothing.
+    Empty: it has run since.
+    """
+    ago = since.ago() if since is not None else None
+    if ago is not None and server.uptime_seconds >= ago:
+        return ""
+    text = f"{server.name} has started anew since {primary} was last seen taking writes"
+    if ago is None:
+        text = f"nobody can tell whether {text}"
+    return f"{text}: what it had acknowledged and not applied may be gone"

@@ -37,6 +37,7 @@ def server(number: int, executed: str = NOW, **changes: Any) -> Status:
         connections=5,
         connections_limit=100,
         net_timeout_seconds=4.0,
+        uptime_seconds=86400.0,
     )
     return replace(healthy, **changes)
 

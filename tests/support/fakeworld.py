@@ -107,6 +107,7 @@ class FakeServer:
     alive: bool = True
     semi_primary: bool = False
     semi_replica: bool = False
+    uptime: float = 86400.0
     broken: str = ""
     """What of its host does not work, ``look`` or ``fetch``; or of what is applied to it, ``settle``."""
 
@@ -158,6 +159,7 @@ class FakeServer:
             connections_limit=self.limit,
             net_timeout_seconds=4,
             event_scheduler=self.scheduler,
+            uptime_seconds=self.uptime,
         )
 
     def inspect(self, deadline: Deadline, policy: Policy) -> Inspection:

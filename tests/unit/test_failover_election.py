@@ -14,6 +14,7 @@ from proxyroute.failover_election import elect_failover, reason_codes, rejection
 from proxyroute.gtid import Containment
 from proxyroute.known import Known, SyncSight
 from proxyroute.model import Severity, Silent, Status
+from proxyroute.moment import Moment
 from proxyroute.policy import FailoverPolicy, Policy
 from proxyroute.sight import Sightings
 from tests.support.builders import address, channel, position, replica, server, silent, view
@@ -22,7 +23,7 @@ from tests.support.story import lost, lost_channel
 POLICY = Policy()
 LOSSLESS, ADVANCED = FailoverPolicy(), FailoverPolicy(policy="most_advanced")
 SYNC = SyncSight(True, True, True, 10.0, 2, ("db2", "db3"))
-KNOWN = Known("db1", 1000.0, ("db2", "db3"), {"db1": 1}, position("0-1-100"), SYNC)
+KNOWN = Known("db1", 1000.0, ("db2", "db3"), {"db1": 1}, position("0-1-100"), SYNC, moment=Moment.now())
 
 
 def seen(*servers: Status | Silent) -> Sightings:
@@ -279,6 +280,7 @@ def test_an_acknowledger_that_is_silent_is_named() -> None:
     (finding,) = election.findings
     assert (finding.code, finding.subject) == ("failover.acknowledger", "db3")
     assert "db3 may have acknowledged" in finding.text
+    assert finding.cure == "bring db1 back, or db3 if it has run all the time", "one that starts anew has lost it"
 
 
 def test_one_that_could_acknowledge_until_its_connection_broke_is_missed_as_well() -> None:
@@ -289,6 +291,54 @@ def test_one_that_could_acknowledge_until_its_connection_broke_is_missed_as_well
         [("failover.acknowledger", "db3")],
     )
     assert elect(lost(2), lost(3), failover=LOSSLESS, known=known).lossless, "it takes part"
+
+
+def seen_before(seconds: float, sync: SyncSight = SYNC) -> Known:
+    now = Moment.now()
+    assert now is not None
+    return replace(KNOWN, semi_sync=sync, moment=now.after(-seconds))
+
+
+def test_an_acknowledger_that_has_started_anew_since_may_have_lost_what_it_acknowledged() -> None:
+    """One power feed took it and the primary: its relay logs are empty now, and nobody else had what lay there."""
+    restarted = replace(lost(2), uptime_seconds=3)
+    known = replace(seen_before(30), executed=position("0-1-107"))
+    election = elect(restarted, lost(3, "0-1-99", "0-1-99"), failover=LOSSLESS, known=known)
+    assert (election.winner, election.lossless) == ("db2", False)
+    assert [(f.code, f.subject) for f in election.findings] == [
+        ("failover.acknowledger", "db2"),
+        ("failover.lost", "db1"),
+    ]
+    assert "db2 has started anew since db1 was last seen taking writes" in election.findings[0].text
+    assert codes(elect(restarted, lost(3), failover=LOSSLESS, known=seen_before(30))) == {"failover.acknowledger"}
+    formerly = replace(SYNC, clients=1, acknowledgers=("db3",), formerly=("db2",))
+    (finding,) = elect(restarted, lost(3), failover=LOSSLESS, known=seen_before(30, formerly)).findings
+    assert (finding.code, finding.subject) == ("failover.acknowledger", "db2")
+
+
+def test_one_that_started_anew_before_the_last_good_sight_has_got_it_all_again() -> None:
+    restarted = replace(lost(2), uptime_seconds=33)
+    assert elect(restarted, lost(3), failover=LOSSLESS, known=seen_before(30)).lossless
+    bystander = replace(SYNC, clients=1, acknowledgers=("db3",))
+    soon = replace(lost(2), uptime_seconds=3)
+    assert elect(soon, lost(3), failover=LOSSLESS, known=seen_before(30, bystander)).lossless, "it acknowledged nothing"
+
+
+@pytest.mark.parametrize("moment", [None, Moment("another start", 1e12)], ids=["not kept", "before a start"])
+def test_whether_it_has_started_anew_nobody_can_tell_of_a_sight_whose_age_nobody_knows(moment: Moment | None) -> None:
+    election = elect(lost(2), lost(3), failover=LOSSLESS, known=replace(KNOWN, moment=moment))
+    assert (election.lossless, codes(election)) == (False, {"failover.acknowledger"})
+    assert all(f.text.startswith("nobody can tell whether db") for f in election.findings)
+
+
+def test_beside_a_primary_that_takes_writes_nobody_has_lost_anything_by_starting_anew() -> None:
+    """It fetches that again; asked beforehand, in quiet times."""
+    anew = replace(replica(2), uptime_seconds=0.0)
+    found = Sightings.of(view(server(1), anew, replica(3)), 10.0)
+    assert elect_failover(found, "db1", POLICY, LOSSLESS, replace(KNOWN, moment=None)).lossless
+    found = Sightings.of(view(server(1), anew, silent(3)), 10.0)
+    (finding,) = elect_failover(found, "db1", POLICY, LOSSLESS, replace(KNOWN, moment=None)).findings
+    assert finding.cure == "start db3"
 
 
 def test_what_the_primary_had_and_nobody_received_is_counted() -> None:

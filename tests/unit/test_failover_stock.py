@@ -15,6 +15,7 @@ from proxyroute.gtid import Containment
 from proxyroute.history import report_from
 from proxyroute.journal import outcome, read
 from proxyroute.model import Deadline, Peer, Status
+from proxyroute.moment import Moment
 from proxyroute.operation import Operation, resume
 from proxyroute.recovery import recover
 from tests.support.builders import position
@@ -28,7 +29,8 @@ ACKNOWLEDGED = ("db2", "db3")
 def orders(world: World, **more: object) -> Orders:
     """Orders under ``lossless`` after a good sight of everybody."""
     reference = world.servers["db1"].executed
-    return replace(lossless(), reference=reference, acknowledgers=ACKNOWLEDGED, **more)  # type: ignore[arg-type]
+    sight = {"reference": reference, "acknowledgers": ACKNOWLEDGED, "seen_writing": Moment.now()}
+    return replace(lossless(), **sight, **more)  # type: ignore[arg-type]
 
 
 def kept(file: Path, name: str) -> object:
@@ -136,9 +138,27 @@ def dies(server: FakeServer) -> None:
 def test_an_acknowledger_that_falls_silent_after_the_election_is_no_lossless_failover(tmp_path: Path) -> None:
     world, proxy = sibling_world(dies)
     file = tmp_path / "silent.jsonl"
-    with pytest.raises(Aborted, match=r"db3 may have acknowledged what nobody else has.*start db3"):
+    with pytest.raises(Aborted, match=r"db3 may have acknowledged what nobody else has.*bring db1 back, or db3 if"):
         start(world, proxy, file, [], orders(world))
     assert not world.servers["db2"].writable
+
+
+def restarts(server: FakeServer) -> None:
+    server.uptime = 0.0
+
+
+def test_an_acknowledger_that_starts_anew_after_the_election_is_no_lossless_failover(tmp_path: Path) -> None:
+    """What lay in its relay logs is gone, and is counted nowhere any more."""
+    world, proxy = sibling_world(restarts)
+    with pytest.raises(Aborted, match=r"db3 has started anew since db1 was last seen taking writes.*bring db1 back"):
+        start(world, proxy, tmp_path / "anew.jsonl", [], orders(world))
+    assert not world.servers["db2"].writable
+    world, proxy = sibling_world(restarts)
+    file = tmp_path / "forced.jsonl"
+    start(world, proxy, file, [], orders(world, may_lack=True))
+    doubts, verdict = claimed_last(file)
+    assert doubts[0].startswith("db3 has started anew")
+    assert verdict == "UNKNOWN"
 
 
 def test_where_it_may_be_lost_it_is_told(tmp_path: Path) -> None:
