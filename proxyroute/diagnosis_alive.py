@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from proxyroute import topology
@@ -20,30 +21,45 @@ def read_only(case: Case) -> bool:
 
 def _has_restarted(case: Case) -> bool:
     """It runs for less long than since it was last seen to take writes."""
-    track, top = case.track, case.top
-    if track is None or top is None or track.last is None or top.writable:
+    track, top, began = case.track, case.top, _began(case)
+    if track is None or top is None or top.writable:
         return False
     if track.writable_at is not None:
-        return track.last.at - top.uptime_seconds > track.writable_at
+        return began > track.writable_at
     if case.known is None or case.known.primary != top.name or case.wall is None:
         return False
-    seen = case.wall - (case.now - track.last.at)
-    return seen - top.uptime_seconds > case.known.at
+    return case.wall - (case.now - began) > case.known.at
+
+
+def _began(case: Case) -> float:
+    """When the process began that answers for the primary, on the monotonic clock; never, while none does."""
+    last = case.track.last if case.track else None
+    return last.at - case.top.uptime_seconds if last is not None and case.top is not None else math.inf
 
 
 def _held(case: Case, name: str) -> Containment:
-    """Tells whether the primary has executed everything that replica ``name`` has received, as last seen."""
-    track = case.sightings.tracks[name]
+    """Tells whether the primary has executed everything that replica ``name`` has received, as last seen.
+
+    Nobody can tell of one that is silent, unless it was seen since the primary came back: it may be silent to us alone,
+    and have received until the primary went.
+    """
+    track, began = case.sightings.tracks[name], _began(case)
     server = track.good.seen if track.good else None
     if not isinstance(server, Status) or case.top is None:
+        return Containment.UNKNOWN
+    if track.status is None and not track.good_since(began):
         return Containment.UNKNOWN
     source = case.sightings.channel(server, case.name)
     return case.top.executed.contains(server.executed.merge(source.received) if source else server.executed)
 
 
-def _followers(case: Case) -> tuple[str, ...]:
-    """Replicas that may have received from the primary: those that answer, and those that do not."""
-    return (*case.channels, *case.absent)
+def _uncontained(case: Case) -> list[str]:
+    """Replicas that may have received what the primary lacks: those that answer, and those that do not.
+
+    One that does not answer and is in maintenance does not count: somebody has said that it is to be left alone.
+    """
+    silent = [name for name in case.absent if name not in case.rules.aside]
+    return [name for name in (*case.channels, *silent) if _held(case, name) is not Containment.YES]
 
 
 def restarted(case: Case) -> bool:
@@ -52,9 +68,11 @@ def restarted(case: Case) -> bool:
 
 def tell_restarted(case: Case) -> str:
     up = f"{case.top.uptime_seconds:g}" if case.top else "?"
-    text = f"{case.name} has restarted {up} s ago, refuses writes, and nothing received elsewhere is missing there"
+    known = "nobody can tell whether something" if _uncontained(case) else "nothing"
+    text = f"{case.name} has restarted {up} s ago, refuses writes, and {known} received elsewhere is missing there"
     lost = lost_since(case.known, case.top)
-    return f"{text}; it has lost {lost}, which nobody has received, and will use these numbers again" if lost else text
+    where = "nobody who answers has received" if _uncontained(case) else "nobody has received"
+    return f"{text}; it has lost {lost}, which {where}, and will use these numbers again" if lost else text
 
 
 def restarted_behind(case: Case) -> bool:
@@ -69,12 +87,13 @@ def tell_restarted_behind(case: Case) -> str:
 
 def replicas_contained(case: Case) -> Iterator[Finding]:
     """Reopened only when nothing can be elsewhere; what nobody can tell blocks."""
-    for name in _followers(case):
-        if _held(case, name) is Containment.YES:
-            continue
+    for name in _uncontained(case):
         cure = f"start {name}, or on {case.name}: SET GLOBAL read_only=0;"
         if case.sightings.tracks[name].good:
             text = f"nobody can tell whether {case.name} has everything that {name} has received"
+            if name in case.absent:
+                text = f"{name} does not answer, and {text}"
+                cure = f"bring {name} back; if it can have nothing that counts: proxyroute maintenance {name} on"
             yield Finding("failover.uncontained", Severity.ERROR, name, text, cure, forceable=True)
         else:
             text = f"{name} was never seen, and may have received what {case.name} lacks"

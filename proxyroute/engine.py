@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from proxyroute.failover import failover
 from proxyroute.guard import Guard
 from proxyroute.history import Summary, result_of, untouched
 from proxyroute.journal import Journal, Listener, Record
-from proxyroute.model import Deadline, Finding, Observed, Receipt, Status, View
+from proxyroute.model import Deadline, Finding, Observed, Receipt, View
 from proxyroute.operation import Operation, new_id, resume
 from proxyroute.outcome import Result
 from proxyroute.parts import LOOK, Parts
@@ -37,6 +37,7 @@ from proxyroute.recovery import recover
 from proxyroute.rejoin import KIND as REJOIN
 from proxyroute.rejoining import heal_rejoin, run_rejoin, run_verify
 from proxyroute.routes import highest_epoch
+from proxyroute.sight import Sightings
 from proxyroute.switchover import switchover
 from proxyroute.upkeep import Corrected
 from proxyroute.verify import Comparison
@@ -300,10 +301,10 @@ class Engine(EngineLooks):
             needed = self.upkeep.needed(view, observed)
             return None if needed is None else self.upkeep.correct(*needed, observed)
 
-    def reopen(self, primary: str, *, semi_sync: bool, last: Mapping[str, Status] | None = None) -> str:
+    def reopen(self, primary: str, *, semi_sync: bool, last: Sightings | None = None) -> str:
         """Lets a primary that has restarted take writes again; returns what was done. Raises Refused, Busy.
 
-        ``last`` is what the caller has itself seen last of servers that may be silent by now.
+        ``last`` is what the caller has itself seen of servers that may be silent by now.
         """
         with self._held("reopen"):
             return self.upkeep.reopen(primary, semi_sync=semi_sync, last=last)

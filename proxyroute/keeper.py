@@ -216,8 +216,8 @@ class Keeper:
             elif diagnosis.action is Action.REOPEN and automatic:
                 known = self._sentry.known
                 waited = known is not None and known.primary == diagnosis.primary and known.semi_sync is not None
-                last = self._sentry.last_seen()
-                lost = lost_since(known, last.get(diagnosis.primary))
+                last = self._sentry.sightings()
+                lost = lost_since(known, last.view.status(diagnosis.primary))
                 done = self._engine.reopen(diagnosis.primary, semi_sync=waited, last=last)
                 told = f"{done}; but it has lost {lost} in its restart, which nobody has received" if lost else done
                 self._tell.done(told, "warn" if lost else "good")

@@ -22,7 +22,7 @@ from proxyroute.history import Ledger, rebuilt
 from proxyroute.inspection import Event
 from proxyroute.known import Known, moved
 from proxyroute.known import remember as known_after
-from proxyroute.model import Deadline, Observed, Status
+from proxyroute.model import Deadline, Observed
 from proxyroute.moment import Moment
 from proxyroute.policy import Policy
 from proxyroute.probing import Prober
@@ -92,12 +92,6 @@ class Sentry:
             self._standing = (time.monotonic(), *found)
         _, standing, being_rebuilt = self._standing
         return standing, being_rebuilt
-
-    def last_seen(self) -> dict[str, Status]:
-        """Returns what this process has itself seen of each server when it answered last."""
-        tracks = self.sightings().tracks.values()
-        seen = {t.name: t.good.seen for t in tracks if t.good is not None}
-        return {name: status for name, status in seen.items() if isinstance(status, Status)}
 
     def wait_change(self, seconds: float) -> bool:
         """Waits until something has changed, ``seconds`` at the most; tells whether it has."""

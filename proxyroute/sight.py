@@ -80,6 +80,11 @@ class Track:
         seen = self.last.seen if self.last else None
         return seen if isinstance(seen, Silent) else None
 
+    def good_since(self, moment: float) -> Status | None:
+        """Returns its last good reading, if the look began after ``moment`` on the monotonic clock, else None."""
+        good = self.good
+        return good.seen if good is not None and good.began >= moment and isinstance(good.seen, Status) else None
+
     def add(self, sighting: Sighting) -> Track:
         """Returns the track with one more look."""
         recent = (*self.recent, sighting)[-KEPT:]

@@ -26,7 +26,6 @@ from proxyroute.model import (
     ReceiptState,
     Receiver,
     RouteTable,
-    Status,
     View,
 )
 from proxyroute.operation import new_id
@@ -35,6 +34,7 @@ from proxyroute.policy import Policy
 from proxyroute.ports import Lease
 from proxyroute.routes import highest_epoch
 from proxyroute.routing import route
+from proxyroute.sight import Sightings
 from proxyroute.site import shut
 
 _PREPARE = 6.0
@@ -138,15 +138,16 @@ class Upkeep:
         receipts = proxies.settle(replace(table, epoch=epoch), Deadline.after(_TELL))
         return Corrected(found.wrong, epoch, receipts)
 
-    def reopen(self, primary: str, *, semi_sync: bool, last: Mapping[str, Status] | None = None) -> str:
+    def reopen(self, primary: str, *, semi_sync: bool, last: Sightings | None = None) -> str:
         """Lets ``primary``, which has restarted and refuses writes, take them again; returns what was done.
 
         With ``semi_sync`` it waited for acknowledgements before, and does again: a restart may have forgotten that.
 
         Like every opening it reads everybody else first. Raises Refused unless all of them refuse writes and have
         received nothing that it lacks. Whoever does not answer is judged by ``last``, what whoever calls has itself
-        seen of it last (closed by then and silent since, it was not opened by anybody with our lease), and is no
-        matter in maintenance; one that was never seen may be anything.
+        seen of it (closed by then and silent since, it was not opened by anybody with our lease), if that was after
+        ``primary`` came back: before, it may have received on. In maintenance it is no matter; one that was never seen
+        may be anything.
         """
         view = self._parts.site.look(Deadline.after(LOOK))
         server = view.status(primary)
@@ -154,14 +155,15 @@ class Upkeep:
             raise Refused(f"{primary} does not answer as a primary any more")
         if server.writable:
             return f"{primary} takes writes already"
-        last, aside = last or {}, self._policy().aside
-        unknown = [s.name for s in view.silent if s.name not in last and s.name not in aside]
+        came_back, aside = time.monotonic() - server.uptime_seconds, self._policy().aside
+        silent = {s.name: last.tracks[s.name].good_since(came_back) if last else None for s in view.silent}
+        unknown = [name for name, seen in silent.items() if seen is None and name not in aside]
         if unknown:
             raise Refused(
                 f"{primary} is not opened: {', '.join(unknown)} does not answer, and may take writes or have received "
                 f"what {primary} lacks; if that cannot be type: proxyroute maintenance {unknown[0]} on"
             )
-        for other in (*view.seen, *(last[s.name] for s in view.silent if s.name in last and s.name not in aside)):
+        for other in (*view.seen, *(seen for name, seen in silent.items() if seen is not None and name not in aside)):
             if other.name == primary:
                 continue
             if other.writable:

@@ -167,7 +167,7 @@ def test_the_old_primary_comes_back_writable_and_is_closed_and_no_proxied_client
 
 @pytest.mark.parametrize("dead", [0, 1])
 def test_a_primary_that_restarts_read_only_and_has_everything_is_opened_again(acknowledged: Lab, dead: int) -> None:
-    """Also while a replica is away that serve has seen closed before."""
+    """While a replica is away it may go on receiving from the primary, until somebody says that it is of no matter."""
     site, old = acknowledged, acknowledged.cluster.primary
     create_table(old)
     site.cluster.await_synced()
@@ -182,11 +182,17 @@ def test_a_primary_that_restarts_read_only_and_has_everything_is_opened_again(ac
         old.kill9()
         old.start()
         served.daemon.go_on()
+        for node in away:
+            blocked = served.await_told("blocked", f"{node.name} does not answer", 60)
+            assert f"proxyroute maintenance {node.name} on" in blocked
+            assert site.cluster.writable == ()
+            assert site.run("maintenance", node.name, "on").returncode == 0
         served.await_told("acted", f"{old.name} takes writes again", 60)
         assert site.cluster.primary is old
         assert not any("failover" in text for text in served.texts("acted"))
         for node in away:
             node.start()
+            assert site.run("maintenance", node.name, "off").returncode == 0
         until(lambda: all(n.replicates() for n in site.cluster if n is not old), "the replicas to follow again")
         until(lambda: waits_for_acknowledgements(site.cluster), "the primary to wait for acknowledgements as before")
         await_settled(site)

@@ -238,6 +238,25 @@ def test_a_restarted_primary_is_not_reopened_while_a_replica_cannot_tell_what_it
     assert blocked(told) == {"failover.unheard"}
 
 
+def test_what_a_silent_replica_had_before_the_primary_came_back_tells_nothing() -> None:
+    """It is silent to us alone, and went on receiving for ten minutes; then a crash took the tail from the primary."""
+    found = well(server(1), replica(2), replica(3))
+    for n in range(600):
+        found = look(found, 5.0 + n, server(1, f"0-1-{101 + n}"), silent(3, Silence.CROWDED))
+    back = server(1, "0-1-698", writable=False, uptime_seconds=3)
+    found = look(found, 610.0, back, replica(2, channel(received="0-1-698"), executed="0-1-698"), silent(3))
+    had = replace(KNOWN, executed=position("0-1-700"))
+    told = judge(found, 610.1, known=had)
+    assert (told.name, told.action) == ("PrimaryRestarted", Action.PEOPLE)
+    assert blocked(told) == {"failover.uncontained"}
+    assert "nobody can tell whether something received elsewhere is missing there" in told.text
+    assert "which nobody who answers has received" in told.text
+    assert told.blockers[0].cure.endswith("proxyroute maintenance db3 on")
+    assert judge(found, 610.1, known=had, rules=Policy(aside=("db3",))).action is Action.REOPEN
+    seen = replica(3, channel(received="0-1-698"), executed="0-1-698")
+    assert judge(look(look(found, 611.0, seen), 612.0, silent(3)), 612.1).action is Action.REOPEN
+
+
 def test_a_history_that_nobody_knows_blocks_the_reopening() -> None:
     found = look(restarted(), 10.0, replica(3, executed="0-1-100,0-7-3"))
     assert blocked(judge(found)) == {"failover.uncontained"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from proxyroute.model import Deadline, Epoch, Observed
 from proxyroute.parts import Parts
 from proxyroute.policy import Policy
 from proxyroute.routes import Routes
+from proxyroute.sight import Sightings
 from proxyroute.site import Site
 from proxyroute.upkeep import Upkeep
 from tests.support.builders import position
@@ -53,7 +56,7 @@ def restarted(
 ) -> tuple[World, Upkeep]:
     """db1 has restarted and refuses writes; everybody has what it has. The proxy was told ``route`` last."""
     world, proxy = make_world()
-    world.servers["db1"].writable = False
+    world.servers["db1"].writable, world.servers["db1"].uptime = False, 3.0
     proxy.primary, proxy.epoch = route
     parts = Parts(Site("shop", world.servers), Routes([proxy]), NoHooks())
     file = file or Path("/nowhere/intent.json")
@@ -79,19 +82,35 @@ def test_nobody_is_opened_while_a_server_is_silent_unless_that_is_in_maintenance
     assert world.servers["db1"].writable
 
 
+def seen_last(upkeep: Upkeep, ago: float = 1.0, **changes: Any) -> Sightings:
+    """What was seen of everybody so many seconds ago, db3 being different by ``changes``."""
+    seen = upkeep._parts.site.look(Deadline.after(5))
+    db3 = replace(seen.servers["db3"], **changes)
+    return Sightings.of(replace(seen, servers={**seen.servers, "db3": db3}), time.monotonic() - ago)
+
+
 def test_who_has_fallen_silent_is_judged_by_what_was_seen_of_him_last() -> None:
     world, upkeep = restarted()
-    last = {s.name: s for s in upkeep._parts.site.look(Deadline.after(5)).seen}
+    last = seen_last(upkeep)
+    opened = seen_last(upkeep, writable=True)
+    ahead = seen_last(upkeep, executed=position("0-1-999999"))
     world.servers["db3"].alive = False
-    for wrong, told in (
-        (replace(last["db3"], writable=True), "db3 takes writes"),
-        (replace(last["db3"], executed=position("0-1-999999")), "db3 has received what it lacks"),
-    ):
+    for wrong, told in ((opened, "db3 takes writes"), (ahead, "db3 has received what it lacks")):
         with pytest.raises(Refused, match=told):
-            upkeep.reopen("db1", semi_sync=False, last={"db3": wrong})
+            upkeep.reopen("db1", semi_sync=False, last=wrong)
     assert not world.servers["db1"].writable
     upkeep.reopen("db1", semi_sync=False, last=last)
     assert world.servers["db1"].writable
+
+
+def test_but_not_by_what_was_seen_before_the_primary_came_back() -> None:
+    """Silent to us alone it went on receiving until the crash, which took from the primary what it has."""
+    world, upkeep = restarted()
+    last = seen_last(upkeep, ago=60.0)
+    world.servers["db3"].alive = False
+    with pytest.raises(Refused, match=r"db3 does not answer.*proxyroute maintenance db3 on"):
+        upkeep.reopen("db1", semi_sync=False, last=last)
+    assert not world.servers["db1"].writable
 
 
 def test_who_answers_is_asked_in_maintenance_as_well() -> None:
@@ -113,7 +132,7 @@ def test_what_another_engine_has_done_since_is_asked_of_the_proxies(
     """It has records of its own: ours still say db1. db2 is silent to us, and was closed when we saw it last."""
     intent.remember(tmp_path / "intent.json", MEANT)
     world, kept = restarted(route=route, file=tmp_path / "intent.json")
-    last = {s.name: s for s in kept._parts.site.look(Deadline.after(5)).seen}
+    last = seen_last(kept)
     world.servers["db2"].alive = False
     with pytest.raises(Refused, match=rf"db1 is not opened: edge1 was told since, under epoch {route[1]}"):
         kept.reopen("db1", semi_sync=False, last=last)

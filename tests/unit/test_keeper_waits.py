@@ -36,7 +36,6 @@ class Sentry:
         self.diagnosis = FINE
         self.standing = Standing()
         self.known: Known | None = None
-        self.last: dict[str, Any] = {}
         self.sight: Any = SimpleNamespace(complete=True, view=SEEN)
 
     def sightings(self) -> Any:
@@ -46,9 +45,6 @@ class Sentry:
         return self.diagnosis
 
     def remember(self, *_: object) -> None: ...
-
-    def last_seen(self) -> dict[str, Any]:
-        return self.last
 
 
 class Engine:
@@ -132,7 +128,7 @@ def test_what_a_primary_has_lost_is_told_when_it_is_opened_again() -> None:
     told: list[Notice] = []
     sentry = Sentry()
     sentry.known = Known("db1", 1.0, executed=position("0-1-103"))
-    sentry.last = {"db1": server(1, "0-1-100", writable=False)}
+    sentry.sight = Sightings.of(view(server(1, "0-1-100", writable=False)), 10.0)
     engine: Any = SimpleNamespace(reopen=lambda name, **_: f"{name} takes writes again")
     served = kept(sentry, engine, told)
     served._acted(Diagnosis("PrimaryRestarted", "", Action.REOPEN, "db1"))
@@ -140,7 +136,7 @@ def test_what_a_primary_has_lost_is_told_when_it_is_opened_again() -> None:
         "warn",
         "db1 takes writes again; but it has lost 0-1-103 in its restart, which nobody has received",
     )
-    sentry.last = {"db1": server(1, "0-1-103", writable=False)}
+    sentry.sight = Sightings.of(view(server(1, "0-1-103", writable=False)), 10.0)
     served._acted(Diagnosis("PrimaryRestarted", "", Action.REOPEN, "db1"))
     assert (told[-1].level, told[-1].text) == ("good", "db1 takes writes again")
 
