@@ -244,7 +244,9 @@ class EngineLooks:
                 Severity.ERROR,
                 self._config.name,
                 f"{s.kind} {s.operation} from {s.primary} to {s.candidate} is not finished",
-                "proxyroute heal",
+                f"proxyroute heal; when {s.primary} is gone for good: proxyroute heal --declare-lost {s.primary}"
+                if s.kind == "switchover"
+                else "proxyroute heal",
             )
             for s in self.history()
             if s.outcome == "open" and s.kind != REJOIN

@@ -6,7 +6,7 @@
     ├── ConfigError        the configuration is wrong; names file, line and field
     ├── Refused            nothing was touched; carries the findings that say why
     │   └── Busy           another operation holds the cluster's lease
-    ├── Aborted            everything was undone; the old primary takes writes
+    ├── Aborted            everything was undone; the old primary takes writes, unless it has died meanwhile
     ├── Unfinished         committed; ``proxyroute heal`` will finish it
     ├── Superseded         a higher epoch was seen; we closed our record and touched nothing
     ├── SplitBrain         two servers take writes; nothing is opened or closed until a person decides
@@ -109,7 +109,7 @@ class Busy(Refused):
 
 
 class Aborted(ProxyRouteError):
-    """Everything was undone; the old primary takes writes."""
+    """Everything was undone; the old primary takes writes, unless it has died meanwhile."""
 
     exit_code = 4
 

@@ -344,6 +344,11 @@ class Operation:
     def leftovers(self) -> dict[tuple[str, str], str]:
         return self.leftovers_of(self.journal.records)
 
+    @property
+    def unrestored(self) -> bool:
+        """Whether the old primary's writes are left to restore: it has died, and nobody was opened in its place."""
+        return ("restore_writes", self.plan.primary) in self.leftovers
+
     @staticmethod
     def leftovers_of(records: Iterable[Record]) -> dict[tuple[str, str], str]:
         """Returns what is left to do, with the last reason, by verb and server."""

@@ -148,6 +148,8 @@ def _undone(op: Operation, error: BaseException) -> str:
     left = ", ".join(f"{verb} {server}" for verb, server in op.leftovers)
     what = f"it was undone but for: {left} (proxyroute heal takes that up)" if left else "everything was undone"
     now = "no server takes writes" if op.gone else f"{op.plan.primary} takes writes"
+    if op.unrestored:
+        now = f"{op.plan.primary} takes no writes (proxyroute status; if it is gone: proxyroute failover)"
     return f"{what}, {now}: {str(error) or type(error).__name__}"
 
 
@@ -238,7 +240,8 @@ def _stop_unless_it_still_holds(parts: Parts, op: Operation, standing: Standing)
     """What an ended operation left to do is done only while the roles are those it ended with.
 
     Raises Superseded when they are not (the record is closed and nothing is touched), Unfinished when the server that
-    should take writes is silent. That a failover was undone for may still be gone: then nobody takes writes.
+    should take writes is silent. That a failover was undone for may still be gone: then nobody takes writes. One that
+    died under a freeze and is back may refuse them, and is not opened here: it may have lost what others have.
     """
     primary, other = op.plan.candidate, op.plan.primary
     if op.outcome == "aborted":
@@ -247,6 +250,11 @@ def _stop_unless_it_still_holds(parts: Parts, op: Operation, standing: Standing)
     state = must_answer(standing, other if gone else primary)
     taking = [name for name, s in standing.states.items() if s.writable and name != primary]
     closed = not gone and not state.writable
+    if closed and op.unrestored and not taking:
+        raise Unfinished(
+            f"{primary} is back and refuses writes, as it is configured to; 'proxyroute status' says whether anybody "
+            f"has what it lacks; if nobody has, on {primary}: SET GLOBAL read_only=0; then type 'proxyroute heal'"
+        )
     if closed or [name for name in taking if name != other] or (taking and op.outcome == "aborted"):
         text = f"{primary} was the primary when {op.id} ended, and it is not alone in taking writes now"
         op.end("superseded", text)

@@ -14,9 +14,10 @@ from proxyroute.decided import Undo
 from proxyroute.errors import LostReply, ProxyRouteError, TimedOut, Unfinished, Unreachable
 from proxyroute.gtid import from_json
 from proxyroute.inspection import WriteState
+from proxyroute.journal import first
 from proxyroute.latecomers import look, own_doing
 from proxyroute.model import Deadline, Epoch, Reader, ReceiptState, Receiver, RouteTable
-from proxyroute.opening import ARMED, refuse_unless_closed
+from proxyroute.opening import ARMED, read_standing, refuse_unless_closed
 from proxyroute.operation import Operation, each
 from proxyroute.parts import LOOK, Parts, peer
 from proxyroute.routes import highest_epoch
@@ -28,6 +29,9 @@ _JOIN = 0.5
 """Seconds beyond its budget in which whoever waits for a server has noticed that it is over."""
 _SCRIPT = "address_up"
 """Takes the time that the site gives its scripts, and none of the server's."""
+_LAST_LOOK = 1.0
+"""Seconds, when the time for restoring writes is over, to see what has become of the two."""
+_RESTORE = "restore_writes"
 _SETTLE, _REPLICATES = "settle_replay", ("start_receiver", "follow")
 _TRIES = 1.0
 """Seconds in which a receiver whose source is gone has begun to try to reach it."""
@@ -40,7 +44,8 @@ def go_back(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
 
     What is equally urgent is undone on all servers at once, each with a budget of its own: one that hangs costs nobody
     else anything. Raises Unfinished when the old primary's writes could not be restored, LeaseLost when it is not for
-    us any more; whatever else fails becomes a leftover.
+    us any more; whatever else fails becomes a leftover. So do its writes if it has died before the commit: then who is
+    opened is for the diagnosis to say, and an open record would be in its way.
     """
     op.still_ours()
     budgets = _Budgets(op.plan.policy.undo)
@@ -52,11 +57,13 @@ def go_back(parts: Parts, op: Operation, lost: Collection[str] = ()) -> None:
             continue
         parts.expect(_EXPECT * op.plan.policy.undo + (parts.hooks.seconds(_SCRIPT) if verb == _SCRIPT else 0.0))
         with op.step(f"undo: {verb.replace('_', ' ')}"):
-            if verb == "restore_writes":
+            if verb == _RESTORE:
                 _restore_writes(parts, op, undos[0], Deadline.after(op.plan.policy.undo), lost)
             else:
                 _undo_together(parts, op, undos, budgets)
     told = f"{op.plan.primary} is declared lost, so no server takes writes" if op.plan.primary in lost else ""
+    if op.unrestored:
+        told = f"{op.plan.primary} takes no writes; look at 'proxyroute status'; if it is gone: proxyroute failover"
     if op.gone:
         told = f"the routes go to {op.plan.primary} again, as before"
     op.end("aborted", told)
@@ -120,6 +127,8 @@ def _undo_together(parts: Parts, op: Operation, undos: Sequence[Undo], budgets: 
     chains: dict[str, _Chain] = {}
     for undo in undos:
         with op.attempt(undo.verb, _where(undo)):
+            if undo.verb != _RESTORE and undo.server in _gone(op):
+                raise TimedOut(f"the writes of {undo.server} are not restored yet")
             if undo.verb in _REPLICATES and (_SETTLE, undo.server) in op.leftovers:
                 raise TimedOut(
                     f"{undo.server} has transactions of its source that its replication position does not know"
@@ -151,8 +160,13 @@ def _where(undo: Undo) -> str:
 
 
 def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline, lost: Collection[str]) -> None:
-    """Opens the old primary again, if it is closed: after looking at everybody else, like every opening."""
+    """Opens the old primary again, if it is closed: after looking at everybody else, like every opening.
+
+    One that has died before the commit is left to do, and so is one that is back by now, and closed: it may have lost
+    what others have received. Raises Unfinished when it could not be opened otherwise.
+    """
     old, settings = parts.site[undo.server], undo.arguments
+    committed = first(op.journal.records, "commit") is not None
     was_open = str(settings["read_only"]).upper() in ("0", "OFF")
     while True:
         try:
@@ -164,6 +178,10 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
             state = standing.states.get(old.name)
             if state is None:
                 raise Unreachable(old.name, standing.silent.get(old.name, "does not answer"))
+            if was_open and not state.writable and not committed:
+                refuse_unless_closed(standing, old.name, None, excused=parts.site.names)
+                op.leftover(_RESTORE, old.name, f"{old.name} refuses writes, and nobody here has told it to")
+                return
             if state.holders and _never_closed(op, state):
                 # others may have what it still waits to have acknowledged, or be silent: that is no sign of an opening
                 refuse_unless_closed(standing, old.name, None, excused=parts.site.names)
@@ -176,18 +194,51 @@ def _restore_writes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline,
                 refuse_unless_closed(standing, old.name, goal, excused=excused, lost={*lost, *own})
                 for name in (n for n in own if standing.beyond(n, goal)):
                     op.note(f"{name} has {standing.states[name].position.minus(goal)}, which {old.name} lacks")
-            old.restore(settings, deadline)
-            old.unblock_writes(op.id, deadline)  # disarms it; only then can nothing close it again
+            _let_go(parts, op, undo, deadline)  # only then can nothing close it again
             if was_open and not old.write_state(deadline, op.id).writable:
                 old.accept_writes(deadline)
+            if op.unrestored:
+                op.leftover(_RESTORE, old.name, "")
             return
         except (LostReply, TimedOut, Unreachable) as error:
-            if deadline.left < _RETRY:
-                raise Unfinished(
-                    f"{old.name} could not be made to take writes again ({error}); when it answers type "
-                    "'proxyroute heal'; 'proxyroute status' shows what is left of the cluster"
-                ) from error
-            time.sleep(_RETRY)
+            if deadline.left >= _RETRY:
+                time.sleep(_RETRY)
+                continue
+            if not committed and _gone_alone(parts, op):
+                op.leftover(_RESTORE, old.name, str(error))
+                return
+            raise Unfinished(
+                f"{old.name} could not be made to take writes again ({error}); when it answers type 'proxyroute heal', "
+                f"or, when it is gone for good, 'proxyroute heal --declare-lost {old.name}'; 'proxyroute status' shows "
+                "what is left of the cluster"
+            ) from error
+
+
+def _gone_alone(parts: Parts, op: Operation) -> bool:
+    """Tells whether the old primary is silent, and nobody has been opened in its place: the candidate is seen closed.
+
+    Without a commit the old primary has not been armed, nor told to refuse writes. What holds them back there ends by
+    itself, so it may be left as it is until it answers.
+    """
+    hurry = set(parts.site.names) - {op.plan.primary, op.plan.candidate}
+    states = read_standing(parts, op, Deadline.after(_LAST_LOOK), hurry=hurry).states
+    return op.plan.primary not in states and op.plan.candidate in states and not states[op.plan.candidate].writable
+
+
+def _let_go(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
+    """Nothing of the freeze is left on the server: what was lowered is back, and what held writes back is gone.
+
+    As a leftover this is all: one that refuses writes does so because it has restarted, and whether it may be opened is
+    not for the record of this operation to tell.
+    """
+    old = parts.site[undo.server]
+    old.restore(undo.arguments, deadline)
+    old.unblock_writes(op.id, deadline)  # disarms it as well
+
+
+def _gone(op: Operation) -> frozenset[str]:
+    """The old primary, when it is gone: that of a failover, or one whose writes could not be restored."""
+    return op.gone | ({op.plan.primary} if op.unrestored else set())
 
 
 def _never_closed(op: Operation, state: WriteState) -> bool:
@@ -203,7 +254,7 @@ def _never_closed(op: Operation, state: WriteState) -> bool:
 def _release_routes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None:
     """The routes point at the old primary and nobody is held back, whatever has happened to them."""
     old = op.plan.primary
-    if op.gone:  # nobody takes writes, whatever the routes say: no reason to keep a person from trying again
+    if _gone(op):  # nobody takes writes, whatever the routes say: no reason to keep a person from trying again
         deadline = deadline.within(_ROUTES_BACK)
     # one that can be read and leads nowhere was closed, or has lost its states: it is told again as well
     observed = [o for o in parts.routes.observe(deadline.within(LOOK)) if o.reachable]
@@ -212,7 +263,7 @@ def _release_routes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline)
         table = _table_back(parts, op, epoch)
         receipts = parts.routes.settle(table, deadline)
         wrong = parts.routes.missing(receipts, ReceiptState.DONE)
-        wrong = [r for r in wrong if not (old in op.gone and r.evidence.get("awaits") == old)]
+        wrong = [r for r in wrong if not (old in _gone(op) and r.evidence.get("awaits") == old)]
         if wrong:
             raise Unfinished("; ".join(f"{r.proxy}: {r.detail}" for r in wrong))
     failed = [r for r in parts.routes.release(deadline) if r.state is ReceiptState.FAILED]
@@ -227,8 +278,8 @@ def _table_back(parts: Parts, op: Operation, epoch: Epoch) -> RouteTable:
     """
     old, candidate = op.plan.primary, op.plan.candidate
     # an old primary that is gone is not waited for, nor a replica that hangs while the proxies hold clients back
-    view = parts.glance(candidate if old in op.gone else old)
-    if old in op.gone and view.status(old) is None:
+    view = parts.glance(candidate if old in _gone(op) else old)
+    if old in _gone(op) and view.status(old) is None:
         return bereaved(view, old, old, parts.policy(op), epoch, parts.site.endpoints)
     table = parts.table(op, old, epoch, view)
     readers = {r.name: r for r in table.readers if r.name != old}
@@ -293,7 +344,7 @@ def _follow(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None
     """
     source, server = peer(parts, op, undo.arguments["source"]), parts.site[undo.server]
     left = peer(parts, op, undo.arguments["instead_of"]) if undo.arguments.get("instead_of") else None
-    gone = source.name in op.gone
+    gone = source.name in _gone(op)
     try:
         server.follow(source, deadline.within(_TRIES) if gone else deadline, instead_of=left)
     except TimedOut:
@@ -304,6 +355,7 @@ def _follow(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None
 
 _REPLICATE = ("start_receiver", "follow")
 _UNDO = {
+    _RESTORE: _let_go,
     "restore_limit": _restore_limit,
     "release_routes": _release_routes,
     "unlock_account": _unlock_account,

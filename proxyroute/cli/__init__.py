@@ -49,6 +49,7 @@ def main() -> None:
       2    the configuration or the command line is wrong
       3    refused: nothing was touched (check: there are errors)
       4    aborted: everything was undone, the old primary takes writes
+           unless it has died
       5    unfinished: type `proxyroute heal`
       6    another operation holds the cluster, or acted since
       7    done, but something is left to do, or the proof has a gap
