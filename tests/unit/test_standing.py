@@ -234,7 +234,9 @@ class _Engine:
 def test_what_can_wait_and_fails_does_not_make_wait_what_moves_the_primary(
     monkeypatch: pytest.MonkeyPatch, seen: View
 ) -> None:
-    left = SimpleNamespace(left_at={"db1"}, outcome="done", candidate="db2")
+    left = SimpleNamespace(
+        left_at=frozenset({"db1"}), leftovers=("follow db1: it does not answer",), outcome="done", candidate="db2"
+    )
     monkeypatch.setattr(keeper, "waiting_for_heal", lambda _: [left])
     engine: Any = _Engine()
     sentry: Any = SimpleNamespace(standing=Standing())
