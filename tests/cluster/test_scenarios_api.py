@@ -105,6 +105,7 @@ def test_a_request_is_accepted_and_proven_and_a_second_meanwhile_is_refused_by_n
     with serving(site) as served, books(site):
         api.await_primary(old)
         assert (api.health(old, "primary"), api.health(new, "replica?lag=5s")) == (200, 200)
+        assert api.ask("GET", "/metrics", "read").ok  # what ends from now on is an increase
         plan = api.plan(new)
         assert plan["plan"]["candidate"] == new
         assert plan["steps"]
