@@ -201,7 +201,7 @@ def test_haproxy_is_killed(site: Lab, look: Prove) -> None:
 
 
 @pytest.fixture
-def forgetful(site: Lab) -> Iterator[None]:
+def forgetful(site: Lab, look: Prove) -> Iterator[None]:  # after ``look``: db2 is the primary from then on
     """The table of the probe row takes everything and keeps nothing of it."""
     primary = site.cluster["db2"]
     for event in ("INSERT", "UPDATE"):
