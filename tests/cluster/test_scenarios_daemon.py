@@ -20,7 +20,7 @@ import yaml
 from tests.support.disk import Disk
 from tests.support.lab import Lab
 from tests.support.process import free_port
-from tests.support.scene import assert_order, books, configured, other, served_by, state_in
+from tests.support.scene import assert_order, await_settled, books, configured, other, served_by, state_in
 from tests.support.serving import Serving, serving
 from tests.support.systemd import Systemd
 from tests.support.wait import until
@@ -194,6 +194,7 @@ def test_with_a_full_disk_it_watches_says_so_and_does_not_act(
             small_disk.free()
             primary.accept_writes()
             until(lambda: "2 of 2 replicas follow" in served.texts("state")[-1], "the state to be good again")
+            await_settled(site)
     assert_order(site, primary.name)
 
 
