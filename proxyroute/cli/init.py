@@ -14,7 +14,7 @@ import click
 import yaml
 
 from proxyroute.cli.context import Context, common_options, on_terminal, pass_context
-from proxyroute.cli.moving import make_folder, move_over, write_new
+from proxyroute.cli.moving import make_folder, move_over, require_writable, write_new
 from proxyroute.config import Account, Secret, Tls, load
 from proxyroute.config_shape import NAME_HELP, is_name
 from proxyroute.db.discovery import Discovery, discover
@@ -133,7 +133,7 @@ def init(
     if not is_name(cluster):
         raise ConfigError(f"{cluster!r} is not a name for a cluster; {NAME_HELP}")
     addresses = [_address(text) for text in servers]
-    make_folder(target.parent)
+    require_writable(target.parent)
     tls = Tls(ca=tls_ca.absolute()) if tls_ca else None
     secret, new_password = _secret(password_file, password_env, target.parent / "engine.password", user)
     if new_password is not None:
@@ -146,6 +146,7 @@ def init(
     named = name_servers(found.servers)
     replication = Secret("file", str((replication_password_file or target.parent / "replication.password").absolute()))
     text = _render(target, cluster, Account(user, secret, tls), replication, named, state_dir.absolute())
+    make_folder(target.parent)
     if new_password is not None:
         write_new(Path(secret.source), new_password + "\n", 0o600)
     write_new(target, text, 0o644)

@@ -16,6 +16,7 @@ from proxyroute.cli.repman_proxies import BY_HAND_WORD
 from proxyroute.config import InvalidConfig, load
 from proxyroute.errors import ConfigError, Refused
 
+_ELSEWHERE = "name another file by --config, or type it as root"
 _HEAD = """\
 # Configuration of ProxyRoute, converted from {file}
 # docs/reference/configuration.md explains every field; docs/guide/moving-over.md what became of which option.
@@ -54,15 +55,22 @@ def move_over(ctx: Context, file: Path, target: Path, state_dir: Path) -> None:
     _tell(ctx, target, moved)
 
 
+def require_writable(folder: Path) -> None:
+    """Raises ConfigError when files could not be written in ``folder``, which need not be there yet; makes nothing."""
+    above = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not above.is_dir():
+        raise ConfigError(f"{folder} cannot be made: {above} is no folder; {_ELSEWHERE}")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"nothing can be written in {above}; {_ELSEWHERE}")
+
+
 def make_folder(folder: Path) -> None:
     """Makes the folder in which files are to be written, if need be. Raises ConfigError when they could not be."""
-    elsewhere = "name another file by --config, or type it as root"
+    require_writable(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be made: {error.strerror}; {elsewhere}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"nothing can be written in {folder}; {elsewhere}")
+        raise ConfigError(f"{folder} cannot be made: {error.strerror}; {_ELSEWHERE}") from error
 
 
 def write_new(path: Path, text: str, mode: int) -> None:

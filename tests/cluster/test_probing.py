@@ -16,6 +16,7 @@ from proxyroute.diagnosis import diagnose
 from proxyroute.errors import Silence
 from proxyroute.known import Known, remember
 from proxyroute.model import Receiver, Silent
+from proxyroute.moment import Moment
 from proxyroute.policy import AGGRESSIVE, FailoverPolicy
 from proxyroute.probing import Prober
 from proxyroute.sight import Evidence, Witness, evidence
@@ -39,7 +40,7 @@ class Eye:
 
     def diagnosis(self) -> Diagnosis:
         found, now, wall = self.prober.sightings(), time.monotonic(), time.time()
-        self.known = remember(found, self.known, now, wall)
+        self.known = remember(found, self.known, now, wall, Moment.now())
         return diagnose(found, self.policy, now, known=self.known, wall=wall)
 
     def until(self, name: str, seconds: float = 20.0) -> Diagnosis:
@@ -282,6 +283,9 @@ def test_under_semi_sync_nothing_acknowledged_can_be_missing_and_that_is_known(
         assert (eye.known.semi_sync.active, eye.known.semi_sync.after_sync) == (True, True)
         assert eye.known.semi_sync.wait_no_replica
         assert eye.known.semi_sync.acknowledgers == ("db2", "db3")
+        # whole seconds are told: whoever has just started may have done so after the primary was seen last
+        until(lambda: all(s.uptime_seconds >= 3 for s in eye.prober.sightings().view.seen), "an age")
+        eye.diagnosis()
         cluster["db1"].kill9()
         told = eye.until("DeadPrimary")
         assert (told.action, told.blockers) == (Action.FAILOVER, ())

@@ -112,7 +112,7 @@ def test_a_failing_address_up_is_seen_to_have_failed_and_heal_runs_it_again(site
     assert "address_up" in site.run("status").stdout + site.run("history").stdout
     assert site.run("heal").returncode == 0
     assert [t["PROXYROUTE_MOMENT"] for t in scripts.told] == ["address_down", "address_up", "address_up"]
-    assert site.json("heal")[1] == {"results": []}
+    assert site.json("heal")[1] == {"results": [], "unread": []}
     assert_order(site, new)
 
 

@@ -30,7 +30,10 @@ def test_a_folder_that_cannot_be_made_is_said_before_anybody_is_asked(
     words = ["--from-replication-manager", str(tmp_path / "config.toml")]
     outcome = init(tmp_path / "file" / "p.yml", *(words if moving else ["--server", "127.0.0.1:1", "--user", "u"]))
     assert outcome.exit_code == 2
-    assert f"{tmp_path / 'file'} cannot be made: File exists; name another file by --config" in outcome.stderr
+    assert (
+        f"{tmp_path / 'file'} cannot be made: {tmp_path / 'file'} is no folder; name another file by --config"
+        in outcome.stderr
+    )
 
 
 def test_a_folder_that_nothing_can_be_written_in_is_said_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
