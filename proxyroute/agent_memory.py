@@ -21,6 +21,8 @@ _LASTING = "memory.json"
 _QUICK = "memory.last.json"
 """What was accepted while writes waited: nobody waited for the disk then, so it may be damaged after a power cut."""
 _MOUNT = "mount.json"
+_MOUNT_FORMAT = 2
+"""In the one before it a folder that systemd had bound onto itself was the place of a disk: that is learned anew."""
 _STATUS = "status.json"
 _PRIORITY = "priority"
 _LOCK = "agent.lock"
@@ -127,7 +129,8 @@ class Local:
         """Returns where the disk of ``folder`` was mounted when a route was read there first; empty before that."""
         try:
             known = json.loads((self._folder / _MOUNT).read_bytes())
-            return str(known["point"]) if known["folder"] == str(folder) else ""
+            ours = (known["format"], known["folder"]) == (_MOUNT_FORMAT, str(folder))
+            return str(known["point"]) if ours else ""
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 
@@ -136,7 +139,7 @@ class Local:
 
         Waits for no disk, for writes may wait: what a power cut takes away is found again.
         """
-        data = json.dumps({"folder": str(folder), "point": point}).encode()
+        data = json.dumps({"format": _MOUNT_FORMAT, "folder": str(folder), "point": point}).encode()
         try:
             with act("agent.remember"):
                 put(self._folder / _MOUNT, data, lasting=False)

@@ -22,6 +22,7 @@ from proxyroute.config_notices import read_notices, settings_of
 from proxyroute.config_secrets import Secret
 from proxyroute.config_shape import (
     EXAMPLES,
+    LONGEST_SCRIPT,
     NAME_HELP,
     AccountShape,
     ClusterShape,
@@ -160,11 +161,20 @@ def from_snapshot(value: Mapping[str, Any]) -> ClusterConfig:
     if value["version"] != VERSION:
         text = f"has version {value['version']}, and this program reads {VERSION}; use the program that wrote it"
         raise InvalidConfig([Problem(document.file, 0, "version", text)])
-    check_shape(ClusterShape, value["cluster"], document, ("clusters", name))
-    built = _Cluster(name, value["cluster"], document, ("clusters", name))
+    cluster = _within_bounds(value["cluster"])
+    check_shape(ClusterShape, cluster, document, ("clusters", name))
+    built = _Cluster(name, cluster, document, ("clusters", name))
     document.finish()
-    config = built.assemble(ClusterShape.model_validate(value["cluster"]), Path(value["state_dir"]), LeaseShape())
+    config = built.assemble(ClusterShape.model_validate(cluster), Path(value["state_dir"]), LeaseShape())
     return dataclasses.replace(config, file=str(value["file"]))
+
+
+def _within_bounds(cluster: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a snapshot in which a time-out of scripts is one: a former version took any, and that is to be healed."""
+    scripts = dict(cluster.get("scripts", {}))
+    if "timeout" in scripts:
+        scripts["timeout"] = min(scripts["timeout"], LONGEST_SCRIPT) or LONGEST_SCRIPT
+    return {**cluster, **({"scripts": scripts} if scripts else {})}
 
 
 def _check_file(values: Any, document: Document) -> None:

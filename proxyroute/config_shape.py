@@ -22,7 +22,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 _LONGEST = 87_600 * 3600.0
 """Seconds, ten years: nobody means more, and threads cannot wait for much more."""
-_LONGEST_SCRIPT = 300.0
+LONGEST_SCRIPT = 300.0
 """Seconds; servers end our connections after ten minutes in which nothing is asked."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -240,7 +240,7 @@ class ScriptsShape(Shape):
     @field_validator("timeout")
     @classmethod
     def _bounded(cls, seconds: float) -> float:
-        if not 0 < seconds <= _LONGEST_SCRIPT:
+        if not 0 < seconds <= LONGEST_SCRIPT:
             raise _say("must be more than 0 seconds, and at most 5m")
         return seconds
 

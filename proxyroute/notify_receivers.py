@@ -20,6 +20,7 @@ of our own environment reaches it but what any program needs, and:
 from __future__ import annotations
 
 import contextlib
+import os
 import smtplib
 import socket
 import ssl
@@ -85,7 +86,8 @@ class Webhook:
                     data=data,
                     headers=headers,
                     timeout=deadline.require("the service"),
-                    verify=authorities(self.ca),
+                    # by the name that requests knows it by, as it goes by HTTPS_PROXY here
+                    verify=authorities(self.ca or _named_authorities()),
                     auth=lambda request: request,  # else a ~/.netrc would put its own password into the header
                     allow_redirects=False,
                     stream=True,  # the answer's body is nothing to wait for
@@ -198,6 +200,11 @@ class Script:
                 run_argv(self.argv, {**told, "PROXYROUTE_NOTICE": str(file)}, deadline)
         except (ScriptFailed, OSError) as error:
             raise NotSent(str(error)) from None
+
+
+def _named_authorities() -> Path | None:
+    named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    return Path(named) if named else None
 
 
 def _revealed(secret: Reveal) -> str:

@@ -167,6 +167,15 @@ def unapplied(means: Means, name: str, primary: str) -> list[Finding]:
     return found
 
 
+def _is_past(state: MariaDBPosition, other: Position) -> bool:
+    """Tells whether replication from ``state`` on gives nothing of ``other``: each domain has got further since."""
+    assert isinstance(other, MariaDBPosition)
+    return all(
+        any(own.domain == gtid.domain and own.sequence > gtid.sequence for own in state.entries)
+        for gtid in other.entries
+    )
+
+
 def flashback_obstacles(means: Means, status: Status, primary: str, archive: Archive | None) -> list[Finding]:
     """Says why what ``archive`` tells cannot be undone at a server that was read as ``status`` before it was made."""
     name = status.name
@@ -184,7 +193,7 @@ def flashback_obstacles(means: Means, status: Status, primary: str, archive: Arc
     if archive.cut:
         return [no(f"the binary log does not tell all that was done: {archive.cut}")]
     unlogged = status.executed.minus(together(archive.since, archive.state))
-    if not unlogged.empty:  # its history would begin anew before that, and the rest be applied once more
+    if not _is_past(archive.state, unlogged):  # else its history would begin anew before that, and be applied once more
         off = "" if status.relays_updates else " (log_slave_updates is off there)"
         return [no(f"it has replicated {unlogged} and not logged it{off}: its log does not tell where it stood")]
     found = []

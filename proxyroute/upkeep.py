@@ -76,12 +76,18 @@ class Upkeep:
     # -- what is meant --
 
     def intent(self) -> Intent | None:
-        """Returns who was made primary last: by what was published, or by an operation; the higher epoch counts."""
+        """Returns who was made primary last: by what was published, or by an operation; the higher epoch counts.
+
+        What was only seen, and by no proxy, has none: of that the later counts.
+        """
         kept, acted = memory.recall(self._file), self._last_acted()
         if acted is None or acted.ended_with is None:
             return kept
         by_act = Intent(acted.ended_with, Epoch.parse(acted.epoch), acted.started + acted.seconds)
-        return kept if kept is not None and kept.epoch > by_act.epoch else by_act
+        if kept is None:
+            return by_act
+        later = kept.epoch > by_act.epoch if kept.epoch != NO_EPOCH else kept.at > by_act.at
+        return kept if later else by_act
 
     def intended(self, view: View, observed: Sequence[Observed]) -> str:
         """Returns the server that writes are meant to go to. Raises Refused when that is not for us to say.
@@ -116,7 +122,7 @@ class Upkeep:
 
         Nothing is changed when a proxy cannot prepare: then the receipts say which.
         """
-        epoch = self._lease.claim(_highest(observed), f"publish-{new_id()}")
+        epoch = self._lease.claim(self._highest(observed), f"publish-{new_id()}")
         table = route(view, primary, self._policy(), epoch, self._parts.site.endpoints)
         prepared = self._parts.routes.prepare(table, table, Deadline.after(_PREPARE))
         if any(r.state is ReceiptState.FAILED for r in prepared):
@@ -134,7 +140,7 @@ class Upkeep:
         self._lease.check()
         epoch, proxies = found.epoch, self._parts.routes.only(found.wrong)
         if epoch is None:
-            epoch, proxies = self._lease.claim(_highest(observed), f"publish-{new_id()}"), self._parts.routes
+            epoch, proxies = self._lease.claim(self._highest(observed), f"publish-{new_id()}"), self._parts.routes
         receipts = proxies.settle(replace(table, epoch=epoch), Deadline.after(_TELL))
         return Corrected(found.wrong, epoch, receipts)
 
@@ -235,14 +241,16 @@ class Upkeep:
     def remember(self, view: View, observed: Sequence[Observed]) -> None:
         """Keeps the primary of ``view`` as the one that is meant, if it is. Raises JournalError."""
         with contextlib.suppress(Refused):
-            primary = self.intended(view, observed)
-            self._keep(primary, highest_epoch(o for o in observed if o.primary == primary))
+            primary, meant = self.intended(view, observed), self.intent()
+            shown = highest_epoch(o for o in observed if o.primary == primary)
+            # what was published counts on where no proxy shows it now
+            self._keep(primary, max(shown, meant.epoch) if meant is not None and meant.primary == primary else shown)
 
     def _keep(self, primary: str, epoch: Epoch) -> None:
         memory.remember(self._file, Intent(primary, epoch, time.time()))
 
-
-def _highest(observed: Sequence[Observed]) -> Epoch:
-    """Returns the highest epoch that any proxy has loaded, or was told."""
-    told = [o.published.epoch for o in observed if o.published is not None]
-    return max([highest_epoch(observed), *told])
+    def _highest(self, observed: Sequence[Observed]) -> Epoch:
+        """Returns the highest epoch that any proxy has loaded, or was told, or that anything here was done under."""
+        told = [o.published.epoch for o in observed if o.published is not None]
+        meant = self.intent()
+        return max([highest_epoch(observed), *told, *([meant.epoch] if meant is not None else [])])

@@ -6,6 +6,7 @@ import os
 import pwd
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -85,7 +86,7 @@ class Context:
             owner = folder.stat().st_uid
         except OSError:  # it is not there yet, or whoever writes there learns what is the matter
             return
-        if os.geteuid() != 0 or owner == 0:
+        if os.geteuid() != 0 or owner == 0 or _written_by(folder) == owner:
             return
         try:
             name = pwd.getpwuid(owner).pw_name
@@ -113,6 +114,15 @@ class Context:
 
 
 pass_context = click.make_pass_decorator(Context, ensure=True)
+
+
+def _written_by(folder: Path) -> int | None:
+    """Returns whose our files in ``folder`` are: on a network disk that need not be us. None: nobody can tell."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_uid
+    except OSError:
+        return None
 
 
 def _setter(attribute: str) -> Callable[[click.Context, click.Parameter, Any], None]:

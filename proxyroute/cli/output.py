@@ -160,7 +160,8 @@ def lose_stdout(error: OSError) -> None:
     Otherwise Python would try once more when it ends, and end with a code of its own.
     """
     if error.errno != errno.EPIPE:  # else nobody reads any more, and need not be told
-        click.echo(f"standard output: {error.strerror}; not everything could be shown", err=True)
+        with contextlib.suppress(OSError):  # both may go to the same file
+            click.echo(f"standard output: {error.strerror}; not everything could be shown", err=True)
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

@@ -37,11 +37,22 @@ def certified(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 def trusted(certified: Certificate, monkeypatch: pytest.MonkeyPatch) -> Certificate:
     """A certificate by an authority that the machine trusts, and nobody else."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certified.ca))
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
     return certified
 
 
 def test_a_webhook(trusted: Certificate) -> None:
     with WebService(trusted) as service:
+        Webhook("w", lambda: service.url).deliver(Notice("shop", "trouble", "x"), Deadline.after(10))
+    assert len(service.requests) == 1
+
+
+def test_a_webhook_by_the_name_that_the_environment_has_for_it(
+    certified: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certified.ca))
+    with WebService(certified) as service:
         Webhook("w", lambda: service.url).deliver(Notice("shop", "trouble", "x"), Deadline.after(10))
     assert len(service.requests) == 1
 

@@ -181,6 +181,15 @@ def test_a_snapshot_survives_json_and_rebuilds_the_same_configuration(tmp_path: 
     assert from_snapshot(json.loads(json.dumps(snapshot(cluster)))) == cluster
 
 
+@pytest.mark.parametrize(("taken", "now"), [(600.0, 300.0), (0.0, 300.0), (20.0, 20.0)])
+def test_a_snapshot_with_a_time_that_scripts_had_formerly_is_healed_with_the_longest(
+    tmp_path: Path, taken: float, now: float
+) -> None:
+    value = json.loads(json.dumps(snapshot(read(tmp_path, FULL).cluster("shop"))))
+    value["cluster"]["scripts"]["timeout"] = taken
+    assert snapshot(from_snapshot(value))["cluster"]["scripts"]["timeout"] == now
+
+
 def test_a_snapshot_of_a_proxy_whose_adapter_is_gone_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = snapshot(read(tmp_path, FULL).cluster("shop"))
     monkeypatch.setattr(configuration, "installed_adapters", lambda: {"toys": Toy})

@@ -13,7 +13,7 @@ from proxyroute import intent
 from proxyroute.errors import JournalError, Refused
 from proxyroute.history import Summary
 from proxyroute.intent import Intent
-from proxyroute.model import Deadline, Epoch, Observed
+from proxyroute.model import NO_EPOCH, Deadline, Epoch, Observed
 from proxyroute.parts import Parts
 from proxyroute.policy import Policy
 from proxyroute.routes import Routes
@@ -48,7 +48,7 @@ def test_a_disk_that_takes_nothing_is_an_error_that_names_the_file(tmp_path: Pat
 def upkeep(file: Path, acted: Summary | None = None) -> Upkeep:
     world, proxy = make_world()
     parts = Parts(Site("shop", world.servers), Routes([proxy]), NoHooks())
-    return Upkeep(parts, FakeLease([]), Policy(), file, lambda: acted)
+    return Upkeep(parts, FakeLease([]), Policy, file, lambda: acted)
 
 
 def restarted(
@@ -187,3 +187,29 @@ def test_a_primary_that_nobody_here_made_is_not_for_us_to_route_to(tmp_path: Pat
     assert kept.intended(HEALTHY, [replace(seen, epoch=Epoch(2, 4))]) == "db1", "another engine published it since"
     with pytest.raises(Refused, match="not exactly one"):
         kept.intended(view(server(1), server(2)), ())
+
+
+def test_what_was_published_is_meant_while_no_proxy_shows_an_epoch(tmp_path: Path) -> None:
+    """Somebody has moved the primary by hand and typed publish; proxies that are away show nothing of it."""
+    file = tmp_path / "intent.json"
+    kept = upkeep(file, MOVED)
+    intent.remember(file, replace(MEANT, epoch=Epoch(4, 1)))
+    for _ in range(2):
+        kept.remember(HEALTHY, ())
+        assert (found := kept.intent())
+        assert (found.primary, found.epoch) == ("db1", Epoch(4, 1))
+
+
+def test_what_was_only_seen_gives_way_to_an_operation_since_and_not_to_one_before(tmp_path: Path) -> None:
+    file = tmp_path / "intent.json"
+    for at, primary in ((50.0, "db2"), (200.0, "db1")):
+        intent.remember(file, replace(MEANT, epoch=NO_EPOCH, at=at))
+        assert (found := upkeep(file, MOVED).intent())
+        assert found.primary == primary
+
+
+def test_a_publish_is_above_all_that_was_done_under_another_kind_of_lease(tmp_path: Path) -> None:
+    kept = upkeep(tmp_path / "intent.json", replace(MOVED, epoch="4500.1"))
+    kept.publish(HEALTHY, "db1", ())
+    assert (found := kept.intent())
+    assert (found.primary, found.epoch > Epoch(4500, 1)) == ("db1", True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from proxyroute.agent_memory import Local
 from proxyroute.errors import ShareError
 from proxyroute.haproxy import mounts
 from proxyroute.haproxy.mounts import file_system, mount_point, on_mount
@@ -156,3 +158,13 @@ def test_a_disk_that_goes_away_meanwhile_has_not_been_read(tmp_path: Path) -> No
 
     with pytest.raises(ShareError, match="is not mounted"):
         read(link, "", goes_away)
+
+
+def test_where_the_disk_is_belongs_to_what_was_learned_in_this_way(tmp_path: Path) -> None:
+    """A former version took a folder that systemd had bound onto itself for the place of the disk, and kept that."""
+    local = Local(tmp_path)
+    local.remember_mount(Path("/mnt/routes"), "/mnt")
+    assert local.mount_point(Path("/mnt/routes")) == "/mnt"
+    (tmp_path / "mount.json").write_text(json.dumps({"folder": "/mnt/routes", "point": "/mnt/routes"}))
+    assert local.mount_point(Path("/mnt/routes")) == ""
+    local.close()

@@ -109,6 +109,15 @@ def test_a_log_without_what_it_has_replicated_does_not_tell_where_it_stood(
     assert told in found.text
 
 
+def test_what_it_began_with_before_it_logged_anything_is_behind_what_it_has_logged_since(
+    tmp_path: Path, world: World
+) -> None:
+    """A backup was put back and followed nobody: what it began with stands in no log of its own."""
+    world.servers["db1"].executed = position("0-1-3,0-3-4")
+    world.servers["db3"].executed = position("0-1-3,0-3-5")
+    assert refused(tmp_path, world, {"b.1": Writer(server_id=3).state().whole((0, 3, 4), (0, 3, 5))}) == []
+
+
 def damaged() -> Writer:
     """The fourth transaction of db1 has an event with a wrong checksum; what comes after it is of db3."""
     log = Writer(server_id=3).state((0, 1, 1)).whole((0, 3, 4), (0, 1, 2), (0, 1, 3), (0, 3, 5))

@@ -48,6 +48,15 @@ def test_a_user_that_only_another_host_knows_is_named_by_its_number(
     assert "setpriv --reuid 3999999 --clear-groups -- proxyroute " in run("heal").stderr
 
 
+def test_a_disk_on_which_all_that_root_writes_is_its_owners_is_as_good_as_our_own(
+    run: Callable[..., Outcome], engine: FakeEngine, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a network disk with root_squash does."""
+    os.chown(state, 65534, 65534)
+    monkeypatch.setattr("proxyroute.cli.context._written_by", lambda _: 65534)
+    assert run("heal").exit_code == 0
+
+
 @pytest.mark.parametrize("words", READING)
 def test_what_only_reads_goes_on_and_writes_nothing(run: Callable[..., Outcome], state: Path, words: str) -> None:
     os.chown(state, 65534, 65534)

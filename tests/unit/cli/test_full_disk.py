@@ -48,6 +48,19 @@ def test_on_a_full_disk_an_act_keeps_its_code_and_what_only_shows_has_failed(
     assert "standard output: No space left on device" in capsys.readouterr().err
 
 
+def test_an_act_keeps_its_code_where_both_streams_go_to_the_full_disk(
+    run: Callable[..., Outcome], engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.outcome = replace(DONE, leftovers=("follow db3",))
+    with open("/dev/full", "wb") as out, open("/dev/full", "wb", buffering=0) as err:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out))
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(err, write_through=True))
+        with pytest.raises(SystemExit) as raised:
+            main(["switchover", "--yes", "--json"])
+        monkeypatch.undo()
+    assert raised.value.code == 7
+
+
 @pytest.mark.parametrize("interval", ["-1", "0", "nan", "1e12", "inf"])
 def test_an_interval_that_nobody_means_is_refused(
     run: Callable[..., Outcome], engine: FakeEngine, interval: str
