@@ -200,11 +200,14 @@ def _fetch(
 def _hole(files: Sequence[LogFile], executed: Position) -> str:
     """Returns behind what nobody can tell what was logged, in words; empty: the log tells all up to ``executed``.
 
-    A file that a crash has cut off is whole when the next one says that it began with no more than what was read.
+    A file that a crash has cut off is whole when the next one says that it began with no more than what was read; so is
+    one of which nothing is there.
     """
+    read = executed.minus(executed)
     for n, file in enumerate(files):
         after = next((f.before for f in files[n + 1 :] if not f.bare), executed)
-        read = together(file.transactions, file.before)
+        if not file.bare:
+            read = together(file.transactions, file.before)
         if file.cut and (after.empty or read.contains(after) is not Containment.YES):
             return file.cut
     return ""

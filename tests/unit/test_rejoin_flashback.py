@@ -13,11 +13,11 @@ from proxyroute import rejoin as rejoining
 from proxyroute.archive import save
 from proxyroute.binlog import Table
 from proxyroute.errors import Refused
-from proxyroute.gtid import MariaDBPosition, Position
+from proxyroute.gtid import MariaDBPosition, MySQLPosition, Position
 from proxyroute.model import Deadline, Finding, Status
 from proxyroute.ports_data import Rebuilder
 from proxyroute.rejoin import rejoin
-from tests.support.binlogs import Writer
+from tests.support.binlogs import UUID, MySQLWriter, Writer
 from tests.support.fakeworld import World, make_world
 from tests.unit.test_rejoin_still import _rejoin
 from tests.unit.test_salvage import Files
@@ -147,3 +147,13 @@ def test_of_a_server_that_is_down_nobody_knows_what_was_behind_the_damage(tmp_pa
     assert [str(t.gtid) for t in archive.transactions] == ["0-3-4", "0-3-5"]
     assert archive.missing.empty
     assert "0-3-6 has no end" in archive.cut
+
+
+def test_a_file_of_which_nothing_is_there_hides_nothing_that_the_one_before_it_tells(tmp_path: Path) -> None:
+    """MySQL had just begun the second one when it crashed; it is back, and has no more than is in the first."""
+    held = MySQLPosition.parse(f"{UUID}:1-3")
+    gone = MySQLWriter()
+    gone.data = b""
+    log = MySQLWriter().previous(("", ((1, 3),)))
+    archive = save(Files({"b.1": log, "b.2": gone}, "db3"), held, held, tmp_path, Deadline.after(10))
+    assert (archive.cut, archive.missing.empty) == ("", True)
