@@ -43,6 +43,8 @@ def test_a_replica_that_acknowledged_what_still_waits_is_not_errant_and_a_failed
         new, away = (node for node in lab.cluster if node is not old)
         old.sql("CREATE TABLE app.hung (id INT PRIMARY KEY)")
         lab.cluster.await_synced()
+        notices = int(new.value("@@global.replica_net_timeout"))
+        until(lambda: _uptime(old) >= notices, "it to run for as long as a replica may take to notice its restart")
         patient = {"long_transaction": "60s"}  # else it would be refused for the commit that hangs
         with configured(lab, switchover=patient), _hanging(old, new, away):
             told = lab.json("plan", "--to", new.name)[1]
@@ -51,6 +53,11 @@ def test_a_replica_that_acknowledged_what_still_waits_is_not_errant_and_a_failed
             assert "everything was undone" in words, words
             assert "no write lock within the budget" in words, words
         assert_order(lab, old.name)
+
+
+def _uptime(node: Node) -> int:
+    sql = "SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Uptime'"
+    return int(node.sql(sql)[0]["VARIABLE_VALUE"])
 
 
 @contextlib.contextmanager
