@@ -34,8 +34,15 @@ LOSSLESS = {
 """Options of servers of which none acknowledges what it alone has; what a crash leaves unacknowledged is cut off."""
 
 
+def _uptime(node: Node) -> int:
+    (row,) = node.sql("SHOW GLOBAL STATUS LIKE 'Uptime'")
+    return int(row["Value"])
+
+
 def remembered(lab: Lab) -> None:
     """Keeps what the cluster is like now, as ``proxyroute serve`` does all the time."""
+    # whole seconds are told: a replica that has just started may have done so after this sight
+    until(lambda: all(_uptime(node) >= 2 for node in lab.cluster if node.running), "servers of some age")
     with Sentry(load(lab.config).cluster(None)) as sentry:
         until(lambda: sentry.diagnose(sentry.sightings()).name != "JustStarted", "every server to be looked at")
 
