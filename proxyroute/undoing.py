@@ -73,7 +73,7 @@ def undo_leftovers(parts: Parts, op: Operation) -> None:
     """What could not be undone when everything else was; writes were restored then."""
     budgets, aside, left = _Budgets(op.plan.policy.undo), parts.set_aside(op), op.leftovers
     # of a server that is left alone this stays to do
-    todo = [u for u in op.undos if not (u.server in aside and u.verb in _REPLICATE) and (u.verb, _where(u)) in left]
+    todo = [u for u in op.undos if not (u.server in aside and u.verb in _REPLICATES) and (u.verb, _where(u)) in left]
     for verb, group in itertools.groupby(todo, lambda u: u.verb):
         with op.step(f"undo: {verb.replace('_', ' ')}"):
             _undo_together(parts, op, list(group), budgets)
@@ -353,7 +353,6 @@ def _follow(parts: Parts, op: Operation, undo: Undo, deadline: Deadline) -> None
             raise
 
 
-_REPLICATE = ("start_receiver", "follow")
 _UNDO = {
     _RESTORE: _let_go,
     "restore_limit": _restore_limit,

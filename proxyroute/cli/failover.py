@@ -11,7 +11,7 @@ import click
 from proxyroute.cli.context import Context, common_options, on_terminal, pass_context
 from proxyroute.cli.output import Output, styled
 from proxyroute.cli.progress import Progress
-from proxyroute.cli.switchover import result_code, show_result, verdict_of
+from proxyroute.cli.switchover import end
 from proxyroute.cli.telling import telling
 from proxyroute.errors import Refused
 from proxyroute.planned import contingency_json
@@ -133,12 +133,7 @@ def failover(
             apply_dead_binlog=apply_dead_binlog,
         )
         result = engine.failover(foresee, force=force, automatic=False, confirm=confirm)
-    with ctx.out.ended(result_code(result)):
-        if ctx.as_json:
-            told = contingency_json(shown) if shown else None
-            ctx.out.json({"plan": told, "result": result, "verdict": verdict_of(result)})
-        else:
-            show_result(ctx.out, result)
+    end(ctx, result, plan=contingency_json(shown) if shown else None)
 
 
 def show_plan(ctx: Context, target: str | None, force: bool) -> None:

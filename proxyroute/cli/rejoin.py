@@ -11,7 +11,7 @@ from proxyroute.binlog import Table
 from proxyroute.cli.context import Context, common_options, on_terminal, pass_context
 from proxyroute.cli.output import Output, styled, verdict_level
 from proxyroute.cli.progress import Progress
-from proxyroute.cli.switchover import NOT_PROVEN, result_code, show_result
+from proxyroute.cli.switchover import NOT_PROVEN, end
 from proxyroute.cli.telling import telling
 from proxyroute.config_shape import parse_duration
 from proxyroute.errors import Refused
@@ -69,11 +69,7 @@ def rejoin(ctx: Context, server: str, method: str | None, yes: bool) -> None:
         ctx.engine(listener) as engine,
     ):
         result = engine.rejoin(server, method)
-    with ctx.out.ended(result_code(result)):
-        if ctx.as_json:
-            ctx.out.json({"result": result, "verdict": str(result.proof.verdict) if result.proof else None})
-        else:
-            show_result(ctx.out, result)
+    end(ctx, result)
 
 
 @click.command(short_help="Compare the data of replicas with the primary.")

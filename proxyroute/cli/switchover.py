@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -75,12 +75,7 @@ def switchover(ctx: Context, target: str | None, yes: bool, force: bool, kill_lo
         ctx.engine(listener) as engine,
     ):
         result = engine.switchover(target, force=force, kill_long=kill_long, confirm=confirm)
-    with ctx.out.ended(result_code(result)):
-        if ctx.as_json:
-            told = prospect_json(shown) if shown else None
-            ctx.out.json({"plan": told, "result": result, "verdict": verdict_of(result)})
-        else:
-            show_result(ctx.out, result)
+    end(ctx, result, plan=prospect_json(shown) if shown else None)
 
 
 @click.command(short_help="Finish or undo what was interrupted.")
@@ -130,6 +125,15 @@ def heal(ctx: Context, lost: Sequence[str]) -> None:
                 ctx.out.findings(unread)
             elif not results:
                 ctx.out.line("nothing is open", "good")
+
+
+def end(ctx: Context, result: Result, **more: Any) -> None:
+    """Shows how an act has ended, in JSON with ``more``; ends with its exit code, whether it could be shown or not."""
+    with ctx.out.ended(result_code(result)):
+        if ctx.as_json:
+            ctx.out.json({**more, "result": result, "verdict": verdict_of(result)})
+        else:
+            show_result(ctx.out, result)
 
 
 def result_code(result: Result) -> int:
