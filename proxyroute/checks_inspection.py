@@ -30,6 +30,17 @@ def missing_privileges(case: Case) -> Iterator[Said]:
             )
 
 
+def unverifiable(case: Case) -> Iterator[Said]:
+    for name, inspection in case.view.inspections.items():
+        if inspection.unverifiable:
+            yield Said(
+                name,
+                "replication.tls names no ca, and MySQL has none of its own to verify a source by: repointed, "
+                "it would not replicate",
+                "replication.tls.ca: PATH in the configuration, that of a file on the database servers",
+            )
+
+
 def quoted(account: str) -> str:
     """Returns ``user@host`` as it must be written in a statement."""
     if account.startswith(("'", "`")):

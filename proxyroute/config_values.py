@@ -21,6 +21,7 @@ from proxyroute.errors import ConfigError
 from proxyroute.host import Host
 from proxyroute.model import Address, Endpoint, Finding, Severity
 from proxyroute.policy import FailoverPolicy, Policy
+from proxyroute.trust import machines_own
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Account:
         paths = {"ssl-ca": self.tls.ca, "ssl-cert": self.tls.cert, "ssl-key": self.tls.key}
         if mysql:
             options |= {"ssl-mode": "VERIFY_IDENTITY" if self.tls.verify else "REQUIRED"}
+            options |= machines_own() if self.tls.verify and self.tls.ca is None else {}
         else:
             options |= {"ssl": True, f"{'' if self.tls.verify else 'skip-'}ssl-verify-server-cert": True}
         return options | {option: str(path) for option, path in paths.items() if path is not None}

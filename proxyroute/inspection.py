@@ -56,6 +56,8 @@ class Inspection:
     """What keeps schemas out of the binary log, as ``variable=value``."""
     purged: Position | None = None
     """What its binary log has no more."""
+    unverifiable: bool = False
+    """What a channel of it is told would keep it from verifying its source: it is to, and no authority is named."""
 
 
 @dataclass(frozen=True)

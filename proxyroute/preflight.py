@@ -56,6 +56,7 @@ RULES: tuple[Rule, ...] = (
     Rule("primary.connections", checks.crowded, INFO),
     Rule("account.unread", checks_inspection.uninspected),
     Rule("account.privilege", checks_inspection.missing_privileges),
+    Rule("replication.tls", checks_inspection.unverifiable),
     Rule("writer.privileged", checks_inspection.privileged_writers, forceable=True),
     Rule("writer.locked", checks_inspection.locked_writers, WARNING),
     Rule("transaction.xa", checks_inspection.prepared_xa, forceable=True),

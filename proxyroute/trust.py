@@ -18,3 +18,14 @@ def authorities(ca: Path | None) -> str | bool:
     own = ssl.get_default_verify_paths()
     hashed = own.capath and any(Path(own.capath).glob("*.[0-9]"))
     return own.cafile or (own.capath if hashed else None) or True
+
+
+def machines_own() -> dict[str, str]:
+    """Returns those of the machine for MySQL's programs, which do not look for them: lines of their option file.
+
+    Empty where there are none: then no session of ours has been let in either.
+    """
+    found = authorities(None)
+    if not isinstance(found, str):
+        return {}
+    return {"ssl-capath" if Path(found).is_dir() else "ssl-ca": found}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from proxyroute.db.freeze import HOLDERS, Freeze, lock_name
@@ -17,7 +18,7 @@ from proxyroute.db.mysql_read import read_position, read_status
 from proxyroute.db.mysql_replication import MySQLReplication
 from proxyroute.db.mysql_statements import statements
 from proxyroute.db.mysql_unacknowledged import cut_off, let_go
-from proxyroute.db.replication import Replication, ReplicationLogin
+from proxyroute.db.replication import ReplicationLogin
 from proxyroute.db.server import ATTEMPT, DatabaseServer
 from proxyroute.db.session import NO_SUCH_THREAD, Session
 from proxyroute.errors import ServerError, StatementError, TimedOut
@@ -45,7 +46,9 @@ class MySQL(DatabaseServer):
 
     _semi_sync_words: tuple[str, str] | None = None
 
-    def _channels(self, login: ReplicationLogin) -> Replication:
+    _replication: MySQLReplication
+
+    def _channels(self, login: ReplicationLogin) -> MySQLReplication:
         return MySQLReplication(self._open, login)
 
     def _make_freeze(self) -> Freeze:
@@ -57,7 +60,7 @@ class MySQL(DatabaseServer):
         return read_status(self._open(deadline), self.name, self.address, deadline)
 
     def _inspect(self, session: Session, deadline: Deadline, policy: Policy) -> Inspection:
-        return inspect(session, deadline, policy)
+        return replace(inspect(session, deadline, policy), unverifiable=self._replication.unverifiable)
 
     def position(self, deadline: Deadline) -> Position:
         return read_position(self._open(deadline), deadline)

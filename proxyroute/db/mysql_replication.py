@@ -25,6 +25,11 @@ class MySQLReplication(Replication):
     rests_safely = True
     fresh: Mapping[str, Any] = MappingProxyType({"connect_retry": CONNECT_RETRY, "retry_count": _RETRY_COUNT})
 
+    @property
+    def unverifiable(self) -> bool:
+        """Whether its source is to be verified, and no authority is named: the server takes none of its machine's."""
+        return bool(self._login.options.get("ssl_verify")) and not self._login.options.get("ssl_ca")
+
     def _status(self, deadline: Deadline) -> Status:
         session = self._session(deadline)
         return read_status(session, session.server, session.address, deadline)

@@ -79,6 +79,7 @@ CASES: dict[str, Callable[[], Findings]] = {
     "primary.connections": lambda: judge(server(1, connections=90), replica(2)),
     "account.unread": without_inspections,
     "account.privilege": lambda: inspected(missing_privileges=("CONNECTION ADMIN",)),
+    "replication.tls": lambda: inspected(unverifiable=True),
     "writer.privileged": lambda: inspected(privileged_writers=("batch@10.%",)),
     "writer.locked": lambda: preflight(
         view(server(1), replica(2), inspections=(inspection("db1", privileged_writers=("batch@10.%",)),)),
