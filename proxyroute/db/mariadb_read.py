@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxyroute.db.rows import UNKNOWN_VARIABLE, by_kind, is_on, options, parse_version, semi_sync
+from proxyroute.db.rows import UNKNOWN_VARIABLE, by_kind, is_on, options, parse_version, receiver, semi_sync
 from proxyroute.db.session import Session
 from proxyroute.errors import ServerError, StatementError
 from proxyroute.gtid import MariaDBPosition
-from proxyroute.model import Address, Deadline, Receiver, Source, Status
+from proxyroute.model import Address, Deadline, Source, Status
 
 # positions are never read from information_schema.GLOBAL_VARIABLES: it cuts values off after 2048 characters
 _POSITIONS = "@@global.gtid_binlog_state AS binlog_state, @@global.gtid_slave_pos AS slave_pos"
@@ -180,7 +180,6 @@ def _executed(row: dict[str, Any]) -> MariaDBPosition:
 
 
 def _source(row: dict[str, Any], executed: MariaDBPosition, deadline: Deadline) -> Source:
-    running = {"Yes": Receiver.RUNNING, "No": Receiver.STOPPED}
     lag = row["Seconds_Behind_Master"]
     errors = [str(row[column]) for column in ("Last_IO_Error", "Last_SQL_Error") if row.get(column)]
     return Source(
@@ -188,8 +187,7 @@ def _source(row: dict[str, Any], executed: MariaDBPosition, deadline: Deadline) 
         address=Address(str(row["Master_Host"]), int(row["Master_Port"])),
         user=str(row["Master_User"]),
         source_id=int(row["Master_Server_Id"]) or None,
-        # anything else is one of the ways to get there: Connecting, Preparing
-        receiver=running.get(str(row["Slave_IO_Running"]), Receiver.CONNECTING),
+        receiver=receiver(row["Slave_IO_Running"], row["Master_Server_Id"]),
         applier=row["Slave_SQL_Running"] == "Yes",
         # Gtid_IO_Pos holds one GTID per domain, and none before the first contact after a restart
         received=executed.merge(MariaDBPosition.parse(row["Gtid_IO_Pos"] or "")),

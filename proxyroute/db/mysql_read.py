@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from proxyroute.db.mysql_spelling import FLOOR
-from proxyroute.db.rows import by_kind, is_on, options, parse_version, semi_sync
+from proxyroute.db.rows import by_kind, is_on, options, parse_version, receiver, semi_sync
 from proxyroute.db.session import Session
 from proxyroute.errors import ServerError
 from proxyroute.gtid import MySQLPosition
-from proxyroute.model import Address, Deadline, Receiver, Source, Status
+from proxyroute.model import Address, Deadline, Source, Status
 
 _POSITION = "@@global.gtid_executed AS executed"
 _CORE = (
@@ -226,7 +226,6 @@ def _sources(
 
 
 def _source(row: dict[str, Any], executed: MySQLPosition) -> Source:
-    running = {"Yes": Receiver.RUNNING, "No": Receiver.STOPPED}
     lag = row["Seconds_Behind_Source"]
     # what stopped a worker is told by its own table; the channel's error only says to look there
     applying = row.get("worker_error") or row.get("Last_SQL_Error")
@@ -236,7 +235,7 @@ def _source(row: dict[str, Any], executed: MySQLPosition) -> Source:
         address=Address(str(row["Source_Host"]), int(row["Source_Port"])),
         user=str(row["Source_User"]),
         source_id=int(row["Source_Server_Id"]) or None,
-        receiver=running.get(str(row["Replica_IO_Running"]), Receiver.CONNECTING),
+        receiver=receiver(row["Replica_IO_Running"], row["Source_Server_Id"]),
         applier=row["Replica_SQL_Running"] == "Yes",
         received=executed.merge(_position(row["Retrieved_Gtid_Set"])),
         lag_seconds=None if lag is None else float(lag),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from proxyroute.model import SemiSync
+from proxyroute.model import Receiver, SemiSync
 
 UNKNOWN_VARIABLE = 1193
 """Error number of a server that does not have a variable: it is of another flavour, or too old."""
@@ -31,6 +31,17 @@ def by_kind(rows: Iterable[Mapping[str, Any]], *kinds: str) -> tuple[dict[str, s
     for row in rows:
         found[row["kind"]][row["name"].lower()] = str(row["value"])
     return tuple(found.values())
+
+
+def receiver(shown: Any, source_id: Any) -> Receiver:
+    """Returns the state of a receiver by what a server shows of it, and of who its source is.
+
+    It shows ``Yes`` as soon as it is connected, a moment before it has asked whom it is connected to: until then it is
+    still on the way there, as while it shows ``Connecting`` or ``Preparing``.
+    """
+    if shown == "No":
+        return Receiver.STOPPED
+    return Receiver.RUNNING if shown == "Yes" and int(source_id) else Receiver.CONNECTING
 
 
 def options(
