@@ -190,10 +190,9 @@ def test_serve_takes_up_what_it_could_not_undo_and_fails_over_once_whoever_hung_
     hung = sibling if fetching else candidate
     create_table(old)
     site.cluster.await_synced()
-    choice = {"never": [sibling.name]} if fetching else {"prefer": [candidate.name]}
     stops = {"PROXYROUTE_FAULT": f"serve/{point}:1@STOP"}
     with (
-        configured(site, failover=AUTOMATIC, serve=SERVE, switchover=choice),
+        configured(site, failover=AUTOMATIC, serve=SERVE, switchover={"never": [sibling.name]}),
         serving(site, environment=stops) as served,
     ):
         served.await_told("state", "2 of 2 replicas follow")
