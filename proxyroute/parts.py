@@ -61,9 +61,9 @@ class Parts:
         view = view or self.site.look(Deadline.after(LOOK), spared=op.gone)
         return route(view, primary, self.policy(op), epoch, self.site.endpoints)
 
-    def glance(self, name: str) -> View:
-        """Returns one reading of all servers for when clients wait: only server ``name`` is waited for."""
-        return self.site.look(Deadline.after(LOOK), spared=[n for n in self.site.names if n != name], grace=GLANCE)
+    def glance(self, name: str, seconds: float = LOOK) -> View:
+        """Returns one reading of all servers for when clients wait: only server ``name`` is waited for, so long."""
+        return self.site.look(Deadline.after(seconds), spared=[n for n in self.site.names if n != name], grace=GLANCE)
 
     def set_aside(self, op: Operation) -> frozenset[str]:
         """Returns the servers that are left alone: rebuilt now, or in maintenance.

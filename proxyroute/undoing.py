@@ -260,7 +260,7 @@ def _release_routes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline)
     observed = [o for o in parts.routes.observe(deadline.within(LOOK)) if o.reachable]
     if any(o.primary != old for o in observed):
         epoch = _epoch_back(op, highest_epoch(observed))
-        table = _table_back(parts, op, epoch)
+        table = _table_back(parts, op, epoch, deadline.left / 2)  # the other half is for the proxies
         receipts = parts.routes.settle(table, deadline)
         wrong = parts.routes.missing(receipts, ReceiptState.DONE)
         wrong = [r for r in wrong if not (old in _gone(op) and r.evidence.get("awaits") == old)]
@@ -271,14 +271,14 @@ def _release_routes(parts: Parts, op: Operation, undo: Undo, deadline: Deadline)
         raise Unfinished("; ".join(f"{r.proxy}: {r.detail}" for r in failed))
 
 
-def _table_back(parts: Parts, op: Operation, epoch: Epoch) -> RouteTable:
+def _table_back(parts: Parts, op: Operation, epoch: Epoch, seconds: float) -> RouteTable:
     """The routes to the old primary; while that is gone, its replicas go on serving reads.
 
     The candidate keeps its reads as well: that it follows again is undone next, or is left to do.
     """
     old, candidate = op.plan.primary, op.plan.candidate
     # an old primary that is gone is not waited for, nor a replica that hangs while the proxies hold clients back
-    view = parts.glance(candidate if old in _gone(op) else old)
+    view = parts.glance(candidate if old in _gone(op) else old, min(LOOK, seconds))
     if old in _gone(op) and view.status(old) is None:
         return bereaved(view, old, old, parts.policy(op), epoch, parts.site.endpoints)
     table = parts.table(op, old, epoch, view)

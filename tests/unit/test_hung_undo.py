@@ -13,7 +13,7 @@ import pytest
 
 from proxyroute.errors import Aborted, Unreachable
 from proxyroute.journal import read
-from proxyroute.model import Deadline
+from proxyroute.model import Deadline, Receipt, RouteTable
 from tests.support.fakeworld import FakeServer, World, make_world
 from tests.unit import test_failover_interrupted as failovers
 from tests.unit.test_interrupted import POLICY, _start
@@ -72,6 +72,22 @@ def test_the_others_receive_again_when_a_failover_is_undone(files: Iterator[Path
         failovers.start(world, proxy, next(files), [], orders)
     assert world.servers["db2"].runs
     assert not world.servers["db3"].runs
+
+
+def test_the_routes_are_back_when_the_candidate_of_a_failover_hangs(files: Iterator[Path]) -> None:
+    world, proxy = failovers.dead_world()
+    _fails(world, "db2", "detach", lambda: hangs(world.servers["db2"]))
+    settle = proxy.settle
+
+    def in_time(table: RouteTable, deadline: Deadline) -> Receipt:
+        deadline.require("the proxy to answer")
+        return settle(table, deadline)
+
+    proxy.settle = in_time  # type: ignore[method-assign]
+    with pytest.raises(Aborted) as raised:
+        failovers.start(world, proxy, next(files), [])
+    assert "release_routes" not in str(raised.value)
+    assert proxy.primary == "db1"
 
 
 def test_a_replica_that_was_moved_below_the_candidate_is_moved_back(files: Iterator[Path]) -> None:
