@@ -112,10 +112,8 @@ def multi_primary(case: Case) -> Iterator[Said]:
 
 
 def mixed_flavours(case: Case) -> Iterator[Said]:
-    flavours = {server.flavour for server in case.view.seen}
-    if len(flavours) > 1:
-        told = ", ".join(f"{server.name} is {server.flavour}" for server in case.view.seen)
-        yield Said(case.view.cluster, told, "a cluster holds servers of one flavour only")
+    if told := topology.mixed({server.name: server.flavour for server in case.view.seen}):
+        yield Said(case.view.cluster, told, topology.ONE_FLAVOUR)
 
 
 def duplicate_ids(case: Case) -> Iterator[Said]:

@@ -91,6 +91,8 @@ def unserved(case: Case) -> Iterator[Said]:
     inspection = case.view.inspections.get(case.target) if case.target else None
     if inspection is None or inspection.purged is None or case.primary is None:
         return
+    if inspection.purged.flavour != case.primary.flavour:
+        return
     name, purged = inspection.name, inspection.purged
     gone = f"which {name} has not in its binary log any more"
     if not case.primary.executed.as_far_as(purged):  # of a candidate with another source besides

@@ -235,6 +235,10 @@ class Status:
             return self.executed
         return self.executed.alongside(known, {self.identity, *members})
 
+    def behind(self, top: Status) -> int | None:
+        """Returns about how many transactions it lacks that ``top`` has executed; None if nobody can tell."""
+        return top.executed.distance(self.executed) if top.flavour == self.flavour else None
+
     def fed_from(self, addresses: Collection[Address]) -> set[int | str]:
         """Returns by which positions name those at ``addresses`` whom it replicates from, or did, as far as it knows.
 
