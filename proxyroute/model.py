@@ -163,6 +163,7 @@ class SemiSync:
     """Semi-synchronous replication, both sides of it."""
 
     available: bool = False
+    """It can wait for acknowledgements: the plugin of a source is there. That of a replica is another one on MySQL."""
     primary_enabled: bool = False
     primary_active: bool = False
     """Acknowledgements are arriving now (not degraded to asynchronous)."""
@@ -180,6 +181,8 @@ class SemiSync:
     """Transactions that were acknowledged since the server counts."""
     replica_active: bool = False
     """This replica acknowledges to its source now."""
+    can_acknowledge: bool = False
+    """The plugin of a replica is there."""
 
 
 @dataclass(frozen=True)

@@ -260,7 +260,8 @@ def test_a_rejected_server_never_changes_who_wins(case: tuple[View, Policy]) -> 
 
 # -- Plans ----------------------------------------------------------------------------------------------------
 
-SEMI = SemiSync(available=True, primary_enabled=True, primary_active=True, clients=1, timeout_seconds=10.0)
+BOTH = SemiSync(available=True, can_acknowledge=True)
+SEMI = replace(BOTH, primary_enabled=True, primary_active=True, clients=1, timeout_seconds=10.0)
 
 
 def test_nobody_elected_makes_no_plan() -> None:
@@ -289,7 +290,7 @@ def test_a_plan_moves_the_one_channel_of_a_multi_source_replica_that_follows_the
 
 
 def semi_replica(number: int, source: Source | None = None, *, enabled: bool = True) -> Status:
-    return replica(number, source or channel(), semi_sync=SemiSync(available=True, replica_enabled=enabled))
+    return replica(number, source or channel(), semi_sync=replace(BOTH, replica_enabled=enabled))
 
 
 def test_with_semi_sync_the_best_other_semi_synchronous_replica_is_attached_first() -> None:
