@@ -63,6 +63,7 @@ RULES: tuple[Rule, ...] = (
     Rule("candidate.version", conditions.older),
     Rule("candidate.writable", conditions.writable),
     Rule("candidate.offline", conditions.offline, Waived.FORCED),
+    Rule("candidate.backup", conditions.backed_up),
 )
 
 

@@ -20,6 +20,7 @@ from tests.support.builders import address, channel, inspection, position, repli
 from tests.unit.sources import sources
 from tests.unit.test_election import BOTH, SEMI, SICK, semi_replica
 
+BACKUP = ((12, "backup@10.0.0.8"),)
 ONE_SIDE = SemiSync(available=True)
 """A server of MySQL with the plugin of a source, and none to acknowledge with."""
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "findings.md"
@@ -85,6 +86,15 @@ CASES: dict[str, Callable[[], Findings]] = {
     "writer.locked": lambda: preflight(
         view(server(1), replica(2), inspections=(inspection("db1", privileged_writers=("batch@10.%",)),)),
         replace(plan(), lock_accounts=("batch@10.%",)),
+    ),
+    "primary.locks": lambda: inspected(unrecorded="performance_schema"),
+    "server.locks": lambda: judge(
+        server(1), replica(2), inspections=(inspection("db2", unrecorded="wait/lock/metadata/sql/mdl"),)
+    ),
+    "primary.backup": lambda: inspected(backups=BACKUP),
+    "candidate.backup": lambda: judge(server(1), replica(2), inspections=(inspection("db2", backups=BACKUP),)),
+    "replica.backup": lambda: judge(
+        server(1), replica(2), replica(3), inspections=(inspection("db3", backups=BACKUP),)
     ),
     "transaction.xa": lambda: inspected(prepared_xa=("'order-17'",)),
     "transaction.long": lambda: inspected(transactions=(UPDATE,)),
