@@ -6,13 +6,15 @@ Tried on MySQL 9.7. Writes are refused by ``super_read_only``: it stops everybod
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from proxyroute.db.following import POLL
 from proxyroute.db.freeze import HOLDERS, Freeze, lock_name
 from proxyroute.db.mariadb_events import set_event_status
 from proxyroute.db.mysql_freeze import BOUNDED, LOCK_TIMEOUTS, MySQLFreeze
-from proxyroute.db.mysql_inspect import blockers, inspect
+from proxyroute.db.mysql_inspect import backups, blockers, inspect
 from proxyroute.db.mysql_read import read_position, read_status
 from proxyroute.db.mysql_replication import MySQLReplication
 from proxyroute.db.mysql_statements import statements
@@ -32,6 +34,7 @@ SELECT ID AS id FROM information_schema.PROCESSLIST
 WHERE COMMAND NOT IN ('Binlog Dump', 'Binlog Dump GTID', 'Daemon')
 AND USER NOT IN ('system user', 'event_scheduler', 'unauthenticated user'{excluded})
 """
+_LOCKED_FOR_BACKUP = 3857
 _PERSISTED_OPEN = (
     "SELECT VARIABLE_NAME AS name FROM performance_schema.persisted_variables"
     " WHERE VARIABLE_NAME IN ('read_only', 'super_read_only') AND VARIABLE_VALUE IN ('OFF', '0')"
@@ -158,6 +161,21 @@ class MySQL(DatabaseServer):
             control.change("mariadb.forget_persisted", f"RESET PERSIST IF EXISTS {row['name']}", deadline)
 
     # -- Roles --
+
+    def detach(self, source: Peer, deadline: Deadline) -> None:
+        """Ends whoever locks the instance for a backup, for nobody can stop what applies meanwhile (decision 0148)."""
+        while True:
+            try:
+                super().detach(source, deadline)
+            except StatementError as error:
+                if error.errno != _LOCKED_FOR_BACKUP:
+                    raise
+            else:
+                return
+            deadline.require(f"the backup of {self.name} to end")
+            if holders := [session for session, _ in backups(self._open(deadline), deadline)]:
+                self._end_sessions(holders, deadline)
+            time.sleep(POLL)
 
     def semi_sync(self, deadline: Deadline, *, primary: bool | None = None, replica: bool | None = None) -> None:
         """Of a side whose plugin is not there nothing is to be switched off, and nobody to acknowledge.

@@ -81,12 +81,18 @@ def inspect(session: Session, deadline: Deadline, policy: Policy) -> Inspection:
         prepared_xa=_allowed(lambda: _prepared(session, deadline)),
         transactions=transactions(clients, _lock_holders(session, deadline), policy.long_transaction),
         events=_allowed(lambda: read_events(session, deadline)),
-        backups=_allowed(lambda: _backups(session, deadline)),
+        backups=_allowed(lambda: backups(session, deadline)),
         unrecorded="".join(_allowed(lambda: _unrecorded(session, deadline))),
         purged=read_purged(session, deadline),
         # last, for it may cost the connection
         binlog_filters=_allowed(lambda: _binlog_filters(session, deadline)),
     )
+
+
+def backups(session: Session, deadline: Deadline) -> tuple[tuple[int, str], ...]:
+    """Returns ``Inspection.backups``."""
+    rows = session.read(_BACKUPS, deadline)
+    return tuple((int(row["session"]), f"{row['user']}@{row['host']}") for row in rows)
 
 
 def blockers(session: Session, users: Sequence[str], seconds: float, deadline: Deadline) -> str:
@@ -122,11 +128,6 @@ def _prepared(session: Session, deadline: Deadline) -> tuple[str, ...]:
         digits, cut = str(row["data"]).removeprefix("0x"), 2 * int(row["gtrid_length"])
         found.append(f"X'{digits[:cut]}',X'{digits[cut:]}',{int(row['formatID'])}")
     return tuple(found)
-
-
-def _backups(session: Session, deadline: Deadline) -> tuple[tuple[int, str], ...]:
-    rows = session.read(_BACKUPS, deadline)
-    return tuple((int(row["session"]), f"{row['user']}@{row['host']}") for row in rows)
 
 
 def _unrecorded(session: Session, deadline: Deadline) -> tuple[str, ...]:

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 import pymysql
 import pytest
 
-from proxyroute.model import Severity
+from proxyroute.db.mysql import MySQL
+from proxyroute.db.replication import ReplicationLogin
+from proxyroute.db.session import Login
+from proxyroute.model import Deadline, Peer, Severity
 from proxyroute.policy import Policy
 from proxyroute.preflight import survey
 from tests.cluster.test_inspection import found, inspected
 from tests.support.builders import server, view
 from tests.support.clients import Clients
-from tests.support.mariadb import APPLICATION, Node
+from tests.support.mariadb import APPLICATION, ENGINE, REPLICATION, Node
 from tests.support.mysql import MySQLCluster
 
 pytestmark = pytest.mark.matrix
@@ -63,15 +66,22 @@ def test_a_server_without_performance_schema_is_inspected_and_named(start_mysql:
     assert "runs with performance_schema=OFF" in told.text
 
 
-def test_a_replica_with_a_backup_lock_is_named_and_its_replication_cannot_be_stopped(start_mysql: Start) -> None:
+def test_a_backup_lock_is_named_and_ended_where_it_keeps_a_new_primary_from_being_made(start_mysql: Start) -> None:
     cluster = start_mysql(2)
     cluster["db1"].sql(f"GRANT BACKUP_ADMIN ON *.* TO '{APPLICATION.user}'@'%'")
     cluster.await_synced()
     node = cluster["db2"]
     with contextlib.ExitStack() as ends:
-        session = Clients(node, ends).idle("LOCK INSTANCE FOR BACKUP")
+        clients = Clients(node, ends)
+        session = clients.idle("LOCK INSTANCE FOR BACKUP")
         ((number, whose),) = inspected(node).backups
         assert (number, whose.partition("@")[0]) == (session, APPLICATION.user)
         with pytest.raises(pymysql.err.Error, match="3857"):
             node.sql("STOP REPLICA")
+        replication = ReplicationLogin(REPLICATION.user, REPLICATION.password)
+        server = MySQL(node.name, node.address, Login(ENGINE.user, ENGINE.password), replication)
+        server.detach(Peer("db1", cluster["db1"].address, 1), Deadline.after(10))
+        server.close()
+        assert not clients.alive(session)
     assert inspected(node).backups == ()
+    assert not node.replicates()

@@ -67,7 +67,7 @@ def replica(number: int, *sources: Source, executed: str = NOW, **changes: Any) 
 def other_flavour(number: int, **changes: Any) -> Status:
     """Returns ``db<number>`` as a MySQL server below a primary of MariaDB, as in a cluster that is being migrated."""
     uuid, nothing = f"00000000-0000-0000-0000-{number:012d}", MySQLPosition.parse("")
-    told = {"flavour": "mysql", "version": (9, 7, 4), "uuid": uuid, "executed": nothing} | changes
+    told: dict[str, Any] = {"flavour": "mysql", "version": (9, 7, 4), "uuid": uuid, "executed": nothing} | changes
     return replace(replica(number, replace(channel(), received=nothing)), **told)
 
 
