@@ -22,7 +22,6 @@ CROWDED = 0.9
 HEARTBEAT = 1.0
 NET_TIMEOUT = 4.0
 """Seconds; a replica that waits longer notices a frozen primary late."""
-_RESTART_RECEIVER = "SET GLOBAL rpl_semi_sync_slave_enabled=1; STOP SLAVE IO_THREAD; START SLAVE IO_THREAD;"
 
 
 class Said(NamedTuple):
@@ -112,10 +111,8 @@ def multi_primary(case: Case) -> Iterator[Said]:
 
 
 def mixed_flavours(case: Case) -> Iterator[Said]:
-    flavours = {server.flavour for server in case.view.seen}
-    if len(flavours) > 1:
-        told = ", ".join(f"{server.name} is {server.flavour}" for server in case.view.seen)
-        yield Said(case.view.cluster, told, "a cluster holds servers of one flavour only")
+    if told := topology.mixed({server.name: server.flavour for server in case.view.seen}):
+        yield Said(case.view.cluster, told, topology.ONE_FLAVOUR)
 
 
 def duplicate_ids(case: Case) -> Iterator[Said]:
@@ -263,45 +260,6 @@ def crowded(case: Case) -> Iterator[Said]:
             server.name,
             f"has {server.connections} of {server.connections_limit} connections in use",
             f"on {server.name}: SET GLOBAL max_connections={2 * server.connections_limit}; or extra_port in my.cnf",
-        )
-
-
-# -- Semi-synchronous replication -----------------------------------------------------------------------------
-
-
-def semi_sync_missing(case: Case) -> Iterator[Said]:
-    if not case.primary or not case.primary.semi_sync.primary_enabled:
-        return
-    if case.candidate and not case.candidate.semi_sync.available:
-        yield Said(
-            case.candidate.name,
-            f"has no semi-synchronous replication, {case.primary.name} uses it; after the switchover no commit would "
-            "wait for a replica",
-            f"on {case.candidate.name}: INSTALL SONAME 'semisync_master'; INSTALL SONAME 'semisync_slave';",
-        )
-
-
-def semi_sync_alone(case: Case) -> Iterator[Said]:
-    if not case.plan or not case.primary or not case.plan.semi_sync:
-        return
-    timeout, wanted = seconds(case.primary.semi_sync.timeout_seconds), case.primary.semi_sync.wanted
-    if case.plan.attach is not None and wanted == 1:
-        return
-    missing = "no other semi-synchronous replica runs" if wanted == 1 else f"{wanted} replicas have to acknowledge"
-    yield Said(
-        case.plan.candidate,
-        f"{missing}: the first commits wait for up to {timeout}, until as many have been attached",
-        f"on another replica: {_RESTART_RECEIVER}" if case.plan.attach is None and wanted == 1 else "",
-    )
-
-
-def semi_sync_degraded(case: Case) -> Iterator[Said]:
-    semi_sync = case.primary.semi_sync if case.primary else None
-    if case.primary and semi_sync and semi_sync.primary_enabled and not semi_sync.primary_active:
-        yield Said(
-            case.primary.name,
-            f"should wait for replicas and does not; {semi_sync.clients} of them acknowledge",
-            f"on the replicas: {_RESTART_RECEIVER}",
         )
 
 

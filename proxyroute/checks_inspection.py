@@ -70,6 +70,49 @@ def locked_writers(case: Case) -> Iterator[Said]:
             yield Said(case.plan.primary, text)
 
 
+def blind_primary(case: Case) -> Iterator[Said]:
+    """MySQL: whom the write lock waits for is found by its locks, before the freeze and when it is undone."""
+    found = case.inspection
+    if found is not None and found.unrecorded:
+        yield Said(
+            found.name,
+            f"{_off(found.unrecorded)}: nobody can tell who holds locks, so that a long reader can keep the write lock "
+            "waiting, and whoever wants its tables even after that is given up",
+            _record_again(found.name, found.unrecorded),
+        )
+
+
+def blind_others(case: Case) -> Iterator[Said]:
+    for name, found in case.view.inspections.items():
+        if found.unrecorded and found is not case.inspection:
+            text = f"{_off(found.unrecorded)}: nobody could tell who holds locks there, once it is the primary"
+            yield Said(name, text, _record_again(name, found.unrecorded))
+
+
+def _off(what: str) -> str:
+    return "runs with performance_schema=OFF" if what == "performance_schema" else f"does not record locks ({what})"
+
+
+def _record_again(name: str, what: str) -> str:
+    if what == "performance_schema":
+        return f"performance_schema=ON in my.cnf of {name}, then restart it"
+    table = "setup_instruments" if "/" in what else "setup_consumers"
+    update = f"UPDATE performance_schema.{table} SET ENABLED='YES' WHERE NAME='{what}'"  # noqa: S608 - for people
+    return f"on {name}: {update}; locks that are held already are not seen for that"
+
+
+def backup_on_primary(case: Case) -> Iterator[Said]:
+    """MySQL: it keeps no write from being held back, and ends with the sessions of all other clients."""
+    found = case.inspection
+    for session, whose in found.backups if found else ():
+        yield Said(
+            found.name if found else "",
+            f"session {session} of {whose} holds LOCK INSTANCE FOR BACKUP: it is ended with all sessions, and with it "
+            "the backup; accounts and events cannot be altered before that",
+            "wait until the backup has ended",
+        )
+
+
 def prepared_xa(case: Case) -> Iterator[Said]:
     if case.inspection and case.inspection.prepared_xa:
         first = case.inspection.prepared_xa[0]
@@ -101,6 +144,8 @@ def unserved(case: Case) -> Iterator[Said]:
     """Who will not follow the candidate when the others do, for that has purged what comes next to it."""
     inspection = case.view.inspections.get(case.target) if case.target else None
     if inspection is None or inspection.purged is None or case.primary is None:
+        return
+    if inspection.purged.flavour != case.primary.flavour:
         return
     name, purged = inspection.name, inspection.purged
     gone = f"which {name} has not in its binary log any more"

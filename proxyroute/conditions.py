@@ -287,6 +287,18 @@ def offline(replica: Replica) -> Objection | None:
     )
 
 
+def backed_up(replica: Replica) -> Objection | None:
+    """MySQL: as long as a backup locks the instance nobody can stop what applies (error 3857)."""
+    found = replica.view.inspections.get(replica.server.name)
+    if found is None or not found.backups or not replica.server.sources:
+        return None
+    session, whose = found.backups[0]
+    return Objection(
+        f"cannot stop replicating: session {session} of {whose} holds LOCK INSTANCE FOR BACKUP",
+        f"wait until the backup has ended, or {replica.sql(f'KILL {session}')}",
+    )
+
+
 def other_format(replica: Replica) -> Objection | None:
     if replica.top is None or replica.top.binlog_format == replica.server.binlog_format:
         return None

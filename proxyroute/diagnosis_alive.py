@@ -49,6 +49,8 @@ def _held(case: Case, name: str) -> Containment:
         return Containment.UNKNOWN
     if track.status is None and not track.good_since(began):
         return Containment.UNKNOWN
+    if server.flavour != case.top.flavour:
+        return Containment.UNKNOWN
     source = case.sightings.channel(server, case.name)
     return case.top.executed.contains(server.executed.merge(source.received) if source else server.executed)
 
@@ -152,6 +154,8 @@ def _ahead(case: Case) -> tuple[str, ...]:
 
 def _lacks(top: Status, server: Status, source: Source) -> bool:
     """Only what the primary wrote itself: what a replica wrote is another matter, and found by preflight."""
+    if top.flavour != server.flavour:
+        return False
     theirs = server.executed.merge(source.received).by(top.identity)
     if top.executed.contains(theirs) is not Containment.NO:
         return False

@@ -22,9 +22,8 @@ _SETTINGS = (
      "gtid_mode=ON and enforce_gtid_consistency=ON in my.cnf, then restart it"),
     ("SET GLOBAL read_only=1", "SET GLOBAL super_read_only=1"),
     ("and read_only=1 in its my.cnf", "and super_read_only=1 in its my.cnf"),
-    ("INSTALL SONAME 'semisync_master'; INSTALL SONAME 'semisync_slave'",
-     "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'; "
-     "INSTALL PLUGIN rpl_semi_sync_replica SONAME 'semisync_replica.so'"),
+    ("INSTALL SONAME 'semisync_master'", "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'"),
+    ("INSTALL SONAME 'semisync_slave'", "INSTALL PLUGIN rpl_semi_sync_replica SONAME 'semisync_replica.so'"),
     ("; or extra_port in my.cnf", "; or admin_address in my.cnf"),
     ("so that errant transactions cannot be flashed back", "so that what an errant transaction did cannot be told"),
     ("mariadb-binlog", "mysqlbinlog"),

@@ -63,6 +63,7 @@ RULES: tuple[Rule, ...] = (
     Rule("candidate.version", conditions.older),
     Rule("candidate.writable", conditions.writable),
     Rule("candidate.offline", conditions.offline, Waived.FORCED),
+    Rule("candidate.backup", conditions.backed_up),
 )
 
 
@@ -248,6 +249,8 @@ def _attach(view: View, primary: str, candidate: str, replicas: Sequence[str]) -
         server = view.status(name)
         source = topology.channel(view, server, primary) if server else None
         if server and source and source.running and source.uses_gtid and server.semi_sync.replica_enabled:
+            if top is not None and server.flavour != top.flavour:
+                continue
             if purged is not None and not server.executed.as_far_as(purged):
                 continue
             if top is not None and server.semi_sync.replica_active and top.semi_sync.clients <= top.semi_sync.wanted:

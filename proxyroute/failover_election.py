@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from proxyroute import conditions, dialect
+from proxyroute import conditions, dialect, topology
 from proxyroute.conditions import Objection, Replica
 from proxyroute.decided import FailoverElection, Ranked
 from proxyroute.election import Rejection, Rule, Waived, in_words
@@ -52,6 +52,7 @@ _OURS: tuple[str, ...] = (
 )
 _OURS += ("candidate.chain", "candidate.errant", "candidate.history")
 FINDINGS = (
+    "topology.flavours",
     "failover.candidate",
     "failover.unfetchable",
     "failover.history",
@@ -85,7 +86,7 @@ def elect_failover(
 
     The order: whoever was named as ``target`` (then nobody else can win), received most, the list ``prefer``,
     executed most, configuration order. ``force`` waives what may be waived for a server that was named.
-    Servers in maintenance never win, and still give what they have.
+    Servers in maintenance never win, and still give what they have. Nobody wins among servers of two flavours.
     """
     contest = _Contest(sightings, primary, policy, failover, known, target, force)
     return contest.decide()
@@ -138,6 +139,12 @@ class _Contest:
         """Those that answered, without the primary."""
         return self.holdings.servers
 
+    @property
+    def _flavours(self) -> dict[str, str]:
+        """Those of all whose positions are compared, what is remembered of the primary among them."""
+        found, known = {n: s.flavour for n, s in self.servers.items()}, self.holdings.reference
+        return found if known is None else {self.primary: known.flavour, **found}
+
     # -- Who may --
 
     def against(self, name: str) -> tuple[Rejection, ...]:
@@ -186,6 +193,10 @@ class _Contest:
     # -- Who should --
 
     def decide(self) -> FailoverElection:
+        if told := topology.mixed(self._flavours):
+            code, cluster = "topology.flavours", self.sightings.cluster
+            found = Finding(code, Severity.ERROR, cluster, told, topology.ONE_FLAVOUR)
+            return FailoverElection(None, None, (), findings=(found,))
         names = [n for n in self.sightings.tracks if n != self.primary]
         if self.target is not None and self.target not in names:
             names.append(self.target)

@@ -13,6 +13,7 @@ from proxyroute.opening import APART
 from proxyroute.operation import Operation
 from proxyroute.parts import Parts
 from proxyroute.sight import Sightings
+from proxyroute.topology import ONE_FLAVOUR, mixed
 
 _ANSWER = 2.0
 
@@ -20,9 +21,12 @@ _ANSWER = 2.0
 def take_stock(parts: Parts, op: Operation, reference: Position | None, spared: Collection[str]) -> Holdings:
     """Reads every server once more; those ``spared`` get little more time than the others take.
 
-    ``reference`` is the best that is known of what the old primary has executed.
+    ``reference`` is the best that is known of what the old primary has executed. Raises Unfinished when one that was
+    silent before is of another flavour than the others.
     """
     view = parts.site.look(Deadline.after(_ANSWER), spared={*op.gone, *spared})
+    if told := mixed({s.name: s.flavour for s in view.seen}):
+        raise Unfinished(f"{told}: {ONE_FLAVOUR}")
     sightings = Sightings.of(view, time.monotonic(), op.kept("server_ids"))
     return Holdings.of(sightings, op.plan.primary, reference)
 

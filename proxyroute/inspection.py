@@ -54,6 +54,11 @@ class Inspection:
     events: tuple[Event, ...] = ()
     binlog_filters: tuple[str, ...] = ()
     """What keeps schemas out of the binary log, as ``variable=value``."""
+    backups: tuple[tuple[int, str], ...] = ()
+    """Sessions, and whose they are, that hold the lock of a backup: no account can be altered, no applier be stopped
+    (MySQL)."""
+    unrecorded: str = ""
+    """What is off in its performance_schema, so that nobody can tell who holds which lock (MySQL); empty: nothing."""
     purged: Position | None = None
     """What its binary log has no more."""
     unverifiable: bool = False

@@ -226,6 +226,8 @@ def lost_since(known: Known | None, server: Status | None) -> Position | None:
     """Returns what the primary had executed at its last sight, and lacks now that it is back; None when nothing."""
     if known is None or server is None or known.primary != server.name or known.executed is None:
         return None
+    if known.executed.flavour != server.flavour:  # another server is there now
+        return None
     return (
         None
         if server.executed.contains(known.executed) is not Containment.NO
@@ -285,9 +287,13 @@ def _formerly(sightings: Sightings, server: Status, able: set[str], before: Sync
     for name in (n for n in sightings.tracks if n in (*before.acknowledgers, *before.formerly) and n not in able):
         status = sightings.tracks[name].status
         mine = held(status) if status is not None else None
-        if mine is None or not (mine.empty or any(other.contains(mine) is Containment.YES for other in others)):
+        if mine is None or not (mine.empty or any(_covers(other, mine) for other in others)):
             found.append(name)
     return tuple(found)
+
+
+def _covers(other: Position, mine: Position) -> bool:
+    return other.flavour == mine.flavour and other.contains(mine) is Containment.YES
 
 
 def _waiting_since(sync: SemiSync, began: Moment | None, before: SyncSight | None) -> Moment | None:

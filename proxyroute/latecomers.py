@@ -17,7 +17,7 @@ from proxyroute.opening import APART, Standing, read_standing
 from proxyroute.operation import Operation, each
 from proxyroute.parts import Parts
 from proxyroute.site import shut
-from proxyroute.topology import on_its_way
+from proxyroute.topology import ONE_FLAVOUR, mixed, on_its_way
 
 _PRESENT = "present"
 """Under this name a switchover keeps the servers that were judged before anybody was touched."""
@@ -53,6 +53,8 @@ def look_again(parts: Parts, op: Operation, view: View) -> str:
 def _join(parts: Parts, op: Operation, status: Status) -> None:
     op.keep("server_ids", {**op.kept("server_ids", {}), status.name: status.server_id})
     top = parts.site[op.plan.primary].look(Deadline.after(_AGAIN))  # read after: it must not look behind
+    if told := mixed({top.name: top.flavour, status.name: status.flavour}):
+        raise Unfinished(f"{status.name}, which was silent, is back, and {told}: {ONE_FLAVOUR}")
     extra = status.executed.minus(top.executed)
     if top.executed.contains(status.executed) is Containment.NO and not on_its_way(top, status, extra):
         _set_apart(op, status.name, extra)

@@ -163,6 +163,7 @@ class SemiSync:
     """Semi-synchronous replication, both sides of it."""
 
     available: bool = False
+    """It can wait for acknowledgements: the plugin of a source is there. That of a replica is another one on MySQL."""
     primary_enabled: bool = False
     primary_active: bool = False
     """Acknowledgements are arriving now (not degraded to asynchronous)."""
@@ -180,6 +181,8 @@ class SemiSync:
     """Transactions that were acknowledged since the server counts."""
     replica_active: bool = False
     """This replica acknowledges to its source now."""
+    can_acknowledge: bool = False
+    """The plugin of a replica is there."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +237,10 @@ class Status:
         if len(self.sources) < 2:
             return self.executed
         return self.executed.alongside(known, {self.identity, *members})
+
+    def behind(self, top: Status) -> int | None:
+        """Returns about how many transactions it lacks that ``top`` has executed; None if nobody can tell."""
+        return top.executed.distance(self.executed) if top.flavour == self.flavour else None
 
     def fed_from(self, addresses: Collection[Address]) -> set[int | str]:
         """Returns by which positions name those at ``addresses`` whom it replicates from, or did, as far as it knows.

@@ -1,6 +1,6 @@
 """What stands in the way of an operation: a verdict on one view; nothing is filled in. Pure.
 
-The table below gives each rule of checks.py and checks_inspection.py its stable code, documented in
+The table below gives each rule of checks.py and of the files beside it its stable code, documented in
 docs/reference/findings.md, and its weight.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from proxyroute import checks, checks_inspection, conditions, dialect
+from proxyroute import checks, checks_inspection, checks_semi_sync, conditions, dialect
 from proxyroute.checks import Case, Said, each, kept
 from proxyroute.decided import Plan
 from proxyroute.election import RULES as CANDIDATE_RULES
@@ -59,11 +59,15 @@ RULES: tuple[Rule, ...] = (
     Rule("replication.tls", checks_inspection.unverifiable),
     Rule("writer.privileged", checks_inspection.privileged_writers, forceable=True),
     Rule("writer.locked", checks_inspection.locked_writers, WARNING),
+    Rule("primary.locks", checks_inspection.blind_primary, forceable=True),
+    Rule("server.locks", checks_inspection.blind_others, WARNING),
+    Rule("primary.backup", checks_inspection.backup_on_primary, WARNING),
     Rule("transaction.xa", checks_inspection.prepared_xa, forceable=True),
     Rule("transaction.long", checks_inspection.long_transactions),
-    Rule("semi_sync.missing", checks.semi_sync_missing, forceable=True),
-    Rule("semi_sync.alone", checks.semi_sync_alone, WARNING),
-    Rule("semi_sync.degraded", checks.semi_sync_degraded, WARNING),
+    Rule("semi_sync.missing", checks_semi_sync.missing, forceable=True),
+    Rule("semi_sync.unable", checks_semi_sync.unable, WARNING),
+    Rule("semi_sync.alone", checks_semi_sync.alone, WARNING),
+    Rule("semi_sync.degraded", checks_semi_sync.degraded, WARNING),
     Rule("binlog.statement", checks.statement_format, WARNING),
     Rule("binlog.mixed", checks.mixed_format, INFO),
     Rule("binlog.filters", checks.binlog_filters, WARNING),
@@ -87,6 +91,7 @@ RULES: tuple[Rule, ...] = (
     Rule("replica.multi_source", kept(conditions.multi_source), WARNING),
     Rule("replica.lag", each(conditions.lag), WARNING),
     Rule("replica.unserved", checks_inspection.unserved, WARNING),
+    Rule("replica.backup", each(conditions.backed_up), WARNING),
     Rule("replica.delay", kept(conditions.delayed), INFO),
     Rule("replica.filters", kept(conditions.filtered), WARNING),
     Rule("replica.chain", kept(conditions.chained), INFO),

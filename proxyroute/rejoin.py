@@ -304,9 +304,8 @@ def _follow(means: Means, op: Operation, name: str, primary: str) -> str:
     if top is None or below is None:
         raise Unfinished(f"{primary if top is None else name} does not answer")
     op.lease.check()
-    if below.semi_sync.available:
-        # as the source of nobody it would wait for acknowledgements of its own
-        server.semi_sync(deadline, primary=False, replica=top.semi_sync.primary_enabled or None)
+    # as the source of nobody it would wait for acknowledgements of its own
+    server.semi_sync(deadline, primary=False, replica=top.semi_sync.primary_enabled or None)
     # a former primary has no channel whose options could be kept
     options = as_siblings_do(view, name, primary)
     server.follow(

@@ -15,7 +15,7 @@ from proxyroute.model import Deadline, Finding, Receiver, Severity, Status, View
 from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Lease
 from proxyroute.ports_data import Rebuilder
-from proxyroute.topology import source_of, stranger
+from proxyroute.topology import ONE_FLAVOUR, source_of, stranger
 from proxyroute.verify import Comparison
 
 _TIME = 30.0
@@ -75,7 +75,10 @@ def find_primary(means: Means, view: View, server: str) -> str:
     if len(writable) != 1:
         told = f"{' and '.join(writable)} take writes" if writable else "no server takes writes"
         raise Refused(f"{told}, so nobody can tell whom {server} should follow; look at 'proxyroute status'")
-    if view.status(server) is not None and server in {s.name for s in view.writable}:
+    status, top = view.status(server), view.status(writable[0])
+    if status is not None and top is not None and status.flavour != top.flavour:
+        raise Refused(f"{server} is {status.flavour}, {top.name} is {top.flavour}: {ONE_FLAVOUR}")
+    if status is not None and status.writable:
         _refuse_if_used(means, view, server)
     return writable[0]
 

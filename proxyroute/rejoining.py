@@ -33,7 +33,7 @@ from proxyroute.ports import Lease
 from proxyroute.rejoin import KIND, METHODS, go_on, rejoin
 from proxyroute.rejoin_data import let_go
 from proxyroute.rejoin_look import Means, find_primary
-from proxyroute.topology import source_of, stranger
+from proxyroute.topology import ONE_FLAVOUR, mixed, source_of, stranger
 from proxyroute.verify import Comparison, compare
 
 _LEASE = 0.5
@@ -231,6 +231,8 @@ def run_verify(
     done = []
     for name in names:
         try:
+            if told := mixed({s.name: s.flavour for s in view.seen if s.name in (primary, name)}):
+                raise Refused(f"{told}: {ONE_FLAVOUR}")
             with _claimed(config, name, "comparison of") as claim:
                 done.append(_compare(config, view.primary.flavour, claim, primary, name, tables, deadline, watch))
         except ProxyRouteError as error:

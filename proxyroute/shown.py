@@ -62,7 +62,7 @@ def channel(source: Source, view: View) -> str:
 def semi_sync(server: Status) -> Told:
     """Returns how semi-synchronous replication works on a server."""
     semi = server.semi_sync
-    if not semi.available or not (semi.primary_enabled or semi.replica_enabled):
+    if not (semi.primary_enabled or semi.replica_enabled):
         return "off", "quiet"
     if server.sources:
         return ("on", "") if semi.replica_enabled else ("off", "quiet")

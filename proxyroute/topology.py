@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from proxyroute.gtid import Position
 from proxyroute.model import Receiver, Source, Status, View
+
+ONE_FLAVOUR = "a cluster holds servers of one flavour only: take the others out of the configuration"
+"""What helps against what :func:`mixed` tells."""
 
 
 def source_of(view: View, source: Source) -> str | None:
@@ -77,6 +81,15 @@ def path(view: View, name: str) -> tuple[str, ...]:
             break
         found.append(above[0])
     return tuple(found)
+
+
+def mixed(flavours: Mapping[str, str]) -> str:
+    """Returns in words who is of which flavour, by their names, where there is more than one; empty where not.
+
+    Positions of two flavours cannot be compared: nobody could tell who has what.
+    """
+    told = ", ".join(f"{name} is {flavour}" for name, flavour in flavours.items())
+    return told if len(set(flavours.values())) > 1 else ""
 
 
 def ring(view: View) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from proxyroute.routes import highest_epoch
 from proxyroute.routing import route
 from proxyroute.sight import Sightings
 from proxyroute.site import shut
+from proxyroute.topology import mixed
 
 _PREPARE = 6.0
 _TELL = 10.0
@@ -174,6 +175,8 @@ class Upkeep:
                 continue
             if other.writable:
                 raise Refused(f"{primary} is not opened: {other.name} takes writes")
+            if told := mixed({s.name: s.flavour for s in (server, other)}):
+                raise Refused(f"{primary} is not opened: {told}")
             received = [other.executed, *(s.received for s in other.sources)]
             if any(server.executed.contains(position) is not Containment.YES for position in received):
                 raise Refused(f"{primary} is not opened: {other.name} has received what it lacks, or may have")

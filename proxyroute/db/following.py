@@ -29,6 +29,8 @@ def has_all_of(
     channel = channel_of(status.sources, source)
     while True:
         has = source_has()
+        if has.flavour != status.flavour:
+            raise Diverged(status.name, f"is {status.flavour}, {source.name} is {has.flavour}")
         if has.contains(own := status.ours(has, members)) is not Containment.NO:
             return has
         extra = own.minus(has)

@@ -6,19 +6,22 @@ Tried on MySQL 9.7. Writes are refused by ``super_read_only``: it stops everybod
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from proxyroute.db.following import POLL
 from proxyroute.db.freeze import HOLDERS, Freeze, lock_name
 from proxyroute.db.mariadb_events import set_event_status
 from proxyroute.db.mysql_freeze import BOUNDED, LOCK_TIMEOUTS, MySQLFreeze
-from proxyroute.db.mysql_inspect import blockers, inspect
+from proxyroute.db.mysql_inspect import backups, blockers, inspect
 from proxyroute.db.mysql_read import read_position, read_status
 from proxyroute.db.mysql_replication import MySQLReplication
 from proxyroute.db.mysql_statements import statements
 from proxyroute.db.mysql_unacknowledged import cut_off, let_go
 from proxyroute.db.replication import ReplicationLogin
+from proxyroute.db.rows import SEMI_SYNC_SOURCES
 from proxyroute.db.server import ATTEMPT, DatabaseServer
 from proxyroute.db.session import NO_SUCH_THREAD, Session
 from proxyroute.errors import ServerError, StatementError, TimedOut
@@ -32,10 +35,17 @@ SELECT ID AS id FROM information_schema.PROCESSLIST
 WHERE COMMAND NOT IN ('Binlog Dump', 'Binlog Dump GTID', 'Daemon')
 AND USER NOT IN ('system user', 'event_scheduler', 'unauthenticated user'{excluded})
 """
+_LOCKED_FOR_BACKUP = 3857
 _PERSISTED_OPEN = (
     "SELECT VARIABLE_NAME AS name FROM performance_schema.persisted_variables"
     " WHERE VARIABLE_NAME IN ('read_only', 'super_read_only') AND VARIABLE_VALUE IN ('OFF', '0')"
 )
+_SIDES = tuple(
+    tuple(f"rpl_semi_sync_{name}_enabled" for name in names)
+    for names in (SEMI_SYNC_SOURCES, SEMI_SYNC_SOURCES.values())
+)
+"""What switches on that a server waits for acknowledgements, and that it gives them, each under either name."""
+_SEMI_SYNC = "SELECT VARIABLE_NAME AS name FROM performance_schema.global_variables WHERE VARIABLE_NAME IN %s"
 
 
 class MySQL(DatabaseServer):
@@ -43,8 +53,6 @@ class MySQL(DatabaseServer):
 
     flavour = "mysql"
     kill = "KILL CONNECTION"
-
-    _semi_sync_words: tuple[str, str] | None = None
 
     _replication: MySQLReplication
 
@@ -157,24 +165,41 @@ class MySQL(DatabaseServer):
 
     # -- Roles --
 
+    def detach(self, source: Peer, deadline: Deadline) -> None:
+        """Ends whoever locks the instance for a backup, for nobody can stop what applies meanwhile (decision 0148)."""
+        while True:
+            try:
+                super().detach(source, deadline)
+            except StatementError as error:
+                if error.errno != _LOCKED_FOR_BACKUP:
+                    raise
+            else:
+                return
+            deadline.require(f"the backup of {self.name} to end")
+            if holders := [session for session, _ in backups(self._open(deadline), deadline)]:
+                self._end_sessions(holders, deadline)
+            time.sleep(POLL)
+
     def semi_sync(self, deadline: Deadline, *, primary: bool | None = None, replica: bool | None = None) -> None:
-        variables = self._semi_sync_variables(self._open(deadline), deadline)
-        for variable, wanted in zip(variables, (primary, replica), strict=True):
-            if wanted is not None:
-                self._open(deadline).change("mariadb.semi_sync", f"SET GLOBAL {variable}={int(wanted)}", deadline)
+        """Of a side whose plugin is not there nothing is to be switched off, and nobody to acknowledge.
+
+        Raises StatementError when it should wait for acknowledgements and cannot.
+        """
+        session = self._open(deadline)
+        source, acknowledging = self._semi_sync_variables(session, deadline)
+        if primary is not None and (source or primary):
+            session.change("mariadb.semi_sync", f"SET GLOBAL {source or _SIDES[0][0]}={int(primary)}", deadline)
+        if replica is not None and acknowledging:
+            session.change("mariadb.semi_sync", f"SET GLOBAL {acknowledging}={int(replica)}", deadline)
 
     def _semi_sync_source(self, session: Session, deadline: Deadline) -> str:
         return self._semi_sync_variables(session, deadline)[0]
 
     def _semi_sync_variables(self, session: Session, deadline: Deadline) -> tuple[str, str]:
-        """By the names that the plugins have which are loaded here."""
-        if self._semi_sync_words is None:
-            sql = "SELECT COUNT(*) AS n FROM performance_schema.global_variables WHERE VARIABLE_NAME = %s"
-            old = "rpl_semi_sync_master_enabled"
-            has_old = int(session.one(sql, deadline, (old,))["n"]) > 0
-            new = ("rpl_semi_sync_source_enabled", "rpl_semi_sync_replica_enabled")
-            self._semi_sync_words = (old, "rpl_semi_sync_slave_enabled") if has_old else new
-        return self._semi_sync_words
+        """Returns what switches each side on, by the names of the plugins that are there now; empty for none."""
+        there = {str(row["name"]) for row in session.read(_SEMI_SYNC, deadline, (_SIDES[0] + _SIDES[1],))}
+        source, replica = (next((name for name in names if name in there), "") for names in _SIDES)
+        return source, replica
 
     def set_events(self, events: Sequence[Event], status: str, deadline: Deadline) -> None:
         """Where ``super_read_only`` is set it gives way to ``read_only`` meanwhile, which ordinary accounts still obey.

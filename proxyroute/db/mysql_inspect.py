@@ -9,7 +9,7 @@ from proxyroute.db.mariadb_events import read_events
 from proxyroute.db.mariadb_inspect import MOST_BLOCKERS, is_writing, log_status, transactions
 from proxyroute.db.mysql_grants import missing_privileges
 from proxyroute.db.mysql_read import read_purged
-from proxyroute.db.rows import parse_version
+from proxyroute.db.rows import is_on, parse_version
 from proxyroute.db.session import Session
 from proxyroute.errors import StatementError
 from proxyroute.inspection import Inspection
@@ -33,11 +33,25 @@ LEFT JOIN performance_schema.events_statements_current s ON s.THREAD_ID = h.THRE
 LEFT JOIN performance_schema.events_transactions_current x ON x.THREAD_ID = h.THREAD_ID AND x.STATE = 'ACTIVE'
 WHERE p.COMMAND NOT IN ('Binlog Dump', 'Binlog Dump GTID', 'Daemon') AND p.USER NOT IN %s
 """
+_INSTRUMENT = "wait/lock/metadata/sql/mdl"
+_CONSUMER = "global_instrumentation"
+# with performance_schema=OFF both tables are empty
+_RECORDS = f"""
+SELECT @@performance_schema AS performance_schema,
+       (SELECT ENABLED FROM performance_schema.setup_consumers WHERE NAME = '{_CONSUMER}') AS consumer,
+       (SELECT ENABLED FROM performance_schema.setup_instruments WHERE NAME = '{_INSTRUMENT}') AS instrument
+"""
 _LOCK_HOLDERS = """
 SELECT h.PROCESSLIST_ID AS session, m.OBJECT_TYPE AS kind, m.OBJECT_SCHEMA AS `schema`, m.OBJECT_NAME AS `table`
 FROM performance_schema.metadata_locks m JOIN performance_schema.threads h ON h.THREAD_ID = m.OWNER_THREAD_ID
 WHERE m.LOCK_STATUS = 'GRANTED' AND h.PROCESSLIST_ID IS NOT NULL AND (m.LOCK_TYPE = 'SHARED_NO_READ_WRITE'
 OR (m.OBJECT_TYPE = 'GLOBAL' AND m.LOCK_TYPE = 'SHARED' AND m.LOCK_DURATION = 'EXPLICIT'))
+"""
+_BACKUPS = """
+SELECT h.PROCESSLIST_ID AS session, h.PROCESSLIST_USER AS user, h.PROCESSLIST_HOST AS host
+FROM performance_schema.metadata_locks m JOIN performance_schema.threads h ON h.THREAD_ID = m.OWNER_THREAD_ID
+WHERE m.LOCK_STATUS = 'GRANTED' AND h.PROCESSLIST_ID IS NOT NULL
+AND m.OBJECT_TYPE = 'BACKUP LOCK' AND m.LOCK_TYPE = 'SHARED' AND m.LOCK_DURATION = 'EXPLICIT'
 """
 _NOT_WAITING = """
 SELECT ID AS session, USER AS user, HOST AS host, TIME AS since, LEFT(INFO, 200) AS statement
@@ -67,10 +81,18 @@ def inspect(session: Session, deadline: Deadline, policy: Policy) -> Inspection:
         prepared_xa=_allowed(lambda: _prepared(session, deadline)),
         transactions=transactions(clients, _lock_holders(session, deadline), policy.long_transaction),
         events=_allowed(lambda: read_events(session, deadline)),
+        backups=_allowed(lambda: backups(session, deadline)),
+        unrecorded="".join(_allowed(lambda: _unrecorded(session, deadline))),
         purged=read_purged(session, deadline),
         # last, for it may cost the connection
         binlog_filters=_allowed(lambda: _binlog_filters(session, deadline)),
     )
+
+
+def backups(session: Session, deadline: Deadline) -> tuple[tuple[int, str], ...]:
+    """Returns ``Inspection.backups``."""
+    rows = session.read(_BACKUPS, deadline)
+    return tuple((int(row["session"]), f"{row['user']}@{row['host']}") for row in rows)
 
 
 def blockers(session: Session, users: Sequence[str], seconds: float, deadline: Deadline) -> str:
@@ -106,6 +128,15 @@ def _prepared(session: Session, deadline: Deadline) -> tuple[str, ...]:
         digits, cut = str(row["data"]).removeprefix("0x"), 2 * int(row["gtrid_length"])
         found.append(f"X'{digits[:cut]}',X'{digits[cut:]}',{int(row['formatID'])}")
     return tuple(found)
+
+
+def _unrecorded(session: Session, deadline: Deadline) -> tuple[str, ...]:
+    """Returns the first thing that keeps the locks of others from being seen, or nothing."""
+    row = session.one(_RECORDS, deadline)
+    if not is_on(row["performance_schema"]):
+        return ("performance_schema",)
+    names = {"consumer": _CONSUMER, "instrument": _INSTRUMENT}
+    return tuple(name for key, name in names.items() if str(row[key]) != "YES")[:1]
 
 
 def _binlog_filters(session: Session, deadline: Deadline) -> tuple[str, ...]:

@@ -59,6 +59,8 @@ class MySQLReplication(Replication):
         clauses += [clause for clause, _ in given]
         args += [value for _, values in given for value in values]
         clauses.append("SOURCE_AUTO_POSITION=1")
+        if wanted.get("chooses_source") is False:  # by its list it would go back to an old source that is there again
+            clauses.append("SOURCE_CONNECTION_AUTO_FAILOVER=0")
         return _words(f"CHANGE REPLICATION SOURCE TO {', '.join(clauses)}", "", channel), tuple(args)
 
     def _prepare_position(self, status: Status, deadline: Deadline) -> bool:

@@ -31,7 +31,7 @@ _RULES: tuple[tuple[Version, re.Pattern[str], str], ...] = tuple(
         ((8, 0, 22), r"^SHOW REPLICAS\b", "SHOW SLAVE HOSTS"),
     )
 )  # each with the version that brought the newer words
-_CHANNEL_KEY = re.compile(r"\b(GET_)?SOURCE_(\w+=)")
+_CHANNEL_KEY = re.compile(r"\b(GET_)?SOURCE_(?!CONNECTION_AUTO_FAILOVER)(\w+=)")  # that one came with its name
 _CHANNEL_KEYS_SINCE: Version = (8, 0, 23)
 _SHOWN_SINCE: Version = (8, 0, 22)
 

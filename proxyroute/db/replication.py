@@ -275,7 +275,9 @@ class Replication(ABC):
             self._apply_received(channel, source, deadline)
             channel = self._named(channel.channel, deadline) or channel  # its applier may run only now
         self._stop(channel, deadline)
-        kept = {"heartbeat": channel.heartbeat_seconds or HEARTBEAT}
+        kept: dict[str, Any] = {"heartbeat": channel.heartbeat_seconds or HEARTBEAT}
+        if channel.chooses_source:
+            kept["chooses_source"] = False
         self._change_source(channel.channel, source, kept, deadline)
         self._start(channel.channel, deadline)
 

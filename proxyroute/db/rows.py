@@ -71,16 +71,23 @@ def options(
     return found
 
 
+SEMI_SYNC_SOURCES = {"source": "replica", "master": "slave"}
+"""The names of a plugin that waits for acknowledgements, and what it calls those who give them: MySQL has two, from
+8.0.26 on the first. Each side is a plugin of its own, so that a server may have either under either name, or none."""
+
+
 def semi_sync(variables: Mapping[str, str], counters: Mapping[str, str]) -> SemiSync:
-    """Under either naming of the plugins: a server has loaded one of them, or none."""
-    old = "rpl_semi_sync_master_enabled" in variables
-    source, replica = ("master", "slave") if old else ("source", "replica")
-    if f"rpl_semi_sync_{source}_enabled" not in variables:
-        return SemiSync()
+    """Returns what the variables and counters of the plugins tell which are there."""
+
+    def loaded(names: Iterable[str]) -> str:
+        return next((name for name in names if f"rpl_semi_sync_{name}_enabled" in variables), "")
+
+    source, replica = loaded(SEMI_SYNC_SOURCES), loaded(SEMI_SYNC_SOURCES.values())
+    theirs = SEMI_SYNC_SOURCES.get(source, "")
     clients = int(counters.get(f"rpl_semi_sync_{source}_clients", 0))
     return SemiSync(
-        available=True,
-        primary_enabled=is_on(variables[f"rpl_semi_sync_{source}_enabled"]),
+        available=bool(source),
+        primary_enabled=is_on(variables.get(f"rpl_semi_sync_{source}_enabled")),
         # with no replica at all the status stays ON until the first commit has waited in vain
         primary_active=is_on(counters.get(f"rpl_semi_sync_{source}_status")) and clients > 0,
         replica_enabled=is_on(variables.get(f"rpl_semi_sync_{replica}_enabled")),
@@ -88,8 +95,9 @@ def semi_sync(variables: Mapping[str, str], counters: Mapping[str, str]) -> Semi
         clients=clients,
         wait_point=variables.get(f"rpl_semi_sync_{source}_wait_point", ""),
         timeout_seconds=int(variables.get(f"rpl_semi_sync_{source}_timeout", 0)) / 1000,
-        wait_no_replica=is_on(variables.get(f"rpl_semi_sync_{source}_wait_no_{replica}")),
-        wanted=int(variables.get(f"rpl_semi_sync_{source}_wait_for_{replica}_count", 1)),
+        wait_no_replica=is_on(variables.get(f"rpl_semi_sync_{source}_wait_no_{theirs}")),
+        wanted=int(variables.get(f"rpl_semi_sync_{source}_wait_for_{theirs}_count", 1)),
         waiting=int(counters.get(f"rpl_semi_sync_{source}_wait_sessions", 0)),
         acknowledged=int(counters.get(f"rpl_semi_sync_{source}_yes_tx", 0)),
+        can_acknowledge=bool(replica),
     )

@@ -221,7 +221,7 @@ def _servers(state: ClusterState) -> Iterator[Sample]:
         yield "proxyroute_replication_running", own, follows(view, seen)
         if (lag := lag_of(seen)) is not None:
             yield "proxyroute_replication_lag_seconds", own, lag
-        behind = view.primary.executed.distance(seen.executed) if view.primary is not None else None
+        behind = seen.behind(view.primary) if view.primary is not None else None
         if behind is not None:
             yield "proxyroute_replication_behind_transactions", own, behind
 

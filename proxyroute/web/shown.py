@@ -99,7 +99,7 @@ def server_json(state: ClusterState, name: str) -> dict[str, Any]:
         "astray": seen.writable and seen is not primary,
         "following": follows(view, seen),
         "lag_seconds": lag_of(seen),
-        "behind": primary.executed.distance(seen.executed) if primary is not None and seen is not primary else None,
+        "behind": seen.behind(primary) if primary is not None and seen is not primary else None,
         "position": str(seen.executed),
         "version": seen.version_text,
         "server_id": seen.server_id,

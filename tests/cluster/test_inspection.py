@@ -9,7 +9,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from proxyroute.db.mariadb_inspect import inspect
+from proxyroute.db import mariadb_inspect, mysql_inspect
 from proxyroute.db.session import Login, Session
 from proxyroute.inspection import Inspection, Transaction
 from proxyroute.model import Deadline
@@ -18,13 +18,18 @@ from tests.support.clients import Clients
 from tests.support.mariadb import APPLICATION, ENGINE, Account, LocalCluster, Node
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
 Start = Callable[..., LocalCluster]
+INSPECT = {"mariadb": mariadb_inspect.inspect, "mysql": mysql_inspect.inspect}
+SHOWING_LOCKS: dict[str, dict[str, Any]] = {"mariadb": {"plugin_load_add": "metadata_lock_info"}, "mysql": {}}
+UNREADABLE = {"mariadb": "SELECT ON mysql.global_priv", "mysql": "SELECT ON performance_schema.*"}
+STOPS_EVERYBODY = "super_read_only stops everybody"
 EVERYTHING = Policy(long_transaction=0.0)
 
 
 def inspected(node: Node, policy: Policy = EVERYTHING, account: Account = ENGINE) -> Inspection:
     with Session(node.name, node.address, Login(account.user, account.password)).open(Deadline.after(5.0)) as session:
-        return inspect(session, Deadline.after(5.0), policy)
+        return INSPECT[session.flavour](session, Deadline.after(5.0), policy)
 
 
 @pytest.fixture
@@ -114,8 +119,16 @@ def test_our_own_sessions_and_those_of_monitor_users_are_not_listed(node: Node, 
     assert watched.transactions == ()
 
 
-def test_the_holder_of_a_table_lock_is_named_where_the_plugin_shows_it(start_cluster: Start) -> None:
-    node = start_cluster(1, options={"plugin_load_add": "metadata_lock_info"})["db1"]
+def test_whoever_only_holds_a_lock_by_name_is_not_listed(node: Node, clients: Clients) -> None:
+    named = clients.idle("SELECT GET_LOCK('nightly', 0)")
+    writer = clients.idle("BEGIN", "UPDATE app.t SET v=1 WHERE id=1")
+    found(node, writer)
+    assert named not in {t.session for t in inspected(node).transactions}
+
+
+def test_the_holder_of_a_table_lock_is_named_where_the_server_shows_it(start_cluster: Start, flavour: str) -> None:
+    """MariaDB does with the plugin metadata_lock_info."""
+    node = start_cluster(1, options=SHOWING_LOCKS[flavour])["db1"]
     node.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
     with contextlib.ExitStack() as ends:
         clients = Clients(node, ends)
@@ -166,6 +179,7 @@ def can_write(node: Node, account: Account) -> bool:
     return True
 
 
+@pytest.mark.mariadb_only(STOPS_EVERYBODY)
 @pytest.mark.parametrize(
     ("grants", "named"),
     [
@@ -196,6 +210,7 @@ def test_exactly_those_are_named_whose_write_the_server_lets_through(
     assert inspected(node).privileged_writers == (("batch@127.0.0.%",) if named else ())
 
 
+@pytest.mark.mariadb_only(STOPS_EVERYBODY)
 def test_monitor_users_may_hold_a_privileged_session(node: Node, clients: Clients) -> None:
     make(node, "GRANT READ_ONLY ADMIN ON *.* TO batch@'127.0.0.%'")
     clients.idle("SELECT 1", account=BATCH)
@@ -203,6 +218,7 @@ def test_monitor_users_may_hold_a_privileged_session(node: Node, clients: Client
     assert inspected(node, policy).privileged_writers == ()
 
 
+@pytest.mark.mariadb_only(STOPS_EVERYBODY)
 def test_replication_with_privileges_is_not_a_writer(start_cluster: Start) -> None:
     cluster = start_cluster(2)
     cluster["db1"].sql("GRANT READ_ONLY ADMIN ON *.* TO repl@'%'")
@@ -214,20 +230,26 @@ def test_replication_with_privileges_is_not_a_writer(start_cluster: Start) -> No
 # -- The account ----------------------------------------------------------------------------------------------
 
 
-def test_what_the_account_may_not_read_is_named_and_left_empty(node: Node, clients: Clients) -> None:
+def test_what_the_account_may_not_read_is_named_and_left_empty(node: Node, clients: Clients, flavour: str) -> None:
     clients.idle("BEGIN", "UPDATE app.t SET v=1 WHERE id=1")
     found = inspected(node, account=APPLICATION)
     assert found.account == f"{APPLICATION.user}@%"
-    assert {"PROCESS", "RELOAD", "SELECT ON mysql.global_priv"} <= set(found.missing_privileges)
+    assert {"PROCESS", "RELOAD", UNREADABLE[flavour]} <= set(found.missing_privileges)
     assert (found.privileged_writers, found.transactions, found.events) == ((), (), ())
 
 
 def test_a_privilege_that_is_taken_away_is_missed_at_the_next_inspection(node: Node) -> None:
     assert inspected(node).missing_privileges == ()
-    node.sql(f"REVOKE PROCESS, SUPER ON *.* FROM '{ENGINE.user}'@'%'")
+    node.sql(f"REVOKE PROCESS ON *.* FROM '{ENGINE.user}'@'%'")
     assert inspected(node).missing_privileges == ("PROCESS",)
+
+
+@pytest.mark.mariadb_only("the scheduler needs no other privilege than the rest")
+def test_super_is_missed_where_events_run(node: Node) -> None:
+    node.sql(f"REVOKE SUPER ON *.* FROM '{ENGINE.user}'@'%'")
+    assert inspected(node).missing_privileges == ()
     node.sql("SET GLOBAL event_scheduler=ON")
-    assert inspected(node).missing_privileges == ("PROCESS", "SUPER")
+    assert inspected(node).missing_privileges == ("SUPER",)
 
 
 @pytest.mark.parametrize("option", ["binlog_do_db", "binlog_ignore_db"])

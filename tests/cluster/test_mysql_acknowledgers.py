@@ -36,6 +36,31 @@ def test_a_switchover_keeps_as_many_acknowledgers_as_its_primary_wants(replicas:
         assert int(now["master_no_tx"]) == 0, "a commit was acknowledged by too few"
 
 
+def test_each_side_of_semi_synchronous_replication_counts_where_only_that_one_is_there() -> None:
+    """The old primary can acknowledge nothing and follows all the same; one that could never be a source counts."""
+    with Lab.start(3, provider=MySQLCluster, semi_sync=True) as lab:
+        old, new = lab.cluster.primary, lab.cluster[other(lab)]
+        (third,) = (node for node in lab.cluster if node not in (old, new))
+        _without(old, "rpl_semi_sync_replica")
+        _without(third, "rpl_semi_sync_source")
+        with books(lab):
+            told = lab.json("plan", "--to", new.name)[1]
+            said = {f["code"]: f["subject"] for f in told["findings"] if f["code"].startswith("semi_sync.")}
+            assert said == {"semi_sync.unable": old.name}
+            switched(lab, "--to", new.name)  # with nothing left to do
+        assert_order(lab, new.name)
+        now = semi_sync(new)
+        assert (now["master_status"], int(now["master_clients"])) == ("ON", 1), now
+
+
+def _without(node: Node, plugin: str) -> None:
+    """Takes a plugin from a server; what is loaded by an option cannot be told otherwise until it restarts."""
+    refuses = int(node.value("@@global.super_read_only"))
+    node.sql("SET GLOBAL super_read_only=0")
+    node.sql(f"UNINSTALL PLUGIN {plugin}")
+    node.sql(f"SET GLOBAL super_read_only={refuses}")
+
+
 def test_a_replica_that_acknowledged_what_still_waits_is_not_errant_and_a_failed_freeze_is_undone() -> None:
     """One of two acknowledgers is gone: commits hang, and the other one has executed them."""
     with Lab.start(3, provider=MySQLCluster, semi_sync=True, options=_OPTIONS) as lab:

@@ -72,3 +72,20 @@ def test_options_outlive_new_data_and_go_to_whoever_takes_the_place(start_mysql:
     assert told(old, *APPLYING) == ["0", "None", "NO", "STREAM"]  # how the other one applies is its own
     server.close()
     former.close()
+
+
+def test_a_replica_that_chooses_its_source_stays_where_it_is_pointed(start_mysql: Callable[..., MySQLCluster]) -> None:
+    """By the weights of its list it would go back to the old primary, once that is up again."""
+    cluster = start_mysql(3)
+    old, new, node = cluster
+    node.sql("STOP REPLICA")
+    node.sql("CHANGE REPLICATION SOURCE TO SOURCE_CONNECTION_AUTO_FAILOVER=1")
+    node.sql("START REPLICA")
+    login, replica = Login(ENGINE.user, ENGINE.password), ReplicationLogin(REPLICATION.user, REPLICATION.password)
+    server = MySQL(node.name, node.address, login, replica)
+    assert server.look(Deadline.after(5)).sources[0].chooses_source
+    peers = [Peer(n.name, n.address, n.server_id) for n in (new, old)]
+    server.follow(peers[0], Deadline.after(10), instead_of=peers[1])
+    (source,) = server.look(Deadline.after(5)).sources
+    assert (source.address, source.chooses_source) == (new.address, False)
+    server.close()

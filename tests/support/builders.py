@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from proxyroute.errors import Silence
-from proxyroute.gtid import MariaDBPosition
+from proxyroute.gtid import MariaDBPosition, MySQLPosition
 from proxyroute.inspection import Inspection
 from proxyroute.model import Address, Endpoint, Receiver, Silent, Source, Status, View
 
@@ -62,6 +62,13 @@ def replica(number: int, *sources: Source, executed: str = NOW, **changes: Any) 
     """Returns a read-only server ``db<number>``; without ``sources`` it follows db1."""
     healthy = server(number, executed, writable=False, sources=sources or (channel(),))
     return replace(healthy, **changes)
+
+
+def other_flavour(number: int, **changes: Any) -> Status:
+    """Returns ``db<number>`` as a MySQL server below a primary of MariaDB, as in a cluster that is being migrated."""
+    uuid, nothing = f"00000000-0000-0000-0000-{number:012d}", MySQLPosition.parse("")
+    told: dict[str, Any] = {"flavour": "mysql", "version": (9, 7, 4), "uuid": uuid, "executed": nothing} | changes
+    return replace(replica(number, replace(channel(), received=nothing)), **told)
 
 
 def silent(number: int, kind: Silence = Silence.REFUSED) -> Silent:

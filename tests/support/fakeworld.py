@@ -155,7 +155,7 @@ class FakeServer:
             self.writable,
             self.executed,
             source,
-            semi_sync=SemiSync(True, self.semi_primary, self.semi_primary, self.semi_replica),
+            semi_sync=SemiSync(True, self.semi_primary, self.semi_primary, self.semi_replica, can_acknowledge=True),
             connections_limit=self.limit,
             net_timeout_seconds=4,
             event_scheduler=self.scheduler,

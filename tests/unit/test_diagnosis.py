@@ -489,5 +489,6 @@ def test_every_action_and_every_blocker_is_explained_on_the_page() -> None:
     text = PAGE.read_text()
     assert set(re.findall(r"^- \*\*(\w+)\*\*:", text, re.MULTILINE)) == {str(action) for action in Action}
     findings = (PAGE.parent / "findings.md").read_text()
-    assert set(re.findall(r"^\| `(failover\.\w+)`", findings, re.MULTILINE)) >= {*FINDINGS, *LIMITS, *OUTLOOK}
+    told = set(re.findall(r"^\| `((?:failover|topology)\.\w+)`", findings, re.MULTILINE))
+    assert told >= {*FINDINGS, *LIMITS, *OUTLOOK}
     assert set(re.findall(r"`(candidate\.\w+)`", text)) == reason_codes()

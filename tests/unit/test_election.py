@@ -61,6 +61,17 @@ def test_each_fault_alone_keeps_a_replica_from_being_elected_and_is_told(code: s
     assert reasons(election, "db2") == rejections(seen, "db1", POLICY, "db2")[0].text
 
 
+def test_a_replica_of_which_a_backup_is_being_made_is_passed_over() -> None:
+    """MySQL stops no applier meanwhile: found out in the freeze it would undo everything."""
+    saved = inspection("db2", backups=((12, "backup@10.0.0.8"),))
+    seen = view(server(1), replica(2), replica(3), inspections=(saved,))
+    assert elect(seen, "db1", POLICY).winner == "db3"
+    (reason,) = rejections(seen, "db1", POLICY, "db2", named=True, force=True)
+    assert reason.code == "candidate.backup"
+    assert "session 12 of backup@10.0.0.8 holds LOCK INSTANCE FOR BACKUP" in reason.text
+    assert "on db2: KILL 12;" in reason.cure
+
+
 def test_every_reason_is_told_and_not_only_the_first() -> None:
     broken = replica(2, channel(lag_seconds=None, applier=False, receiver=Receiver.STOPPED), binlog=False)
     seen = view(server(1), broken)
@@ -260,7 +271,8 @@ def test_a_rejected_server_never_changes_who_wins(case: tuple[View, Policy]) -> 
 
 # -- Plans ----------------------------------------------------------------------------------------------------
 
-SEMI = SemiSync(available=True, primary_enabled=True, primary_active=True, clients=1, timeout_seconds=10.0)
+BOTH = SemiSync(available=True, can_acknowledge=True)
+SEMI = replace(BOTH, primary_enabled=True, primary_active=True, clients=1, timeout_seconds=10.0)
 
 
 def test_nobody_elected_makes_no_plan() -> None:
@@ -289,7 +301,7 @@ def test_a_plan_moves_the_one_channel_of_a_multi_source_replica_that_follows_the
 
 
 def semi_replica(number: int, source: Source | None = None, *, enabled: bool = True) -> Status:
-    return replica(number, source or channel(), semi_sync=SemiSync(available=True, replica_enabled=enabled))
+    return replica(number, source or channel(), semi_sync=replace(BOTH, replica_enabled=enabled))
 
 
 def test_with_semi_sync_the_best_other_semi_synchronous_replica_is_attached_first() -> None:

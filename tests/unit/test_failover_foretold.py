@@ -17,7 +17,7 @@ from proxyroute.outlook import FINDINGS as OUTLOOK
 from proxyroute.outlook import Way, blocks
 from proxyroute.policy import FailoverPolicy, Policy
 from proxyroute.standing import FINDINGS as ORDERS
-from tests.support.builders import channel, position, replica, server, silent, view
+from tests.support.builders import channel, other_flavour, position, replica, server, silent, view
 from tests.unit.sources import sources
 
 LOSSLESS = FailoverPolicy(mode="automatic", single_engine=True)
@@ -43,6 +43,7 @@ GONE = view(silent(1), replica(2), replica(3))
 STOPPED = replace(channel(), receiver=Receiver.STOPPED)
 BROKEN = replica(3, replace(channel(received="0-1-120"), applier=False))
 SITUATIONS = {
+    "topology.flavours": told(view(silent(1), replica(2), other_flavour(3))),
     "failover.candidate": told(GONE, rules=Policy(never=("db2", "db3"))),
     "failover.unseen": told(GONE, known=False),
     "failover.asynchronous": told(GONE, sync=None),
@@ -88,7 +89,7 @@ def test_no_finding_of_a_failover_is_without_a_place_where_it_is_told() -> None:
         if source.module in {*_PATH}
         for node in ast.walk(source.tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if re.fullmatch(r"failover\.\w+", node.value)
+        if re.fullmatch(r"(failover|topology)\.\w+", node.value)
     }
     assert literal >= {*OF_DIAGNOSES, *OUTLOOK}
     assert literal == {*SITUATIONS, *ONLY_THEN, *LIMITS, *ORDERS}

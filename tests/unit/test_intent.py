@@ -11,6 +11,7 @@ import pytest
 
 from proxyroute import intent
 from proxyroute.errors import JournalError, Refused
+from proxyroute.gtid import MySQLPosition
 from proxyroute.history import Summary
 from proxyroute.intent import Intent
 from proxyroute.model import NO_EPOCH, Deadline, Epoch, Observed
@@ -94,8 +95,10 @@ def test_who_has_fallen_silent_is_judged_by_what_was_seen_of_him_last() -> None:
     last = seen_last(upkeep)
     opened = seen_last(upkeep, writable=True)
     ahead = seen_last(upkeep, executed=position("0-1-999999"))
+    other = seen_last(upkeep, flavour="mysql", executed=MySQLPosition())
     world.servers["db3"].alive = False
-    for wrong, told in ((opened, "db3 takes writes"), (ahead, "db3 has received what it lacks")):
+    unlike = (opened, "db3 takes writes"), (ahead, "db3 has received what it lacks"), (other, "db3 is mysql")
+    for wrong, told in unlike:
         with pytest.raises(Refused, match=told):
             upkeep.reopen("db1", semi_sync=False, last=wrong)
     assert not world.servers["db1"].writable

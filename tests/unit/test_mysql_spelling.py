@@ -39,6 +39,11 @@ NEWER = re.compile(r"\b(REPLICA|REPLICATION SOURCE|BINARY LOG STATUS|BINARY LOGS
             "CHANGE REPLICATION SOURCE TO SOURCE_HOST=%s, GET_SOURCE_PUBLIC_KEY=%s, SOURCE_AUTO_POSITION=1",
             "CHANGE MASTER TO MASTER_HOST=%s, GET_MASTER_PUBLIC_KEY=%s, MASTER_AUTO_POSITION=1",
         ),
+        (
+            (8, 0, 22),
+            "CHANGE REPLICATION SOURCE TO SOURCE_HOST=%s, SOURCE_CONNECTION_AUTO_FAILOVER=0",
+            "CHANGE MASTER TO MASTER_HOST=%s, SOURCE_CONNECTION_AUTO_FAILOVER=0",
+        ),
         ((8, 0, 23), "CHANGE REPLICATION SOURCE TO SOURCE_HOST=%s", "CHANGE REPLICATION SOURCE TO SOURCE_HOST=%s"),
         ((8, 0, 25), "SELECT @@global.log_replica_updates AS u", "SELECT @@global.log_slave_updates AS u"),
         ((8, 0, 25), "SELECT @@global.replica_net_timeout AS t", "SELECT @@global.slave_net_timeout AS t"),

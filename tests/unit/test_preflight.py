@@ -18,8 +18,11 @@ from proxyroute.policy import Policy
 from proxyroute.preflight import blocking, codes, preflight, survey
 from tests.support.builders import address, channel, inspection, position, replica, server, silent, view
 from tests.unit.sources import sources
-from tests.unit.test_election import SEMI, SICK, semi_replica
+from tests.unit.test_election import BOTH, SEMI, SICK, semi_replica
 
+BACKUP = ((12, "backup@10.0.0.8"),)
+ONE_SIDE = SemiSync(available=True)
+"""A server of MySQL with the plugin of a source, and none to acknowledge with."""
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "findings.md"
 Findings = tuple[Finding, ...]
 
@@ -85,9 +88,19 @@ CASES: dict[str, Callable[[], Findings]] = {
         view(server(1), replica(2), inspections=(inspection("db1", privileged_writers=("batch@10.%",)),)),
         replace(plan(), lock_accounts=("batch@10.%",)),
     ),
+    "primary.locks": lambda: inspected(unrecorded="performance_schema"),
+    "server.locks": lambda: judge(
+        server(1), replica(2), inspections=(inspection("db2", unrecorded="wait/lock/metadata/sql/mdl"),)
+    ),
+    "primary.backup": lambda: inspected(backups=BACKUP),
+    "candidate.backup": lambda: judge(server(1), replica(2), inspections=(inspection("db2", backups=BACKUP),)),
+    "replica.backup": lambda: judge(
+        server(1), replica(2), replica(3), inspections=(inspection("db3", backups=BACKUP),)
+    ),
     "transaction.xa": lambda: inspected(prepared_xa=("'order-17'",)),
     "transaction.long": lambda: inspected(transactions=(UPDATE,)),
     "semi_sync.missing": lambda: semi_synced(replica(2)),
+    "semi_sync.unable": lambda: semi_synced(semi_replica(2), semi_replica(3), replica(4, semi_sync=ONE_SIDE)),
     "semi_sync.alone": lambda: semi_synced(semi_replica(2), semi_replica(3, enabled=False)),
     "semi_sync.degraded": lambda: judge(server(1, semi_sync=replace(SEMI, primary_active=False)), semi_replica(2)),
     "binlog.statement": lambda: judge(server(1, binlog_format="STATEMENT"), replica(2, binlog_format="STATEMENT")),
@@ -333,6 +346,25 @@ def test_when_nobody_qualifies_every_server_is_told_with_every_reason() -> None:
 def test_a_primary_without_replicas_says_so() -> None:
     (found,) = survey(view(server(1)), Policy())
     assert "it has no replica" in found.text
+
+
+@pytest.mark.parametrize(
+    ("candidate", "others", "told"),
+    [
+        (SemiSync(can_acknowledge=True), [BOTH, BOTH], "has no plugin to wait for acknowledgements"),
+        (BOTH, [ONE_SIDE, ONE_SIDE], "would wait in vain: none of the other servers could acknowledge, 1 must"),
+        (replace(BOTH, wanted=2), [BOTH, ONE_SIDE], "would wait in vain: 1 of the other servers could acknowledge, 2"),
+        (BOTH, [BOTH, ONE_SIDE], ""),
+        (BOTH, [SemiSync(can_acknowledge=True), ONE_SIDE], ""),
+    ],
+)
+def test_each_server_needs_the_side_of_its_role(candidate: SemiSync, others: list[SemiSync], told: str) -> None:
+    """``others`` are the old primary, which waits now and will acknowledge, and one more replica."""
+    old = replace(others[0], primary_enabled=True, primary_active=True, clients=2)
+    seen = view(server(1, semi_sync=old), replica(2, semi_sync=candidate), replica(3, semi_sync=others[1]))
+    found = [f for f in preflight(seen, plan()) if f.code == "semi_sync.missing"]
+    assert [f.subject for f in found] == (["db2"] if told else [])
+    assert all(told in f.text and f.cure and f.forceable for f in found)
 
 
 def test_the_first_commit_of_a_lonely_semi_synchronous_primary_is_foretold() -> None:

@@ -1,14 +1,18 @@
-"""A MySQL primary that waits for several acknowledgements: it begins to wait once so many can come, and not before."""
+"""Semi-synchronous replication of MySQL: how many acknowledge, and under which names each side is read and switched."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
+from proxyroute.db.mysql import MySQL
 from proxyroute.db.rows import semi_sync
+from proxyroute.db.session import Session
 from proxyroute.finish import _waits_in_vain
-from proxyroute.model import SemiSync, Status
+from proxyroute.model import Deadline, SemiSync, Status
 from tests.support.builders import channel, replica, server, view
 
 ON = SemiSync(available=True, replica_enabled=True)
@@ -32,12 +36,69 @@ def test_who_would_acknowledge(wanted: int, replicas: list[int], told: str) -> N
     assert _waits_in_vain(view(new, *(acknowledges(n) for n in replicas)), "db1") == told
 
 
-@pytest.mark.parametrize("names", [("source", "replica"), ("master", "slave")])
-def test_the_number_is_read_under_either_naming(names: tuple[str, str]) -> None:
-    source, acknowledging = names
-    variables = {
+SOURCES = {"": "", "source": "replica", "master": "slave"}
+REPLICAS = ("", "replica", "slave")
+
+
+@pytest.mark.parametrize("acknowledging", REPLICAS)
+@pytest.mark.parametrize("source", SOURCES)
+def test_each_side_is_read_by_itself_under_either_name(source: str, acknowledging: str) -> None:
+    """They are plugins of their own: one server may have only one of them, or the two under names of two ages."""
+    theirs = SOURCES[source]
+    waits = {
         f"rpl_semi_sync_{source}_enabled": "ON",
-        f"rpl_semi_sync_{source}_wait_for_{acknowledging}_count": "2",
+        f"rpl_semi_sync_{source}_timeout": "10000",
+        f"rpl_semi_sync_{source}_wait_point": "AFTER_SYNC",
+        f"rpl_semi_sync_{source}_wait_no_{theirs}": "ON",
+        f"rpl_semi_sync_{source}_wait_for_{theirs}_count": "2",
     }
-    assert semi_sync(variables, {}).wanted == 2
-    assert semi_sync({"rpl_semi_sync_master_enabled": "ON"}, {}).wanted == 1
+    counts = {"clients": "2", "status": "ON", "wait_sessions": "1", "yes_tx": "7"}
+    gives = {f"rpl_semi_sync_{acknowledging}_enabled": "ON"}
+    seen = semi_sync(
+        {**(waits if source else {}), **(gives if acknowledging else {})},
+        {f"rpl_semi_sync_{source}_{name}": value for name, value in counts.items() if source}
+        | ({f"rpl_semi_sync_{acknowledging}_status": "ON"} if acknowledging else {}),
+    )
+    waiting = SemiSync(True, True, True, False, 2, "AFTER_SYNC", 10.0, True, 2, 1, 7)
+    there = bool(acknowledging)
+    assert seen == replace(
+        waiting if source else SemiSync(), replica_enabled=there, replica_active=there, can_acknowledge=there
+    )
+
+
+class Told:
+    """A session with a server that has these plugins; keeps what it is told to change."""
+
+    def __init__(self, *plugins: str) -> None:
+        self.there = [f"rpl_semi_sync_{name}_enabled" for name in plugins if name]
+        self.changes: list[str] = []
+
+    def read(self, sql: str, deadline: Deadline, args: Sequence[Any]) -> list[dict[str, str]]:
+        return [{"name": name} for name in self.there if name in args[0]]
+
+    def change(self, fault: str, sql: str, deadline: Deadline) -> None:
+        self.changes.append(sql)
+
+
+def switched(session: Told, **sides: bool | None) -> list[str]:
+    server = object.__new__(MySQL)
+    server._open = lambda deadline: cast(Session, session)  # type: ignore[method-assign]
+    server.semi_sync(Deadline.after(1), **sides)
+    return session.changes
+
+
+@pytest.mark.parametrize("acknowledging", REPLICAS)
+@pytest.mark.parametrize("source", SOURCES)
+def test_each_side_is_switched_by_its_own_name_and_one_that_is_not_there_is_skipped(
+    source: str, acknowledging: str
+) -> None:
+    """As of an old primary that will follow: what it has not is no reason for it to be left where it is."""
+    changes = switched(Told(source, acknowledging), primary=False, replica=True)
+    wanted = [(source, 0), (acknowledging, 1)]
+    assert changes == [f"SET GLOBAL rpl_semi_sync_{name}_enabled={value}" for name, value in wanted if name]
+
+
+def test_a_primary_that_cannot_wait_for_acknowledgements_is_not_taken_for_one_that_does() -> None:
+    """The server itself answers that there is no such variable."""
+    assert switched(Told("replica"), primary=True) == ["SET GLOBAL rpl_semi_sync_source_enabled=1"]
+    assert switched(Told("master", "slave"), primary=True) == ["SET GLOBAL rpl_semi_sync_master_enabled=1"]

@@ -220,7 +220,7 @@ def behind(view: View, server: Status) -> str:
         return ""
     if primary is None:
         return "?"
-    distance = primary.executed.distance(server.executed)
+    distance = server.behind(primary)
     return "?" if distance is None else str(distance)
 
 
