@@ -228,7 +228,8 @@ def _fence(means: Means, op: Operation, name: str, method: str | None) -> Status
     """
     server, deadline = means.parts.site[name], Deadline.after(_FENCE)
     try:
-        if server.look(deadline).writable:
+        found = server.look(deadline)
+        if found.writable or found.half_closed:
             op.lease.check()
             shut(server, deadline)
         if method in ("flashback", "reseed"):

@@ -18,6 +18,7 @@ from proxyroute.db.mysql_replication import MySQLReplication
 from proxyroute.db.mysql_statements import statements
 from proxyroute.db.mysql_unacknowledged import cut_off, let_go
 from proxyroute.db.replication import Replication, ReplicationLogin
+from proxyroute.db.rows import is_on
 from proxyroute.db.server import ATTEMPT, DatabaseServer
 from proxyroute.db.session import NO_SUCH_THREAD, Session
 from proxyroute.errors import ServerError, StatementError, TimedOut
@@ -31,9 +32,9 @@ SELECT ID AS id FROM information_schema.PROCESSLIST
 WHERE COMMAND NOT IN ('Binlog Dump', 'Binlog Dump GTID', 'Daemon')
 AND USER NOT IN ('system user', 'event_scheduler', 'unauthenticated user'{excluded})
 """
-_PERSISTED_OPEN = (
-    "SELECT VARIABLE_NAME AS name FROM performance_schema.persisted_variables"
-    " WHERE VARIABLE_NAME IN ('read_only', 'super_read_only') AND VARIABLE_VALUE IN ('OFF', '0')"
+_PERSISTED = (
+    "SELECT VARIABLE_NAME AS name, VARIABLE_VALUE AS value FROM performance_schema.persisted_variables"
+    " WHERE VARIABLE_NAME IN %s"
 )
 
 
@@ -65,13 +66,14 @@ class MySQL(DatabaseServer):
     def write_state(self, deadline: Deadline, operation: str) -> WriteState:
         """Returns it in one round trip, so that its parts belong together."""
         row = self._open(deadline).one(
-            "SELECT @@global.read_only AS ro, @@global.gtid_executed AS executed,"
+            "SELECT @@global.read_only AS ro, @@global.super_read_only AS shut, @@global.gtid_executed AS executed,"
             " IS_USED_LOCK(%s) AS engine, IS_USED_LOCK(%s) AS armed",
             deadline,
             tuple(lock_name(operation, holder) for holder in HOLDERS),
         )
         held = frozenset(h for h in HOLDERS if row[h] is not None)
-        return WriteState(not int(row["ro"]), held, MySQLPosition.parse(str(row["executed"])))
+        closed, half_closed = bool(int(row["ro"])), bool(int(row["ro"])) and not int(row["shut"])
+        return WriteState(not closed, held, MySQLPosition.parse(str(row["executed"])), half_closed)
 
     def wait_for(self, goal: Position, deadline: Deadline) -> None:
         """Waits by WAIT_FOR_EXECUTED_GTID_SET."""
@@ -114,6 +116,7 @@ class MySQL(DatabaseServer):
         wanted = settings.get("offline_mode")
         if wanted is not None and self._is_offline(deadline) is not bool(wanted):
             self._offline(bool(wanted), deadline)
+            self._forget_persisted({"offline_mode": bool(wanted)}, deadline)
 
     def _is_offline(self, deadline: Deadline) -> bool:
         return bool(int(self._open(deadline).one("SELECT @@global.offline_mode AS now", deadline)["now"]))
@@ -148,17 +151,28 @@ class MySQL(DatabaseServer):
             except StatementError as error:
                 if error.errno not in LOCK_TIMEOUTS:
                     raise
-        # what was persisted for the primary that it was would open it again when it restarts
-        for row in control.read(_PERSISTED_OPEN, deadline):
-            control.change("mariadb.forget_persisted", f"RESET PERSIST IF EXISTS {row['name']}", deadline)
+        self._forget_persisted({"read_only": True, "super_read_only": True}, deadline)
+
+    def _forget_persisted(self, now: Mapping[str, bool], deadline: Deadline) -> None:
+        """What was persisted against what is set ``now`` would come back with a restart: it counts more than my.cnf."""
+        control = self._open(deadline)
+        for row in control.read(_PERSISTED, deadline, (tuple(now),)):
+            if is_on(row["value"]) is not now[row["name"]]:
+                control.change("mariadb.forget_persisted", f"RESET PERSIST IF EXISTS {row['name']}", deadline)
 
     # -- Roles --
 
+    def start_events(self, deadline: Deadline) -> None:
+        super().start_events(deadline)
+        self._forget_persisted({"event_scheduler": True}, deadline)
+
     def semi_sync(self, deadline: Deadline, *, primary: bool | None = None, replica: bool | None = None) -> None:
         variables = self._semi_sync_variables(self._open(deadline), deadline)
-        for variable, wanted in zip(variables, (primary, replica), strict=True):
-            if wanted is not None:
-                self._open(deadline).change("mariadb.semi_sync", f"SET GLOBAL {variable}={int(wanted)}", deadline)
+        wanted = {v: on for v, on in zip(variables, (primary, replica), strict=True) if on is not None}
+        for variable, on in wanted.items():
+            self._open(deadline).change("mariadb.semi_sync", f"SET GLOBAL {variable}={int(on)}", deadline)
+        with contextlib.suppress(StatementError):  # writes may wait for this; what is left is told (server.persisted)
+            self._forget_persisted(wanted, deadline)
 
     def _semi_sync_source(self, session: Session, deadline: Deadline) -> str:
         return self._semi_sync_variables(session, deadline)[0]

@@ -33,7 +33,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("diagnosis_alive", "diagnosis_silent"),
     ("diagnosis",),
     ("checks",),
-    ("checks_inspection",),
+    (
+        "checks_inspection",
+        "checks_mysql",
+    ),
     ("preflight",),
     ("ports", "ports_data"),
     ("probing", "archive"),
