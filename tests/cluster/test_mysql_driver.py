@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import ssl
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pymysql
 import pytest
 
+from proxyroute.conditions import anonymous
 from proxyroute.db.mysql import MySQL
 from proxyroute.db.recognised import recognised
 from proxyroute.db.replication import ReplicationLogin
@@ -241,6 +243,20 @@ def test_a_server_that_refuses_writes_refuses_them_of_root_too_and_after_a_resta
     assert not db1.is_writable()
     db1.accept_writes()
     until(running["db2"].replicates, "db2 to follow again")
+
+
+def test_the_statements_that_are_told_lead_back_to_where_every_transaction_has_a_gtid(running: MySQLCluster) -> None:
+    db2 = running["db2"]
+    with contextlib.closing(MySQL(db2.name, db2.address, LOGIN, REPLICA)) as driver:
+        for mode in ("ON_PERMISSIVE", "OFF_PERMISSIVE"):
+            db2.sql(f"SET GLOBAL gtid_mode={mode}")
+        told = anonymous(driver.look(Deadline.after(2)))
+        assert told is not None
+        assert "gtid_mode=OFF_PERMISSIVE" in told.text
+        for statement in re.findall(r"SET GLOBAL \w+=\w+", told.cure):
+            db2.sql(statement)
+        assert anonymous(driver.look(Deadline.after(2))) is None
+    until(db2.replicates, "db2 to follow still")
 
 
 def persisted(db1: Node) -> set[str]:
