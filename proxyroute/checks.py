@@ -218,22 +218,10 @@ def short_row_image(case: Case) -> Iterator[Said]:
 def lenient(case: Case) -> Iterator[Said]:
     yield from _settings(
         case,
-        lambda server: not server.strict,
+        lambda server: server.flavour == "mariadb" and not server.strict,
         "accepts GTIDs out of order, so that a position does not prove what is before it",
         "SET GLOBAL gtid_strict_mode=1; and gtid_strict_mode=1 in my.cnf",
     )
-
-
-def persisted_open(case: Case) -> Iterator[Said]:
-    """SET PERSIST outlives the role that it was said for."""
-    for server in case.view.seen:
-        flags = [flag for flag in server.settings.get("persisted", "").split(",") if flag.endswith("read_only=OFF")]
-        if flags:
-            yield Said(
-                server.name,
-                f"has {', '.join(flags)} persisted: it takes writes after a restart, whatever its role is then",
-                f"on {server.name}: " + " ".join(f"RESET PERSIST {flag.partition('=')[0]};" for flag in flags),
-            )
 
 
 def binlog_filters(case: Case) -> Iterator[Said]:

@@ -278,6 +278,25 @@ def relays_nothing(replica: Replica) -> Objection | None:
     )
 
 
+def permissive(replica: Replica) -> Objection | None:
+    return anonymous(replica.server)
+
+
+def anonymous(server: Status) -> Objection | None:
+    """Returns what is wrong with a server of MySQL whose transactions need not have a GTID, whatever its role."""
+    mode = server.settings.get("gtid_mode", "ON")
+    if mode == "ON":
+        return None
+    modes = ("OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON")
+    steps = " ".join(f"SET GLOBAL gtid_mode={step};" for step in modes[modes.index(mode) + 1 :])
+    return Objection(
+        f"has gtid_mode={mode}: it accepts transactions without a GTID, which no position tells, and which nobody gets "
+        "who asks for what comes after a position",
+        f"on {server.name}: SET GLOBAL enforce_gtid_consistency=ON; {steps} each step on all servers before the next, "
+        "the last one when Ongoing_anonymous_transaction_count is 0; and both in my.cnf",
+    )
+
+
 def offline(replica: Replica) -> Objection | None:
     if replica.server.settings.get("offline_mode", "OFF") != "ON":
         return None

@@ -14,12 +14,11 @@ from proxyroute.model import Finding, Status
 _CHANNEL = r"(?: '(?P<channel>[^']*)')?"
 _VERB = re.compile(rf"\b(?P<verb>STOP|START|RESET|SHOW) SLAVE{_CHANNEL}(?P<rest> (?:IO_THREAD|SQL_THREAD|ALL|STATUS))?")
 _SOURCE = re.compile(rf"\bCHANGE MASTER{_CHANNEL} TO (?P<options>[^;]*)")
-_SEMI_SYNC = re.compile(r"\brpl_semi_sync_(master|slave)_(\w+)")
+_SEMI_SYNC = re.compile(r"\b(?<!PERSIST )rpl_semi_sync_(master|slave)_(\w+)")
+"""But for what a server has persisted under the names of the older plugins."""
 _SETTINGS = (
     ("slave_net_timeout", "replica_net_timeout"),
     ("log_slave_updates", "log_replica_updates"),
-    ("SET GLOBAL gtid_strict_mode=1; and gtid_strict_mode=1 in my.cnf",
-     "gtid_mode=ON and enforce_gtid_consistency=ON in my.cnf, then restart it"),
     ("SET GLOBAL read_only=1", "SET GLOBAL super_read_only=1"),
     ("and read_only=1 in its my.cnf", "and super_read_only=1 in its my.cnf"),
     ("INSTALL SONAME 'semisync_master'", "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'"),

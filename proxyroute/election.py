@@ -52,6 +52,7 @@ RULES: tuple[Rule, ...] = (
     Rule("candidate.receiver", conditions.receiver),
     Rule("candidate.applier", conditions.applier),
     Rule("candidate.gtid", conditions.without_gtid),
+    Rule("candidate.gtid_mode", conditions.permissive),
     Rule("candidate.errant", conditions.errant),
     Rule("candidate.history", conditions.obscure, Waived.FORCED),
     Rule("candidate.lag", conditions.lag, Waived.FORCED),

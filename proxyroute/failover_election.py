@@ -35,6 +35,7 @@ RULES: tuple[Rule, ...] = (
     Rule("candidate.multi_source", _multi_source, Waived.NAMED),
     Rule("candidate.applier", conditions.applier),
     Rule("candidate.gtid", conditions.without_gtid),
+    Rule("candidate.gtid_mode", conditions.permissive),
     Rule("candidate.delay", conditions.delayed, allowed=lambda policy: policy.allow_delayed),
     Rule("candidate.filters", conditions.filtered, allowed=lambda policy: policy.allow_filtered),
     Rule("candidate.binlog", conditions.without_binlog),

@@ -205,12 +205,16 @@ def _close_surely(old: Server, op: Operation, deadline: Deadline) -> str:
 
 
 def _close_if_back(parts: Parts, op: Operation) -> None:
-    """Of a failover: a primary that hung may have woken up since it was looked at, and who reaches it writes there."""
+    """Of a failover: a primary that hung may have woken up since it was looked at, and who reaches it writes there.
+
+    As who has the privilege does where one that was started again is only half closed.
+    """
     if op.plan.primary not in op.gone:
         return
     old = parts.site[op.plan.primary]
     try:
-        if not old.write_state(Deadline.after(_BACK), op.id).writable:
+        state = old.write_state(Deadline.after(_BACK), op.id)
+        if not (state.writable or state.half_closed):
             return
     except ProxyRouteError:
         return
@@ -340,10 +344,12 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
             if settings.get("event_scheduler") == "ON":
                 old.start_events(deadline)
 
-    soon = Deadline.after(LOOK)  # whatever was left of the time by one that hangs
+    aside, soon = parts.set_aside(op), Deadline.after(LOOK)  # whatever was left of the time by one that hangs
 
     def refuse(server: Server) -> None:
-        if server.write_state(soon, op.id).writable:
+        state = server.write_state(soon, op.id)
+        # one whose data are being loaded has to be open to whoever loads them
+        if state.writable or (state.half_closed and server.name not in aside):
             server.refuse_writes(soon)
 
     others = [s for s in site.others(new.name) if s.name not in lost]

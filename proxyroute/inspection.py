@@ -74,3 +74,5 @@ class WriteState:
     """What holds writes back for the asked operation: ``engine``, a lock that dies with its process, and ``armed``,
     one that the server keeps by itself and that ends in refusing writes."""
     position: Position
+    half_closed: bool = False
+    """As :attr:`proxyroute.model.Status.half_closed`."""

@@ -225,6 +225,11 @@ class Status:
     """By which positions name it, in a flavour whose positions do not go by server ids."""
 
     @property
+    def half_closed(self) -> bool:
+        """Ordinary accounts are refused, and not those that may write past ``read_only`` (MySQL)."""
+        return not self.writable and self.settings.get("super_read_only") == "OFF"
+
+    @property
     def identity(self) -> int | str:
         """By which positions name this server."""
         return self.uuid or self.server_id

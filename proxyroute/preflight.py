@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from proxyroute import checks, checks_inspection, checks_semi_sync, conditions, dialect
+from proxyroute import checks, checks_inspection, checks_mysql, checks_semi_sync, conditions, dialect
 from proxyroute.checks import Case, Said, each, kept
 from proxyroute.decided import Plan
 from proxyroute.election import RULES as CANDIDATE_RULES
@@ -73,7 +73,9 @@ RULES: tuple[Rule, ...] = (
     Rule("binlog.filters", checks.binlog_filters, WARNING),
     Rule("binlog.row_image", checks.short_row_image, INFO),
     Rule("gtid.strict", checks.lenient, WARNING),
-    Rule("server.persisted", checks.persisted_open, WARNING),
+    Rule("primary.gtid_mode", checks_mysql.permissive_primary),
+    Rule("server.persisted", checks_mysql.persisted, WARNING),
+    Rule("server.super_read_only", checks_mysql.half_closed, WARNING),
     Rule("witness.heartbeat", checks.slow_heartbeat, WARNING),
     Rule("witness.auto_failover", checks.chosen_sources, WARNING),
     Rule("witness.net_timeout", checks.slow_net_timeout, WARNING),
@@ -85,6 +87,7 @@ RULES: tuple[Rule, ...] = (
     Rule("replica.receiver", each(conditions.receiver), forceable=True, eased=_tolerated),
     Rule("replica.applier", each(conditions.applier), forceable=True, eased=_tolerated),
     Rule("replica.gtid", each(conditions.without_gtid)),
+    Rule("replica.gtid_mode", each(conditions.permissive), WARNING),
     Rule("replica.writable", each(conditions.writable, everybody=True)),
     Rule("replica.errant", each(conditions.errant, single=True), forceable=True),
     Rule("replica.history", each(conditions.obscure, single=True), WARNING),

@@ -55,7 +55,7 @@ def privileged_writers(
         account = account_of(client, people)
         if account is None or account in found or documents[account].get("account_locked"):
             continue
-        if any(_may_write(documents.get(holder, {}), version) for holder in _reachable(account, granted)):
+        if any(_may_write(documents.get(holder, {}), version) for holder in reachable(account, granted)):
             found.add(account)
     return tuple(sorted(str(account) for account in found))
 
@@ -77,7 +77,7 @@ def _may_write(document: Mapping[str, Any], version: tuple[int, int, int]) -> bo
     return bool(access & _SUPER) and (version < (10, 11, 0) or made_by < _APART_SINCE)
 
 
-def _reachable(account: Account, granted: Mapping[Account, Sequence[Account]]) -> set[Account]:
+def reachable(account: Account, granted: Mapping[Account, Sequence[Account]]) -> set[Account]:
     """The account and all roles it may take on, at any depth; roles granted to PUBLIC included."""
     reached: set[Account] = set()
     waiting = [account, Account("PUBLIC", "")]

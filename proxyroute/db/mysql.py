@@ -21,7 +21,7 @@ from proxyroute.db.mysql_replication import MySQLReplication
 from proxyroute.db.mysql_statements import statements
 from proxyroute.db.mysql_unacknowledged import cut_off, let_go
 from proxyroute.db.replication import ReplicationLogin
-from proxyroute.db.rows import SEMI_SYNC_SOURCES
+from proxyroute.db.rows import SEMI_SYNC_SOURCES, is_on
 from proxyroute.db.server import ATTEMPT, DatabaseServer
 from proxyroute.db.session import NO_SUCH_THREAD, Session
 from proxyroute.errors import ServerError, StatementError, TimedOut
@@ -36,9 +36,9 @@ WHERE COMMAND NOT IN ('Binlog Dump', 'Binlog Dump GTID', 'Daemon')
 AND USER NOT IN ('system user', 'event_scheduler', 'unauthenticated user'{excluded})
 """
 _LOCKED_FOR_BACKUP = 3857
-_PERSISTED_OPEN = (
-    "SELECT VARIABLE_NAME AS name FROM performance_schema.persisted_variables"
-    " WHERE VARIABLE_NAME IN ('read_only', 'super_read_only') AND VARIABLE_VALUE IN ('OFF', '0')"
+_PERSISTED = (
+    "SELECT VARIABLE_NAME AS name, VARIABLE_VALUE AS value FROM performance_schema.persisted_variables"
+    " WHERE VARIABLE_NAME IN %s"
 )
 _SIDES = tuple(
     tuple(f"rpl_semi_sync_{name}_enabled" for name in names)
@@ -76,13 +76,14 @@ class MySQL(DatabaseServer):
     def write_state(self, deadline: Deadline, operation: str) -> WriteState:
         """Returns it in one round trip, so that its parts belong together."""
         row = self._open(deadline).one(
-            "SELECT @@global.read_only AS ro, @@global.gtid_executed AS executed,"
+            "SELECT @@global.read_only AS ro, @@global.super_read_only AS shut, @@global.gtid_executed AS executed,"
             " IS_USED_LOCK(%s) AS engine, IS_USED_LOCK(%s) AS armed",
             deadline,
             tuple(lock_name(operation, holder) for holder in HOLDERS),
         )
         held = frozenset(h for h in HOLDERS if row[h] is not None)
-        return WriteState(not int(row["ro"]), held, MySQLPosition.parse(str(row["executed"])))
+        closed, half_closed = bool(int(row["ro"])), bool(int(row["ro"])) and not int(row["shut"])
+        return WriteState(not closed, held, MySQLPosition.parse(str(row["executed"])), half_closed)
 
     def wait_for(self, goal: Position, deadline: Deadline) -> None:
         """Waits by WAIT_FOR_EXECUTED_GTID_SET."""
@@ -125,6 +126,7 @@ class MySQL(DatabaseServer):
         wanted = settings.get("offline_mode")
         if wanted is not None and self._is_offline(deadline) is not bool(wanted):
             self._offline(bool(wanted), deadline)
+            self._forget_persisted({"offline_mode": bool(wanted)}, deadline)
 
     def _is_offline(self, deadline: Deadline) -> bool:
         return bool(int(self._open(deadline).one("SELECT @@global.offline_mode AS now", deadline)["now"]))
@@ -159,9 +161,14 @@ class MySQL(DatabaseServer):
             except StatementError as error:
                 if error.errno not in LOCK_TIMEOUTS:
                     raise
-        # what was persisted for the primary that it was would open it again when it restarts
-        for row in control.read(_PERSISTED_OPEN, deadline):
-            control.change("mariadb.forget_persisted", f"RESET PERSIST IF EXISTS {row['name']}", deadline)
+        self._forget_persisted({"read_only": True, "super_read_only": True}, deadline)
+
+    def _forget_persisted(self, now: Mapping[str, bool], deadline: Deadline) -> None:
+        """What was persisted against what is set ``now`` would come back with a restart: it counts more than my.cnf."""
+        control = self._open(deadline)
+        for row in control.read(_PERSISTED, deadline, (tuple(now),)):
+            if is_on(row["value"]) is not now[row["name"]]:
+                control.change("mariadb.forget_persisted", f"RESET PERSIST IF EXISTS {row['name']}", deadline)
 
     # -- Roles --
 
@@ -180,6 +187,10 @@ class MySQL(DatabaseServer):
                 self._end_sessions(holders, deadline)
             time.sleep(POLL)
 
+    def start_events(self, deadline: Deadline) -> None:
+        super().start_events(deadline)
+        self._forget_persisted({"event_scheduler": True}, deadline)
+
     def semi_sync(self, deadline: Deadline, *, primary: bool | None = None, replica: bool | None = None) -> None:
         """Of a side whose plugin is not there nothing is to be switched off, and nobody to acknowledge.
 
@@ -187,10 +198,15 @@ class MySQL(DatabaseServer):
         """
         session = self._open(deadline)
         source, acknowledging = self._semi_sync_variables(session, deadline)
+        wanted: dict[str, bool] = {}
         if primary is not None and (source or primary):
-            session.change("mariadb.semi_sync", f"SET GLOBAL {source or _SIDES[0][0]}={int(primary)}", deadline)
+            wanted[source or _SIDES[0][0]] = primary
         if replica is not None and acknowledging:
-            session.change("mariadb.semi_sync", f"SET GLOBAL {acknowledging}={int(replica)}", deadline)
+            wanted[acknowledging] = replica
+        for variable, on in wanted.items():
+            session.change("mariadb.semi_sync", f"SET GLOBAL {variable}={int(on)}", deadline)
+        with contextlib.suppress(StatementError):  # writes may wait for this; what is left is told (server.persisted)
+            self._forget_persisted(wanted, deadline)
 
     def _semi_sync_source(self, session: Session, deadline: Deadline) -> str:
         return self._semi_sync_variables(session, deadline)[0]

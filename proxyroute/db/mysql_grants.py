@@ -22,6 +22,15 @@ ENGINE = (
     Privilege("XA_RECOVER_ADMIN", "XA transactions that are prepared are found"),
     Privilege("SELECT", "channels, locks, and how long statements and transactions have run", "performance_schema.*"),
 )
+WRITERS = tuple(
+    Privilege(f"SELECT{columns}", "who may write is named where super_read_only is not set", f"mysql.{name}")
+    for name, columns in (
+        ("user", " (User, Host, Super_priv, account_locked)"),
+        ("global_grants", ""),
+        ("role_edges", ""),
+    )
+)
+"""What the engine's account is given as well, and can do without: then nobody is named."""
 TAGGED = "TRANSACTION_GTID_TAG"
 REBUILD = (
     Privilege("SELECT", "data are compared and dumped"),
@@ -59,8 +68,8 @@ _APPLIER_SINCE = (8, 0, 18)
 
 
 def engine_privileges(version: Version, *, force: bool = False) -> tuple[Privilege, ...]:
-    """Returns what the engine's account needs on a server of ``version``."""
-    return (*_named(version, ENGINE), *([FORCE] if force else ()))
+    """Returns what the engine's account is given on a server of ``version``."""
+    return (*_named(version, ENGINE), *WRITERS, *([FORCE] if force else ()))
 
 
 def _named(version: Version, privileges: Iterable[Privilege]) -> tuple[Privilege, ...]:
@@ -79,7 +88,7 @@ def _named(version: Version, privileges: Iterable[Privilege]) -> tuple[Privilege
 
 def missing_privileges(version: Version, grants: Iterable[str]) -> tuple[str, ...]:
     """Returns what is required and not in ``grants``, the lines of SHOW GRANTS (active roles are among them)."""
-    return lacking(engine_privileges(version), held_by(grants))
+    return lacking(_named(version, ENGINE), held_by(grants))
 
 
 def missing_to_reseed(version: Version, grants: Iterable[str], *, tagged: bool = False) -> tuple[str, ...]:

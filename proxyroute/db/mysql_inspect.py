@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from proxyroute.db.accounts import Client
 from proxyroute.db.mariadb_events import read_events
 from proxyroute.db.mariadb_inspect import MOST_BLOCKERS, is_writing, log_status, transactions
+from proxyroute.db.mysql_accounts import privileged_writers
 from proxyroute.db.mysql_grants import missing_privileges
 from proxyroute.db.mysql_read import read_purged
 from proxyroute.db.rows import is_on, parse_version
@@ -66,11 +68,17 @@ def inspect(session: Session, deadline: Deadline, policy: Policy) -> Inspection:
     keeps the privileges it had when it was opened.
 
     What the account may not read is left empty; the privilege for it is then in ``missing_privileges``. Raises
-    Unreachable when the server does not answer by ``deadline``. Nobody is a privileged writer here: ``super_read_only``
-    stops everybody.
+    Unreachable when the server does not answer by ``deadline``.
+
+    ``privileged_writers`` are those with a session open now, and nobody unless ``read_only`` is set without
+    ``super_read_only``: that stops everybody, and is how ProxyRoute closes a server.
     """
-    row = session.one("SELECT CURRENT_USER() AS me, @@version AS version", deadline)
-    account, version = str(row["me"]), parse_version(row["version"])
+    row = session.one(
+        "SELECT CURRENT_USER() AS me, @@version AS version,"
+        " @@global.read_only AND NOT @@global.super_read_only AS half_closed",
+        deadline,
+    )
+    account, version, half_closed = str(row["me"]), parse_version(row["version"]), bool(int(row["half_closed"]))
     ours = (account.rpartition("@")[0], *(user.rpartition("@")[0] or user for user in policy.monitor_users))
     grants = [str(line) for row in session.read("SHOW GRANTS", deadline) for line in row.values()]
     clients = _allowed(lambda: tuple(session.read(_SESSIONS, deadline, ((*_NOT_CLIENTS, *ours),))))
@@ -78,6 +86,7 @@ def inspect(session: Session, deadline: Deadline, policy: Policy) -> Inspection:
         name=session.server,
         account=account,
         missing_privileges=missing_privileges(version, grants),
+        privileged_writers=_allowed(lambda: _privileged_writers(session, clients, deadline) if half_closed else ()),
         prepared_xa=_allowed(lambda: _prepared(session, deadline)),
         transactions=transactions(clients, _lock_holders(session, deadline), policy.long_transaction),
         events=_allowed(lambda: read_events(session, deadline)),
@@ -119,6 +128,21 @@ def _allowed(read: Callable[[], tuple[_T, ...]]) -> tuple[_T, ...]:
         if error.errno in _DENIED:
             return ()
         raise
+
+
+def _privileged_writers(session: Session, clients: Sequence[dict[str, Any]], deadline: Deadline) -> tuple[str, ...]:
+    accounts = session.read(
+        "SELECT User AS user, Host AS host, Super_priv AS super, account_locked AS locked FROM mysql.user", deadline
+    )
+    admins = session.read(
+        "SELECT User AS user, Host AS host FROM mysql.global_grants WHERE Priv = 'CONNECTION_ADMIN'", deadline
+    )
+    roles = session.read(
+        "SELECT TO_USER AS user, TO_HOST AS host, FROM_USER AS role, FROM_HOST AS role_host FROM mysql.role_edges",
+        deadline,
+    )
+    connected = [Client(str(row["user"]), str(row["host"])) for row in clients]
+    return privileged_writers(accounts, admins, roles, connected)
 
 
 def _prepared(session: Session, deadline: Deadline) -> tuple[str, ...]:

@@ -54,8 +54,17 @@ SETTINGS = (
 )
 """Global variables that a reading keeps in ``Status.settings``; those a server does not have are left out."""
 
-ROLE_FLAGS = ("event_scheduler", "offline_mode", "read_only", "super_read_only")
-"""Variables that say who is primary. SET PERSIST keeps them over a restart, whatever the role is by then."""
+ROLE_FLAGS = (
+    "event_scheduler",
+    "offline_mode",
+    "read_only",
+    "rpl_semi_sync_master_enabled",
+    "rpl_semi_sync_slave_enabled",
+    "rpl_semi_sync_source_enabled",
+    "rpl_semi_sync_replica_enabled",
+    "super_read_only",
+)
+"""Variables that go with a server's role. SET PERSIST keeps them over a restart, whatever the role is by then."""
 
 _COUNTERS = (
     "Rpl_semi_sync_master_clients",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import ssl
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pymysql
 import pytest
 
+from proxyroute.conditions import anonymous
 from proxyroute.db.mysql import MySQL
 from proxyroute.db.recognised import recognised
 from proxyroute.db.replication import ReplicationLogin
@@ -21,6 +23,7 @@ from proxyroute.errors import LostReply, TimedOut, Unreachable
 from proxyroute.gtid import Containment
 from proxyroute.model import Deadline, Peer
 from proxyroute.policy import Policy
+from tests.support.accounts import Account
 from tests.support.certificates import make_certificate
 from tests.support.clients import Clients
 from tests.support.mariadb import APPLICATION, ENGINE, REPLICATION, LocalCluster, Node
@@ -29,6 +32,7 @@ from tests.support.wait import until
 
 pytestmark = pytest.mark.matrix
 OPERATION = "20261128T000000-000001"
+BATCH = Account("batch", "lab-batch")
 LOGIN = Login(ENGINE.user, ENGINE.password)
 REPLICA = ReplicationLogin(REPLICATION.user, REPLICATION.password)
 
@@ -239,6 +243,83 @@ def test_a_server_that_refuses_writes_refuses_them_of_root_too_and_after_a_resta
     assert not db1.is_writable()
     db1.accept_writes()
     until(running["db2"].replicates, "db2 to follow again")
+
+
+def test_the_statements_that_are_told_lead_back_to_where_every_transaction_has_a_gtid(running: MySQLCluster) -> None:
+    db2 = running["db2"]
+    with contextlib.closing(MySQL(db2.name, db2.address, LOGIN, REPLICA)) as driver:
+        for mode in ("ON_PERMISSIVE", "OFF_PERMISSIVE"):
+            db2.sql(f"SET GLOBAL gtid_mode={mode}")
+        told = anonymous(driver.look(Deadline.after(2)))
+        assert told is not None
+        assert "gtid_mode=OFF_PERMISSIVE" in told.text
+        for statement in re.findall(r"SET GLOBAL \w+=\w+", told.cure):
+            db2.sql(statement)
+        assert anonymous(driver.look(Deadline.after(2))) is None
+    until(db2.replicates, "db2 to follow still")
+
+
+def persisted(db1: Node) -> set[str]:
+    return {str(r["name"]) for r in db1.sql("SELECT VARIABLE_NAME AS name FROM performance_schema.persisted_variables")}
+
+
+@pytest.mark.parametrize("name", ["source", "replica"])
+def test_semi_sync_that_was_persisted_otherwise_is_forgotten_and_what_agrees_is_kept(
+    db1: Node, server: MySQL, name: str
+) -> None:
+    flag = f"rpl_semi_sync_{name}_enabled"
+    role = {"source": "primary", "replica": "replica"}[name]
+    db1.sql(f"SET PERSIST {flag}=OFF")
+    server.semi_sync(Deadline.after(3), **{role: False})
+    assert flag in persisted(db1)
+    server.semi_sync(Deadline.after(3), **{role: True})
+    assert (flag in persisted(db1), db1.value(f"@@global.{flag}")) == (False, 1)
+    server.semi_sync(Deadline.after(3), **{role: False})
+
+
+def test_an_offline_mode_that_was_persisted_is_forgotten_when_clients_are_let_in_again(
+    db1: Node, server: MySQL
+) -> None:
+    settings = server.write_settings(Deadline.after(3))
+    db1.sql("SET PERSIST offline_mode=ON")
+    server.restore(settings, Deadline.after(3))
+    assert ("offline_mode" in persisted(db1), db1.value("@@global.offline_mode")) == (False, 0)
+
+
+def test_an_event_scheduler_that_was_persisted_off_is_forgotten_when_events_are_to_run(
+    db1: Node, server: MySQL
+) -> None:
+    db1.sql("SET PERSIST event_scheduler=ON")
+    server.stop_events(Deadline.after(3))
+    assert "event_scheduler" in persisted(db1), "they are to run again when the operation is over"
+    db1.sql("SET PERSIST event_scheduler=OFF")
+    server.start_events(Deadline.after(3))
+    assert "event_scheduler" not in persisted(db1)
+    server.stop_events(Deadline.after(3))
+
+
+def test_who_is_connected_and_may_write_is_named_while_super_read_only_is_not_set(db1: Node, server: MySQL) -> None:
+    def writers() -> tuple[str, ...]:
+        return server.inspect(Deadline.after(3), policy()).privileged_writers
+
+    db1.sql("CREATE ROLE writers")
+    db1.sql("GRANT CONNECTION_ADMIN ON *.* TO writers")
+    db1.sql("CREATE USER batch@'127.0.0.%' IDENTIFIED BY 'lab-batch'")
+    db1.sql("GRANT writers TO batch@'127.0.0.%'")
+    db1.sql("SET GLOBAL read_only=1")
+    try:
+        with db1.session(BATCH):
+            assert writers() == ("batch@127.0.0.%",)
+            assert server.write_state(Deadline.after(1), OPERATION).half_closed
+            assert server.look(Deadline.after(1)).half_closed
+            server.refuse_writes(Deadline.after(3))
+            assert writers() == ()
+            assert not server.write_state(Deadline.after(1), OPERATION).half_closed
+            assert not server.look(Deadline.after(1)).half_closed
+    finally:
+        db1.accept_writes()
+        db1.sql("DROP USER batch@'127.0.0.%'")
+        db1.sql("DROP ROLE writers")
 
 
 def test_semi_synchronous_replication_is_switched_on_both_sides(db1: Node, server: MySQL) -> None:

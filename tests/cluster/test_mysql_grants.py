@@ -15,6 +15,7 @@ from proxyroute.db.mysql_grants import (
     ENGINE,
     FORCE,
     REBUILD,
+    WRITERS,
     account_statements,
     engine_privileges,
     missing_privileges,
@@ -61,6 +62,9 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
         "SELECT COUNT(*) FROM performance_schema.metadata_locks",
         "SELECT COUNT(*) FROM performance_schema.replication_connection_status",
     ),
+    str(WRITERS[0]): ("SELECT User, Host, Super_priv, account_locked FROM mysql.user",),
+    str(WRITERS[1]): ("SELECT User, Host FROM mysql.global_grants WHERE Priv='CONNECTION_ADMIN'",),
+    str(WRITERS[2]): ("SELECT FROM_USER, FROM_HOST, TO_USER, TO_HOST FROM mysql.role_edges",),
     "CREATE USER": ("ALTER USER maker@'%' ACCOUNT LOCK",),
 }
 FREE = (
@@ -160,14 +164,14 @@ def test_every_statement_works_with_exactly_the_printed_account(node: Node) -> N
     node.sql("ALTER USER maker@'%' ACCOUNT UNLOCK")
 
 
-@pytest.mark.parametrize("privilege", [*ENGINE, FORCE], ids=str)
+@pytest.mark.parametrize("privilege", [*ENGINE, *WRITERS, FORCE], ids=str)
 def test_without_one_privilege_its_statements_are_refused_and_it_is_named(node: Node, privilege: Privilege) -> None:
     make_account(node, force=privilege == FORCE)
     node.sql(f"REVOKE {privilege.name} ON {privilege.on} FROM '{LEAST.user}'@'%'")
     assert {s for s in NEEDS[str(privilege)] if attempt(node, s) not in DENIED} == set()
     grants = [str(line) for row in node.sql("SHOW GRANTS", account=LEAST) for line in row.values()]
     missing = missing_privileges(parse_version(node.value("@@version")), grants)
-    assert missing == (() if privilege == FORCE else (str(privilege),))
+    assert missing == ((str(privilege),) if privilege in ENGINE else ())
 
 
 def test_readings_need_nothing_more_and_write_nothing(node: Node) -> None:
@@ -181,6 +185,7 @@ def test_readings_need_nothing_more_and_write_nothing(node: Node) -> None:
     names = {privilege.name for privilege in engine_privileges(parse_version(node.value("@@version")))}
     assert names.isdisjoint({"SUPER", "CREATE USER", "SHOW DATABASES", "REPLICATION SLAVE", "INSERT", "FILE"})
     assert attempt(node, "INSERT INTO app.t VALUES (1)") == 1142
+    assert attempt(node, "SELECT authentication_string FROM mysql.user") == 1143
 
 
 @pytest.mark.parametrize("name", ["plain", "täglich"])

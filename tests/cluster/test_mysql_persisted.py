@@ -33,6 +33,20 @@ def test_an_old_primary_that_would_open_itself_is_told_of_and_stays_closed_after
     assert_order(site)
 
 
+def test_a_new_primary_that_would_turn_everybody_away_after_a_restart_is_told_of(site: Lab) -> None:
+    new = site.cluster[other(site)]
+    new.sql("SET PERSIST_ONLY offline_mode=ON")
+    with books(site):
+        switched(site, "--to", new.name)
+    (found,) = (f for f in site.json("plan")[1]["findings"] if f["code"] == "server.persisted")
+    assert (found["subject"], found["severity"]) == (new.name, "warning")
+    assert "turns clients and replicas away" in found["text"]
+    assert found["cure"] == f"on {new.name}: RESET PERSIST offline_mode;"
+    new.sql("RESET PERSIST offline_mode")
+    assert "server.persisted" not in {f["code"] for f in site.json("plan")[1]["findings"]}
+    assert_order(site)
+
+
 def test_a_primary_that_comes_back_open_because_of_it_is_closed_for_good_by_its_rejoin(site: Lab) -> None:
     old, new = site.cluster.primary, other(site)
     old.sql("SET PERSIST read_only=OFF")

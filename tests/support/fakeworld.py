@@ -108,6 +108,7 @@ class FakeServer:
     semi_primary: bool = False
     semi_replica: bool = False
     uptime: float = 86400.0
+    half_closed: bool = False
     broken: str = ""
     """What of its host does not work, ``look`` or ``fetch``; or of what is applied to it, ``settle``."""
 
@@ -176,7 +177,7 @@ class FakeServer:
 
     def write_state(self, deadline: Deadline, operation: str) -> WriteState:
         self._read()
-        return WriteState(self.writable, frozenset(self.holders), self.executed)
+        return WriteState(self.writable, frozenset(self.holders), self.executed, self.half_closed)
 
     def wait_for(self, goal: Position, deadline: Deadline) -> None:
         self._read()
@@ -220,7 +221,7 @@ class FakeServer:
         self._act("kill one")
 
     def refuse_writes(self, deadline: Deadline) -> None:
-        self._act("refuse writes", writable=False)
+        self._act("refuse writes", writable=False, half_closed=False)
 
     def accept_writes(self, deadline: Deadline) -> None:
         self._act("accept writes", writable=True)

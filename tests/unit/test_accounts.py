@@ -22,6 +22,7 @@ from proxyroute.db.mariadb_grants import (
     required_privileges,
 )
 from proxyroute.db.mariadb_inspect import is_writing
+from proxyroute.db.mysql_accounts import privileged_writers as mysql_writers
 
 V10_6, V10_11, V11_8 = (10, 6, 12), (10, 11, 19), (11, 8, 6)
 BY_SUPER = {
@@ -121,6 +122,43 @@ def test_a_host_matches_its_pattern(host: str, pattern: str) -> None:
 )
 def test_a_host_does_not_match_another_pattern(host: str, pattern: str) -> None:
     assert account_of(Client("app", host), [Account("app", pattern)]) is None
+
+
+# -- On MySQL -------------------------------------------------------------------------------------------------
+
+BATCH = Account("batch", "10.%")
+
+
+def on_mysql(
+    *,
+    admins: tuple[Account, ...] = (),
+    roles: tuple[tuple[Account, Account], ...] = (),
+    client: str = "batch",
+    more: tuple[Account, ...] = (),
+    **changes: str,
+) -> tuple[str, ...]:
+    """Returns who may write past read_only of those who are connected: ``client``, from 10.0.0.7."""
+    known = (BATCH, Account("app", "%"), *more)
+    accounts = [a._asdict() | {"super": "N", "locked": "N"} | (changes if a is BATCH else {}) for a in known]
+    edges = [{**to._asdict(), "role": role.user, "role_host": role.host} for to, role in roles]
+    return mysql_writers(accounts, [a._asdict() for a in admins], edges, [Client(client, "10.0.0.7:4711")])
+
+
+def test_on_mysql_who_may_administer_connections_or_is_super_writes_past_read_only() -> None:
+    assert on_mysql() == ()
+    assert on_mysql(admins=(BATCH,)) == on_mysql(super="Y") == ("batch@10.%",)
+    assert on_mysql(admins=(BATCH,), client="app") == (), "it is not connected"
+    assert on_mysql(admins=(BATCH,), locked="Y") == ()
+
+
+def test_on_mysql_the_account_counts_that_the_client_was_let_in_by() -> None:
+    assert on_mysql(admins=(BATCH,), more=(Account("batch", "10.0.0.7"),)) == ()
+
+
+def test_on_mysql_a_role_counts_at_any_depth() -> None:
+    one, two = Account("writers", "%"), Account("admins", "%")
+    assert on_mysql(admins=(two,), roles=((BATCH, one), (one, two))) == ("batch@10.%",)
+    assert on_mysql(admins=(two,), roles=((BATCH, one),)) == ()
 
 
 # -- What an account lacks ------------------------------------------------------------------------------------
@@ -239,7 +277,7 @@ def test_the_reference_lists_exactly_the_privileges_there_are() -> None:
     mariadb, _, rest = REFERENCE.read_text().partition("## The engine's account on MySQL")
     listed = re.compile(r"^\| `([^`]+)`", re.MULTILINE)
     assert listed.findall(mariadb) == [str(privilege) for privilege in (*ENGINE, SCHEDULER, FORCE)]
-    mysql = (*mysql_grants.ENGINE, mysql_grants.FORCE)
+    mysql = (*mysql_grants.ENGINE, *mysql_grants.WRITERS, mysql_grants.FORCE)
     assert listed.findall(rest) == [str(privilege) for privilege in mysql]
 
 

@@ -38,6 +38,7 @@ SICK: dict[str, Callable[[], Status]] = {
     "candidate.receiver": lambda: replica(2, channel(receiver=Receiver.CONNECTING, error="1045 access denied")),
     "candidate.applier": lambda: replica(2, channel(applier=False, error="1062 duplicate entry")),
     "candidate.gtid": lambda: replica(2, channel(uses_gtid=False)),
+    "candidate.gtid_mode": lambda: replica(2, settings={"gtid_mode": "ON_PERMISSIVE"}),
     "candidate.errant": lambda: replica(2, executed="0-1-100,0-2-101"),
     "candidate.history": lambda: replica(2, executed="0-1-100,0-2-50"),
     "candidate.lag": lambda: replica(2, channel(lag_seconds=10.5)),

@@ -60,6 +60,7 @@ SICK: dict[str, Callable[[], Status | Silent]] = {
     "candidate.multi_source": lambda: replica(2, lost_channel(), channel(9, channel="other", address=address(9))),
     "candidate.applier": lambda: replica(2, replace(lost_channel(), applier=False, error="1062 duplicate entry")),
     "candidate.gtid": lambda: replica(2, replace(lost_channel(), uses_gtid=False)),
+    "candidate.gtid_mode": lambda: lost(2, settings={"gtid_mode": "OFF_PERMISSIVE"}),
     "candidate.delay": lambda: replica(2, replace(lost_channel(), delay_seconds=60)),
     "candidate.filters": lambda: replica(2, replace(lost_channel(), filtered=True)),
     "candidate.binlog": lambda: lost(2, binlog=False, relays_updates=False),

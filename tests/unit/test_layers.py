@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("diagnosis_alive", "diagnosis_silent"),
     ("diagnosis",),
     ("checks",),
-    ("checks_inspection", "checks_semi_sync"),
+    ("checks_inspection", "checks_mysql", "checks_semi_sync"),
     ("preflight",),
     ("ports", "ports_data"),
     ("probing", "archive"),
