@@ -122,7 +122,12 @@ def build_rebuilders(
     login, client = account.login(), account.client_options(flavour)
     asked: _Permits = {"permit": permit, "claim": claim}
     if flavour == "mysql":
-        return {s.name: MySQLRebuild(s.name, s.address, login, client, named(s.host), **asked) for s in servers}
+        tls = {s.name: config.replication_of(s.name).tls for s in servers}
+        files = {name: found.named("clone_ssl_") for name, found in tls.items() if found is not None}
+        return {
+            s.name: MySQLRebuild(s.name, s.address, login, client, named(s.host), tls=files.get(s.name), **asked)
+            for s in servers
+        }
     return {s.name: MariaDBRebuild(s.name, s.address, login, client, s.host, **asked) for s in servers}
 
 

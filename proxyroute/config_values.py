@@ -37,6 +37,11 @@ class Tls:
     def files(self) -> tuple[Path, ...]:
         return tuple(path for path in (self.ca, self.cert, self.key) if path is not None)
 
+    def named(self, prefix: str) -> dict[str, str]:
+        """Returns the paths that are set, as options: ``ca``, ``cert`` and ``key`` after ``prefix``."""
+        paths = {"ca": self.ca, "cert": self.cert, "key": self.key}
+        return {f"{prefix}{option}": str(path) for option, path in paths.items() if path is not None}
+
     def context(self) -> ssl.SSLContext:
         """Returns a context to share between connections. Raises ConfigError when a file cannot be used."""
         for path in self.files:
@@ -74,9 +79,7 @@ class Account:
         """
         options: dict[str, Any] = {}
         if self.tls is not None:
-            paths = {"ssl_ca": self.tls.ca, "ssl_cert": self.tls.cert, "ssl_key": self.tls.key}
-            options = {"ssl": True, "ssl_verify": self.tls.verify}
-            options |= {option: str(path) for option, path in paths.items() if path is not None}
+            options = {"ssl": True, "ssl_verify": self.tls.verify, **self.tls.named("ssl_")}
         return ReplicationLogin(self.user, self.password.reveal(), options)
 
     def client_options(self, flavour: str = "mariadb") -> dict[str, Any]:
@@ -86,13 +89,12 @@ class Account:
         if self.tls is None:
             # without TLS the usual authentication of MySQL wants the server's public key
             return options | ({"ssl-mode": "PREFERRED", "get-server-public-key": True} if mysql else {"skip-ssl": True})
-        paths = {"ssl-ca": self.tls.ca, "ssl-cert": self.tls.cert, "ssl-key": self.tls.key}
         if mysql:
             options |= {"ssl-mode": "VERIFY_IDENTITY" if self.tls.verify else "REQUIRED"}
             options |= machines_own() if self.tls.verify and self.tls.ca is None else {}
         else:
             options |= {"ssl": True, f"{'' if self.tls.verify else 'skip-'}ssl-verify-server-cert": True}
-        return options | {option: str(path) for option, path in paths.items() if path is not None}
+        return options | self.tls.named("ssl-")
 
 
 @dataclass(frozen=True)

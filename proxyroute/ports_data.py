@@ -95,6 +95,9 @@ class Rebuilder(LogSource, Protocol):
     def cannot_load(self, source: Rebuilder, deadline: Deadline) -> Sequence[str]:
         """Returns why a dump of ``source`` would not fit in here, in words; nothing when nobody can tell."""
 
+    def unlike_accounts(self, source: Rebuilder, deadline: Deadline) -> Sequence[str]:
+        """Returns which accounts are not here as they are on ``source``, in words, with no hash. Raises ServerError."""
+
     # Changing
 
     def take_over(self, deadline: Deadline) -> None:

@@ -24,7 +24,6 @@ from proxyroute.errors import (
     ProxyRouteError,
     Refused,
     ServerError,
-    StatementError,
     TimedOut,
     Unfinished,
     Unreachable,
@@ -37,6 +36,7 @@ from proxyroute.outcome import Evidence, Proof, Verdict
 from proxyroute.parts import LOOK
 from proxyroute.ports import Server
 from proxyroute.rejoin_data import count_as_done, empty_values, flashback, flashback_values, let_go, regain, reseed
+from proxyroute.rejoin_dump import accounts, let_events, rest_events
 from proxyroute.rejoin_look import (
     Means,
     as_siblings_do,
@@ -234,7 +234,7 @@ def _fence(means: Means, op: Operation, name: str, method: str | None) -> Status
             op.lease.check()
             shut(server, deadline)
         if method in ("flashback", "reseed"):
-            _rest_events(server, op, deadline)
+            rest_events(server, op, deadline)
         return server.look(deadline)
     except ServerError:
         if method != "reseed":
@@ -314,7 +314,8 @@ def _follow(means: Means, op: Operation, name: str, primary: str) -> str:
         view.peer(primary), deadline, source_has=lambda: source.position(deadline),
         source_purged=lambda: source.purged(deadline), options=options,
     )  # fmt: skip
-    _rest_events(server, op, deadline)
+    if rest_events(server, op, deadline):
+        let_events(server, op, deadline)
     channel = next((s for s in server.look(deadline).sources if s.address == source.address), None)
     if channel is not None and channel.delay_seconds:
         return f"{name} follows {primary}, {channel.delay_seconds} s behind on purpose"
@@ -350,15 +351,6 @@ def _catch_up(means: Means, op: Operation, name: str, primary: str, *, keep_leas
     return f"{name} has reached {goal}"
 
 
-def _rest_events(server: Server, op: Operation, deadline: Deadline) -> None:
-    """One that was the primary has them enabled, and they would write past read-only."""
-    events = [e for e in server.inspect(deadline, op.plan.policy).events if e.status == "enabled"]
-    try:
-        server.set_events(events, "replica side", deadline)
-    except StatementError as error:
-        op.note(f"scheduled events of {server.name} may still run there: {error}")
-
-
 def _prove(means: Means, op: Operation, name: str, primary: str, *, keep_lease: bool) -> Proof:
     site, deadline = means.parts.site, Deadline.after(_FENCE)
     view = site.look(deadline)
@@ -388,6 +380,8 @@ def _prove(means: Means, op: Operation, name: str, primary: str, *, keep_lease: 
     add(f"has nothing that {primary} lacks", verdicts[held], str(status.executed))
     tables = _to_compare(op)
     if channel is not None and channel.delay_seconds == 0 and (tables is None or tables):
+        if tables is None and op.kept("reseed")["way"] == "dump":
+            evidence.append(accounts(means, name, primary, Deadline.after(_KEEP_UP)))
         claim = f"has the same data as {primary}"
         if keep_lease:  # it may take days, and nobody could move a dying primary meanwhile
             add(claim, Verdict.UNKNOWN, f"not compared: proxyroute verify --server {name}")

@@ -6,8 +6,9 @@ Each step that has no word of its end in the journal looks at what is there, and
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from proxyroute.errors import (
     Busy,
     Diverged,
     LeaseLost,
+    LostReply,
     Refused,
     ScriptFailed,
+    ServerError,
     StatementError,
     TimedOut,
     Unfinished,
@@ -30,7 +33,8 @@ from proxyroute.operation import Operation
 from proxyroute.parts import LOOK, Parts
 from proxyroute.ports import Lease
 from proxyroute.ports_data import Rebuilder
-from proxyroute.rejoin_look import Means, find_primary
+from proxyroute.rejoin_dump import stop_events
+from proxyroute.rejoin_look import Means, find_primary, reseed_way
 from proxyroute.site import shut
 
 _BRIEF, _UNDO, _EMPTY = 30.0, 3600.0, 600.0
@@ -197,6 +201,8 @@ def keep_more(means: Means, op: Operation, name: str, primary: str, loaded: Posi
 def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
     """Returns whom to follow: the lease is free while data are copied, and the primary may be another one then."""
     values = op.kept("reseed")
+    if op.kept("loaded") is None and (failed := op.kept("failed")):
+        values = _another_way(means, op, name, values, failed)
     source, target = means.rebuild[values["source"]], means.rebuild[name]
     way = values["way"]
     beside = way == "copy"
@@ -205,6 +211,8 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
         total = source.data_size(Deadline.after(_BRIEF), physical=way != "dump")
         if not beside:
             _keep_channel(means, op, name)
+        if way == "dump":
+            stop_events(means.parts.site[name], op, Deadline.after(_BRIEF))
         with op.step("dump and load" if way == "dump" else way) as note:
             watch = Progress(op, total)
             deadline = Deadline.after(_COPY)
@@ -213,9 +221,9 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
             if way == "dump":
                 position = target.load_from(source, watch, deadline)
             else:
-                position = target.copy_from(
-                    source, watch, deadline, lambda: keep_more(means, op, name, values["source"], before)
-                )
+                still = functools.partial(keep_more, means, op, name, values["source"], before)
+                with _remembering_failure(op, way):
+                    position = target.copy_from(source, watch, deadline, still)
             if way == "clone":  # it was restarted, and a lease on the servers themselves may have needed it
                 means.parts.site[name].close()
                 _claim_again(means, op, target)
@@ -244,6 +252,34 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
             _begin_history(means, op, name, primary, position, state, lambda: keep_more(means, op, name, primary, own))
             note.detail = f"at {position}"
     return primary
+
+
+@contextlib.contextmanager
+def _remembering_failure(op: Operation, way: str) -> Iterator[None]:
+    """What a server has answered it would answer again: whoever goes on takes another way, if there is one."""
+    try:
+        yield
+    except ServerError as error:
+        if way == "clone" and not isinstance(error, (LostReply, Unreachable)):
+            op.keep("failed", str(error), wait=True)
+        raise
+
+
+def _another_way(means: Means, op: Operation, name: str, values: dict[str, Any], failed: str) -> dict[str, Any]:
+    """Returns how new data come after ``values["way"]`` has failed: by a dump, where there can be one."""
+    told = f"the {values['way']} of {name} has failed: {failed}"
+    try:
+        down = not means.parts.site[name].look(Deadline.after(LOOK)).server_id
+    except Unreachable:
+        down = True
+    way, _, obstacles = reseed_way(means, name, values["source"], down=down, failed=told)
+    if obstacles:
+        op.note(f"{told}; it is tried again: {'; '.join(finding.text for finding in obstacles[1:])}")
+        return values
+    op.note(f"{told}; a {way} is loaded instead")
+    values = {**values, "way": way}
+    op.keep("reseed", values, wait=True)
+    return values
 
 
 def let_go(parts: Parts, lease: Lease) -> None:

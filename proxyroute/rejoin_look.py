@@ -227,13 +227,15 @@ def _short(statements: Sequence[str]) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def reseed_way(means: Means, name: str, source: str, *, down: bool) -> tuple[str, tuple[str, ...], list[Finding]]:
+def reseed_way(
+    means: Means, name: str, source: str, *, down: bool, failed: str = ""
+) -> tuple[str, tuple[str, ...], list[Finding]]:
     """Returns ``copy``, ``clone`` or ``dump``, why it is none of the first two, and why it is nothing at all.
 
-    ``down``: the server does not run.
+    ``down``: the server does not run. ``failed``: what came of one of the first two when it was tried.
     """
     deadline, way = Deadline.after(_TIME), means.rebuild[name].physical
-    no_copy = tuple(means.rebuild[name].cannot_copy(means.rebuild[source], deadline))
+    no_copy = (failed,) if failed else tuple(means.rebuild[name].cannot_copy(means.rebuild[source], deadline))
     if not no_copy:
         return way, (), []
     no_dump: list[str] = [

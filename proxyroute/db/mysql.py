@@ -205,6 +205,8 @@ class MySQL(DatabaseServer):
             wanted[acknowledging] = replica
         for variable, on in wanted.items():
             session.change("mariadb.semi_sync", f"SET GLOBAL {variable}={int(on)}", deadline)
+        if not wanted:
+            return
         with contextlib.suppress(StatementError):  # writes may wait for this; what is left is told (server.persisted)
             self._forget_persisted(wanted, deadline)
 

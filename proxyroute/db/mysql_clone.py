@@ -8,8 +8,9 @@ itself once it is up again.
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -28,7 +29,12 @@ _LEAST_PACKET = 2 << 20
 _SERIES_SINCE = (8, 0, 37)
 """Since this version servers of one series need not be of the same version."""
 _TELL_EVERY = 1.0
-_SAME = ("innodb_page_size", "lower_case_table_names", "version_compile_machine", "version_compile_os")
+_SAME = (
+    *("innodb_page_size", "lower_case_table_names", "version_compile_machine", "version_compile_os"),
+    *("character_set_server", "character_set_filesystem", "collation_server"),
+)
+_BRIEF = 5.0
+"""Seconds within which settings that were made for a clone are put back."""
 _LOOK = (
     "SELECT @@version AS version, @@global.max_allowed_packet AS packet, "
     + ", ".join(f"@@global.{name} AS {name}" for name in _SAME)
@@ -37,6 +43,11 @@ _LOOK = (
 )
 # times that no time zone changes: one that was set at run time is gone when the server has restarted
 _NOW = "SELECT UNIX_TIMESTAMP(NOW(3)) AS now"
+_LIBRARIES = (
+    "SELECT PLUGIN_LIBRARY AS file FROM information_schema.PLUGINS"
+    " WHERE PLUGIN_STATUS='ACTIVE' AND PLUGIN_LIBRARY IS NOT NULL"
+)
+_SETTINGS = "SHOW GLOBAL VARIABLES WHERE Variable_name LIKE 'clone_ssl%' OR Variable_name='clone_valid_donor_list'"
 _STATUS = (
     "SELECT STATE AS state, UNIX_TIMESTAMP(BEGIN_TIME) AS begun, ERROR_MESSAGE AS error"
     " FROM performance_schema.clone_status"
@@ -65,7 +76,38 @@ def cannot_clone(here: Session, there: Session, deadline: Deadline) -> list[str]
     for name in _SAME:
         if mine[name] != theirs[name]:
             found.append(f"{name} is {mine[name]} on {here.server} and {theirs[name]} on {there.server}")
+    if ":" in there.address.host:
+        found.append(f"MySQL clones from no IPv6 address, as {there.server} has; from a name for it, it does")
     return [*found, *_lacks(here, mine, "CLONE_ADMIN", deadline)]
+
+
+def libraries(here: Session, there: Session, deadline: Deadline) -> tuple[str, tuple[str, ...]]:
+    """Returns the plugin folder of ``here``, and the files there that it needs for a copy of ``there``.
+
+    Those of plugins that it has not loaded: it loads them when it starts with the copy.
+    """
+    theirs, mine = ({str(row["file"]) for row in s.read(_LIBRARIES, deadline)} for s in (there, here))
+    folder = str(here.one("SELECT @@global.plugin_dir AS d", deadline)["d"])
+    return folder, tuple(sorted(theirs - mine))
+
+
+def unverified(here: Session, login: Login, tls: Mapping[str, str], deadline: Deadline) -> list[str]:
+    """Returns why nobody would verify whom ``login`` is sent to, where that is wanted; ``tls`` as for :func:`clone`."""
+    if not _verifies(login) or "clone_ssl_ca" in tls or _settings(here, deadline).get("clone_ssl_ca"):
+        return []
+    return [
+        f"{here.server} would not verify from whom it clones: name replication.tls.ca in the configuration, a file "
+        "on that server; or on it: SET PERSIST clone_ssl_ca=…"
+    ]
+
+
+def _verifies(login: Login) -> bool:
+    return login.tls is not None and login.tls.verify_mode is not ssl.CERT_NONE
+
+
+def _settings(session: Session, deadline: Deadline) -> dict[str, str]:
+    """Returns what a clone is told of its source; nothing where the plugin is not loaded."""
+    return {str(row["Variable_name"]): str(row["Value"]) for row in session.read(_SETTINGS, deadline)}
 
 
 def cannot_be_cloned(there: Session, deadline: Deadline) -> list[str]:
@@ -83,7 +125,55 @@ def _lacks(session: Session, look: dict[str, Any], privilege: str, deadline: Dea
         yield f"the account of rejoin lacks {privilege} on {session.server}; see 'proxyroute grants'"
 
 
+def install(here: Session, deadline: Deadline) -> None:
+    """The plugin is there: while nothing is lost yet, for its file may not be. Raises StatementError."""
+    if not int(here.one(_LOOK, deadline)["clone"]):
+        here.change_all("rejoin.clone", (_OPEN, PLUGIN, _CLOSED), deadline)
+
+
+@contextlib.contextmanager
+def _told(here: Session, wanted: Mapping[str, str], deadline: Deadline) -> Iterator[None]:
+    """The settings of a clone are ``wanted``; as they were, if it fails. After a clone the restart has taken them."""
+    before = _settings(here, deadline)
+    _set(here, wanted, deadline)
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(ServerError, TimedOut):
+            _set(here, {name: before[name] for name in wanted}, Deadline.firm(_BRIEF))
+        raise
+
+
+def _set(here: Session, values: Mapping[str, str], deadline: Deadline) -> None:
+    # an empty list of sources is what it begins with, and refused
+    each = ", GLOBAL ".join(f"{name}={'%s' if value else 'DEFAULT'}" for name, value in values.items())
+    here.change("rejoin.clone", f"SET GLOBAL {each}", deadline, tuple(filter(None, values.values())))
+
+
 def clone(
+    here: Session,
+    aside: Session,
+    source: Address,
+    login: Login,
+    tls: Mapping[str, str],
+    watch: Callable[[int], None],
+    still: Callable[[], None],
+    deadline: Deadline,
+) -> Begun:
+    """Makes the server of ``here`` a copy of ``source``; ``aside`` is another session there, which reads how far it is.
+
+    The plugin is there (:func:`install`). ``tls`` has the settings ``clone_ssl_…``, files on that server, by which it
+    verifies the authority of the source; they count where ``login`` verifies. ``still`` is called right before its data
+    go, while nobody can write there: super_read_only would stop the clone as well, so it gives way in one piece with
+    it. Returns when the data are there and the server restarts, or shuts down. Raises StatementError when it cannot,
+    and what ``still`` raises.
+    """
+    wanted = {"clone_valid_donor_list": str(source), **(tls if _verifies(login) else {})}
+    with _told(here, wanted, deadline):
+        return _clone(here, aside, source, login, watch, still, deadline)
+
+
+def _clone(
     here: Session,
     aside: Session,
     source: Address,
@@ -92,15 +182,6 @@ def clone(
     still: Callable[[], None],
     deadline: Deadline,
 ) -> Begun:
-    """Makes the server of ``here`` a copy of ``source``; ``aside`` is another session there, which reads how far it is.
-
-    ``still`` is called right before its data go, while nobody can write there: super_read_only would stop the clone as
-    well, so it gives way in one piece with it. Returns when the data are there and the server restarts, or shuts down.
-    Raises StatementError when it cannot, and what ``still`` raises.
-    """
-    if not int(here.one(_LOOK, deadline)["clone"]):
-        here.change_all("rejoin.clone", (_OPEN, PLUGIN, _CLOSED), deadline)
-    here.change("rejoin.clone", "SET GLOBAL clone_valid_donor_list=%s", deadline, (str(source),))
     since, supervised = here.one(_NOW, deadline)["now"], True
     over = threading.Event()
 
@@ -115,8 +196,8 @@ def clone(
         here.change("mariadb.refuse_writes", _CLOSED, deadline)
         still()
         whom = f"{quoted(login.user)}@{quoted(source.host)}:{source.port:d} IDENTIFIED BY {quoted(login.password)}"
-        tls = " REQUIRE SSL" if login.tls else ""
-        here.change_all("rejoin.clone", (_OPEN, f"CLONE INSTANCE FROM {whom}{tls}"), deadline)
+        ciphered = " REQUIRE SSL" if login.tls else ""
+        here.change_all("rejoin.clone", (_OPEN, f"CLONE INSTANCE FROM {whom}{ciphered}"), deadline)
     except LostReply:
         if deadline.passed:
             raise

@@ -42,7 +42,7 @@ REBUILD = (
     Privilege("REPLICATION SLAVE", "the binary log is read"),
     Privilege("REPLICATION CLIENT", "SHOW REPLICA STATUS, SHOW BINARY LOGS"),
     Privilege("REPLICATION_SLAVE_ADMIN", "STOP REPLICA, CHANGE REPLICATION SOURCE"),
-    Privilege("SYSTEM_VARIABLES_ADMIN", "gtid_next, gtid_purged, sql_log_bin, super_read_only, the source of a clone"),
+    Privilege("SYSTEM_VARIABLES_ADMIN", "gtid_next, gtid_purged, sql_log_bin, super_read_only, what a clone is told"),
     Privilege("REPLICATION_APPLIER", "what a dead primary had is applied (BINLOG '…', gtid_next)"),
     Privilege(TAGGED, "the same of transactions whose GTIDs have a tag"),
     Privilege("CONNECTION_ADMIN", "writes where read_only is set; sessions of an earlier attempt are ended"),

@@ -20,15 +20,15 @@ from proxyroute.db.host_owner import start_server
 from proxyroute.db.mysql_programs import READ_LOG, require_options, require_own
 from proxyroute.db.mysql_read import read_position
 from proxyroute.db.mysql_readers import end_long_readers, end_readers, is_stuck, long_readers
-from proxyroute.db.owning import DEAD_MAN, FILL_UNLOGGED_MYSQL, LOAD, REBUILD, own
+from proxyroute.db.owning import DEAD_MAN, FILL_UNLOGGED_MYSQL, LOAD, REBUILD, Permit, own
 from proxyroute.db.rebuild import POLL, Rebuild
-from proxyroute.db.session import Session
+from proxyroute.db.session import Login, Session
 from proxyroute.errors import LeaseLost, LostReply, ScriptFailed, ServerError, TimedOut, Unreachable
 from proxyroute.faults import act
 from proxyroute.gtid import MySQLPosition, Position
 from proxyroute.host import Host, pump
 from proxyroute.logged import MySQLGTID, empty_statements
-from proxyroute.model import Deadline
+from proxyroute.model import Address, Deadline
 from proxyroute.ports_data import Rebuilder
 
 _PURGED = re.compile(rb"SET @@GLOBAL\.GTID_PURGED='\+?([^']*)'")
@@ -50,6 +50,8 @@ _MUCH_LATER = 30.0
 """Seconds after which a server is told again to start, at first and at last: it may take long to recover."""
 _CLONE = 3600.0
 """Seconds within which a server is up again whose data have been cloned."""
+_ABSENT = '[ -d "$1" ] || exit 0; cd "$1"; shift; for file; do [ -e "$file" ] || echo "$file"; done'
+"""Which of the files are not in a folder; none where that is out of sight, as within a container."""
 _IDLE = 30 * 86400
 """Seconds for which the session that owns a load may be silent: as long as the load may take, and more."""
 
@@ -59,6 +61,22 @@ class MySQLRebuild(Rebuild):
 
     reader = READ_LOG
     physical = "clone"
+
+    def __init__(
+        self,
+        name: str,
+        address: Address,
+        login: Login,
+        client: Mapping[str, Any],
+        host: Host | None = None,
+        *,
+        tls: Mapping[str, str] | None = None,
+        permit: Permit | None = None,
+        claim: Permit | None = None,
+    ) -> None:
+        """``tls`` is what :func:`mysql_clone.clone` is told; the others as for :class:`Rebuild`."""
+        super().__init__(name, address, login, client, host, permit=permit, claim=claim)
+        self._tls = tls or {}
 
     # -- the binary log --
 
@@ -237,9 +255,16 @@ class MySQLRebuild(Rebuild):
             found = [*mysql_clone.cannot_be_cloned(there, deadline), *self._inconsistent(there, deadline)]
             # one that is down is started first, and looked at then
             with suppress(Unreachable), self._session(deadline) as here:
-                found += mysql_clone.cannot_clone(here, there, deadline)
+                found += self._cannot_clone(here, there, deadline)
         # in place: what is here goes before anything comes
         return (*found, *self._no_room(source, deadline))
+
+    def _cannot_clone(self, here: Session, there: Session, deadline: Deadline) -> list[str]:
+        found = mysql_clone.cannot_clone(here, there, deadline)
+        found += mysql_clone.unverified(here, self._login, self._tls, deadline)
+        folder, needed = mysql_clone.libraries(here, there, deadline)
+        absent = self._host().ask(_ABSENT, folder, *needed, deadline=deadline).split()
+        return found + [f"{there.server} has loaded {each}, and {folder} of {self.name} lacks it" for each in absent]
 
     def copy_from(
         self,
@@ -254,8 +279,9 @@ class MySQLRebuild(Rebuild):
         self._start_if_down(source, deadline)
         with self._alone(deadline, leased=False) as here, self._session(deadline) as aside:
             own(here, REBUILD, (DEAD_MAN,), self._claim, deadline)
+            mysql_clone.install(here, deadline)
             mysql_channels.forget(here, deadline)
-            begun = mysql_clone.clone(here, aside, source.address, self._login, watch, still, deadline)
+            begun = mysql_clone.clone(here, aside, source.address, self._login, self._tls, watch, still, deadline)
         self._await_clone(begun, Deadline.firm(_CLONE))
         with self._session(deadline) as session:
             self._require_alone(session, deadline)
@@ -290,7 +316,7 @@ class MySQLRebuild(Rebuild):
             brief.require(f"{self.name} to start with what it has")
         with self._session(brief) as here, source._session(brief) as there:
             here.change("mariadb.refuse_writes", "SET GLOBAL super_read_only=1", brief)
-            if found := mysql_clone.cannot_clone(here, there, brief):
+            if found := self._cannot_clone(here, there, brief):
                 raise ServerError(self.name, f"cannot be cloned: {'; '.join(found)}")
 
     def _answers(self, deadline: Deadline) -> bool:

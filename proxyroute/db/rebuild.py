@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyroute.binlog import Table
-from proxyroute.db import mariadb_copy
+from proxyroute.db import mariadb_copy, same_accounts
 from proxyroute.db.grants import Version
 from proxyroute.db.host_owner import Ownership
 from proxyroute.db.log_text import decode_log
@@ -232,6 +232,11 @@ class Rebuild(ABC):
         missing = ", ".join(self.missing(session, version, grants, deadline))
         told = f"the account of rejoin lacks {missing} on {self.name}; 'proxyroute grants' prints what it needs"
         return [told] if missing else []
+
+    def unlike_accounts(self, source: Rebuilder, deadline: Deadline) -> tuple[str, ...]:
+        assert isinstance(source, Rebuild)
+        with self._session(deadline) as here, source._session(deadline) as there:
+            return tuple(same_accounts.unlike(here, there, deadline))
 
     def _logical_size(self, session: Session, deadline: Deadline) -> int:
         row = session.one(

@@ -8,17 +8,22 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.accounts import APPLICATION
 from tests.support.broken import REBUILD, await_equal, diverge, ready
+from tests.support.certificates import Certificate, make_certificate
 from tests.support.clients import Clients
+from tests.support.dumps import held_dump
 from tests.support.engines import stopped_at
-from tests.support.lab import Lab
+from tests.support.lab import CLUSTER_NAME, Lab
 from tests.support.mariadb import Node
 from tests.support.mysql import MySQLCluster, mysql_root
+from tests.support.scene import configured
 from tests.support.wait import until
 
 pytestmark = pytest.mark.matrix
@@ -83,6 +88,85 @@ def test_by_a_dump_where_the_source_has_no_clone_plugin(hosted: Lab) -> None:
     records = hosted.json("show", value["result"]["operation"])[1]["records"]
     assert any(f"{new.name} has no clone plugin: INSTALL PLUGIN" in r["text"] for r in records if r["kind"] == "note")
     assert_anew(old, new)
+
+
+def notes(lab: Lab, value: dict[str, Any]) -> str:
+    """Returns all that an operation noted."""
+    records = lab.json("show", value["result"]["operation"])[1]["records"]
+    return "; ".join(r["text"] for r in records if r["kind"] == "note")
+
+
+def test_what_a_clone_would_refuse_is_seen_before_and_a_dump_is_loaded(hosted: Lab) -> None:
+    old, new = diverge(hosted, UNDOABLE)
+    old.sql("SET GLOBAL collation_server=utf8mb4_bin")
+    value = reseeded(hosted, old)
+    assert "dump and load" in steps(hosted, value)
+    assert f"collation_server is utf8mb4_bin on {old.name}" in notes(hosted, value)
+    assert_anew(old, new)
+
+
+def test_a_clone_that_has_failed_becomes_a_dump_when_it_is_typed_again(hosted: Lab) -> None:
+    """One that always fails would leave the server half built for good."""
+    old, new = diverge(hosted, UNDOABLE)
+    old.sql("SET GLOBAL clone_ssl_ca='/nowhere/ca.pem'")  # what the server itself would trust is for its owner to say
+    status, value = hosted.json("rejoin", old.name, "--method", "reseed", "--yes")
+    assert status == 5, value
+    assert "SSL connection error" in value["error"]["text"]
+    value = reseeded(hosted, old)
+    assert "dump and load" in steps(hosted, value)
+    assert f"the clone of {old.name} has failed: {old.name}: error 3862" in notes(hosted, value)
+    assert_anew(old, new)
+
+
+@pytest.fixture
+def certified(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[Lab, Certificate]]:
+    """As ``hosted``; the servers have a certificate for their address, and the account of rejoin verifies it."""
+    monkeypatch.setenv("PATH", str(mysql_root().programs), prepend=":")
+    made = make_certificate(tmp_path)
+    options = {"ssl_ca": str(made.ca), "ssl_cert": str(made.cert), "ssl_key": str(made.key)}
+    with Lab.start(2, provider=MySQLCluster, options=options) as lab:
+        ready(lab, hosts=True)
+        for node in lab.cluster:
+            node.sql(CLONE)
+        account = yaml.safe_load(lab.config.read_text())["clusters"][CLUSTER_NAME]["rejoin"]["account"]
+        with configured(lab, rejoin={"account": {**account, "tls": {"ca": str(made.ca)}}}):
+            yield lab, made
+
+
+def test_a_clone_is_made_from_a_source_that_is_verified_or_not_at_all(certified: tuple[Lab, Certificate]) -> None:
+    lab, made = certified
+    old, new = diverge(lab, UNDOABLE)
+    value = reseeded(lab, old)
+    assert "dump and load" in steps(lab, value)
+    assert f"{old.name} would not verify from whom it clones: name replication.tls.ca" in notes(lab, value)
+    with configured(lab, replication={"tls": {"ca": str(made.ca)}}):
+        assert "clone" in steps(lab, reseeded(lab, old))
+    assert_anew(old, new)
+
+
+def test_no_event_of_a_dump_runs_before_it_rests(lab: Lab) -> None:
+    """They come enabled, the scheduler is on by default, and super_read_only gives way to the load."""
+    old, new = diverge(lab, UNDOABLE)
+    new.sql("CREATE TABLE app.ticks (id INT AUTO_INCREMENT PRIMARY KEY)")
+    new.sql("CREATE EVENT app.tick ON SCHEDULE EVERY 1 SECOND DO INSERT INTO app.ticks VALUES ()")
+    new.sql("CREATE SCHEMA later")
+    new.sql("CREATE TABLE later.held (id INT PRIMARY KEY)")
+    old.sql("SET GLOBAL event_scheduler=ON")
+    words = ("rejoin", old.name, "--method", "reseed", "--yes")
+    with held_dump(lab, "held") as gate:
+        environment = {**os.environ, **gate.environment}
+        with subprocess.Popen(lab.command(*words), env=environment, stdout=subprocess.DEVNULL) as engine:
+            try:
+                until(lambda: old.sql("SHOW EVENTS IN app"), "the event to be there", 60)
+                (event,) = old.sql("SELECT STATUS FROM information_schema.EVENTS WHERE EVENT_NAME='tick'")
+                assert (event["STATUS"], old.value("@@global.event_scheduler")) == ("ENABLED", "OFF")
+            finally:
+                engine.kill()
+    reseeded(lab, old)
+    assert_anew(old, new)
+    (event,) = old.sql("SELECT STATUS FROM information_schema.EVENTS WHERE EVENT_NAME='tick'")
+    assert (event["STATUS"], old.value("@@global.event_scheduler")) == (old.event_aside, "ON")
+    assert old.sql("SELECT * FROM app.ticks") == []
 
 
 def test_a_server_that_takes_no_notice_of_a_start_is_started_again(hosted: Lab) -> None:

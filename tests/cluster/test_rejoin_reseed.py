@@ -90,6 +90,36 @@ def test_by_a_dump(lab: Lab) -> None:
     assert_order(lab, new.name)
 
 
+def test_accounts_that_a_dump_did_not_bring_are_a_gap_in_the_proof(lab: Lab) -> None:
+    primary = lab.cluster.primary
+    for name in ("kept", "gone", "other"):
+        primary.sql(f"CREATE USER {name}@'%' IDENTIFIED BY 'lab-{name}'")
+    primary.sql("CREATE ROLE readers")
+    old, new = diverge(lab, UNDOABLE)
+    (before,) = new.sql("SHOW CREATE USER other@'%'")[0].values()
+    new.sql("DROP USER gone@'%'")
+    new.sql("GRANT SELECT ON app.* TO kept@'%'")
+    new.sql("ALTER USER other@'%' IDENTIFIED BY 'lab-another'")
+    new.sql("CREATE USER made@'%' IDENTIFIED BY 'lab-made'")
+    with old.open_to_root(), old.session() as session, session.cursor() as cursor:  # as each server has its own
+        cursor.execute("SET SESSION sql_log_bin=0")
+        cursor.execute("CREATE USER own@localhost IDENTIFIED BY 'lab-old'")
+    new.sql("CREATE USER own@localhost IDENTIFIED BY 'lab-new'")
+    status, value = lab.json("rejoin", old.name, "--method", "reseed", "--yes")
+    assert (status, value["verdict"]) == (7, "NOT PROVEN"), value
+    gaps = {e["claim"]: e["seen"] for e in value["result"]["proof"]["evidence"] if e["verdict"] != "PROVEN"}
+    assert list(gaps) == [f"has the accounts of {new.name}"]
+    assert gaps[f"has the accounts of {new.name}"].partition(" (a dump")[0] == (
+        f"made@% is missing; gone@% is on {old.name} alone; kept@% is another one (password, privileges or options); "
+        "other@% is another one (password, privileges or options)"
+    )
+    hashes = re.findall(r"([\w./*]{40,})'", before)
+    assert hashes
+    kept = lab.run("show", value["result"]["operation"], "--json").stdout
+    assert not [each for each in hashes if each in kept + str(value)]
+    assert_anew(lab, old, new)
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("site", ["lab", "hosted"], ids=["dump", "copy"])
 def test_under_writes(site: str, request: pytest.FixtureRequest) -> None:

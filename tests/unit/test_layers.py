@@ -53,6 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("host", "config_secrets.*"),
     ("verify",),
     ("rejoin_look",),
+    ("rejoin_dump",),
     ("rejoin_data",),
     ("rejoin",),
     ("db.*", "haproxy.*", "maxscale.*", "lease.*"),
@@ -85,6 +86,7 @@ _ENGINE += (
     "remains",
     "salvage",
     "rejoin_look",
+    "rejoin_dump",
     "rejoin_data",
     "rejoin",
 )

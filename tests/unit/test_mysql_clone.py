@@ -58,3 +58,54 @@ def test_a_statement_that_never_arrived_is_not_waited_for(monkeypatch: pytest.Mo
     with pytest.raises(ServerError, match="could not be cloned: nothing was cloned"):
         rebuild._await_clone(BEGUN, deadline)
     assert deadline.left > 4
+
+
+LOOK = {
+    "version": "9.7.4",
+    "packet": 64 << 20,
+    "innodb_page_size": 16384,
+    "lower_case_table_names": 0,
+    "version_compile_machine": "x86_64",
+    "version_compile_os": "Linux",
+    "character_set_server": "utf8mb4",
+    "character_set_filesystem": "binary",
+    "collation_server": "utf8mb4_0900_ai_ci",
+    "clone": 1,
+}
+
+
+class Server(Told):
+    """Stands in for a session of a server that may clone, and may be cloned."""
+
+    def __init__(self, name: str, host: str = "192.0.2.1", **other: Any) -> None:
+        super().__init__({**LOOK, **other})
+        self.server, self.address = name, Address(host, 3306)
+
+    def read(self, sql: str, deadline: Deadline) -> list[dict[str, Any]]:
+        assert sql == "SHOW GRANTS"
+        return [{"grants": "GRANT BACKUP_ADMIN,CLONE_ADMIN ON *.* TO me"}]
+
+
+@pytest.mark.parametrize(
+    ("here", "source", "told"),
+    [
+        ({}, {}, []),
+        (
+            {"collation_server": "utf8mb4_bin"},
+            {},
+            ["collation_server is utf8mb4_bin on db2 and utf8mb4_0900_ai_ci on db1"],
+        ),
+        ({}, {"character_set_server": "latin1"}, ["character_set_server is utf8mb4 on db2 and latin1 on db1"]),
+        ({}, {"character_set_filesystem": "utf8mb3"}, ["character_set_filesystem is binary on db2 and utf8mb3 on db1"]),
+        ({}, {"host": "2001:db8::1"}, ["MySQL clones from no IPv6 address, as db1 has; from a name for it, it does"]),
+    ],
+)
+def test_what_the_server_itself_would_refuse_is_found_before(
+    here: dict[str, Any], source: dict[str, Any], told: list[str]
+) -> None:
+    found = mysql_clone.cannot_clone(
+        Server("db2", **here),
+        Server("db1", **source),
+        Deadline.after(1),  # type: ignore[arg-type]
+    )
+    assert found == told

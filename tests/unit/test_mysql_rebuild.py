@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> MySQLRebuild:
 
     @contextmanager
     def session(deadline: Deadline) -> Iterator[object]:
-        yield object()
+        yield SimpleNamespace(server="db1")
 
     server = rebuild("db1")
     monkeypatch.setattr(server, "_session", session)
@@ -87,8 +88,9 @@ def target(folder: Path, monkeypatch: pytest.MonkeyPatch, size: Callable[..., in
     monkeypatch.setattr(server, "_session", session)
     monkeypatch.setattr(server, "data_size", size)
     monkeypatch.setattr(server, "_inconsistent", lambda *_: [])
-    for name in ("cannot_be_cloned", "cannot_clone"):
+    for name in ("cannot_be_cloned", "cannot_clone", "unverified"):
         monkeypatch.setattr(mysql_clone, name, lambda *_: [])
+    monkeypatch.setattr(mysql_clone, "libraries", lambda *_: (str(folder), ()))
     return server
 
 
@@ -111,3 +113,21 @@ def test_a_server_that_is_down_may_be_cloned_whatever_is_on_its_disk(
 
     monkeypatch.setattr(source, "data_size", lambda *_, **__: 1 << 60)
     assert target(tmp_path, monkeypatch, silent).cannot_copy(source, Deadline.after(10)) == ()
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [("plugins", ["db1 has loaded rewriter.so, and {folder} of db2 lacks it"]), ("out/of/sight", [])],
+)
+def test_a_plugin_that_could_not_be_loaded_after_a_clone_is_named_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: MySQLRebuild, folder: str, told: list[str]
+) -> None:
+    """The server would refuse the clone. Where its plugin folder is not to be seen, as in a container, it is asked."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "mysql_clone.so").touch()
+    monkeypatch.setattr(source, "data_size", lambda *_, **__: 0)
+    server = target(tmp_path, monkeypatch, lambda *_, **__: 0)
+    needed = (str(tmp_path / folder), ("mysql_clone.so", "rewriter.so"))
+    monkeypatch.setattr(mysql_clone, "libraries", lambda *_: needed)
+    found = server.cannot_copy(source, Deadline.after(10))
+    assert found == tuple(text.format(folder=needed[0]) for text in told)
