@@ -24,7 +24,8 @@ METHODS = {"follow": (), "flashback": ("--method", "flashback", "--yes"), "resee
 WAYS = ("follow", "flashback", "reseed", "reseed with hosts")
 
 
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
+FULL = ("mariadb-11.8",)
 
 
 @contextlib.contextmanager
