@@ -267,7 +267,7 @@ def _floor_ambiguous(books: Books) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a bench. Returns 1 when one of BARS is not held."""
+    """Runs a bench. Returns 1 when one of BARS is not held, or a switchover fails."""
     # scripts/bench itself has the help, and looks for --flavour mysql as it is written out
     parser = argparse.ArgumentParser(prog="scripts/bench", add_help=False, allow_abbrev=False)
     parser.add_argument("what", choices=["switchover"])
@@ -306,6 +306,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; everything has been taken down", file=sys.stderr)
         return 130
+    except RuntimeError as error:  # a switchover that was undone, in its own words
+        print(f"\n{error}\nno figures: everything has been taken down", file=sys.stderr)
+        return 1
     show(books)
     if options.json:
         print(json.dumps(books.to_json() | {"bars_held": books.held}), flush=True)

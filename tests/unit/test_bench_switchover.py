@@ -78,6 +78,17 @@ def test_one_bar_that_is_not_held_is_named_and_ends_it_with_1(
     assert [name for name, line in told(capsys).items() if line.endswith(": NOT HELD")] == [bar]
 
 
+def test_a_switchover_that_was_undone_is_told_in_its_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def undone(*_: object) -> Books:
+        raise RuntimeError("proxyroute switchover ended with 4: out of time")
+
+    monkeypatch.setattr(bench, "measure", undone)
+    assert main(["switchover"]) == 1
+    assert "ended with 4: out of time" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("gap_ms", "busy"), [(99.0, False), (101.0, True)])
 def test_a_machine_on_which_the_floor_takes_too_long_is_said_to_be_no_judge(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gap_ms: float, busy: bool
