@@ -32,17 +32,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-MATRIX: dict[str, type[LocalCluster]] = {"mysql": MySQLCluster, "mariadb-11.8": NewerCluster}
+MATRIX: dict[str, type[MySQLCluster] | type[NewerCluster]] = {"mysql": MySQLCluster, "mariadb-11.8": NewerCluster}
 """What ``scripts/test --matrix`` runs the scenarios on, besides the servers of this machine's packages."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Scenarios of a module that says ``FLAVOURS = (…)`` run on each of these as well, with --matrix on them alone."""
+    """Scenarios of a module that says ``FLAVOURS = (…)`` run on each of these as well, with --matrix on them alone.
+
+    On those that it names in ``FULL = (…)`` they run with --full only.
+    """
     named: tuple[str, ...] = getattr(metafunc.module, "FLAVOURS", ())
+    long: tuple[str, ...] = getattr(metafunc.module, "FULL", ())
     if metafunc.definition.get_closest_marker("whatever_servers"):
         return
     if "flavour" in metafunc.fixturenames and named and metafunc.config.getoption("--matrix"):
-        marked = [pytest.param(name, marks=pytest.mark.matrix) for name in MATRIX if name in named]
+        marks = {name: [pytest.mark.matrix, *([pytest.mark.full] if name in long else [])] for name in named}
+        marked = [pytest.param(name, marks=marks[name]) for name in MATRIX if name in named]
         metafunc.parametrize("flavour", marked, indirect=True, scope="module")
 
 
@@ -50,12 +55,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def flavour(request: pytest.FixtureRequest) -> Iterator[str]:
     """What the servers of a scenario are: ``mariadb``, or with --matrix one of the names in ``MATRIX``.
 
-    Their client programs are those that are found first meanwhile.
+    Their programs are those that are found first meanwhile; those of MariaDB's packages bear MySQL's names as well.
     """
     name = getattr(request, "param", "mariadb")
     with pytest.MonkeyPatch.context() as patch:
-        if name == "mysql":
-            patch.setenv("PATH", str(mysql_root().programs), prepend=os.pathsep)
+        if name in MATRIX:
+            patch.setenv("PATH", str(MATRIX[name].programs()), prepend=os.pathsep)
         yield name
 
 
@@ -124,12 +129,9 @@ def servers(request: pytest.FixtureRequest, flavour: str) -> type[LocalCluster]:
 
 
 @pytest.fixture(scope="module")
-def client_programs(flavour: str) -> Iterator[None]:
-    """The client programs of the flavour come first in PATH: those of MariaDB's packages bear MySQL's names as well."""
-    with pytest.MonkeyPatch.context() as patch:
-        if flavour == "mysql":
-            patch.setenv("PATH", str(mysql_root().programs), prepend=":")
-        yield
+def dialect(servers: type[LocalCluster]) -> str:
+    """What the servers of a scenario speak, of whichever version: ``mariadb`` or ``mysql``."""
+    return servers.flavour
 
 
 @pytest.fixture

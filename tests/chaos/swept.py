@@ -76,6 +76,9 @@ SWEPT: Mapping[str, Collection[str]] = {
         *(*_BUILT_ANEW, *_HISTORY, *_COMPARED),
         *("rejoin.begin_undo", "rejoin.undo", "rejoin.prepare_undo", "rejoin.commit_undo"),
     ),
+    "rejoin by empty": (
+        *("archive.fetch", "archive.write", "rejoin.empty", "mariadb.start_replica", "verify.snapshot"),
+    ),
     "rejoin by reseed": (*_BUILT_ANEW, *_HISTORY, *_COMPARED, "rejoin.drop_schema", "rejoin.load"),
     "rejoin by reseed with hosts": (
         *(*_BUILT_ANEW, *_HISTORY, *_COMPARED, "rejoin.own_host", "rejoin.copy", "rejoin.prepare_copy"),
@@ -121,7 +124,6 @@ LEFT_OUT: Mapping[str, str] = {
     "mariadb.forget_persisted": (
         "MySQL only, where somebody has persisted a role: what closes that server does it again when it is healed"
     ),
-    "rejoin.empty": "MySQL only, asked for by name: it is made only where it is not there yet",
     "mariadb.end_stuck": "ends our own statement that hangs; dying there is dying before its reply, which is unknown",
 }
 """Fault points at which no sweep dies, and why that is no gap."""

@@ -14,13 +14,17 @@ from tests.chaos.world import assert_legal, await_closed, limits_of
 from tests.contract.test_agents_sigkill import MOMENTS
 from tests.support.lab import Lab
 from tests.support.load import create_table
+from tests.support.mariadb import LocalCluster
 from tests.support.scene import books
 from tests.support.wait import until
 
+FLAVOURS = ("mysql",)
+FULL = ("mysql",)
+
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab.start(3, hosts=2, policy=SETTINGS) as lab:
+def lab(servers: type[LocalCluster]) -> Iterator[Lab]:
+    with Lab.start(3, hosts=2, policy=SETTINGS, provider=servers) as lab:
         create_table(lab.cluster.primary)
         lab.cluster.await_synced()
         yield lab
@@ -50,6 +54,7 @@ SOME = ("agent.remember:after", "haproxy.runtime:before", "share.receipt:before"
 """One of each kind: what it keeps, what it changes, what it answers."""
 
 
+@pytest.mark.whatever_servers("it compares two lists")
 def test_every_act_of_an_agent_is_one_at_which_it_is_killed() -> None:
     swept("an agent", [f"agent/{moment}" for moment in MOMENTS])
 

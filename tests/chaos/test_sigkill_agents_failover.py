@@ -14,16 +14,21 @@ from tests.chaos.world import assert_legal, await_closed, limits_of
 from tests.contract.test_agents_sigkill import MOMENTS
 from tests.support.lab import Lab
 from tests.support.load import Load, create_table, read_rows
+from tests.support.mariadb import LocalCluster
 from tests.support.verdict import judge
 from tests.support.wait import until
+
+FLAVOURS = ("mysql",)
+FULL = ("mysql",)
 
 POLICY = {"freeze_budget": "3s", "settle": "10s", "prove": "2s"}
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(servers: type[LocalCluster]) -> Iterator[Lab]:
     more = {"failover": {"profile": "aggressive"}}
-    with Lab.start(3, hosts=2, policy=POLICY, semi_sync=True, options=OPTIONS, more=more) as lab:
+    site = {"hosts": 2, "policy": POLICY, "semi_sync": True, "options": OPTIONS, "more": more, "provider": servers}
+    with Lab.start(3, **site) as lab:
         create_table(lab.cluster.primary)
         lab.cluster.await_synced()
         yield lab

@@ -25,8 +25,8 @@ from tests.support.load import create_table
 from tests.support.mariadb import LocalCluster, Node
 from tests.support.wait import until
 
-FLAVOURS = ("mysql",)
-pytestmark = pytest.mark.usefixtures("client_programs")
+FLAVOURS = ("mysql", "mariadb-11.8")
+FULL = ("mariadb-11.8",)
 ROWS = 3
 
 

@@ -19,8 +19,7 @@ from tests.support.broken import ERRANT, ready, rows, run
 from tests.support.lab import Lab
 from tests.support.wait import until
 
-FLAVOURS = ("mysql",)
-pytestmark = pytest.mark.usefixtures("client_programs")
+FLAVOURS = ("mysql", "mariadb-11.8")
 
 
 @pytest.fixture

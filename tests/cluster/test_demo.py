@@ -10,11 +10,9 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from proxyroute.haproxy.share import KEPT_RELEASES
 from tests.support import demo
 from tests.support.demo_report import Killed
 from tests.support.hosts import ProxyHost
@@ -24,7 +22,6 @@ from tests.support.supervisor import Service
 from tests.support.wait import until
 
 DEMO = ROOT_FOLDER / "scripts" / "demo"
-FIGURES = {"min", "median", "p95", "max"}
 
 
 @pytest.fixture
@@ -166,44 +163,6 @@ def test_the_report_is_not_well_when_a_killed_agent_costs_its_clients_something(
     report = demo.perform(site)
     assert not report.ok
     assert report.costs[0].errors
-
-
-def bench(*arguments: str) -> dict[str, Any]:
-    """Runs scripts/bench to its end and returns the object it printed."""
-    argv = [ROOT_FOLDER / "scripts" / "bench", *arguments, "--json"]
-    done = subprocess.run(argv, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
-@pytest.mark.parametrize("transport", [pytest.param("haproxy", marks=pytest.mark.full), "agents"])
-def test_the_bench_prints_its_result_as_one_object(transport: str) -> None:
-    result = bench("switchover", "--count", "2", "--writers", "2", "--transport", transport)
-    assert result["transport"] == transport
-    assert set(result) >= {
-        "transport",
-        "blackout_ms",
-        "floor_ms",
-        "ratio_median",
-        "errors_per_session",
-        "refused_new",
-        "ambiguous",
-        "lost",
-        "double_primary",
-    }
-    assert set(result["blackout_ms"]) == set(result["floor_ms"]) == FIGURES
-    assert (result["lost"], result["double_primary"]) == (0, 0)
-
-
-def test_the_bench_of_the_agent_measures_both_ways_on_a_folder_and_leaves_nothing_there(tmp_path: Path) -> None:
-    result = bench("agent", "--folder", str(tmp_path), "--count", "25", "--rounds", "2", "--idle", "0.5")
-    assert "looks again" in result["ways"]["polling"]["watch"]
-    for way in result["ways"].values():
-        assert set(way["applied_ms"]) == set(way["unprepared_ms"]) == FIGURES
-        assert way["idle_cpu_percent"] >= 0
-    assert result["in_a_row"]["releases_kept"] <= KEPT_RELEASES + 1
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("script", ["setup", "demo", "lab", "test", "check", "bench"])

@@ -10,14 +10,18 @@ import pytest
 import yaml
 
 from tests.support.lab import Lab
+from tests.support.mariadb import LocalCluster
 from tests.support.scene import assert_order, books, configured, other, switched
 from tests.support.serving import serving
 from tests.support.wait import until
 
+FLAVOURS = ("mysql", "mariadb-11.8")
+FULL = ("mysql",)
+
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Lab]:
-    with Lab.start(3, hosts=2) as lab:
+def site(servers: type[LocalCluster]) -> Iterator[Lab]:
+    with Lab.start(3, hosts=2, provider=servers) as lab:
         yield lab
 
 

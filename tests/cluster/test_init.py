@@ -103,7 +103,7 @@ def test_what_init_has_commented_out_is_proper_configuration_too(
     assert yaml.safe_load(written.read_text())["version"] == 1
 
 
-@pytest.mark.whatever_servers
+@pytest.mark.whatever_servers("it ends before any server is asked")
 def test_init_never_overwrites(tmp_path: Path, password: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "proxyroute.yml").write_text("mine")
@@ -113,7 +113,7 @@ def test_init_never_overwrites(tmp_path: Path, password: Path) -> None:
     assert (tmp_path / "etc" / "proxyroute.yml").read_text() == "mine"
 
 
-@pytest.mark.whatever_servers
+@pytest.mark.whatever_servers("it ends before any server is asked")
 def test_init_writes_nothing_when_no_server_answers(tmp_path: Path, password: Path) -> None:
     outcome = init(tmp_path, "--server", "127.0.0.1:1", "--user", "x", "--password-file", str(password))
     assert outcome.exit_code == 3
@@ -138,7 +138,7 @@ def test_init_asks_for_the_password_only_when_somebody_is_there(
     assert load(tmp_path / "etc" / "proxyroute.yml").cluster(None).account.login().password == ENGINE.password
 
 
-@pytest.mark.whatever_servers
+@pytest.mark.whatever_servers("it ends before any server is asked")
 @pytest.mark.parametrize(
     ("words", "said"),
     [

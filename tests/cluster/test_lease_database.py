@@ -20,7 +20,7 @@ from proxyroute.model import NO_EPOCH, Deadline, Epoch
 from tests.support.mariadb import ENGINE, LocalCluster
 from tests.support.wait import until
 
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
 SECONDS = 3.0
 
 

@@ -154,7 +154,6 @@ def test_the_limit_of_the_old_primary_is_still_lowered(site: Lab, look: Prove) -
 # -- The proxy ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.whatever_servers
 def test_the_proxy_is_put_on_the_old_route_by_the_runtime_socket(site: Lab, look: Prove) -> None:
     kept = site.runtime("show map " + str(site.haproxy_config.with_suffix(".route.map")))
     route(site, "db1/1.1")
@@ -177,7 +176,6 @@ def test_a_session_stays_on_the_old_primary(site: Lab, look: Prove) -> None:
     assert "1 on db1" in seen(proof, "edge1", "has no write session elsewhere")
 
 
-@pytest.mark.whatever_servers
 def test_the_proxys_configuration_is_edited(site: Lab, look: Prove) -> None:
     text = site.haproxy_config.read_text()
     site.haproxy_config.write_text(text + "# by hand\n")
@@ -186,7 +184,6 @@ def test_the_proxys_configuration_is_edited(site: Lab, look: Prove) -> None:
     assert gaps(proof) == {("edge1", "runs what was published"): NOT_PROVEN}
 
 
-@pytest.mark.whatever_servers
 def test_haproxy_is_killed(site: Lab, look: Prove) -> None:
     site.haproxy.kill9()
     proof = look()

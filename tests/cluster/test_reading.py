@@ -16,7 +16,7 @@ from tests.support.drivers import server_of
 from tests.support.mariadb import APPLICATION, ENGINE, REPLICATION, Account, LocalCluster, Node
 from tests.support.wait import until
 
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
 Start = Callable[..., LocalCluster]
 OPTIONS: dict[str, tuple[str, dict[str, Any], dict[str, tuple[str, str]]]] = {
     "mariadb": (
@@ -51,15 +51,15 @@ def source(node: Node) -> Source:
     return found
 
 
-def test_a_primary_and_its_replica_are_read_as_what_they_are(cluster: LocalCluster, flavour: str) -> None:
+def test_a_primary_and_its_replica_are_read_as_what_they_are(cluster: LocalCluster, dialect: str) -> None:
     cluster["db1"].sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
-    goal = from_json({"flavour": flavour, "text": cluster.await_synced()})
+    goal = from_json({"flavour": dialect, "text": cluster.await_synced()})
     until(lambda: source(cluster["db2"]).lag_seconds == 0.0, "db2 to be no second behind")
     primary, replica = look(cluster["db1"]), look(cluster["db2"])
 
     assert primary.writable
     assert primary.sources == ()
-    assert (primary.name, primary.server_id, primary.flavour) == ("db1", 1, flavour)
+    assert (primary.name, primary.server_id, primary.flavour) == ("db1", 1, dialect)
     assert primary.version_text.startswith(".".join(map(str, primary.version)))
     assert primary.executed == goal
     assert primary.net_timeout_seconds == 4.0
@@ -96,11 +96,11 @@ def test_received_is_ahead_of_executed_while_the_applier_is_stopped(cluster: Loc
     assert source(db2).received.contains(goal) is Containment.YES
 
 
-def test_received_holds_what_is_applied_even_before_the_first_contact(cluster: LocalCluster, flavour: str) -> None:
+def test_received_holds_what_is_applied_even_before_the_first_contact(cluster: LocalCluster, dialect: str) -> None:
     cluster["db1"].sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
     cluster.await_synced()
     cluster["db2"].restart(skip_slave_start=1)
-    if flavour == "mariadb":  # MySQL keeps its relay logs
+    if dialect == "mariadb":  # MySQL keeps its relay logs
         assert cluster["db2"].replication()["Gtid_IO_Pos"] == ""
     assert source(cluster["db2"]).received.contains(look(cluster["db1"]).executed) is Containment.YES
 
@@ -126,7 +126,7 @@ def test_a_receiver_that_cannot_log_in_is_connecting(start_cluster: Start) -> No
     assert not source(db2).running
 
 
-def test_options_of_a_channel_can_be_set_again_as_they_were_read(start_cluster: Start, flavour: str) -> None:
+def test_options_of_a_channel_can_be_set_again_as_they_were_read(start_cluster: Start, dialect: str) -> None:
     db2 = start_cluster(2)["db2"]
     db2.sql("STOP SLAVE")
     common = (
@@ -135,7 +135,7 @@ def test_options_of_a_channel_can_be_set_again_as_they_were_read(start_cluster: 
         " MASTER_SSL_KEY='/etc/k.pem', MASTER_SSL_CIPHER='AES128-SHA', MASTER_SSL_VERIFY_SERVER_CERT=1,"
         " MASTER_SSL_CRL='/etc/crl.pem', MASTER_SSL_CRLPATH='/etc/crls', "
     )
-    more, told, names = OPTIONS[flavour]
+    more, told, names = OPTIONS[dialect]
     db2.sql(common + more)
     before = source(db2)
     assert before.options == {
@@ -154,7 +154,7 @@ def test_options_of_a_channel_can_be_set_again_as_they_were_read(start_cluster: 
         **told,
     }
     assert (before.delay_seconds, before.heartbeat_seconds) == (5, 2.5)
-    assert before.filtered is (flavour == "mariadb"), "lists of servers and domains are filters"
+    assert before.filtered is (dialect == "mariadb"), "lists of servers and domains are filters"
 
     db2.sql("RESET SLAVE ALL")
     lists = {key for key, value in before.options.items() if isinstance(value, list)}
@@ -174,9 +174,9 @@ def test_filters_from_the_option_file_are_seen(start_cluster: Start, option: str
     assert source(db2).filtered
 
 
-def test_every_channel_of_a_multi_source_replica_is_read(start_cluster: Start, flavour: str) -> None:
+def test_every_channel_of_a_multi_source_replica_is_read(start_cluster: Start, dialect: str) -> None:
     db1, db2, db3 = start_cluster(3)
-    without = {"mariadb": " MASTER_USE_GTID=no", "mysql": " MASTER_AUTO_POSITION=0"}[flavour]
+    without = {"mariadb": " MASTER_USE_GTID=no", "mysql": " MASTER_AUTO_POSITION=0"}[dialect]
     for channel, node in (("one", db1), ("other", db2)):
         db3.sql(
             f"CHANGE MASTER '{channel}' TO MASTER_HOST='127.0.0.2', MASTER_PORT={node.port}, MASTER_USER='x',{without}"
@@ -214,9 +214,9 @@ def test_a_position_of_many_domains_is_read_whole(start_cluster: Start) -> None:
     assert look(db1).executed == position
 
 
-def test_an_account_without_privileges_gets_the_servers_words(start_cluster: Start, flavour: str) -> None:
+def test_an_account_without_privileges_gets_the_servers_words(start_cluster: Start, dialect: str) -> None:
     (db1,) = start_cluster(1)
-    errno, words = {"mariadb": (1227, "SLAVE MONITOR"), "mysql": (1142, "SELECT command denied")}[flavour]
+    errno, words = {"mariadb": (1227, "SLAVE MONITOR"), "mysql": (1142, "SELECT command denied")}[dialect]
     with pytest.raises(StatementError, match=words) as caught:
         look(db1, APPLICATION)
     assert caught.value.errno == errno

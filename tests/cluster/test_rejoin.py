@@ -23,7 +23,7 @@ NO_FLASHBACK = (
 )
 
 
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
 
 
 @pytest.fixture

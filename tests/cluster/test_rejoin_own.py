@@ -14,7 +14,8 @@ from tests.support.mariadb import LocalCluster, Node
 from tests.support.serving import serving
 from tests.support.wait import until
 
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
+FULL = ("mariadb-11.8",)
 FILTER = "app.secret"
 UNDOABLE = (*ERRANT[:2], *ERRANT[3:])
 

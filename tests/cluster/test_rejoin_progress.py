@@ -20,7 +20,8 @@ from tests.support.mariadb import Node
 from tests.support.scene import assert_order
 from tests.support.wait import until
 
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
+FULL = ("mariadb-11.8",)
 NOTE = re.compile(r"([\d.]+) (k|M)B of about ([\d.]+) MB, [\d.]+ (?:k|M)?B/s, about (\d+) s left")
 SECONDS = 18
 """For which the copy takes, about: long enough for it to be told once how far it is."""
@@ -83,9 +84,9 @@ def test_rate_and_time_left_are_shown_while_a_copy_goes_on(way: str, start_lab: 
 
 
 @pytest.fixture
-def cramped(tmp_path: Path, flavour: str) -> Iterator[Lab]:
+def cramped(tmp_path: Path, start_lab: Callable[..., Lab]) -> Iterator[Lab]:
     """A site with hosts; the data of db1 are on a disk of their own on which they are not twice."""
-    with Lab.start(2) as lab:
+    with start_lab(2) as lab:
         ready(lab, hosts=True)
         node = lab.cluster["db1"]
         fill(node)

@@ -22,7 +22,7 @@ from tests.support.mariadb import Node
 from tests.support.scene import assert_order
 from tests.support.wait import until
 
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
 UNDOABLE = (*ERRANT, "CREATE TABLE app.errant (id INT PRIMARY KEY)", "CREATE SCHEMA errant")
 
 

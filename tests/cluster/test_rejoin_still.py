@@ -18,7 +18,8 @@ from tests.support.mariadb import Node
 from tests.support.process import is_stopped
 from tests.support.wait import until
 
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
+FULL = ("mariadb-11.8",)
 LATE = "INSERT INTO app.u VALUES (4711, 'late', 1)"
 WAITS = "SELECT id FROM information_schema.processlist WHERE info LIKE 'INSERT INTO app.u VALUES (4711%%'"
 
@@ -63,13 +64,14 @@ def test_what_is_written_after_the_archive_is_archived_before_it_goes(
 
 
 @pytest.mark.mariadb_only("nobody writes past super_read_only: whoever tries is refused at once, and never waits")
-@pytest.mark.usefixtures("flavour")
 @pytest.mark.parametrize(
     ("method", "point"), [("flashback", "rejoin.reset"), ("reseed", "rejoin.stop_server")], ids=["undo", "copy"]
 )
-def test_nobody_is_told_of_a_row_that_goes_with_a_history(method: str, point: str) -> None:
+def test_nobody_is_told_of_a_row_that_goes_with_a_history(
+    method: str, point: str, start_lab: Callable[..., Lab]
+) -> None:
     """From the last look to the end of a history whoever writes waits; then he is told what is true."""
-    with Lab.start(3, policy={"prove": "3s"}) as lab:
+    with start_lab(3, policy={"prove": "3s"}) as lab:
         ready(lab, hosts=True)
         old, _ = diverge(lab)
         told: list[bool] = []

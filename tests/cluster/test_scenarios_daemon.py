@@ -82,7 +82,6 @@ def reloaded(served: Serving) -> str:
     return served.texts("reload")[-1]
 
 
-@pytest.mark.whatever_servers
 def test_a_bad_configuration_is_refused_while_the_old_one_goes_on_and_a_good_one_is_taken(
     site: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +138,6 @@ def test_sigterm_brings_what_the_web_asked_for_to_its_end_and_who_waits_for_it_l
     assert_order(site, new)
 
 
-@pytest.mark.whatever_servers
 def test_sighup_in_the_midst_of_a_switchover_changes_nothing_of_it(site: Lab, api: Api) -> None:
     new = other(site)
     with books(site), serving(site) as served:
@@ -201,7 +199,6 @@ def test_with_a_full_disk_it_watches_says_so_and_does_not_act(
 # -- The command line beside the daemon -----------------------------------------------------------------------
 
 
-@pytest.mark.whatever_servers
 def test_the_command_line_does_it_by_the_daemon_and_tells_it_as_on_its_host(site: Lab, api: Api) -> None:
     new = other(site)
     far = {"PROXYROUTE_TOKEN": api.token, "PROXYROUTE_CONFIG": "/nowhere"}
@@ -231,7 +228,6 @@ def test_the_command_line_does_it_by_the_daemon_and_tells_it_as_on_its_host(site
     assert_order(site, new)
 
 
-@pytest.mark.whatever_servers
 def test_a_command_typed_here_and_one_by_the_daemon_never_act_at_once(site: Lab, api: Api) -> None:
     new = other(site)
 
@@ -284,12 +280,19 @@ def held(pid: int) -> tuple[float, int, int]:
     return int(values["VmRSS"]) / 1024, int(values["Threads"]), len(os.listdir(f"/proc/{pid}/fd"))
 
 
-@pytest.mark.whatever_servers
 @pytest.mark.parametrize(
     ("seconds", "warm"),
     [
         pytest.param(20, 2, id="short"),
-        pytest.param(900, 8, id="long", marks=[pytest.mark.full, pytest.mark.timeout(1500)]),
+        pytest.param(
+            *(900, 8),
+            id="long",
+            marks=[
+                pytest.mark.full,
+                pytest.mark.timeout(1500),
+                pytest.mark.mariadb_only("what grows slowly is the daemon's own; the short one runs there"),
+            ],
+        ),
     ],
 )
 def test_memory_threads_and_descriptors_stay_as_they_are(site: Lab, api: Api, seconds: int, warm: int) -> None:

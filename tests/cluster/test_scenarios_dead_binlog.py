@@ -35,8 +35,7 @@ from tests.support.scene import assert_order, await_settled, configured
 from tests.support.serving import serving
 from tests.support.wait import until
 
-FLAVOURS = ("mysql",)
-pytestmark = pytest.mark.usefixtures("client_programs")
+FLAVOURS = ("mysql", "mariadb-11.8")
 
 ADVANCED = {"policy": "most_advanced", "dead_binlog_time": "10s"}
 SITE = {"n": 3, "more": {"failover": ADVANCED}, "policy": {"prove": "3s", "settle": "10s"}}

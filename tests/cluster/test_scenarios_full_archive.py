@@ -22,8 +22,8 @@ from tests.support.process import is_stopped
 from tests.support.scene import configured
 from tests.support.wait import until
 
-FLAVOURS = ("mysql",)
-pytestmark = pytest.mark.usefixtures("client_programs")
+FLAVOURS = ("mysql", "mariadb-11.8")
+FULL = ("mariadb-11.8",)
 MIB = 1 << 20
 SIZE = room.SPARE + 8 * MIB
 

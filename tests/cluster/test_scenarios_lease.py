@@ -148,7 +148,6 @@ def test_serve_on_another_host_heals_what_a_host_that_hangs_has_left_open(site: 
     assert_order(site, target)
 
 
-@pytest.mark.whatever_servers
 def test_two_engines_of_two_hosts_at_once(site: Lab, tmp_path: Path) -> None:
     target = other(site)
     with (

@@ -110,7 +110,6 @@ def test_serve_fails_over_by_itself_under_a_lease_in_an_etcd_with_tls_and_accoun
     assert (status["kind"], status["holder"]) == ("etcd", "")
 
 
-@pytest.mark.whatever_servers
 def test_a_certificate_that_etcd_does_not_take_beside_accounts_is_told_with_the_cure(site: Lab, tls: Tls) -> None:
     text = site.config.read_text()
     site.config.write_text(
@@ -124,7 +123,6 @@ def test_a_certificate_that_etcd_does_not_take_beside_accounts_is_told_with_the_
     assert "make one for lease.cert without a CN" in " ".join((done.stdout + done.stderr).split())
 
 
-@pytest.mark.whatever_servers
 @pytest.mark.full
 def test_with_a_wrong_password_nobody_fails_over_and_it_is_told(site: Lab, folder: Path) -> None:
     """Nothing is opened by an engine that cannot know whether another one is at work."""

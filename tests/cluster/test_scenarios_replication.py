@@ -15,7 +15,7 @@ from tests.support.lab import Lab
 from tests.support.mariadb import Node
 from tests.support.scene import assert_order, books, configured, other, switched
 
-FLAVOURS = ("mysql",)
+FLAVOURS = ("mysql", "mariadb-11.8")
 SITE = {"n": 3}
 
 

@@ -35,7 +35,6 @@ def map_of(site: Lab) -> str:
 # -- Routes ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.whatever_servers
 def test_a_route_set_by_hand_is_told_and_brought_back(site: Lab) -> None:
     primary, wrong = site.cluster.primary.name, other(site)
     with serving(site) as served:
@@ -47,7 +46,6 @@ def test_a_route_set_by_hand_is_told_and_brought_back(site: Lab) -> None:
         assert len(served.texts("corrected")) == 1, "once is enough"
 
 
-@pytest.mark.whatever_servers
 def test_a_route_of_a_higher_epoch_set_by_hand_is_brought_back_under_one_above(site: Lab) -> None:
     primary, wrong = site.cluster.primary.name, other(site)
     with serving(site) as served:
@@ -58,7 +56,6 @@ def test_a_route_of_a_higher_epoch_set_by_hand_is_brought_back_under_one_above(s
     assert_order(site, primary)
 
 
-@pytest.mark.whatever_servers
 def test_a_configuration_edited_by_hand_is_told_and_brought_back(site: Lab) -> None:
     text = site.haproxy_config.read_text()
     with serving(site) as served:
@@ -82,7 +79,6 @@ def test_a_haproxy_that_was_down_and_came_up_with_an_old_route_is_brought_back(s
     assert_order(site, new)
 
 
-@pytest.mark.whatever_servers
 def test_with_assert_routes_off_a_drift_is_told_and_left(site: Lab) -> None:
     wrong = other(site)
     with configured(site, serve={"assert_routes": False}), serving(site) as served:
@@ -226,7 +222,6 @@ def test_serve_that_is_killed_while_it_heals_is_healed_by_the_next(site: Lab) ->
 # -- Its own life ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.whatever_servers
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_cleanly_and_changes_nothing_by_that(site: Lab, number: signal.Signals) -> None:
     before = standing(site)
@@ -239,7 +234,6 @@ def test_it_ends_cleanly_and_changes_nothing_by_that(site: Lab, number: signal.S
     assert site.json("status")[1]["served_by"] is None
 
 
-@pytest.mark.whatever_servers
 def test_a_second_one_with_the_same_state_is_refused_and_the_first_goes_on(site: Lab) -> None:
     with serving(site) as served:
         done = site.run("serve")

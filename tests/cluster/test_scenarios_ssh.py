@@ -75,7 +75,6 @@ def test_check_tries_ssh_on_every_host_and_has_nothing_to_say(hosted: Lab, sshd:
     assert sshd.logins() - before >= 3 * 2, "once for the commands and once for the binary log, on each host"
 
 
-@pytest.mark.whatever_servers
 @pytest.mark.parametrize(
     ("shell", "reason"),
     [
@@ -100,7 +99,6 @@ def test_check_tells_what_ssh_said(hosted: Lab, sshd: Sshd, shell: str, reason: 
     assert f"servers.{node.name}.host" in command["cure"]
 
 
-@pytest.mark.whatever_servers
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("how", "reason"), [("server", "timed out during banner exchange"), ("command", "did not end in time")]

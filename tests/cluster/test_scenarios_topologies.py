@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -107,11 +108,10 @@ GALERA = Path("/usr/lib/galera/libgalera_smm.so")
 
 
 @pytest.mark.mariadb_only("Galera is a library of MariaDB's")
-@pytest.mark.usefixtures("flavour")
 @pytest.mark.skipif(not GALERA.exists(), reason="the library of Galera is not installed (Debian: galera-4)")
-def test_galera_is_refused_by_name() -> None:
+def test_galera_is_refused_by_name(start_lab: Callable[..., Lab]) -> None:
     """A real Galera node, alone in its cluster, with an ordinary replica below it."""
-    with Lab.start(2) as lab:
+    with start_lab(2) as lab:
         port = free_port()
         node, replica = lab.cluster
         node.restart(

@@ -22,11 +22,19 @@ def third_party(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(THIRD_PARTY)
 
 
-_MAXSCALE = ["maxscale-driving", "maxscale-following", "maxscale-real"]
+_HAPROXY = ("haproxy", "haproxy-agents")
+_OTHERS = ("maxscale-driving", "maxscale-following", "maxscale-real", "hook", "toy")
 
 
-@pytest.fixture(params=["haproxy", "haproxy-agents", *_MAXSCALE, "hook", "toy"])
-def subject(request: pytest.FixtureRequest, tmp_path: Path, third_party: None) -> Iterator[Subject]:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every adapter is a subject; of another HAProxy those are that drive one."""
+    if "subject" in metafunc.fixturenames:
+        named = _HAPROXY if metafunc.config.getoption("--matrix") else (*_HAPROXY, *_OTHERS)
+        metafunc.parametrize("subject", named, indirect=True)
+
+
+@pytest.fixture
+def subject(request: pytest.FixtureRequest, tmp_path: Path, third_party: None, flavour: str) -> Iterator[Subject]:
     """Each adapter in turn, with route 1.1 to db1 published."""
     if request.param == "haproxy":
         proxy = HAProxySubject(tmp_path)
@@ -67,7 +75,7 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path, third_party: None) -
 
 
 @pytest.fixture
-def proxy(tmp_path: Path) -> Iterator[HAProxySubject]:
+def proxy(tmp_path: Path, flavour: str) -> Iterator[HAProxySubject]:
     """A HAProxy with stand-ins db1, db2 and db3, and route 1.1 to db1."""
     started = HAProxySubject(tmp_path)
     try:
@@ -78,7 +86,7 @@ def proxy(tmp_path: Path) -> Iterator[HAProxySubject]:
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> Iterator[HAProxySubject]:
+def writer(tmp_path: Path, flavour: str) -> Iterator[HAProxySubject]:
     """The same without a read route: whoever arrives at a stand-in came by the write route."""
     started = HAProxySubject(tmp_path, read=False)
     try:
@@ -89,7 +97,7 @@ def writer(tmp_path: Path) -> Iterator[HAProxySubject]:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[AgentsSubject]:
+def host(tmp_path: Path, flavour: str) -> Iterator[AgentsSubject]:
     """A proxy host with its agent: stand-ins db1, db2 and db3, route 1.1 to db1, no read route."""
     started = AgentsSubject(tmp_path, read=False)
     try:

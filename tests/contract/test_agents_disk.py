@@ -22,6 +22,9 @@ from tests.support.hosts import ProxyHost
 from tests.support.process import free_port
 from tests.support.wait import until
 
+FLAVOURS = ("mariadb-11.8",)
+FULL = ("mariadb-11.8",)
+
 OWN = '{% extends "haproxy.cfg.j2" %}\n{% block defaults_more %}\n    BODY\n{% endblock %}\n'
 
 

@@ -9,6 +9,8 @@ from tests.contract.agents import AgentsSubject
 from tests.contract.subjects import soon
 from tests.support.wait import until
 
+FLAVOURS = ("mariadb-11.8",)
+
 ACTS = ("agent.priority", "agent.remember", "agent.status", "haproxy.runtime", "haproxy.write_file", "share.receipt")
 MOMENTS = [f"{act}:{when}" for act in ACTS for when in ("before", "after")]
 

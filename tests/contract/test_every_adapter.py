@@ -6,6 +6,8 @@ from proxyroute.adapters import find_adapters
 from proxyroute.model import Address, Epoch, ReceiptState, Severity
 from tests.contract.subjects import NAME, Subject, is_adapter, soon, table
 
+FLAVOURS = ("mariadb-11.8",)
+
 NOT_DONE = (ReceiptState.FAILED, ReceiptState.UNKNOWN)
 
 

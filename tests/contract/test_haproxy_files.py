@@ -13,6 +13,8 @@ from proxyroute.haproxy.settings import Settings
 from proxyroute.model import Address, Endpoint, Epoch, Reader, ReceiptState, RouteTable, Severity
 from tests.contract.subjects import HAProxySubject, soon, table
 
+FLAVOURS = ("mariadb-11.8",)
+
 SERVERS = (Endpoint("db1", Address("10.0.0.1", 3306)), Endpoint("db2", Address("fd00::2", 3307)))
 OURS = '{% extends "haproxy.cfg.j2" %}\n'
 

@@ -13,6 +13,8 @@ from tests.contract.standin import Client, servers_of
 from tests.contract.subjects import HAProxySubject, soon
 from tests.support.wait import until
 
+FLAVOURS = ("mariadb-11.8",)
+
 MANY = 60
 
 

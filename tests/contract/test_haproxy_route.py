@@ -18,6 +18,8 @@ from tests.contract.subjects import HAProxySubject, soon
 from tests.support.haproxy import LocalHAProxy
 from tests.support.wait import until
 
+FLAVOURS = ("mariadb-11.8",)
+
 
 def write(proxy: HAProxySubject) -> str:
     with proxy.client() as client:

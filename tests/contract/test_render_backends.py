@@ -5,11 +5,15 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from proxyroute.haproxy.render import backends, render
 from proxyroute.haproxy.settings import Settings
 from proxyroute.model import Address, Endpoint
 from tests.contract.subjects import table
 from tests.support.process import find_program
+
+FLAVOURS = ("mariadb-11.8",)
 
 SERVERS = (Endpoint("db1", Address("10.0.0.1", 3306)), Endpoint("db2", Address("10.0.0.2", 3307)))
 OWN = """\
@@ -25,6 +29,7 @@ frontend mine
 """
 
 
+@pytest.mark.usefixtures("flavour")
 def test_haproxy_takes_the_backends_beside_a_configuration_of_ones_own(tmp_path: Path) -> None:
     made = Settings(config_file=tmp_path / "haproxy.cfg", write="*:3306", read="*:3307", stats="*:8404")
     text = backends(render(table(SERVERS, (1, 1), "db1"), made).config)

@@ -275,6 +275,11 @@ class MySQLCluster(LocalCluster):
     undoing = "reseed"
     dumper = "mysqldump"
 
+    @classmethod
+    def programs(cls) -> Path:
+        """Where the programs are that go with these servers. Raises LookupError without the root."""
+        return mysql_root().programs
+
     def make_template(self, *, scheduler: bool, force: bool) -> Path:
         return _template(mysql_root(), force=force)
 

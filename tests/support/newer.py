@@ -37,6 +37,11 @@ class _Node(Node):
 class NewerCluster(LocalCluster):
     """Servers db1…dbN of the newer MariaDB. Starting raises LookupError without the root."""
 
+    @classmethod
+    def programs(cls) -> Path:
+        """Where the programs are that go with these servers. Raises LookupError without the root."""
+        return newer_root().programs
+
     @property
     def haproxy(self) -> str:
         return newer_root().program("haproxy")

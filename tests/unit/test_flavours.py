@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import MATRIX
-from tests.support.flavours import COLUMNS, FOLDERS, PAGE, ROOT, page
+from tests.support.flavours import COLUMNS, ELSEWHERE, FOLDERS, PAGE, ROOT, page, scenarios, why_elsewhere
 
 CONFTESTS = (ROOT / "tests/conftest.py", ROOT / "tests/cluster/conftest.py")
 
@@ -45,7 +47,7 @@ def test_every_test_of_a_file_that_names_flavours_runs_on_them(file: Path) -> No
     """One that starts servers by itself would run on this machine's own only, and look as if it ran on all."""
     asked = {f.name: _asks_for(f) for source in (*CONFTESTS, file) for f in _functions(source)}
     tests = [function for function in _functions(file) if function.name.startswith("test_")]
-    here = [t for t in tests if "pytest.mark.whatever_servers" not in map(ast.unparse, t.decorator_list)]
+    here = [t for t in tests if not any("mark.whatever_servers" in ast.unparse(d) for d in t.decorator_list)]
     elsewhere = []
     for function in here:
         reached, todo = set[str](), _asks_for(function)
@@ -56,3 +58,28 @@ def test_every_test_of_a_file_that_names_flavours_runs_on_them(file: Path) -> No
             elsewhere.append(function.name)
     assert here
     assert elsewhere == [], "start_lab and servers are the fixtures for that"
+
+
+@pytest.mark.parametrize("file", _with_flavours(), ids=lambda file: file.stem)
+def test_no_site_of_such_a_file_is_started_with_other_servers(file: Path) -> None:
+    """``Lab.start`` without a provider takes this machine's, whatever the test is called."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    started = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "Lab.start"]
+    elsewhere = [n.lineno for n in started if not {"provider", None} & {word.arg for word in n.keywords}]
+    assert elsewhere == [], "start_lab, or provider="
+
+
+def test_every_file_that_runs_on_this_machines_servers_only_says_why() -> None:
+    alone = [found.file for found in scenarios() if not found.where]
+    assert [file for file in alone if not why_elsewhere(file)] == [], "FLAVOURS in the file, or a reason in ELSEWHERE"
+    idle = [pattern for pattern in ELSEWHERE if not any(fnmatch(file, pattern) for file in alone)]
+    assert idle == [], "these files run on other servers, or are not there any more"
+
+
+def test_the_readme_names_the_same_servers_as_the_page() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for heading in COLUMNS.values():
+        assert f"\n| {heading}" in text, "the table of what the tests run on begins a row with each heading"
+    for name, series in re.findall(r"(MySQL|MariaDB) ([\d.]+)", " ".join(COLUMNS.values())):
+        (tested,) = re.findall(rf"{name} from [\d.]+ \(tested: ([^)]+)\)", text)
+        assert series in tested.split(", "), f"what servers need, {name}"
