@@ -142,7 +142,7 @@ def test_with_the_lease_held_data_are_not_compared_and_the_proof_says_so() -> No
     parts = SimpleNamespace(site=Site("shop", dict(world.servers)))
     means: Any = SimpleNamespace(parts=parts, compare=compare)
     lease = SimpleNamespace(distributed=False, release=lambda: None)
-    op: Any = SimpleNamespace(kept=lambda _: "reseed", lease=lease)
+    op: Any = SimpleNamespace(kept={"method": "reseed", "reseed": {"way": "copy"}}.get, lease=lease)
     proof = rejoin._prove(means, op, "db3", "db1", keep_lease=True)
     assert not compared
     assert proof.verdict is Verdict.UNKNOWN
