@@ -45,7 +45,11 @@ _SIDES = tuple(
     for names in (SEMI_SYNC_SOURCES, SEMI_SYNC_SOURCES.values())
 )
 """What switches on that a server waits for acknowledgements, and that it gives them, each under either name."""
-_SEMI_SYNC = "SELECT VARIABLE_NAME AS name FROM performance_schema.global_variables WHERE VARIABLE_NAME IN %s"
+_SEMI_SYNC = (
+    "SELECT v.VARIABLE_NAME AS name, p.VARIABLE_VALUE AS kept FROM performance_schema.global_variables v"
+    " LEFT JOIN performance_schema.persisted_variables p ON p.VARIABLE_NAME = v.VARIABLE_NAME"
+    " WHERE v.VARIABLE_NAME IN %s"
+)
 
 
 class MySQL(DatabaseServer):
@@ -168,7 +172,10 @@ class MySQL(DatabaseServer):
         control = self._open(deadline)
         for row in control.read(_PERSISTED, deadline, (tuple(now),)):
             if is_on(row["value"]) is not now[row["name"]]:
-                control.change("mariadb.forget_persisted", f"RESET PERSIST IF EXISTS {row['name']}", deadline)
+                self._forget(row["name"], deadline)
+
+    def _forget(self, name: str, deadline: Deadline) -> None:
+        self._open(deadline).change("mariadb.forget_persisted", f"RESET PERSIST IF EXISTS {name}", deadline)
 
     # -- Roles --
 
@@ -197,27 +204,26 @@ class MySQL(DatabaseServer):
         Raises StatementError when it should wait for acknowledgements and cannot.
         """
         session = self._open(deadline)
-        source, acknowledging = self._semi_sync_variables(session, deadline)
-        wanted: dict[str, bool] = {}
-        if primary is not None and (source or primary):
-            wanted[source or _SIDES[0][0]] = primary
-        if replica is not None and acknowledging:
-            wanted[acknowledging] = replica
-        for variable, on in wanted.items():
-            session.change("mariadb.semi_sync", f"SET GLOBAL {variable}={int(on)}", deadline)
-        if not wanted:
-            return
-        with contextlib.suppress(StatementError):  # writes may wait for this; what is left is told (server.persisted)
-            self._forget_persisted(wanted, deadline)
+        there = self._semi_sync_there(session, deadline)
+        for side, on in enumerate((primary, replica)):
+            name = next((name for name in _SIDES[side] if name in there), "")
+            if on and not name and side == 0:
+                name = _SIDES[side][0]
+            if on is None or not name:
+                continue
+            session.change("mariadb.semi_sync", f"SET GLOBAL {name}={int(on)}", deadline)
+            if there.get(name) is not None and is_on(there[name]) is not on:
+                with contextlib.suppress(StatementError):  # writes may wait; what is left is told (server.persisted)
+                    self._forget(name, deadline)
 
     def _semi_sync_source(self, session: Session, deadline: Deadline) -> str:
-        return self._semi_sync_variables(session, deadline)[0]
+        there = self._semi_sync_there(session, deadline)
+        return next((name for name in _SIDES[0] if name in there), "")
 
-    def _semi_sync_variables(self, session: Session, deadline: Deadline) -> tuple[str, str]:
-        """Returns what switches each side on, by the names of the plugins that are there now; empty for none."""
-        there = {str(row["name"]) for row in session.read(_SEMI_SYNC, deadline, (_SIDES[0] + _SIDES[1],))}
-        source, replica = (next((name for name in names if name in there), "") for names in _SIDES)
-        return source, replica
+    def _semi_sync_there(self, session: Session, deadline: Deadline) -> dict[str, Any]:
+        """Returns what switches each side on, by the plugins that are there now, with what is persisted of it."""
+        rows = session.read(_SEMI_SYNC, deadline, (_SIDES[0] + _SIDES[1],))
+        return {str(row["name"]): row["kept"] for row in rows}
 
     def set_events(self, events: Sequence[Event], status: str, deadline: Deadline) -> None:
         """Where ``super_read_only`` is set it gives way to ``read_only`` meanwhile, which ordinary accounts still obey.

@@ -69,12 +69,13 @@ def test_each_side_is_read_by_itself_under_either_name(source: str, acknowledgin
 class Told:
     """A session with a server that has these plugins; keeps what it is told to change."""
 
-    def __init__(self, *plugins: str) -> None:
-        self.there = [f"rpl_semi_sync_{name}_enabled" for name in plugins if name]
+    def __init__(self, *plugins: str, **kept: str) -> None:
+        """``kept`` is what is persisted, by the name of the side."""
+        self.there = {f"rpl_semi_sync_{name}_enabled": kept.get(name) for name in plugins if name}
         self.changes: list[str] = []
 
-    def read(self, sql: str, deadline: Deadline, args: Sequence[Any]) -> list[dict[str, str]]:
-        return [{"name": name} for name in self.there if name in args[0]]
+    def read(self, sql: str, deadline: Deadline, args: Sequence[Any]) -> list[dict[str, Any]]:
+        return [{"name": name, "kept": kept} for name, kept in self.there.items() if name in args[0]]
 
     def change(self, fault: str, sql: str, deadline: Deadline) -> None:
         self.changes.append(sql)
@@ -102,3 +103,12 @@ def test_a_primary_that_cannot_wait_for_acknowledgements_is_not_taken_for_one_th
     """The server itself answers that there is no such variable."""
     assert switched(Told("replica"), primary=True) == ["SET GLOBAL rpl_semi_sync_source_enabled=1"]
     assert switched(Told("master", "slave"), primary=True) == ["SET GLOBAL rpl_semi_sync_master_enabled=1"]
+
+
+def test_what_is_persisted_against_it_is_forgotten_and_what_agrees_is_not() -> None:
+    session = Told("source", "replica", source="OFF", replica="ON")
+    assert switched(session, primary=True, replica=True) == [
+        "SET GLOBAL rpl_semi_sync_source_enabled=1",
+        "RESET PERSIST IF EXISTS rpl_semi_sync_source_enabled",
+        "SET GLOBAL rpl_semi_sync_replica_enabled=1",
+    ]
