@@ -94,7 +94,8 @@ def gtids(site: Lab) -> list[str]:
 
 
 def logs_of(node: Node) -> Sequence[Path]:
-    return sorted((node.folder / "data").glob("binlog.0*"))
+    # MariaDB 11.8 has an index of GTIDs beside each, binlog.000001.idx
+    return sorted((node.folder / "data").glob("binlog.0*[0-9]"))
 
 
 def errant_gone(site: Lab, old: Node) -> None:
@@ -430,7 +431,7 @@ def test_a_binary_log_that_lies_elsewhere_is_found_by_its_index(hosted: Lab) -> 
         if file.suffix != ".state":
             shutil.copy(file, place)
     index = place / "binlog.index"
-    index.write_text("".join(f"{place}/{file.name}\n" for file in sorted(place.glob("binlog.0*"))))
+    index.write_text("".join(f"{place}/{file.name}\n" for file in sorted(place.glob("binlog.0*[0-9]"))))
     with configured(hosted, servers=with_host(hosted, old, binlog_index=str(index))):
         value = failed_over(hosted, "--apply-dead-binlog", code=7)
     assert "4 transactions" in told(value)
