@@ -7,11 +7,9 @@ no word of its end. Only the server that rejoins is ever changed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from proxyroute.archive import Archive, save
-from proxyroute.binlog import Table
 from proxyroute.deadline import more_urgent
 from proxyroute.dialect import told
 from proxyroute.errors import (
@@ -32,11 +30,11 @@ from proxyroute.errors import (
 from proxyroute.gtid import Containment, MariaDBPosition, Position
 from proxyroute.model import Deadline, Finding, Severity, Status
 from proxyroute.operation import Operation
-from proxyroute.outcome import Evidence, Proof, Verdict
+from proxyroute.outcome import Verdict
 from proxyroute.parts import LOOK
 from proxyroute.ports import Server
 from proxyroute.rejoin_data import count_as_done, empty_values, flashback, flashback_values, let_go, regain, reseed
-from proxyroute.rejoin_dump import accounts, let_events, rest_events
+from proxyroute.rejoin_dump import let_events, rest_events
 from proxyroute.rejoin_look import (
     Means,
     as_siblings_do,
@@ -51,6 +49,7 @@ from proxyroute.rejoin_look import (
     reseed_way,
     unapplied,
 )
+from proxyroute.rejoin_proof import prove
 from proxyroute.site import shut
 
 METHODS = ("follow", "flashback", "reseed", "empty")
@@ -59,7 +58,6 @@ _FENCE, _ARCHIVE, _FOLLOW, _CATCH_UP = 30.0, 3600.0, 60.0, 600.0
 _KEEP_UP = 15.0
 _PASSING = (Busy, LeaseLost, LostReply, TimedOut, Unfinished, Unreachable)
 """Errors that say nothing of what a server has: they may be over the next time."""
-_COMPARE = 7 * 86400.0
 
 
 class AskedInVain(Refused):
@@ -194,7 +192,7 @@ def go_on(means: Means, op: Operation, primary: str, *, keep_lease: bool = False
             with op.step("catch up") as note:
                 note.detail = _catch_up(means, op, name, primary, keep_lease=keep_lease)
         with op.step("prove") as note:
-            proof = _prove(means, op, name, primary, keep_lease=keep_lease)
+            proof = prove(means, op, name, primary, keep_lease=keep_lease)
             op.prove(proof)
             note.detail = str(proof.verdict)
         old = op.kept("old_data")
@@ -349,52 +347,3 @@ def _catch_up(means: Means, op: Operation, name: str, primary: str, *, keep_leas
         return f"{name} {_keeps_up(server, goal)}"
     server.wait_for(goal, Deadline.after(_CATCH_UP))
     return f"{name} has reached {goal}"
-
-
-def _prove(means: Means, op: Operation, name: str, primary: str, *, keep_lease: bool) -> Proof:
-    site, deadline = means.parts.site, Deadline.after(_FENCE)
-    view = site.look(deadline)
-    status, top = view.status(name), view.status(primary)
-    evidence: list[Evidence] = []
-
-    def add(claim: str, verdict: Verdict, seen: str) -> None:
-        evidence.append(Evidence(name, claim, verdict, seen))
-
-    if status is None or top is None:
-        add("answers", Verdict.UNKNOWN, "it does not")
-        return Proof(tuple(evidence))
-    add("refuses writes", Verdict.NOT_PROVEN if status.writable else Verdict.PROVEN, f"read_only={not status.writable}")
-    channel = next((s for s in status.sources if s.address == top.address), None)
-    running = channel is not None and channel.running
-    add(
-        f"follows {primary}",
-        Verdict.PROVEN if running else Verdict.NOT_PROVEN,
-        channel.error if channel else "no channel",
-    )
-    held = contained(means, status, top.executed)
-    verdicts = {
-        Containment.YES: Verdict.PROVEN,
-        Containment.NO: Verdict.NOT_PROVEN,
-        Containment.UNKNOWN: Verdict.UNKNOWN,
-    }
-    add(f"has nothing that {primary} lacks", verdicts[held], str(status.executed))
-    tables = _to_compare(op)
-    if channel is not None and channel.delay_seconds == 0 and (tables is None or tables):
-        if tables is None and op.kept("reseed")["way"] == "dump":
-            evidence.append(accounts(means, name, primary, Deadline.after(_KEEP_UP)))
-        claim = f"has the same data as {primary}"
-        if keep_lease:  # it may take days, and nobody could move a dying primary meanwhile
-            add(claim, Verdict.UNKNOWN, f"not compared: proxyroute verify --server {name}")
-            return Proof(tuple(evidence))
-        let_go(means.parts, op.lease)
-        comparison = means.compare(primary, name, tables, Deadline.after(_COMPARE))
-        add(claim, comparison.verdict, str(comparison))
-    return Proof(tuple(evidence))
-
-
-def _to_compare(op: Operation) -> Sequence[Table] | None:
-    """The tables with rows that it had of its own, after a reseed everything, otherwise nothing."""
-    method = op.kept("method")
-    if method in ("flashback", "empty"):
-        return [Table(*table) for table in op.kept(method)["tables"]]
-    return None if method == "reseed" else ()

@@ -30,7 +30,6 @@ ELSEWHERE: Mapping[str, str] = {
     "tests/cluster/test_demo.py": "it shows a switchover, which `test_scenarios_plain.py` has",
     "tests/cluster/test_grants.py": "accounts differ by flavour: those of MySQL are in `test_mysql_grants.py`",
     "tests/cluster/test_health_keepalived.py": "keepalived asks `serve`, and no server",
-    "tests/cluster/test_inspection.py": "the driver of MariaDB; for MySQL: `test_scenarios_in_the_way.py`",
     "tests/cluster/test_keepalived_check.py": "keepalived asks about HAProxy, and no server",
     "tests/cluster/test_lab.py": "about the tests' own ground",
     "tests/cluster/test_netlab*.py": "about the tests' own ground",

@@ -55,6 +55,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rejoin_look",),
     ("rejoin_dump",),
     ("rejoin_data",),
+    ("rejoin_proof",),
     ("rejoin",),
     ("db.*", "haproxy.*", "maxscale.*", "lease.*"),
     ("adapters.*", "hooks", "notify*"),
@@ -88,6 +89,7 @@ _ENGINE += (
     "rejoin_look",
     "rejoin_dump",
     "rejoin_data",
+    "rejoin_proof",
     "rejoin",
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxyroute import keeper, rejoin, rejoining
+from proxyroute import keeper, rejoin_proof, rejoining
 from proxyroute.db import host_owner, mariadb_copy
 from proxyroute.deadline import giving_way
 from proxyroute.decided import Plan
@@ -142,13 +142,30 @@ def test_with_the_lease_held_data_are_not_compared_and_the_proof_says_so() -> No
     parts = SimpleNamespace(site=Site("shop", dict(world.servers)))
     means: Any = SimpleNamespace(parts=parts, compare=compare)
     lease = SimpleNamespace(distributed=False, release=lambda: None)
-    op: Any = SimpleNamespace(kept={"method": "reseed", "reseed": {"way": "copy"}}.get, lease=lease)
-    proof = rejoin._prove(means, op, "db3", "db1", keep_lease=True)
+    kept = {"method": "reseed", "reseed": {"way": "copy"}}.get
+    op: Any = SimpleNamespace(kept=kept, lease=lease, plan=SimpleNamespace(policy=Policy()))
+    proof = rejoin_proof.prove(means, op, "db3", "db1", keep_lease=True)
     assert not compared
     assert proof.verdict is Verdict.UNKNOWN
     assert proof.evidence[-1].seen == "not compared: proxyroute verify --server db3"
-    assert rejoin._prove(means, op, "db3", "db1", keep_lease=False).verdict is Verdict.PROVEN
+    assert rejoin_proof.prove(means, op, "db3", "db1", keep_lease=False).verdict is Verdict.PROVEN
     assert compared
+
+
+def test_what_its_source_has_not_counted_yet_is_looked_at_again() -> None:
+    """On MySQL a commit counts once it is acknowledged, which whoever acknowledges it has executed by then."""
+    world, _ = make_world()
+    top, follower = world.servers["db1"], world.servers["db3"]
+    counted = iter([top.position(Deadline.after(1))])
+    top.write()
+    follower.replicate()
+    plain = top.position
+    top.position = lambda deadline: next(counted, None) or plain(deadline)  # type: ignore[method-assign]
+    means: Any = SimpleNamespace(parts=SimpleNamespace(site=Site("shop", dict(world.servers))))
+    op: Any = SimpleNamespace(kept={"method": "follow"}.get, plan=SimpleNamespace(policy=Policy()))
+    proof = rejoin_proof.prove(means, op, "db3", "db1", keep_lease=False)
+    assert proof.verdict is Verdict.PROVEN, proof
+    assert next(counted, None) is None
 
 
 @pytest.mark.parametrize(
