@@ -33,8 +33,10 @@ from tests.support.wait import until
 FLAVOURS: dict[str, type[LocalCluster]] = {"mariadb": LocalCluster, "mysql": MySQLCluster}
 FRESH_RATE = 50
 STEADY_SECONDS = 0.5
+ABOVE_FLOOR: Mapping[str, tuple[float, float]] = {"haproxy": (15, 40), "agents": (40, 65), "network disk": (100, 125)}
+"""Milliseconds that the median and the 95th percentile of the blackout may be above those of the floor: agents have to
+notice what is published, and a network disk takes its time for that."""
 BARS: Mapping[str, tuple[float, str]] = {
-    "blackout_median_ms": (100.0, "median blackout, in milliseconds"),
     "errors_per_session": (1, "errors of a session that is kept"),
     "fresh_errors": (0, "errors when connecting anew"),
     "refused_new": (0, "refused connections"),
@@ -43,7 +45,7 @@ BARS: Mapping[str, tuple[float, str]] = {
     "ambiguous": (0, "ambiguous writes"),
     "unexplained": (0, "unexplained rows"),
 }
-"""What README.md promises of a switchover: the most that a figure may be, and its name; on every flavour the same."""
+"""What else is promised of a switchover: the most that a figure may be, and its name. On every flavour the same."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Books:
     product: Verdict
     """Of the product's runs alone."""
     transport: str = "haproxy"
+    given: bool = False
+    """Whether the folder that agents share was named: then it may be on a network disk."""
 
     def blackouts(self, *, product: bool) -> list[float]:
         """Returns the blackout of each run of one kind, in milliseconds."""
@@ -95,10 +99,10 @@ class Books:
         return {
             "transport": self.transport,
             "blackout_ms": ours,
-            "blackout_median_ms": ours["median"],
             "floor_ms": floor,
             "ratio_median": round(ours["median"] / floor["median"], 2),
             "above_floor_median_ms": round(ours["median"] - floor["median"], 2),
+            "above_floor_p95_ms": round(ours["p95"] - floor["p95"], 2),
             "errors_per_session": max(self.errors_per_session, default=0),
             "refused_new": self.product.refused,
             "ambiguous": len(self.product.ambiguous),
@@ -109,10 +113,18 @@ class Books:
         }
 
     @property
+    def bars(self) -> dict[str, tuple[float, str]]:
+        """Returns the most that each figure may be, and its name."""
+        median, p95 = ABOVE_FLOOR["network disk" if self.given else self.transport]
+        above = "of the blackout above the floor's, in ms"
+        first = {"above_floor_median_ms": (median, f"median {above}"), "above_floor_p95_ms": (p95, f"p95 {above}")}
+        return {**first, **BARS}
+
+    @property
     def held(self) -> dict[str, bool]:
-        """Whether each of BARS is held."""
+        """Whether each of the bars is held."""
         result = self.to_json()
-        return {name: result[name] <= most for name, (most, _) in BARS.items()}
+        return {name: result[name] <= most for name, (most, _) in self.bars.items()}
 
 
 class Bench:
@@ -199,7 +211,7 @@ def measure(
     whole = judge(everything, rows, primary, windows)
     failed = tuple(f for run in bench.runs if run.product for f in everything.between(*run.window).failed)
     product = judge(Records(everything.acknowledged, failed), rows, primary)
-    return Books(tuple(bench.runs), records, anew, whole, product, transport)
+    return Books(tuple(bench.runs), records, anew, whole, product, transport, folder is not None)
 
 
 @contextlib.contextmanager
@@ -240,10 +252,8 @@ def show(books: Books) -> None:
     print(f"  unexplained rows       {result['unexplained']}")
     print("\nBars, the same on every flavour")
     for name, held in books.held.items():
-        most, what = BARS[name]
-        print(f"  {what:<33} {result[name]:g}, should be {most:g} at most: {'held' if held else 'NOT HELD'}")
-    if result["floor_ms"]["median"] > BARS["blackout_median_ms"][0]:
-        print("  the floor took longer itself: this machine is too busy, or too slow, to judge the blackout on it")
+        most, what = books.bars[name]
+        print(f"  {what:<49} {result[name]:g}, should be {most:g} at most: {'held' if held else 'NOT HELD'}")
 
 
 def show_prediction(books: Books) -> None:
@@ -267,7 +277,7 @@ def _floor_ambiguous(books: Books) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a bench. Returns 1 when one of BARS is not held, or a switchover fails."""
+    """Runs a bench. Returns 1 when one of the bars is not held, or a switchover fails."""
     # scripts/bench itself has the help, and looks for --flavour mysql as it is written out
     parser = argparse.ArgumentParser(prog="scripts/bench", add_help=False, allow_abbrev=False)
     parser.add_argument("what", choices=["switchover"])

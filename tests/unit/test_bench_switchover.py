@@ -11,21 +11,32 @@ from typing import Any
 import pytest
 
 from tests.support import bench
-from tests.support.bench import BARS, FLAVOURS, Books, Run, main
+from tests.support.bench import ABOVE_FLOOR, BARS, FLAVOURS, Books, Run, main
 from tests.support.load import ROOT_FOLDER, Failure, Records, Write
 from tests.support.verdict import Verdict
 
 ONE = frozenset({(0, 1)})
 BEGUN = 10.0
+FLOOR_MS = 20.0
 CUT = Failure(0, 9, BEGUN, BEGUN + 0.01, "statement", 2013, "lost")
 
 
-def books(gap_ms: float = 30.0, *, errors: int = 0, fresh_errors: int = 0, refused: int = 0, **verdict: Any) -> Books:
-    """One run of each kind, in whose midst nobody could write for ``gap_ms``."""
+def books(
+    gap_ms: float = 30.0,
+    *,
+    transport: str = "haproxy",
+    given: bool = False,
+    errors: int = 0,
+    fresh_errors: int = 0,
+    refused: int = 0,
+    **verdict: Any,
+) -> Books:
+    """One run of each kind, in whose midst nobody could write: with the floor for ``FLOOR_MS``, else for ``gap_ms``."""
     windows = ((0.0, 1.0), (BEGUN, BEGUN + 1.0))
-    after = 0.01 + gap_ms / 1000
-    moments = [0.01, *(after + 0.005 * n for n in range(int((1 - after) / 0.005)))]
-    times = [begin + moment for begin, _ in windows for moment in moments]
+    times = []
+    for (begin, end), gap in zip(windows, (FLOOR_MS, gap_ms), strict=True):
+        after = begin + 0.01 + gap / 1000
+        times += [begin + 0.01, *(after + 0.005 * n for n in range(int((end - after) / 0.005)))]
     writes = tuple(Write(0, n, at, at) for n, at in enumerate(times))
     runs = tuple(Run(product, "db1", "db2", window) for product, window in zip((False, True), windows, strict=True))
     ambiguous = verdict.pop("ambiguous", frozenset())
@@ -35,14 +46,17 @@ def books(gap_ms: float = 30.0, *, errors: int = 0, fresh_errors: int = 0, refus
         Records(writes, (CUT,) * fresh_errors),
         Verdict(acknowledged=len(writes), **verdict),
         Verdict(acknowledged=len(writes), refused=refused, ambiguous=ambiguous),
+        transport,
+        given,
     )
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     """What was printed of each bar, by its name."""
     lines = capsys.readouterr().out.partition("Bars, the same on every flavour\n")[2].splitlines()
-    found = {name: line for name, (_, what) in BARS.items() for line in lines if line.strip().startswith(f"{what} ")}
-    assert set(found) == set(BARS)
+    names = {what: name for name, (_, what) in books().bars.items()}
+    found = {name: line for what, name in names.items() for line in lines if line.strip().startswith(f"{what} ")}
+    assert len(found) == len(lines) == len(BARS) + 2
     return found
 
 
@@ -50,7 +64,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
 def test_where_every_bar_is_held_it_ends_with_0_and_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], on: str
 ) -> None:
-    monkeypatch.setattr(bench, "measure", lambda *_: books(99.0, errors=1))
+    monkeypatch.setattr(bench, "measure", lambda *_: books(FLOOR_MS + 14, errors=1))
     assert main(["switchover", "--flavour", on]) == 0
     assert all(line.endswith(": held") for line in told(capsys).values())
 
@@ -59,7 +73,7 @@ def test_where_every_bar_is_held_it_ends_with_0_and_says_so(
 @pytest.mark.parametrize(
     ("found", "bar"),
     [
-        (books(101.0), "blackout_median_ms"),
+        (books(FLOOR_MS + 16), "above_floor_median_ms"),
         (books(errors=2), "errors_per_session"),
         (books(fresh_errors=1), "fresh_errors"),
         (books(refused=1), "refused_new"),
@@ -89,13 +103,14 @@ def test_a_switchover_that_was_undone_is_told_in_its_words(
     assert "ended with 4: out of time" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("gap_ms", "busy"), [(99.0, False), (101.0, True)])
-def test_a_machine_on_which_the_floor_takes_too_long_is_said_to_be_no_judge(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gap_ms: float, busy: bool
-) -> None:
-    monkeypatch.setattr(bench, "measure", lambda *_: books(gap_ms))
-    assert main(["switchover"]) == busy
-    assert ("the floor took longer itself" in capsys.readouterr().out) is busy
+@pytest.mark.parametrize("kind", ABOVE_FLOOR)
+def test_how_far_above_the_floor_it_may_be_depends_on_who_has_to_notice(kind: str) -> None:
+    median, p95 = ABOVE_FLOOR[kind]
+    for above in (median - 1, median + 1, p95 + 1):
+        transport = kind if kind == "haproxy" else "agents"
+        held = books(FLOOR_MS + above, transport=transport, given=kind == "network disk").held
+        assert held["above_floor_median_ms"] is (above <= median)
+        assert held["above_floor_p95_ms"] is (above <= p95)
 
 
 @pytest.mark.parametrize("words", [["--flavour", "mysql"], ["--flavour=mysql"], ["--flavour", "mariadb"], []])
