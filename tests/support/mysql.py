@@ -90,7 +90,7 @@ class MySQLNode(Node):
     event_aside = "REPLICA_SIDE_DISABLED"
     ends_at = ("RESET REPLICA", "RESET BINARY LOGS AND GTIDS", "SET GLOBAL gtid_purged='GOAL'")
     copy_points: Mapping[str, str] = {
-        "rejoin.copy:before": "rejoin.give_way:before",
+        "rejoin.copy:before": "rejoin.clone:before",
         "rejoin.stop_server:before": "rejoin.stop_replication:before",
         "rejoin.swap:before": "rejoin.clone:before:2",
         "rejoin.reset:before": "mariadb.change_source:before",
