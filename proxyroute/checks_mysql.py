@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from proxyroute.checks import Case, Said
 from proxyroute.conditions import anonymous
+from proxyroute.logged import is_half_built
 from proxyroute.model import Status
 
 _ON, _OFF = True, False
@@ -59,7 +60,7 @@ def persisted(case: Case) -> Iterator[Said]:
 def half_closed(case: Case) -> Iterator[Said]:
     """One in maintenance is left alone, and data may be loaded into it."""
     for server in case.view.seen:
-        if not server.half_closed or server.name in case.policy.aside:
+        if not server.half_closed or server.name in case.policy.aside or is_half_built(server.executed):
             continue
         inspection = case.view.inspections.get(server.name)
         writers = inspection.privileged_writers if inspection else ()

@@ -15,6 +15,7 @@ from proxyroute.errors import LostReply, ProxyRouteError, TimedOut, Unfinished, 
 from proxyroute.gtid import Containment, Position
 from proxyroute.inspection import Event
 from proxyroute.latecomers import look
+from proxyroute.logged import is_half_built
 from proxyroute.model import Deadline, ReceiptState, RouteTable, View
 from proxyroute.opening import ARMED, Standing, add_doubt, must_answer, refuse_unless_closed
 from proxyroute.operation import Operation, each
@@ -348,8 +349,9 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
 
     def refuse(server: Server) -> None:
         state = server.write_state(soon, op.id)
-        # one whose data are being loaded has to be open to whoever loads them
-        if state.writable or (state.half_closed and server.name not in aside):
+        # whoever loads data has to get in, also an engine whose journal is elsewhere
+        loading = server.name in aside or is_half_built(state.position)
+        if state.writable or (state.half_closed and not loading):
             server.refuse_writes(soon)
 
     others = [s for s in site.others(new.name) if s.name not in lost]
