@@ -31,8 +31,14 @@ def missing_privileges(case: Case) -> Iterator[Said]:
 
 
 def unverifiable(case: Case) -> Iterator[Said]:
+    """A channel that has an authority keeps it, and gives it to one that stands in for it."""
+    has_one = any(
+        channel.options.get("ssl_ca") or channel.options.get("ssl_capath")
+        for server in case.view.seen
+        for channel in server.sources
+    )
     for name, inspection in case.view.inspections.items():
-        if inspection.unverifiable:
+        if inspection.unverifiable and not has_one:
             yield Said(
                 name,
                 "replication.tls names no ca, and MySQL has none of its own to verify a source by: repointed, "

@@ -12,6 +12,9 @@ from proxyroute.gtid import Containment
 from proxyroute.known import lost_since
 from proxyroute.model import Finding, Observed, Receiver, SemiSync, Severity, Source, Status
 
+_COUNTED = 0.1
+"""Seconds after which MySQL has counted a commit that a replica may have had before; see ``topology.uncounted``."""
+
 # -- The primary answers and refuses writes -----------------------------------------------------------------------
 
 
@@ -144,7 +147,8 @@ def _ahead(case: Case) -> tuple[str, ...]:
     found = []
     for name in case.channels:
         for sighting in reversed(case.sightings.tracks[name].recent):
-            if sighting.at <= last.began and isinstance(sighting.seen, Status):
+            counted = sighting.at + (_COUNTED if case.top.flavour == "mysql" else 0.0)
+            if counted <= last.began and isinstance(sighting.seen, Status):
                 source = case.sightings.channel(sighting.seen, case.name)
                 if source is not None and _lacks(case.top, sighting.seen, source):
                     found.append(name)

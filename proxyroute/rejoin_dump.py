@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from proxyroute.errors import ServerError, StatementError, TimedOut
+from proxyroute.errors import GaveWay, ServerError, StatementError, TimedOut
 from proxyroute.model import Deadline
 from proxyroute.operation import Operation
 from proxyroute.outcome import Evidence, Verdict
@@ -55,6 +55,8 @@ def accounts(means: Means, name: str, primary: str, deadline: Deadline) -> Evide
             unlike = means.rebuild[name].unlike_accounts(means.rebuild[primary], deadline)
             if not unlike:
                 return Evidence(name, claim, Verdict.PROVEN, "none is unlike")
+    except GaveWay:
+        raise
     except (ServerError, TimedOut) as error:
         return Evidence(name, claim, Verdict.UNKNOWN, str(error))
     told = "; ".join(unlike[:_TELL]) + (f"; and {len(unlike) - _TELL} more" if len(unlike) > _TELL else "")

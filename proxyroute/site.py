@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from proxyroute import topology
 from proxyroute.errors import LeaseLost, LostReply, ProxyRouteError, Refused, StatementError, TimedOut
 from proxyroute.inspection import Inspection
 from proxyroute.model import Deadline, Endpoint, Silent, Status, View
@@ -16,6 +17,8 @@ from proxyroute.ports import Server
 
 _GRACE = 0.5
 _TURN = 0.4
+_COUNTED, _PAUSE = 0.3, 0.01
+"""Seconds for a commit to be counted where it was made, and between two looks whether it is. 25 ms were seen."""
 
 
 class Site:
@@ -79,11 +82,24 @@ class Site:
                 servers[server.name] = Silent(server.name, server.address, str(found.error))
             else:
                 found.get()
-        for status in [s for s in servers.values() if isinstance(s, Status) and s.writable]:
+        seen = [s for s in servers.values() if isinstance(s, Status)]
+        for status in [s for s in seen if s.writable]:
             # a replica that was read a moment later has more: it must not look as if it had too much
             with contextlib.suppress(ProxyRouteError):
-                servers[status.name] = replace(status, executed=self[status.name].position(deadline))
+                servers[status.name] = self._read_again(status, seen, deadline)
         return View(self.cluster, servers, taken_at=time.time())
+
+    def _read_again(self, top: Status, seen: Sequence[Status], deadline: Deadline) -> Status:
+        """Returns ``top`` with its position, read until it has counted what it is seen to have sent; only for a moment.
+
+        What it never counts stays what the others have too much.
+        """
+        until = deadline.within(_COUNTED)
+        while True:
+            top = replace(top, executed=self[top.name].position(deadline))
+            if until.left < _PAUSE or not any(topology.uncounted(top, server) for server in seen):
+                return top
+            time.sleep(_PAUSE)
 
     def inspect(self, view: View, policy: Policy, deadline: Deadline) -> View:
         """Returns ``view`` with the inspections of every server that could be inspected; the others have none."""

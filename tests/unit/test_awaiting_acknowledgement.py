@@ -26,6 +26,7 @@ from proxyroute.outcome import Verdict
 from proxyroute.policy import FailoverPolicy, Policy
 from proxyroute.preflight import survey
 from proxyroute.proof import _replica
+from proxyroute.site import Site
 from proxyroute.switchover import _apart
 from tests.support.builders import channel, replica, server, silent, view
 from tests.support.fakeworld import FakeLease, make_world
@@ -103,6 +104,41 @@ def test_only_what_a_live_receiver_gets_from_a_waiting_primary_is_on_its_way(
     assert topology.on_its_way(top, status, status.executed.minus(top.executed)) is coming
 
 
+# -- What is counted a moment after it was sent -----------------------------------------------------------------------
+
+
+class _Read:
+    """A server that is read as ``status``; its position may have got further each time that it is asked for."""
+
+    def __init__(self, status: Status, *positions: str) -> None:
+        self.name, self.address, self._status = status.name, status.address, status
+        self.left = list(positions)
+
+    def look(self, deadline: Deadline) -> Status:
+        return self._status
+
+    def position(self, deadline: Deadline) -> MySQLPosition:
+        return gtids(self.left.pop(0) if len(self.left) > 1 else self.left[0])
+
+
+@pytest.mark.parametrize(
+    ("positions", "errant"), [((COUNTED, COUNTED, PENDING), set()), ((COUNTED,), {"db2"})], ids=["soon", "never"]
+)
+def test_what_a_primary_counts_in_a_moment_is_nobodys_errant_transaction(
+    positions: tuple[str, ...], errant: set[str]
+) -> None:
+    """Without any acknowledgement: MySQL counts a commit some milliseconds after it has sent it."""
+    servers: dict[str, Any] = {s.name: s for s in (_Read(primary(QUIET), *positions), _Read(follower(2)))}
+    seen = Site("shop", servers).look(Deadline.after(5))
+    assert {f.subject for f in survey(seen, Policy()) if f.code in ("candidate.errant", "replica.errant")} == errant
+
+
+def test_what_waits_to_be_acknowledged_is_not_waited_for() -> None:
+    top = _Read(primary(), COUNTED, PENDING)
+    Site("shop", cast(Any, {"db1": top, "db2": _Read(follower(2))})).look(Deadline.after(5))
+    assert top.left == [PENDING]
+
+
 # -- A diagnosis ----------------------------------------------------------------------------------------------------
 
 
@@ -132,6 +168,13 @@ def test_nor_has_it_lost_anything_in_the_first_moment_of_that() -> None:
     found = well(primary(QUIET), follower(2, COUNTED), follower(3, COUNTED))
     found = look(look(found, 5.0, follower(2, PENDING, STOPPED)), 5.5, primary(locked))
     assert diagnose(found, POLICY, 5.6).name != "PrimaryLostEvents"
+
+
+def test_nor_when_it_is_read_right_after_a_replica_that_has_just_received() -> None:
+    found = well(primary(QUIET), follower(2, COUNTED), follower(3, COUNTED))
+    found = look(look(found, 5.0, follower(2, PENDING)), 5.02, primary(QUIET))
+    assert diagnose(found, POLICY, 5.1).name == "NoProblem"
+    assert diagnose(look(found, 5.5, primary(QUIET)), POLICY, 5.6).name == "PrimaryLostEvents"
 
 
 def test_nor_while_enough_can_acknowledge_and_one_is_slow() -> None:

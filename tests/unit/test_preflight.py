@@ -402,3 +402,12 @@ def test_monitor_users_are_trusted_not_to_write() -> None:
 
 def test_semi_sync_that_is_off_on_the_primary_is_nobodys_business() -> None:
     assert judge(server(1, semi_sync=SemiSync(available=True)), replica(2)) == ()
+
+
+def test_a_channel_that_has_an_authority_needs_none_from_the_configuration() -> None:
+    """It is kept, and given to the channel that stands in for it."""
+    for options in ({"ssl_ca": "/etc/ca.pem"}, {"ssl_capath": "/etc/ssl"}):
+        seen = view(
+            server(1), replica(2, channel(options=options)), inspections=(inspection("db1", unverifiable=True),)
+        )
+        assert "replication.tls" not in {f.code for f in preflight(seen, plan())}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from proxyroute.errors import StatementError
+from proxyroute.errors import GaveWay, StatementError
 from proxyroute.model import Deadline
-from proxyroute.rejoin_dump import let_events, stop_events
+from proxyroute.rejoin_dump import accounts, let_events, stop_events
 
 SOON = Deadline.after(60)
 
@@ -59,3 +59,13 @@ def test_an_account_that_may_not_stop_it_says_so_and_loads_all_the_same() -> Non
     assert "may run on db1" in server.notes[0]
     let_events(server, server.op, SOON)
     assert server.scheduler == "ON"
+
+
+def test_accounts_are_not_unknown_because_something_more_urgent_has_come_up() -> None:
+    def gives_way(*_: object) -> None:
+        raise GaveWay("db1 has fallen silent")
+
+    server = SimpleNamespace(wait_for=gives_way, position=lambda deadline: None)
+    means: Any = SimpleNamespace(parts=SimpleNamespace(site={"db1": server, "db2": server}))
+    with pytest.raises(GaveWay):
+        accounts(means, "db2", "db1", SOON)
