@@ -57,15 +57,21 @@ def discover(start: Iterable[Address], login: Login) -> Discovery:
 def possible_replicas(session: Session, address: Address, deadline: Deadline) -> list[Address]:
     """Returns where the replicas of the server at ``address`` probably are.
 
+    A replica without ``report_host`` tells its port only: it is looked for on every host that one connects from.
     Without the privilege for that question, they are taken to listen on their hosts at their source's own port.
     """
     try:
-        asked = "SHOW REPLICAS" if session.flavour == "mysql" else "SHOW SLAVE HOSTS"
-        rows = session.read(asked, deadline)
-        return [Address(str(row["Host"]), int(row["Port"])) for row in rows if row["Host"]]
+        rows = session.read("SHOW REPLICAS" if session.flavour == "mysql" else "SHOW SLAVE HOSTS", deadline)
     except StatementError:
-        hosts = {str(row["host"]).rpartition(":")[0] for row in session.read(_DUMPS, deadline)}
-        return [Address(host, address.port) for host in sorted(hosts)]
+        return [Address(host, address.port) for host in _connected_from(session, deadline)]
+    told = [Address(str(row["Host"]), int(row["Port"])) for row in rows if row["Host"]]
+    ports = sorted({int(row["Port"]) for row in rows if not row["Host"]} - {0})
+    guessed = [Address(host, port) for host in _connected_from(session, deadline) for port in ports] if ports else []
+    return list(dict.fromkeys(told + guessed))
+
+
+def _connected_from(session: Session, deadline: Deadline) -> list[str]:
+    return sorted({str(row["host"]).rpartition(":")[0] for row in session.read(_DUMPS, deadline)})
 
 
 def greeting(address: Address, deadline: Deadline) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,17 @@ def test_without_the_privilege_to_list_replicas_they_are_looked_for_where_they_c
         assert possible_replicas(session, Address("10.0.0.1", 3307), deadline) == [Address("127.0.0.1", 3307)]
     finally:
         session.close()
+
+
+def test_replicas_that_do_not_report_their_host_are_looked_for_where_they_connect_from(
+    start_cluster: Callable[..., LocalCluster],
+) -> None:
+    cluster = start_cluster(3, options={"report_host": ""})
+    cluster.primary.sql("CREATE USER finder@'%' IDENTIFIED BY 'finder'")
+    cluster.primary.sql("GRANT ALL ON *.* TO finder@'%'")
+    cluster.await_synced()
+    found = discover([cluster.primary.address], Login("finder", "finder"))
+    assert {s.address for s in found.servers} == {node.address for node in cluster}
 
 
 def test_init_writes_a_commented_configuration_that_is_read_back(
