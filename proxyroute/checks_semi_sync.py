@@ -29,8 +29,8 @@ def missing(case: Case) -> Iterator[Said]:
     if able < wanted:
         yield Said(
             new.name,
-            f"would wait in vain: {able or 'none'} of the other servers could acknowledge, {wanted} must; every commit "
-            "would take the whole time-out",
+            f"would wait in vain: {able or 'none'} of the other servers could acknowledge, {wanted} must; the first "
+            "commit would take the whole time-out, and those after it would be on one server alone",
             f"on {without[0].name}: INSTALL SONAME 'semisync_slave';" if without else "add a replica",
         )
 
@@ -64,6 +64,20 @@ def alone(case: Case) -> Iterator[Said]:
         f"{missing}: the first commits wait for up to {timeout}, until as many have been attached",
         f"on another replica: {_RESTART_RECEIVER}" if case.plan.attach is None and wanted == 1 else "",
     )
+
+
+def waiting(case: Case) -> Iterator[Said]:
+    """Whoever replicates commits as well: what it applies waits for acknowledgements, and so does who stops it."""
+    feeding = {source.source_id for server in case.view.seen for source in server.sources}
+    for server in case.view.seen:
+        if server.sources and server.semi_sync.primary_enabled and server.server_id not in feeding:
+            yield Said(
+                server.name,
+                "waits for acknowledgements as a primary does, and feeds nobody: after each restart it applies nothing "
+                f"for {seconds(server.semi_sync.timeout_seconds)}, and cannot be stopped",
+                f"on {server.name}: SET GLOBAL rpl_semi_sync_master_enabled=0; and take it out of its my.cnf: "
+                "ProxyRoute tells whoever becomes the primary to wait",
+            )
 
 
 def degraded(case: Case) -> Iterator[Said]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -287,14 +287,19 @@ def anonymous(server: Status) -> Objection | None:
     mode = server.settings.get("gtid_mode", "ON")
     if mode == "ON":
         return None
-    modes = ("OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON")
-    steps = " ".join(f"SET GLOBAL gtid_mode={step};" for step in modes[modes.index(mode) + 1 :])
+    steps = " ".join(f"SET GLOBAL gtid_mode={step};" for step in gtid_steps(server))
     return Objection(
         f"has gtid_mode={mode}: it accepts transactions without a GTID, which no position tells, and which nobody gets "
         "who asks for what comes after a position",
         f"on {server.name}: SET GLOBAL enforce_gtid_consistency=ON; {steps} each step on all servers before the next, "
         "the last one when Ongoing_anonymous_transaction_count is 0; and both in my.cnf",
     )
+
+
+def gtid_steps(server: Status) -> Sequence[str]:
+    """Returns the values that ``gtid_mode`` has to take on a server until it is ON, each after the one before."""
+    modes = ("OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON")
+    return modes[modes.index(server.settings.get("gtid_mode", "ON")) + 1 :]
 
 
 def offline(replica: Replica) -> Objection | None:

@@ -254,6 +254,8 @@ def _attach(view: View, primary: str, candidate: str, replicas: Sequence[str]) -
                 continue
             if purged is not None and not server.executed.as_far_as(purged):
                 continue
+            if (looked := view.inspections.get(name)) is not None and looked.backups:
+                continue  # nobody could point it elsewhere now
             if top is not None and server.semi_sync.replica_active and top.semi_sync.clients <= top.semi_sync.wanted:
                 continue
             lag = source.lag_seconds if source.lag_seconds is not None else float("inf")

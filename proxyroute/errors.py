@@ -18,6 +18,7 @@
     │   ├── Unreachable    no connection; nothing was sent
     │   ├── LostReply      sent, but no answer came: the outcome is *unknown*, look again
     │   ├── StatementError the server answered with an error
+    │   │   └── PutOff     one that may be over soon: somebody else is at work there
     │   ├── OtherFlavour   it is a server of another flavour than it was
     │   ├── Diverged       it has executed events that its source does not have
     │   └── Unserved       its source has purged what it would need next
@@ -174,6 +175,11 @@ class StatementError(ServerError):
     def __init__(self, server: str, errno: int, text: str) -> None:
         super().__init__(server, f"error {errno}: {text}")
         self.errno = errno
+        self.text = text
+
+
+class PutOff(StatementError):
+    """The server answered with an error that may be over soon: another one is being served, or the network broke."""
 
 
 class OtherFlavour(ServerError):

@@ -402,6 +402,7 @@ def _fetch(parts: Parts, op: Operation, old: Peer, orders: Orders, goal: Positio
     """The candidate gets from a server that must not be promoted what that one has more."""
     new, ahead = parts.site[op.plan.candidate], parts.site[orders.fetch_from]
     has = ahead.position(Deadline.after(_ANSWER)).alongside(goal)
+    new.detach(old, Deadline.after(orders.fetch_patience))  # as a winner stops: a backup there gives way
     new.follow(
         peer(parts, op, ahead.name), Deadline.after(orders.fetch_patience), instead_of=old,
         source_has=lambda: ahead.position(Deadline.after(_ANSWER)),

@@ -29,13 +29,22 @@ def _multi_source(replica: Replica) -> Objection | None:
     return objection and Objection(objection.text, cure)
 
 
+def _permissive(replica: Replica) -> Objection | None:
+    """Where nobody else is left it has all there is; whoever is to follow it wants it to be ON."""
+    objection = conditions.permissive(replica)
+    if objection is None:
+        return None
+    steps = " ".join(f"SET GLOBAL gtid_mode={step};" for step in conditions.gtid_steps(replica.server))
+    return Objection(objection.text, f"on each server that is left: {steps} then again; or with --force")
+
+
 RULES: tuple[Rule, ...] = (
     Rule("candidate.never", conditions.excluded),
     Rule("candidate.aside", conditions.aside),
     Rule("candidate.multi_source", _multi_source, Waived.NAMED),
     Rule("candidate.applier", conditions.applier),
     Rule("candidate.gtid", conditions.without_gtid),
-    Rule("candidate.gtid_mode", conditions.permissive),
+    Rule("candidate.gtid_mode", _permissive, Waived.FORCED),
     Rule("candidate.delay", conditions.delayed, allowed=lambda policy: policy.allow_delayed),
     Rule("candidate.filters", conditions.filtered, allowed=lambda policy: policy.allow_filtered),
     Rule("candidate.binlog", conditions.without_binlog),

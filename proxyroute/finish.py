@@ -13,7 +13,7 @@ from dataclasses import replace
 from proxyroute import salvage
 from proxyroute.errors import LostReply, ProxyRouteError, TimedOut, Unfinished, Unreachable
 from proxyroute.gtid import Containment, Position
-from proxyroute.inspection import Event
+from proxyroute.inspection import Event, WriteState
 from proxyroute.latecomers import look
 from proxyroute.logged import is_half_built
 from proxyroute.model import Deadline, ReceiptState, RouteTable, View
@@ -215,7 +215,7 @@ def _close_if_back(parts: Parts, op: Operation) -> None:
     old = parts.site[op.plan.primary]
     try:
         state = old.write_state(Deadline.after(_BACK), op.id)
-        if not (state.writable or state.half_closed):
+        if not _to_close(state, old.name in parts.set_aside(op)):
             return
     except ProxyRouteError:
         return
@@ -223,6 +223,11 @@ def _close_if_back(parts: Parts, op: Operation) -> None:
     with op.attempt("close", old.name):
         cut = shut(old, Deadline.after(_CLOSE_TIME))
         op.note(f"{old.name} is back and was closed, {cut} sessions ended")
+
+
+def _to_close(state: WriteState, aside: bool) -> bool:
+    """Whoever loads data has to get past read_only, also an engine whose journal is elsewhere."""
+    return state.writable or (state.half_closed and not (aside or is_half_built(state.position)))
 
 
 def _close_old(old: Server, op: Operation, deadline: Deadline) -> str:
@@ -348,10 +353,7 @@ def _restore(parts: Parts, op: Operation, deadline: Deadline, lost: Collection[s
     aside, soon = parts.set_aside(op), Deadline.after(LOOK)  # whatever was left of the time by one that hangs
 
     def refuse(server: Server) -> None:
-        state = server.write_state(soon, op.id)
-        # whoever loads data has to get in, also an engine whose journal is elsewhere
-        loading = server.name in aside or is_half_built(state.position)
-        if state.writable or (state.half_closed and not loading):
+        if _to_close(server.write_state(soon, op.id), server.name in aside):
             server.refuse_writes(soon)
 
     others = [s for s in site.others(new.name) if s.name not in lost]

@@ -67,6 +67,7 @@ RULES: tuple[Rule, ...] = (
     Rule("semi_sync.missing", checks_semi_sync.missing, forceable=True),
     Rule("semi_sync.unable", checks_semi_sync.unable, WARNING),
     Rule("semi_sync.alone", checks_semi_sync.alone, WARNING),
+    Rule("semi_sync.waiting", checks_semi_sync.waiting, WARNING),
     Rule("semi_sync.degraded", checks_semi_sync.degraded, WARNING),
     Rule("binlog.statement", checks.statement_format, WARNING),
     Rule("binlog.mixed", checks.mixed_format, INFO),

@@ -19,6 +19,7 @@ from proxyroute.errors import (
     Diverged,
     LeaseLost,
     LostReply,
+    PutOff,
     Refused,
     ScriptFailed,
     ServerError,
@@ -43,6 +44,8 @@ _KEEP = 300.0
 _TELL_EVERY = 5.0
 _REGAIN, _CLAIM = 60.0, 10.0
 _POLL = 0.2
+_PUT_OFF = 3
+"""How often a clone is refused for what may pass until it is no way any more."""
 
 
 # -- flashback --
@@ -201,7 +204,7 @@ def keep_more(means: Means, op: Operation, name: str, primary: str, loaded: Posi
 def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
     """Returns whom to follow: the lease is free while data are copied, and the primary may be another one then."""
     values = op.kept("reseed")
-    if op.kept("loaded") is None and (failed := op.kept("failed")):
+    if op.kept("loaded") is None and values["way"] != "dump" and (failed := op.kept("failed")):
         values = _another_way(means, op, name, values, failed)
     source, target = means.rebuild[values["source"]], means.rebuild[name]
     way = values["way"]
@@ -256,11 +259,20 @@ def reseed(means: Means, op: Operation, name: str, primary: str) -> str:
 
 @contextlib.contextmanager
 def _remembering_failure(op: Operation, way: str) -> Iterator[None]:
-    """What a server has answered it would answer again: whoever goes on takes another way, if there is one."""
+    """What a server has answered it would answer again: whoever goes on takes another way, if there is one.
+
+    What may be over soon it has to answer several times, for a dump takes much longer than waiting for that.
+    """
     try:
         yield
     except ServerError as error:
-        if way == "clone" and not isinstance(error, (LostReply, Unreachable)):
+        if way != "clone" or isinstance(error, (LostReply, Unreachable)):
+            raise
+        put_off = op.kept("put_off", 0) + 1
+        if isinstance(error, PutOff) and put_off < _PUT_OFF:
+            op.keep("put_off", put_off, wait=True)
+            op.note(f"the clone may go through when it is tried again; after {_PUT_OFF} times a dump is loaded")
+        else:
             op.keep("failed", str(error), wait=True)
         raise
 

@@ -36,6 +36,8 @@ WHERE COMMAND NOT IN ('Binlog Dump', 'Binlog Dump GTID', 'Daemon')
 AND USER NOT IN ('system user', 'event_scheduler', 'unauthenticated user'{excluded})
 """
 _LOCKED_FOR_BACKUP = 3857
+_SOON = 0.3
+"""Seconds, while writes wait, for what can be done later."""
 _PERSISTED = (
     "SELECT VARIABLE_NAME AS name, VARIABLE_VALUE AS value FROM performance_schema.persisted_variables"
     " WHERE VARIABLE_NAME IN %s"
@@ -213,8 +215,8 @@ class MySQL(DatabaseServer):
                 continue
             session.change("mariadb.semi_sync", f"SET GLOBAL {name}={int(on)}", deadline)
             if there.get(name) is not None and is_on(there[name]) is not on:
-                with contextlib.suppress(StatementError):  # writes may wait; what is left is told (server.persisted)
-                    self._forget(name, deadline)
+                with contextlib.suppress(ServerError, TimedOut):  # writes wait; what is left is told (server.persisted)
+                    self._forget(name, deadline.within(_SOON))
 
     def _semi_sync_source(self, session: Session, deadline: Deadline) -> str:
         there = self._semi_sync_there(session, deadline)

@@ -18,13 +18,16 @@ from typing import Any
 from proxyroute.db.replication import quoted
 from proxyroute.db.rows import parse_version
 from proxyroute.db.session import Login, Session
-from proxyroute.errors import LostReply, ServerError, StatementError, TimedOut
+from proxyroute.errors import LostReply, PutOff, ServerError, StatementError, TimedOut
 from proxyroute.model import Address, Deadline
 
 PLUGIN = "INSTALL PLUGIN clone SONAME 'mysql_clone.so'"
 NOTHING = "nothing was cloned"
 _OPEN, _CLOSED = (f"SET GLOBAL super_read_only={number}" for number in (0, 1))
 _NO_SUPERVISOR = 3707
+_PASSING = frozenset({3633, 3634, 3862, 3874})
+"""Its source alters a table or serves another clone (3862 in words of its own, also when the network broke); so does
+the server itself."""
 _LEAST_PACKET = 2 << 20
 _SERIES_SINCE = (8, 0, 37)
 """Since this version servers of one series need not be of the same version."""
@@ -202,6 +205,8 @@ def _clone(
         if deadline.passed:
             raise
     except StatementError as error:
+        if error.errno in _PASSING:
+            raise PutOff(here.server, error.errno, error.text) from error
         if error.errno != _NO_SUPERVISOR:
             raise
         supervised = False

@@ -18,6 +18,7 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 _PASSWORD = re.compile(r"\b(AS|USING|PASSWORD) '(?:[^'\\]|\\.|'')*'")
 _EVERYBODY = "PUBLIC"
 _UNKNOWN = 1141
+_GREW = (8, 0)
 
 _Account = tuple[str, str, bool]
 """Its name, its host, and whether it is a role (MariaDB; one of MySQL's is like any other account)."""
@@ -26,13 +27,14 @@ _Account = tuple[str, str, bool]
 def unlike(here: Session, there: Session, deadline: Deadline) -> list[str]:
     """Returns which accounts are not ``here`` as they are ``there``, in words.
 
-    What an account may do is told in other words by another series: then only who there is counts. The password of an
-    account that logs in on the machine itself may be each server's own. Raises ServerError.
+    What an account may do is told in other words by another series, and MySQL 8.0 got privileges with any version: then
+    only who there is counts. The password of an account that logs in on the machine itself may be each server's own.
+    Raises ServerError.
     """
     mine, theirs = _accounts(here, deadline), _accounts(there, deadline)
     found = [f"{_named(account)} is missing" for account in sorted(theirs.keys() - mine.keys())]
     found += [f"{_named(account)} is on {here.server} alone" for account in sorted(mine.keys() - theirs.keys())]
-    if here.version[:2] == there.version[:2]:
+    if here.version == there.version or here.version[:2] == there.version[:2] != _GREW:
         other = [account for account in sorted(theirs.keys() & mine.keys()) if theirs[account] != mine[account]]
         found += [f"{_named(account)} is another one (password, privileges or options)" for account in other]
     return found

@@ -12,7 +12,8 @@ from tests.support.death import brought_back, failed_over, remembered
 from tests.support.lab import Lab
 from tests.support.mariadb import Connection, Node
 from tests.support.mysql import MySQLCluster
-from tests.support.scene import assert_order
+from tests.support.scene import assert_order, switched
+from tests.support.wait import until
 
 pytestmark = pytest.mark.matrix
 
@@ -53,3 +54,35 @@ def test_a_failover_ends_the_backup_of_its_winner_and_waits_for_no_other() -> No
         assert left.source_port() == new.port
         assert_order(lab, new.name, aside=[old.name])
         brought_back(lab, old)
+
+
+def test_a_winner_that_has_to_fetch_first_ends_its_backup_before_that() -> None:
+    with Lab.start(3, provider=MySQLCluster, policy={"prove": "3s", "settle": "5s"}) as lab:
+        old, new, ahead = lab.cluster
+        old.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
+        lab.cluster.await_synced()
+        remembered(lab)
+        assert lab.run("maintenance", ahead.name, "on").returncode == 0  # never promoted, and gives what it has
+        new.sql("STOP SLAVE IO_THREAD")
+        old.sql("INSERT INTO app.t VALUES (1)")
+        until(lambda: ahead.gtid() == old.gtid(), "one replica to have the row")
+        with _backup(new) as backup:
+            old.kill9()
+            value = failed_over(lab, "--force", "--fenced-by", "me", "--to", new.name, code=7)
+            assert not _goes_on(backup), "the backup of the new primary holds its lock on"
+        assert value["plan"]["plan"]["candidate"] == new.name
+        assert new.sql("SELECT id FROM app.t") == [{"id": 1}]
+        assert_order(lab, new.name, aside=[old.name, ahead.name])
+
+
+def test_a_switchover_attaches_nobody_who_is_being_backed_up() -> None:
+    """He could not be pointed at the new primary before the commit, and everything would be undone for that."""
+    with Lab.start(3, provider=MySQLCluster, semi_sync=True, policy={"prove": "3s", "settle": "5s"}) as lab:
+        _, new, third = lab.cluster
+        with _backup(third) as backup:
+            value = switched(lab, "--to", new.name, code=7)
+            assert _goes_on(backup), "the backup of a replica was ended"
+            assert lab.cluster.writable == (new.name,)
+            assert any(third.name in told for told in value["result"]["leftovers"]), value["result"]
+        assert lab.run("heal").returncode == 0
+        assert_order(lab, new.name)

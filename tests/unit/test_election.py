@@ -340,6 +340,12 @@ def test_whom_the_candidate_could_not_serve_is_not_attached() -> None:
     assert make_plan(seen, "db1", elect(seen, "db1", POLICY, "db2"), POLICY).attach == "db4"
 
 
+def test_who_is_being_backed_up_is_not_attached() -> None:
+    copied = inspection("db3", backups=((9, "root@localhost"),))
+    seen = view(server(1, semi_sync=SEMI), semi_replica(2), semi_replica(3), semi_replica(4), inspections=(copied,))
+    assert make_plan(seen, "db1", elect(seen, "db1", POLICY, "db2"), POLICY).attach == "db4"
+
+
 def test_without_another_semi_synchronous_replica_nothing_is_attached() -> None:
     seen = view(server(1, semi_sync=SEMI), semi_replica(2), semi_replica(3, enabled=False))
     plan = make_plan(seen, "db1", elect(seen, "db1", POLICY, "db2"), POLICY)

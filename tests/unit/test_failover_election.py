@@ -97,6 +97,7 @@ def test_policy_and_name_let_pass_what_they_may() -> None:
     assert against("db2", SICK["candidate.filters"](), lost(3), policy=Policy(allow_filtered=True)) == []
     assert against("db2", SICK["candidate.history"](), lost(3), named=True, force=True) == []
     assert against("db2", SICK["candidate.offline"](), lost(3), named=True, force=True) == []
+    assert against("db2", SICK["candidate.gtid_mode"](), lost(3), named=True, force=True) == []
     assert against("db2", SICK["candidate.errant"](), lost(3), named=True, force=True) == ["candidate.errant"]
 
 

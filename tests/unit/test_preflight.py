@@ -102,6 +102,9 @@ CASES: dict[str, Callable[[], Findings]] = {
     "semi_sync.missing": lambda: semi_synced(replica(2)),
     "semi_sync.unable": lambda: semi_synced(semi_replica(2), semi_replica(3), replica(4, semi_sync=ONE_SIDE)),
     "semi_sync.alone": lambda: semi_synced(semi_replica(2), semi_replica(3, enabled=False)),
+    "semi_sync.waiting": lambda: semi_synced(
+        semi_replica(2), replica(3, semi_sync=replace(SEMI, replica_enabled=True))
+    ),
     "semi_sync.degraded": lambda: judge(server(1, semi_sync=replace(SEMI, primary_active=False)), semi_replica(2)),
     "binlog.statement": lambda: judge(server(1, binlog_format="STATEMENT"), replica(2, binlog_format="STATEMENT")),
     "binlog.mixed": lambda: third(replica(3, binlog_format="MIXED")),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxyroute.decided import Plan
-from proxyroute.errors import LostReply, ServerError, StatementError
+from proxyroute.errors import LostReply, PutOff, ServerError, StatementError
 from proxyroute.journal import Journal
 from proxyroute.model import NO_EPOCH, Deadline
 from proxyroute.operation import Operation
@@ -60,6 +60,13 @@ def test_a_connection_that_broke_off_says_nothing_of_a_clone(op: Operation) -> N
     with pytest.raises(ServerError), _remembering_failure(op, "clone"):
         raise LostReply("db3", "no answer")
     assert op.kept("failed") is None
+
+
+def test_what_may_be_over_soon_is_tried_again_before_a_dump_is_loaded(op: Operation) -> None:
+    for kept in (None, None, "db3: error 3634: busy"):
+        with pytest.raises(PutOff), _remembering_failure(op, "clone"):
+            raise PutOff("db3", 3634, "busy")
+        assert op.kept("failed") == kept
 
 
 @pytest.mark.parametrize("before", ["ON", "OFF", "DISABLED"])
