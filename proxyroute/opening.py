@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from proxyroute.errors import ProxyRouteError, SplitBrain, Unfinished
@@ -31,8 +31,8 @@ class Standing:
     states: dict[str, WriteState]
     silent: dict[str, str]
     apart: frozenset[str] = frozenset()
-    """Servers that had transactions of their own before we began (errant ones, another source's): what they have
-    executed is no sign that somebody has opened them."""
+    """Servers that had transactions of their own before we began (errant ones, another source's), or that are of
+    another flavour now: what they have executed is no sign that somebody has opened them."""
     feeder: int | str | None = None
     """Of a failover: by what positions name the old primary (``Status.identity``), if it is known. One that wakes up
     goes on feeding a replica whose receiver could not be stopped: what that one has from there is no sign that somebody
@@ -77,7 +77,15 @@ def read_standing(parts: Parts, op: Operation, deadline: Deadline, *, hurry: Col
     silent = {name: str(found.error) for name, found in outcomes.items() if found.value is None}
     known = op.kept(FEEDER) or op.kept("server_ids", {}).get(op.plan.primary)
     feeder = known if op.gone else None
-    return Standing(states, silent, frozenset(op.kept(APART, ())), feeder)
+    return Standing(states, silent, frozenset(op.kept(APART, ())) | _foreign(states, op), feeder)
+
+
+def _foreign(states: Mapping[str, WriteState], op: Operation) -> set[str]:
+    """Returns the servers that run where one of another flavour ran: whoever was silent before may have become that."""
+    if op.goal is None and op.plan.candidate not in states:
+        return set()
+    flavour = (op.goal or states[op.plan.candidate].position).flavour
+    return {name for name, state in states.items() if state.position.flavour != flavour}
 
 
 def refuse_unless_closed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from proxyroute.diagnosis import diagnose
 from proxyroute.election import elect, make_plan
 from proxyroute.errors import Diverged, Refused
 from proxyroute.known import Known, SyncSight, lost_since, primary_of, remember
-from proxyroute.model import Deadline, SemiSync, Silent, Status
+from proxyroute.model import Deadline, Peer, SemiSync, Silent, Status
 from proxyroute.policy import FailoverPolicy, Policy
 from proxyroute.preflight import survey
 from proxyroute.rejoin_look import Means, find_primary
@@ -32,7 +33,9 @@ from tests.support.builders import (
     silent,
     view,
 )
+from tests.support.fakeworld import make_world
 from tests.support.story import dead, look, lost, lost_channel, well
+from tests.unit.test_interrupted import _start
 
 POLICY = FailoverPolicy(policy="most_advanced")
 SYNC = SyncSight(True, True, True, 10.0, 2, ("db2", "db3"))
@@ -122,3 +125,21 @@ def test_a_whole_cluster_of_one_flavour_is_not_called_mixed() -> None:
     seen: tuple[Status | Silent, ...] = (server(1), replica(2), silent(3))
     assert topology.mixed({s.name: s.flavour for s in view(*seen).seen}) == ""
     assert primary_of(well(server(1), replica(2, channel()))) == "db1"
+
+
+def test_who_comes_back_as_a_server_of_the_other_flavour_in_the_midst_holds_nobody_up(tmp_path: Path) -> None:
+    """It was silent when it began, and is looked at again only when the new primary is opened."""
+    world, proxy = make_world()
+    late, new = world.servers["db3"], world.servers["db2"]
+    late.alive = False
+    detach, plain = new.detach, late.write_state
+
+    def comes_back(source: Peer, deadline: Deadline) -> None:
+        detach(source, deadline)
+        late.alive = True
+
+    new.detach = comes_back  # type: ignore[method-assign]
+    late.write_state = lambda *asked: replace(plain(*asked), position=OTHER.executed)  # type: ignore[method-assign]
+    _start(world, proxy, tmp_path / "op.jsonl", [])
+    assert new.writable
+    assert late.alive
