@@ -8,6 +8,7 @@ itself once it is up again.
 from __future__ import annotations
 
 import contextlib
+import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -25,9 +26,12 @@ PLUGIN = "INSTALL PLUGIN clone SONAME 'mysql_clone.so'"
 NOTHING = "nothing was cloned"
 _OPEN, _CLOSED = (f"SET GLOBAL super_read_only={number}" for number in (0, 1))
 _NO_SUPERVISOR = 3707
-_PASSING = frozenset({3633, 3634, 3862, 3874})
-"""Its source alters a table or serves another clone (3862 in words of its own, also when the network broke); so does
-the server itself."""
+_OF_SOURCE = 3862
+_BUSY = frozenset({3633, 3634, 3874})
+"""A table is altered, or another clone goes on, at the source or here."""
+_BROKEN = frozenset({1040, 1158, 1159, 1160, 1161, 2003, 2006, 2013})
+"""Its source cannot be reached, or not any more."""
+_NUMBER = re.compile(r"\b(\d{4}) :")
 _LEAST_PACKET = 2 << 20
 _SERIES_SINCE = (8, 0, 37)
 """Since this version servers of one series need not be of the same version."""
@@ -205,7 +209,7 @@ def _clone(
         if deadline.passed:
             raise
     except StatementError as error:
-        if error.errno in _PASSING:
+        if _passes(error):
             raise PutOff(here.server, error.errno, error.text) from error
         if error.errno != _NO_SUPERVISOR:
             raise
@@ -214,6 +218,12 @@ def _clone(
         over.set()
         teller.join()
     return Begun(since, supervised)
+
+
+def _passes(error: StatementError) -> bool:
+    """Whether it may be over soon. What the source says, or who connects to it, stands in the text of 3862."""
+    said = _NUMBER.search(error.text) if error.errno == _OF_SOURCE else None
+    return error.errno in _BUSY or (said is not None and int(said[1]) in _BUSY | _BROKEN)
 
 
 def outcome(session: Session, begun: Begun, deadline: Deadline) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from proxyroute.db import mysql_clone, mysql_rebuild
-from proxyroute.db.mysql_clone import Begun
+from proxyroute.db.mysql_clone import Begun, _passes
 from proxyroute.db.mysql_rebuild import MySQLRebuild
 from proxyroute.db.session import Login
-from proxyroute.errors import ServerError
+from proxyroute.errors import ServerError, StatementError
 from proxyroute.host import Host
 from proxyroute.model import Address, Deadline
 
@@ -109,3 +109,20 @@ def test_what_the_server_itself_would_refuse_is_found_before(
         Deadline.after(1),  # type: ignore[arg-type]
     )
     assert found == told
+
+
+@pytest.mark.parametrize(
+    ("errno", "text", "soon"),
+    [
+        (3634, "Too many concurrent clone operations. Maximum allowed - 1.", True),
+        (3862, "Clone Donor Error: 3634 : Too many concurrent clone operations. Maximum allowed - 1..", True),
+        (3862, "Clone Donor Error: Connect failed: 2003 : Can't connect to MySQL server on 'db1'.", True),
+        (3862, "Clone Donor Error: Connect failed: 2026 : SSL connection error: no.", False),
+        (3862, "Clone Donor Error: Connect failed: 1045 : Access denied for user 'x'@'y'.", False),
+        (3862, "Clone Donor Error: 1524 : Plugin 'clone' is not loaded.", False),
+        (3862, "Clone Donor Error: something new", False),
+        (3868, "Clone Configuration innodb_page_size: Donor value: 2003 : is different", False),
+    ],
+)
+def test_what_is_over_soon_is_told_from_what_lasts(errno: int, text: str, soon: bool) -> None:
+    assert _passes(StatementError("db3", errno, text)) is soon
