@@ -148,7 +148,7 @@ def _until_commit(parts: Parts, op: Operation, orders: Orders) -> RouteTable:
         with op.step("fetch") as note:
             op.on_abort(Undo("follow", new.name, {"source": old.name, "instead_of": orders.fetch_from}))
             op.keep("fetched_from", orders.fetch_from, wait=True)
-            parts.expect(2 * orders.fetch_patience + _GUARD)
+            parts.expect(2 * _ANSWER + 2 * orders.fetch_patience + _GUARD)
             note.detail = _fetch(parts, op, old, orders, goal)
     parts.expect(2 * _CLOSE + _GUARD)
     with op.step("compare") as note:
@@ -402,7 +402,7 @@ def _fetch(parts: Parts, op: Operation, old: Peer, orders: Orders, goal: Positio
     """The candidate gets from a server that must not be promoted what that one has more."""
     new, ahead = parts.site[op.plan.candidate], parts.site[orders.fetch_from]
     has = ahead.position(Deadline.after(_ANSWER)).alongside(goal)
-    new.detach(old, Deadline.after(orders.fetch_patience))  # as a winner stops: a backup there gives way
+    new.detach(old, Deadline.after(_ANSWER))  # as a winner stops: a backup there gives way
     new.follow(
         peer(parts, op, ahead.name), Deadline.after(orders.fetch_patience), instead_of=old,
         source_has=lambda: ahead.position(Deadline.after(_ANSWER)),

@@ -35,7 +35,8 @@ def _permissive(replica: Replica) -> Objection | None:
     if objection is None:
         return None
     steps = " ".join(f"SET GLOBAL gtid_mode={step};" for step in conditions.gtid_steps(replica.server))
-    return Objection(objection.text, f"on each server that is left: {steps} then again; or with --force")
+    first = f"on each server that is left: SET GLOBAL enforce_gtid_consistency=ON; {steps} then again"
+    return Objection(objection.text, f"{first}; or as it is: proxyroute failover --force --to {replica.server.name}")
 
 
 RULES: tuple[Rule, ...] = (

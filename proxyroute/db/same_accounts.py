@@ -19,6 +19,7 @@ _PASSWORD = re.compile(r"\b(AS|USING|PASSWORD) '(?:[^'\\]|\\.|'')*'")
 _EVERYBODY = "PUBLIC"
 _UNKNOWN = 1141
 _GREW = (8, 0)
+"""The series of which each version may know more privileges than the one before."""
 
 _Account = tuple[str, str, bool]
 """Its name, its host, and whether it is a role (MariaDB; one of MySQL's is like any other account)."""
