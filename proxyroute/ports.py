@@ -69,7 +69,10 @@ class Server(Protocol):
         """Returns, as JSON values, what ``restore`` needs to make this server take writes as it does now."""
 
     def client_sessions(self, deadline: Deadline) -> frozenset[int]:
-        """Returns the ids of ordinary client sessions (no replication, no engine, no monitor user)."""
+        """Returns the ids of ordinary client sessions (no replication, no engine, no monitor user).
+
+        Whoever is logging in is one of them: nobody knows yet who that will be.
+        """
 
     def block_writes(self, operation: str, deadline: Deadline, policy: Policy) -> None:
         """Makes writes wait, in short bounded attempts. Holds until ``unblock_writes`` or until we die.

@@ -33,7 +33,7 @@ from proxyroute.policy import Policy
 _CLIENTS = """
 SELECT ID AS id FROM information_schema.PROCESSLIST
 WHERE COMMAND NOT IN ('Binlog Dump', 'Binlog Dump GTID', 'Daemon')
-AND USER NOT IN ('system user', 'event_scheduler', 'unauthenticated user'{excluded})
+AND USER NOT IN ('system user', 'event_scheduler'{excluded})
 """
 _LOCKED_FOR_BACKUP = 3857
 _SOON = 0.3

@@ -1,17 +1,22 @@
-"""What happens while writes are blocked: other ways to freeze, a candidate that does not catch up, a sibling ahead."""
+"""What happens while writes are blocked: ways to freeze, newcomers, a candidate that falls behind, a sibling ahead."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import select
+import socket
 import sys
 from typing import Any
 
+import pymysql
 import pytest
+from pymysql.cursors import DictCursor
 
+from proxyroute.model import Deadline
 from tests.support.clients import Clients
 from tests.support.lab import Lab
-from tests.support.mariadb import Node
+from tests.support.mariadb import APPLICATION, Node
 from tests.support.scene import assert_order, books, configured, other, standing, switched, switching
 from tests.support.wait import until
 
@@ -123,3 +128,49 @@ def test_the_candidate_dies_while_writes_are_blocked(site: Lab) -> None:
         new.start()
         until(new.replicates, "the candidate to follow again")
     assert_order(site, old.name)
+
+
+# -- Newcomers --
+
+
+def test_whoever_is_logging_in_when_newcomers_begin_to_be_held_may_still_write(site: Lab) -> None:
+    site.cluster.primary.make_table("app.newcomers", "server INT NOT NULL")
+    until_held = Deadline.after(60)
+    with contextlib.ExitStack() as ends:
+
+        def arrived() -> socket.socket:
+            return ends.enter_context(socket.create_connection((site.write.host, site.write.port)))
+
+        with configured(site, switchover={"drain": "5s"}), switching(site):
+            last = arrived()
+            # one login is under way at any time, until a newcomer hears of no server
+            while is_greeted(newer := arrived()):
+                until_held.require("newcomers to be held")
+                write(last)
+                last = newer
+            write(last)
+        write(newer)
+    assert_order(site)
+    servers = [row["server"] for row in site.cluster.primary.sql("SELECT server FROM app.newcomers")]
+    old, new = servers[0], site.cluster.primary.server_id
+    assert servers.count(new) == 1, servers
+    assert set(servers) == {old, new}, servers
+
+
+def is_greeted(client: socket.socket) -> bool:
+    """Whether a server has said who it is; the client has said nothing yet."""
+    return bool(select.select([client], [], [], 1.0)[0])
+
+
+def write(client: socket.socket) -> None:
+    """Logs in and writes one row, with the number of the server that takes it."""
+    session: pymysql.Connection[DictCursor] = pymysql.connect(
+        user=APPLICATION.user,
+        password=APPLICATION.password,
+        cursorclass=DictCursor,
+        autocommit=True,
+        defer_connect=True,
+    )
+    session.connect(client)
+    with session, session.cursor() as cursor:
+        cursor.execute("INSERT INTO app.newcomers (server) VALUES (@@server_id)")
