@@ -103,6 +103,7 @@ def test_a_replica_is_stopped(site: Lab, look: Prove, thread: str, told: str) ->
     db1 = site.cluster["db1"]
     with undone(said(db1, f"STOP SLAVE {thread}"), said(db1, f"START SLAVE {thread}")):
         proof = look()
+    until(db1.replicates, "db1 to follow again")
     assert proof.verdict is NOT_PROVEN
     assert gaps(proof)["db1", "follows db2"] is NOT_PROVEN
     assert told in seen(proof, "db1", "follows db2")

@@ -23,6 +23,7 @@ NEVER = {
 @pytest.fixture
 def replica(cluster: LocalCluster) -> Iterator[Server]:
     server = server_of(cluster["db2"])
+    server.look(Deadline.after(5))  # connected: a wait of some milliseconds leaves no time for that
     yield server
     server.close()
 
