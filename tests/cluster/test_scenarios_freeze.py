@@ -9,15 +9,13 @@ import socket
 import sys
 from typing import Any
 
-import pymysql
 import pytest
-from pymysql.cursors import DictCursor
 
 from proxyroute.model import Deadline
 from tests.support.clients import Clients
 from tests.support.lab import Lab
-from tests.support.mariadb import APPLICATION, Node
-from tests.support.scene import assert_order, books, configured, other, standing, switched, switching
+from tests.support.mariadb import Node
+from tests.support.scene import assert_order, books, configured, connect, other, standing, switched, switching
 from tests.support.wait import until
 
 FLAVOURS = ("mysql", "mariadb-11.8")
@@ -141,6 +139,10 @@ def test_whoever_is_logging_in_when_newcomers_begin_to_be_held_may_still_write(s
         def arrived() -> socket.socket:
             return ends.enter_context(socket.create_connection((site.write.host, site.write.port)))
 
+        def write(client: socket.socket) -> None:
+            with contextlib.closing(connect(site.write, over=client)) as session, session.cursor() as cursor:
+                cursor.execute("INSERT INTO app.newcomers (server) VALUES (@@server_id)")
+
         with configured(site, switchover={"drain": "5s"}), switching(site):
             last = arrived()
             # one login is under way at any time, until a newcomer hears of no server
@@ -160,17 +162,3 @@ def test_whoever_is_logging_in_when_newcomers_begin_to_be_held_may_still_write(s
 def is_greeted(client: socket.socket) -> bool:
     """Whether a server has said who it is; the client has said nothing yet."""
     return bool(select.select([client], [], [], 1.0)[0])
-
-
-def write(client: socket.socket) -> None:
-    """Logs in and writes one row, with the number of the server that takes it."""
-    session: pymysql.Connection[DictCursor] = pymysql.connect(
-        user=APPLICATION.user,
-        password=APPLICATION.password,
-        cursorclass=DictCursor,
-        autocommit=True,
-        defer_connect=True,
-    )
-    session.connect(client)
-    with session, session.cursor() as cursor:
-        cursor.execute("INSERT INTO app.newcomers (server) VALUES (@@server_id)")

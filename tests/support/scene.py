@@ -27,9 +27,12 @@ from tests.support.wait import until
 LIMIT = "@@global.max_connections"
 
 
-def connect(address: Address, account: Account = APPLICATION) -> Connection:
-    """Opens a session at a route of the proxy, as an application does. The caller closes it."""
-    return pymysql.connect(
+def connect(address: Address, account: Account = APPLICATION, *, over: socket.socket | None = None) -> Connection:
+    """Opens a session at a route of the proxy, as an application does. The caller closes it.
+
+    With ``over``, a connection to there on which nobody has logged in yet, it is logged in.
+    """
+    session = pymysql.connect(
         host=address.host,
         port=address.port,
         user=account.user,
@@ -39,7 +42,11 @@ def connect(address: Address, account: Account = APPLICATION) -> Connection:
         autocommit=True,
         connect_timeout=10,
         read_timeout=30,
+        defer_connect=over is not None,
     )
+    if over is not None:
+        session.connect(over)
+    return session
 
 
 def served_by(lab: Lab, address: Address) -> str:
